@@ -1,0 +1,164 @@
+"""Operations of a program as Python expressions over torch tensors."""
+
+from __future__ import annotations
+
+import math
+
+from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.lowering.program import (
+    Access,
+    Copy,
+    Groups,
+    Layout,
+    Load,
+    Matmul,
+    Multiply,
+    Operation,
+    Program,
+    Resize,
+    Tie,
+)
+
+
+def stored_tensor(gate: Gate, kind: str) -> str:
+    """Return where the module keeps a gate's tensor."""
+    if gate.kind == "constant":
+        return f"self.constant_{gate.name}"
+    factor = {"lowrank_b": '["B"]', "lowrank_a": '["A"]'}.get(kind, "")
+    return f'gates["{gate.parameter}"]{factor}'
+
+
+class Expressions:
+    """Writes one program as statements; every statement comes with the legs of its result as a comment."""
+
+    def __init__(self, program: Program, stored_shapes: dict[str, tuple[int, ...]]) -> None:
+        self.program = program
+        self.plan = program.plan
+        self.stored_shapes = stored_shapes
+        self.names: dict[int, str] = {}
+        self.dims_of: dict[int, str] = {}
+        """The dimensions that a value has where it was made, as Python text."""
+        self.layouts: dict[int, Layout] = {}
+        self.made = 0
+
+    def statements(self) -> list[tuple[str, str, str]]:
+        """Return (statement, comment on its result, heading) in order; the heading names the gates of a new step."""
+        lines: list[tuple[str, str, str]] = []
+        for operation in self.program.operations:
+            self.layouts[operation.result] = operation.layout
+            if isinstance(operation, Load):
+                self._load(operation)
+                continue
+            code = self._code(operation)
+            name, spent = self._name(operation)
+            self.names[operation.result] = name
+            self.dims_of[operation.result] = self.dims(operation.groups)
+            lines.append((f"{name} = {code}", self._diary(operation), getattr(operation, "label", "")))
+            if spent:
+                lines.append((f"del {spent}", "", ""))
+        return lines
+
+    def result(self) -> str:
+        """Return the name that holds the output."""
+        return self.names[self.program.output]
+
+    def dims(self, groups: Groups) -> str:
+        """Return sizes as Python text, the batch being `n`."""
+        return ", ".join(self._dim(group) for group in groups)
+
+    def _dim(self, group: Layout) -> str:
+        size = math.prod(self.plan.sizes[leg] for leg in group if leg != self.plan.batch)
+        if self.plan.batch not in group:
+            return str(size)
+        return "n" if size == 1 else f"n * {size}"
+
+    def _load(self, load: Load) -> None:
+        if load.leaf.kind == "input":
+            self.names[load.result] = "x"
+            self.dims_of[load.result] = f"n, {self.program.in_size}"
+            return
+        if load.leaf.gate is None:
+            self.names[load.result] = "self.one"
+            self.dims_of[load.result] = ""
+            return
+        name = stored_tensor(load.leaf.gate, load.leaf.kind)
+        self.names[load.result] = name
+        self.dims_of[load.result] = ", ".join(str(size) for size in self.stored_shapes[name])
+
+    def _name(self, operation: Operation) -> tuple[str, str]:
+        """Return the name of a result and the name that is spent with it: a tensor is used once, so it may be freed."""
+        sources = [access.value for access in _sources(operation)]
+        own = [self.names[source] for source in sources if not self._is_stored(source)]
+        if not own:
+            self.made += 1
+            return f"w{self.made}", ""
+        keep = "x" if "x" in own else own[0]
+        spent = [name for name in own if name != keep]
+        return keep, spent[0] if spent else ""
+
+    def _is_stored(self, value: int) -> bool:
+        return self.names[value].startswith(("self.", "gates["))
+
+    def _code(self, operation: Operation) -> str:
+        if isinstance(operation, Copy):
+            return f"{self._access(operation.source)}.reshape({self.dims(operation.groups)})"
+        if isinstance(operation, Matmul):
+            left, right = self._access(operation.left), self._access(operation.right)
+            return f"torch.bmm({left}, {right})" if len(operation.groups) == 3 else f"{left} @ {right}"
+        if isinstance(operation, Multiply):
+            return f"{self._access(operation.left)} * {self._access(operation.right)}"
+        if isinstance(operation, Resize):
+            return self._resize(operation)
+        assert isinstance(operation, Tie)
+        return self._tie(operation)
+
+    def _resize(self, operation: Resize) -> str:
+        source = self._access(operation.source)
+        if operation.new_size < operation.old_size:
+            return f"{source}[:, :{operation.new_size}].contiguous()"
+        if operation.new_size > operation.old_size:
+            return f"torch.nn.functional.pad({source}, (0, 0, 0, {operation.new_size - operation.old_size}))"
+        return source
+
+    def _tie(self, operation: Tie) -> str:
+        source = self._access(operation.source)
+        new, old = operation.legs
+        if not operation.source.groups[-1]:
+            others = ["-1"] * (len(operation.source.groups) - 1)
+            source += f".expand({', '.join([*others, str(self.plan.sizes[old])])})"
+        places = operation.layout.index(new), operation.layout.index(old)
+        return f"torch.diag_embed({source}, dim1={places[0]}, dim2={places[1]})"
+
+    def _access(self, access: Access) -> str:
+        """Return a value read with the dimensions of an access: a view in the layout's order, then a permutation."""
+        layout = self.layouts[access.value]
+        groups = access.groups
+        in_order = sorted(range(len(groups)), key=lambda i: (layout.index(groups[i][0]) if groups[i] else len(layout)))
+        viewed = tuple(groups[i] for i in in_order)
+        code = self.names[access.value]
+        if self.dims(viewed) != self.dims_of[access.value]:
+            code += f".view({self.dims(viewed) or '()'})"
+        order = [in_order.index(i) for i in range(len(groups))]
+        if order == sorted(order):
+            return code
+        if order == [1, 0]:
+            return f"{code}.t()"
+        moved = [i for i, place in enumerate(order) if i != place]
+        if len(moved) == 2:
+            return f"{code}.transpose({moved[0]}, {moved[1]})"
+        return f"{code}.permute({', '.join(str(place) for place in order)})"
+
+    def _diary(self, operation: Operation) -> str:
+        """Return the dimensions of a result in the order of memory."""
+        return " ".join(
+            "n" if leg == self.plan.batch else f"{self.plan.labels[leg]}:{self.plan.sizes[leg]}"
+            for leg in operation.layout
+        )
+
+
+def _sources(operation: Operation) -> tuple[Access, ...]:
+    if isinstance(operation, Matmul | Multiply):
+        return operation.left, operation.right
+    if isinstance(operation, Load):
+        return ()
+    return (operation.source,)

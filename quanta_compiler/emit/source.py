@@ -1,0 +1,261 @@
+"""Programs -> the source of a module: one class, torch alone, the same bytes everywhere.
+
+No text of a circuit file reaches the source except as an identifier that the spec stage has checked, or as an escaped
+literal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+from quanta_compiler.emit.expressions import Expressions
+from quanta_compiler.emit.initialization import reset_lines
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.parameters import all_stored, matrix_shape
+from quanta_compiler.lowering.program import Load, Program
+
+SEAL = "# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: "
+GUARDED_BYTES = 1 << 30
+"""An operator that needs more looks at the free memory first; below that the check would only be noise."""
+WIDTH = 110
+
+
+def emit_source(circuit: Circuit, apply: Program, operator: Program, circuit_text: str, peak_bytes: int) -> str:
+    """Return the source of a circuit's module; `peak_bytes` is what `operator()` needs in float32."""
+    emitter = _Emitter(circuit, apply, operator, circuit_text, peak_bytes)
+    body = "\n".join(line.rstrip() for line in emitter.lines()) + "\n"
+    return f"{SEAL}{_digest(body)}\n{body}"
+
+
+def is_unedited(source: str) -> bool:
+    """Return whether a source is, byte for byte, one that `emit_source` has written."""
+    first, _, body = source.partition("\n")
+    return first == SEAL + _digest(body)
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode("utf-8")).hexdigest()
+
+
+class _Emitter:
+    def __init__(
+        self, circuit: Circuit, apply: Program, operator: Program, circuit_text: str, peak_bytes: int
+    ) -> None:
+        self.circuit = circuit
+        self.apply = apply
+        self.operator = operator
+        self.circuit_text = circuit_text
+        self.peak_bytes = peak_bytes
+        self.gates = circuit.gates_in_file_order()
+        self.stored = all_stored(circuit)
+        self.constants = [gate for gate in self.gates if gate.kind == "constant"]
+        self.uses_one = any(
+            isinstance(operation, Load) and operation.leaf.kind == "one" for operation in operator.operations
+        )
+
+    def lines(self) -> Iterator[str]:
+        yield from self._header()
+        yield from ["import torch", "", "", "class Circuit(torch.nn.Module):"]
+        yield from _indent(self._class_body())
+
+    def _header(self) -> Iterator[str]:
+        circuit, tokens = self.circuit, self.apply.plan.tokens
+        layout = " x ".join(str(circuit.legs[leg].size) for leg in circuit.inputs)
+        trainable = sum(stored.numbers for stored in self.stored if not stored.gate.frozen)
+        digest = hashlib.sha256(self.circuit_text.encode("utf-8")).hexdigest()[:16]
+        yield f'"""Circuit {circuit.name}: {circuit.in_features} -> {circuit.out_features} features.'
+        yield ""
+        gates = "1 gate" if len(self.gates) == 1 else f"{len(self.gates)} gates"
+        yield f"Layout {layout}, {gates}, {trainable} trainable parameters; circuit {digest}."
+        yield f"Planned for {tokens} tokens a batch: any other batch gives the same result, if not at the least cost."
+        yield "In the comments `n` is the number of tokens, and `axis:size` are the dimensions in the order of memory."
+        yield '"""'
+        yield ""
+
+    def _class_body(self) -> Iterator[str]:
+        circuit = self.circuit
+        yield f'"""Maps [..., {circuit.in_features}] to [..., {circuit.out_features}]."""'
+        yield ""
+        yield f"in_features: int = {circuit.in_features}"
+        yield f"out_features: int = {circuit.out_features}"
+        yield "circuit: str = ("
+        yield from _indent(_text_chunks(self.circuit_text))
+        yield ")"
+        yield '"""The circuit with everything written out, as JSON; `quanta_compiler.load_spec` reads it."""'
+        yield ""
+        yield from self._constructor()
+        yield ""
+        yield from reset_lines(self.circuit, self.stored, self.constants, uses_one=self.uses_one)
+        yield ""
+        yield from self._forward()
+        yield ""
+        yield from self._operator()
+        if self._needs_order():
+            yield ""
+            yield from self._ordered_state_dict()
+        if self.peak_bytes > GUARDED_BYTES:
+            yield ""
+            yield from _memory_guard()
+
+    def _constructor(self) -> Iterator[str]:
+        yield (
+            "def __init__(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:"
+        )
+        yield '    """Make the parameters and draw them from torch\'s global generator."""'
+        yield "    super().__init__()"
+        yield "    gates = self.gates = torch.nn.ParameterDict()"
+        opened = ""
+        for stored in self.stored:
+            gate = stored.gate
+            target = f'gates["{gate.name}"]'
+            if gate.kind == "lowrank" and opened != gate.name:
+                opened = gate.name
+                yield f"    {target} = torch.nn.ParameterDict()"
+            if gate.kind == "lowrank":
+                target += f'["{stored.key[-1]}"]'
+            shape = ", ".join(str(size) for size in stored.shape)
+            new = f"torch.empty({shape}, device=device, dtype=dtype)"
+            frozen = ", requires_grad=False" if gate.frozen else ""
+            yield f"    {target} = torch.nn.Parameter({new}{frozen})  # {self._describe(stored.key)}"
+        for gate in self.constants:
+            rows, columns = matrix_shape(self.circuit, gate)
+            new = f"torch.empty({rows}, {columns}, device=device, dtype=dtype)"
+            yield f'    self.register_buffer("constant_{gate.name}", {new}, persistent=False)'
+        if self.uses_one:
+            yield '    self.register_buffer("one", torch.empty((), device=device, dtype=dtype), persistent=False)'
+        yield "    self.reset_parameters()"
+
+    def _describe(self, key: str) -> str:
+        gate = next(gate for gate in self.gates if gate.name == key.split(".")[0])
+        legs = self.circuit.legs
+
+        def axes(of: tuple[int, ...]) -> str:
+            return ", ".join(f"{legs[leg].axis}:{legs[leg].size}" for leg in of) or "nothing"
+
+        changed = f" -> {axes(gate.rows)}" if axes(gate.rows) != axes(gate.columns) else ""
+        per = f" per {axes(gate.per)}" if gate.per else ""
+        return f"{gate.kind} on {axes(gate.columns)}{changed}{per}"
+
+    def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for stored in self.stored:
+            name, _, factor = stored.key.partition(".")
+            shapes[f'gates["{name}"]' + (f'["{factor}"]' if factor else "")] = stored.shape
+        for gate in self.constants:
+            shapes[f"self.constant_{gate.name}"] = matrix_shape(self.circuit, gate)
+        return shapes
+
+    def _forward(self) -> Iterator[str]:
+        circuit = self.circuit
+        yield "def forward(self, x: torch.Tensor) -> torch.Tensor:"
+        yield f'    """Apply the circuit: [..., {circuit.in_features}] -> [..., {circuit.out_features}]."""'
+        yield f"    if x.shape[-1] != {circuit.in_features}:"
+        message = f"expected [..., {circuit.in_features}], got "
+        yield f'        raise ValueError(f"{message}{{list(x.shape)}}")'
+        yield "    gates = self.gates"
+        yield "    lead = x.shape[:-1]"
+        yield f"    x = x.reshape(-1, {circuit.in_features})"
+        yield "    n = x.shape[0]"
+        if circuit.in_features > circuit.in_size:
+            yield f"    x = x[:, :{circuit.in_size}].contiguous()  # the circuit's first inputs"
+        if circuit.in_features < circuit.in_size:
+            missing = circuit.in_size - circuit.in_features
+            yield f"    x = torch.nn.functional.pad(x, (0, {missing}))  # zeros behind, to the circuit's width"
+        result = yield from self._body(self.apply)
+        if circuit.out_features < circuit.out_size:
+            yield f"    {result} = {result}.view(n, {circuit.out_size})[:, :{circuit.out_features}].contiguous()"
+        if circuit.out_features > circuit.out_size:
+            missing = circuit.out_features - circuit.out_size
+            yield f"    {result} = torch.nn.functional.pad({result}.view(n, {circuit.out_size}), (0, {missing}))"
+        yield f"    return {result}.view(*lead, {circuit.out_features})"
+
+    def _body(self, program: Program) -> Iterator[str]:
+        """Yield the statements of a program; return the name of its result."""
+        expressions = Expressions(program, self._stored_shapes())
+        heading = ""
+        for statement, diary, label in expressions.statements():
+            if label and label != heading:
+                heading = label
+            if heading and label == heading:
+                yield f"    # {label}" if len(label) < WIDTH else f"    # {label[:WIDTH]}..."
+                heading = ""
+            line = f"    {statement}"
+            if diary and len(line) + len(diary) + 4 <= WIDTH:
+                yield f"{line}  # {diary}"
+            elif diary:
+                yield f"    # {diary}"
+                yield line
+            else:
+                yield line
+        result = expressions.result()
+        if result.startswith(("gates[", "self.")):
+            # A single gate is its own operator: what is returned is a view of the parameter.
+            yield f"    w = {result}"
+            return "w"
+        return result
+
+    def _operator(self) -> Iterator[str]:
+        circuit = self.circuit
+        yield "def operator(self) -> torch.Tensor:"
+        yield f'    """Return the circuit\'s matrix, [{circuit.out_features}, {circuit.in_features}], differentiable."""'
+        if self.peak_bytes > GUARDED_BYTES:
+            yield f"    self._require_memory({self.peak_bytes // 4})"
+        yield "    gates = self.gates"
+        result = yield from self._body(self.operator)
+        yield f"    {result} = {result}.view({circuit.out_size}, {circuit.in_size})"
+        rows, columns = circuit.out_features - circuit.out_size, circuit.in_features - circuit.in_size
+        if rows < 0 or columns < 0:
+            kept = min(circuit.out_features, circuit.out_size), min(circuit.in_features, circuit.in_size)
+            yield f"    {result} = {result}[:{kept[0]}, :{kept[1]}].contiguous()"
+        if rows > 0 or columns > 0:
+            pads = f"(0, {max(columns, 0)}, 0, {max(rows, 0)})"
+            yield f"    {result} = torch.nn.functional.pad({result}, {pads})"
+        yield f"    return {result}"
+
+    def _needs_order(self) -> bool:
+        """Return whether torch would list the gates in another order than the file: own tensors before nested ones."""
+        nested = [stored.gate.kind == "lowrank" for stored in self.stored]
+        return nested != sorted(nested)
+
+    def _ordered_state_dict(self) -> Iterator[str]:
+        yield "def _save_to_state_dict(self, destination: dict[str, object], prefix: str, keep_vars: bool) -> None:"
+        yield "    # torch lists a container's own tensors before nested ones; the file's order is reserved here."
+        keys = ", ".join(f'"{stored.key}"' for stored in self.stored)
+        yield f"    for key in ({keys}):"
+        yield '        destination[f"{prefix}gates.{key}"] = None'
+        yield "    super()._save_to_state_dict(destination, prefix, keep_vars)"
+
+
+def _memory_guard() -> Iterator[str]:
+    yield "def _require_memory(self, numbers: int) -> None:"
+    yield '    """Raise MemoryError where the matrix and what it is made from need over half of the free memory."""'
+    yield "    example = next(iter([*self.parameters(), *self.buffers()]))"
+    yield "    needed, free = numbers * example.element_size(), None"
+    yield '    if example.device.type == "cuda":'
+    yield "        free = torch.cuda.mem_get_info(example.device)[0]"
+    yield '    elif example.device.type == "cpu":'
+    yield "        try:"
+    yield '            with open("/proc/meminfo", encoding="ascii") as lines:'
+    yield '                free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))'
+    yield "        except (OSError, StopIteration):"
+    yield "            pass  # not Linux: the allocation itself will tell"
+    yield "    if free is not None and needed > free // 2:"
+    yield '        raise MemoryError(f"operator() needs {needed} bytes, over half of the {free} that are free")'
+
+
+def _text_chunks(text: str) -> Iterator[str]:
+    step = WIDTH - 12
+    for start in range(0, len(text), step):
+        yield ascii(text[start : start + step])
+
+
+def _indent(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        yield f"    {line}" if line else ""
+
+
+def circuit_json(data: dict[str, object]) -> str:
+    """Return a circuit file's data as the JSON text that a module carries."""
+    return json.dumps(data, ensure_ascii=True, separators=(", ", ": "))

@@ -1,0 +1,83 @@
+"""The circuit: gates in single-assignment form over numbered legs.
+
+A *leg* is a stretch of an axis between two gates that change it: a gate that contracts an axis ends its leg and, where
+the axis survives, begins a new one. The circuit is therefore a tensor network already: a leg is an index of the
+network, and two gates are connected exactly where they name the same leg. Names stay only as labels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from quanta_compiler.spec.circuit_spec import Init
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A stretch of an axis between two gates that change it."""
+
+    axis: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A matrix of shape `[*per, rows, columns]` applied to some legs of the state.
+
+    `columns` are the legs that it contracts, `rows` those that it creates, `per` those that select the matrix. A
+    `diagonal` gate changes nothing about its legs: its `rows` are its `columns`.
+    """
+
+    name: str
+    kind: str
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+    per: tuple[int, ...]
+    position: int
+    """The gate's place in the file, which orders the state dict and the operands of the report's einsum."""
+    parameter: str
+    """The gate that owns the parameter: itself, or the first of a chain of `share`."""
+    transpose: bool = False
+    frozen: bool = False
+    init: Init | None = None
+    rank: int | None = None
+    value: tuple[tuple[float, ...], ...] | None = None
+    parts: tuple[Gate, ...] = ()
+    """The gates, in order, that a `block` composes (made by a pass, never written in a file)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """Gates applied in order to the legs `inputs`, leaving `outputs`; legs are positions in `legs`.
+
+    The input vector of `in_features` numbers is padded with zeros or truncated to the product of `inputs`, row-major;
+    the final legs, in the order of `outputs`, are flattened and padded or truncated to `out_features`.
+    """
+
+    name: str
+    in_features: int
+    out_features: int
+    legs: tuple[Leg, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    gates: tuple[Gate, ...]
+
+    def size(self, legs: tuple[int, ...]) -> int:
+        """Return the product of the sizes of some legs."""
+        return math.prod(self.legs[leg].size for leg in legs)
+
+    @property
+    def in_size(self) -> int:
+        """Return the size of the state before the first gate: the product of the layout."""
+        return self.size(self.inputs)
+
+    @property
+    def out_size(self) -> int:
+        """Return the size of the state after the last gate."""
+        return self.size(self.outputs)
+
+    def gates_in_file_order(self) -> tuple[Gate, ...]:
+        """Return the gates of the file, blocks taken apart, in the order of the file."""
+        flat = [part for gate in self.gates for part in (gate.parts or (gate,))]
+        return tuple(sorted(flat, key=lambda gate: gate.position))

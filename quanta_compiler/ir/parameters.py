@@ -1,0 +1,55 @@
+"""What a circuit stores: shapes, counts and names of its tensors, as the state dict lists them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from quanta_compiler.ir.circuit import Circuit, Gate
+
+TRAINED_KINDS = frozenset({"dense", "lowrank", "diagonal"})
+"""Kinds that store numbers; the others are fixed by the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor of the state dict under `gates.`, and the scheme's view of it: `[..., fan_out, fan_in]`."""
+
+    key: str
+    gate: Gate
+    shape: tuple[int, ...]
+    fan_out: int
+    fan_in: int
+
+    @property
+    def numbers(self) -> int:
+        """Return how many numbers the tensor holds."""
+        return math.prod(self.shape)
+
+
+def matrix_shape(circuit: Circuit, gate: Gate) -> tuple[int, ...]:
+    """Return `[*per, rows, columns]`."""
+    per = tuple(circuit.legs[leg].size for leg in gate.per)
+    return (*per, circuit.size(gate.rows), circuit.size(gate.columns))
+
+
+def stored_tensors(circuit: Circuit, gate: Gate) -> tuple[Stored, ...]:
+    """Return what a gate stores itself: nothing where it shares, or where its kind is fixed."""
+    if gate.parameter != gate.name or gate.kind not in TRAINED_KINDS:
+        return ()
+    *per, rows, columns = matrix_shape(circuit, gate)
+    if gate.kind == "diagonal":
+        # A diagonal is drawn as a column vector of fan-in 1.
+        return (Stored(gate.name, gate, (*per, rows), rows, 1),)
+    if gate.kind == "lowrank":
+        rank = gate.rank or 1
+        return (
+            Stored(f"{gate.name}.B", gate, (*per, rows, rank), rows, rank),
+            Stored(f"{gate.name}.A", gate, (*per, rank, columns), rank, columns),
+        )
+    return (Stored(gate.name, gate, (*per, rows, columns), rows, columns),)
+
+
+def all_stored(circuit: Circuit) -> tuple[Stored, ...]:
+    """Return every stored tensor in the order of the file."""
+    return tuple(stored for gate in circuit.gates_in_file_order() for stored in stored_tensors(circuit, gate))

@@ -1,0 +1,258 @@
+"""Plan -> Program: every tensor gets a layout, and as few are moved as the plan allows.
+
+The steps from a chosen leaf to the result form a chain; what joins it from the side has been lowered before. Along the
+chain a beam of layouts is kept, cheapest first, where cost is the number of elements moved. A product may leave the new
+legs in front or behind, in any order (the gate's rows are permuted, not the state), so one copy can serve several
+steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.lowering.moves import Move, Situation, contract_moves, slice_moves, tie_moves
+from quanta_compiler.lowering.program import (
+    Access,
+    Copy,
+    Groups,
+    Layout,
+    Load,
+    Matmul,
+    Multiply,
+    Operation,
+    Program,
+    Resize,
+    Tie,
+)
+from quanta_compiler.planner.cost import volume
+from quanta_compiler.planner.plan import Plan, Step
+
+BEAM = 24
+"""Layouts kept after every step: more found nothing better on the examples, and time grows with it."""
+FORESIGHT = 3
+"""Later steps whose legs a copy may put in place."""
+
+
+def lower(plan: Plan, circuit: Circuit) -> Program:
+    """Return the operations that carry out a plan of a circuit."""
+    lowering = _Lowering(plan)
+    value = lowering.lower(lowering.root, plan.output)
+    assert lowering.layouts[value] == plan.output, "the result stands in the layout that was asked for"
+    return Program(
+        plan=plan,
+        operations=tuple(lowering.operations),
+        in_features=circuit.in_features,
+        out_features=circuit.out_features,
+        in_size=circuit.in_size,
+        out_size=circuit.out_size,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A layout reached after some steps of a chain, and how."""
+
+    cost: int
+    layout: Layout
+    earlier: _Node | None = None
+    move: Move | None = None
+    """How the layout was reached from the earlier one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A step of a chain: what joins from the side is a value already."""
+
+    tensor: int
+    step: Step
+    side: int | None
+
+
+class _Lowering:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.root = len(plan.leaves) + len(plan.steps) - 1
+        self.operations: list[Operation] = []
+        self.layouts: list[Layout] = []
+        self.has_input = self._mark_input()
+
+    def _mark_input(self) -> list[bool]:
+        marks = [leaf.kind == "input" for leaf in self.plan.leaves]
+        for step in self.plan.steps:
+            marks.append(any(marks[tensor] for tensor in step.inputs))
+        return marks
+
+    def lower(self, tensor: int, target: Layout | None) -> int:
+        """Emit the operations that compute `tensor`; return its value."""
+        chain, start = self._chain(tensor)
+        links = [self._link(node, heavy) for node, heavy in chain]
+        leaf = self.plan.leaves[start]
+        value = self._add(Load(self._new(), leaf.legs, leaf))
+        for move, link in self._best_moves(leaf.legs, links, target):
+            value = self._emit(value, move, link)
+        if target is not None and self.layouts[value] != target:
+            value = self._copy(value, target)
+        return value
+
+    def _chain(self, tensor: int) -> tuple[list[tuple[int, int]], int]:
+        """Return the steps from a leaf up to `tensor`, each with its heavier input, and the leaf."""
+        chain: list[tuple[int, int]] = []
+        while tensor >= len(self.plan.leaves):
+            step = self.plan.steps[tensor - len(self.plan.leaves)]
+            heavy = self._heavy(step)
+            chain.append((tensor, heavy))
+            tensor = heavy
+        return chain[::-1], tensor
+
+    def _heavy(self, step: Step) -> int:
+        return max(step.inputs, key=lambda node: (self.has_input[node], self._volume(node)))
+
+    def _volume(self, tensor: int) -> int:
+        return volume(self.plan.legs(tensor), self.plan.sizes)
+
+    def _link(self, tensor: int, heavy: int) -> _Link:
+        step = self.plan.steps[tensor - len(self.plan.leaves)]
+        others = [node for node in step.inputs if node != heavy]
+        return _Link(tensor, step, self.lower(others[0], None) if others else None)
+
+    def _best_moves(self, start: Layout, links: list[_Link], target: Layout | None) -> list[tuple[Move, _Link]]:
+        needs = [self._needs(link) for link in links]
+        beam = [_Node(0, start)]
+        for place, link in enumerate(links):
+            situation = Situation(self.plan.sizes, tuple(needs[place + 1 : place + 1 + FORESIGHT]), target)
+            reached: dict[Layout, _Node] = {}
+            for node in beam:
+                for move in self._moves(node.layout, link, situation):
+                    cost = node.cost + move.cost
+                    known = reached.get(move.after)
+                    if known is None or cost < known.cost:
+                        reached[move.after] = _Node(cost, move.after, node, move)
+            beam = sorted(reached.values(), key=lambda node: (node.cost, node.layout))[:BEAM]
+        closing = Situation(self.plan.sizes, (), target)
+
+        def total(node: _Node) -> tuple[int, Layout]:
+            wrong = target is not None and node.layout != target
+            return node.cost + (closing.copy_cost(node.layout) if wrong else 0), node.layout
+
+        last: _Node | None = min(beam, key=total)
+        moves: list[Move] = []
+        while last is not None and last.move is not None:
+            moves.append(last.move)
+            last = last.earlier
+        return list(zip(reversed(moves), links, strict=True))
+
+    def _needs(self, link: _Link) -> frozenset[int]:
+        """Return the legs that a step wants together at an end of the layout."""
+        step = link.step
+        if step.kind == "slice":
+            return frozenset(step.axes)
+        if link.side is None:
+            return frozenset()
+        return frozenset(self.layouts[link.side]) - step.legs
+
+    def _moves(self, layout: Layout, link: _Link, situation: Situation) -> Iterator[Move]:
+        step = link.step
+        if step.kind == "slice":
+            assert step.gate is not None
+            return slice_moves(layout, step.axes, step.gate.rows, situation)
+        if step.kind == "tie":
+            return tie_moves(layout, step.axes[0], step.axes[1], situation)
+        assert link.side is not None
+        return contract_moves(layout, self.layouts[link.side], step.legs, situation)
+
+    def _new(self) -> int:
+        return len(self.layouts)
+
+    def _add(self, operation: Operation) -> int:
+        assert operation.result == len(self.layouts)
+        self.operations.append(operation)
+        self.layouts.append(operation.layout)
+        return operation.result
+
+    def _copy(self, value: int, layout: Layout, groups: Groups | None = None) -> int:
+        source = _shared_runs(self.layouts[value], layout)
+        return self._add(Copy(self._new(), layout, Access(value, source), groups or (layout,)))
+
+    def _emit(self, value: int, move: Move, link: _Link) -> int:
+        step = link.step
+        if step.kind == "contract":
+            return self._emit_contraction(value, move, link)
+        if step.kind == "tie":
+            old, new = step.axes
+            held = (old,) if old in self.layouts[value] else ()
+            access = Access(value, (*move.groups, held))
+            return self._add(Tie(self._new(), move.after, access, (new, old), "tie"))
+        assert step.gate is not None
+        if move.copy is not None:
+            value = self._copy(value, move.copy, _ordered(move.groups, move.copy))
+        rows = step.gate.rows
+        return self._add(
+            Resize(
+                result=self._new(),
+                layout=move.after,
+                source=Access(value, move.groups),
+                groups=(move.groups[0], rows, move.groups[2]),
+                old_size=volume(frozenset(step.axes), self.plan.sizes),
+                new_size=volume(frozenset(rows), self.plan.sizes),
+                label=step.gate.name,
+            )
+        )
+
+    def _emit_contraction(self, value: int, move: Move, link: _Link) -> int:
+        side = link.side
+        assert side is not None
+        label = self._label(link.tensor)
+        if not move.side_groups:
+            left = Access(value, _present(move.groups, self.layouts[value]))
+            right = Access(side, _present(move.groups, self.layouts[side]))
+            return self._add(Multiply(self._new(), move.after, left, right, link.step.flops, label))
+        if move.copy is not None:
+            value = self._copy(value, move.copy, _ordered(move.groups, move.copy))
+        if move.side_copy is not None:
+            side = self._copy(side, move.side_copy, _ordered(move.side_groups, move.side_copy))
+        batch, kept, contracted = move.groups
+        _, _, new = move.side_groups
+        lead = (batch,) if batch else ()
+        if move.swapped:
+            left, right = Access(side, (*lead, new, contracted)), Access(value, (*lead, contracted, kept))
+        else:
+            left, right = Access(value, (*lead, kept, contracted)), Access(side, (*lead, contracted, new))
+        return self._add(Matmul(self._new(), move.after, left, right, link.step.flops, label))
+
+    def _label(self, tensor: int) -> str:
+        """Return the gates that a step brings to the chain."""
+        step = self.plan.steps[tensor - len(self.plan.leaves)]
+        heavy = self._heavy(step)
+        names: dict[int, str] = {}
+        waiting = [node for node in step.inputs if node != heavy]
+        while waiting:
+            node = waiting.pop()
+            if node >= len(self.plan.leaves):
+                waiting += self.plan.steps[node - len(self.plan.leaves)].inputs
+                continue
+            gate = self.plan.leaves[node].gate
+            if gate is not None:
+                names[gate.position] = gate.name
+        return ", ".join(names[position] for position in sorted(names))
+
+
+def _present(groups: Groups, layout: Layout) -> Groups:
+    return tuple(group if group and group[0] in layout else () for group in groups)
+
+
+def _ordered(groups: Groups, layout: Layout) -> Groups:
+    """Return non-empty groups in the order of a layout."""
+    return tuple(sorted((group for group in groups if group), key=lambda group: layout.index(group[0])))
+
+
+def _shared_runs(old: Layout, new: Layout) -> Groups:
+    """Return `new` cut into the fewest groups that are runs of `old`."""
+    groups: list[Layout] = []
+    for leg in new:
+        if groups and old.index(leg) == old.index(groups[-1][-1]) + 1:
+            groups[-1] = (*groups[-1], leg)
+        else:
+            groups.append((leg,))
+    return tuple(groups)

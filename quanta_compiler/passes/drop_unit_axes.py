@@ -1,0 +1,25 @@
+"""Leave out axes of size 1: their legs carry nothing, and a contraction over one is a product of scalars."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quanta_compiler.ir.circuit import Circuit, Gate
+
+
+def drop_unit_axes(circuit: Circuit) -> Circuit:
+    """Take legs of size 1 out of the inputs, the outputs and every gate; matrices keep their shapes."""
+
+    def kept(legs: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(leg for leg in legs if circuit.legs[leg].size > 1)
+
+    def reduced(gate: Gate) -> Gate:
+        parts = tuple(reduced(part) for part in gate.parts)
+        return replace(gate, columns=kept(gate.columns), rows=kept(gate.rows), per=kept(gate.per), parts=parts)
+
+    return replace(
+        circuit,
+        inputs=kept(circuit.inputs),
+        outputs=kept(circuit.outputs),
+        gates=tuple(reduced(gate) for gate in circuit.gates),
+    )

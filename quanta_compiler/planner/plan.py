@@ -1,0 +1,70 @@
+"""The plan: in which order the leaves of a circuit's network are contracted, and what each step costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quanta_compiler.ir.circuit import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A tensor that exists before the first step, its legs slowest first as it is stored.
+
+    Kinds: `input` (the batch of vectors), `gate` (a gate's matrix or diagonal), `lowrank_b` and `lowrank_a` (the
+    factors of a low-rank gate), `one` (a scalar, where an operator begins with nothing to contract).
+    """
+
+    kind: str
+    legs: tuple[int, ...]
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step in single-assignment form: tensor `len(leaves) + i` is made by step `i` from earlier ones.
+
+    Kinds: `contract` (two tensors; no leg summed makes it an elementwise product), `slice` (the legs `axes`, the
+    columns of `gate`, become its rows by reshaping, cutting or padding), `tie` (a leg that no gate contracts is written
+    out as an identity: `axes` is its input side and the new output side).
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    legs: frozenset[int]
+    flops: int
+    gate: Gate | None = None
+    axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of one mode of a circuit, leading to the legs `output` in that order."""
+
+    mode: str
+    """`apply` or `operator`."""
+    tokens: int
+    """The batch that the plan was made for; 1 for an operator."""
+    batch: int | None
+    """The leg of the batch in `apply`."""
+    leaves: tuple[Leaf, ...]
+    steps: tuple[Step, ...]
+    output: tuple[int, ...]
+    sizes: tuple[int, ...]
+    labels: tuple[str, ...]
+    """What each leg is called in comments: its axis, `n` the batch, `r` a rank, `axis*` an operator's output side."""
+    optimizer: str
+    """What found the order: an opt_einsum optimizer, `windows` (`dp` over runs of gates), or `sequential`."""
+    sequential_flops: int
+    """What gate by gate, in the order of the file, would cost."""
+
+    @property
+    def flops(self) -> int:
+        """Return the FLOPs of all steps, a multiply-add being two."""
+        return sum(step.flops for step in self.steps)
+
+    def legs(self, tensor: int) -> frozenset[int]:
+        """Return the legs of a leaf or of a step's result."""
+        if tensor < len(self.leaves):
+            return frozenset(self.leaves[tensor].legs)
+        return self.steps[tensor - len(self.leaves)].legs

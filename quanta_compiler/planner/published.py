@@ -1,0 +1,75 @@
+"""A plan as others read it: one einsum over whole gates, and opt_einsum's linear path through it."""
+
+from __future__ import annotations
+
+from opt_einsum.parser import get_symbol
+
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.network import Network
+from quanta_compiler.planner.plan import Plan, Step
+
+
+def einsum_equation(network: Network) -> str:
+    """Return the network as an einsum equation, symbols in the order of their first appearance."""
+    symbols: dict[int, str] = {}
+    for operand in network.operands:
+        for leg in operand.legs:
+            symbols.setdefault(leg, get_symbol(len(symbols)))
+    terms = ["".join(symbols[leg] for leg in operand.legs) for operand in network.operands]
+    return ",".join(terms) + "->" + "".join(symbols[leg] for leg in network.output)
+
+
+def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[int, int]]:
+    """Return the plan's order over the operands of `network`, in opt_einsum's linear format.
+
+    The network has one operand for a low-rank gate, which the plan may bring in factor by factor: the gate stands
+    where its B enters.
+    """
+    positions = {gate.name: place for place, gate in enumerate(circuit.gates_in_file_order())}
+    offset = 1 if plan.batch is not None else 0
+    eyes = [place for place, operand in enumerate(network.operands) if place >= offset + len(positions)]
+    nodes: list[int | None] = []
+    for leaf in plan.leaves:
+        if leaf.kind == "input":
+            nodes.append(0)
+        elif leaf.gate is None or _is_second_factor(leaf.kind, leaf.gate.transpose):
+            nodes.append(None)
+        else:
+            nodes.append(offset + positions[leaf.gate.name])
+    live = list(range(len(network.operands)))
+    path: list[tuple[int, int]] = []
+
+    def contract(left: int | None, right: int | None) -> int | None:
+        if left is None or right is None:
+            return right if left is None else left
+        places = sorted((live.index(left), live.index(right)))
+        path.append((places[0], places[1]))
+        del live[places[1]], live[places[0]]
+        live.append(len(network.operands) + len(path) - 1)
+        return live[-1]
+
+    final = len(plan.leaves) + len(plan.steps) - _closing_ties(plan)
+    for step in plan.steps:
+        operands = [nodes[node] for node in step.inputs]
+        if step.kind == "slice" and step.gate is not None:
+            operands.append(offset + positions[step.gate.name])
+        elif step.kind == "tie":
+            # An identity in front of a slice is no operand of its own: the slice is contracted with the input leg.
+            operands.append(eyes.pop(0) if len(nodes) >= final else None)
+        nodes.append(contract(operands[0], operands[1]))
+    assert len(live) <= 1, "a plan contracts the whole network"
+    return path
+
+
+def _is_second_factor(kind: str, transpose: bool) -> bool:
+    """Return whether a leaf is the factor of a low-rank gate that multiplies the input: A, or B of a transpose."""
+    return kind == ("lowrank_b" if transpose else "lowrank_a")
+
+
+def _closing_ties(plan: Plan) -> int:
+    count = 0
+    for step in reversed(plan.steps):
+        if step.kind != "tie":
+            break
+        count += 1
+    return count
