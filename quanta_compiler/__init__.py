@@ -1,0 +1,51 @@
+"""A configuration-driven compiler from circuit layouts to PyTorch modules.
+
+    import quanta_compiler as qc
+    module = qc.compile_circuit("circuit.yaml").module()
+
+Names are loaded when they are first used, so that `import quanta_compiler` is quick and takes torch only where it must.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quanta_compiler.diagnostics import SpecError
+    from quanta_compiler.driver import CompiledCircuit, compile_circuit
+    from quanta_compiler.emit.files import OutputError
+    from quanta_compiler.reference import reference_operator
+    from quanta_compiler.spec import CircuitSpec, load_spec
+
+__version__ = "0.1.0"
+__all__ = [
+    "CircuitSpec",
+    "CompiledCircuit",
+    "OutputError",
+    "SpecError",
+    "__version__",
+    "compile_circuit",
+    "load_spec",
+    "reference_operator",
+]
+
+_HOMES = {
+    "CircuitSpec": "quanta_compiler.spec",
+    "CompiledCircuit": "quanta_compiler.driver",
+    "OutputError": "quanta_compiler.emit.files",
+    "SpecError": "quanta_compiler.diagnostics",
+    "compile_circuit": "quanta_compiler.driver",
+    "load_spec": "quanta_compiler.spec",
+    "reference_operator": "quanta_compiler.reference",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,66 @@
+"""Emitted sources as live classes: made once for every source, and picklable by it."""
+
+from __future__ import annotations
+
+import copyreg
+import hashlib
+import linecache
+import sys
+import types
+from typing import Any
+
+import torch
+
+BACKENDS = ("auto", "torch")
+
+
+def make_module(
+    source: str,
+    *,
+    seed: int,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    backend: str,
+) -> torch.nn.Module:
+    """Return an instance of an emitted class, its parameters drawn from a generator of their own."""
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    circuit_class = load_class(source)
+    # Made on the meta device first, so that torch's global generator is not touched.
+    module = circuit_class(device="meta", dtype=dtype)
+    module.to_empty(device=device if device is not None else torch.get_default_device())
+    module.reset_parameters(torch.Generator("cpu").manual_seed(seed))
+    assert isinstance(module, torch.nn.Module)
+    return module
+
+
+def load_class(source: str) -> Any:
+    """Return the class `Circuit` of an emitted source, the same one for the same source within a process."""
+    name = "quanta_compiler_emitted_" + hashlib.sha256(source.encode("utf-8")).hexdigest()[:16]
+    known = sys.modules.get(name)
+    if known is not None:
+        return known.Circuit
+    module = types.ModuleType(name)
+    module.__file__ = f"<{name}>"
+    # Tracebacks, inspect and torch.compile read the source from here.
+    linecache.cache[module.__file__] = (len(source), None, source.splitlines(keepends=True), module.__file__)
+    sys.modules[name] = module
+    try:
+        exec(compile(source, module.__file__, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    module.__dict__["quanta_source"] = source
+    circuit_class = module.__dict__["Circuit"]
+    copyreg.pickle(circuit_class, _reduce)
+    return circuit_class
+
+
+def _reduce(module: Any) -> tuple[Any, ...]:
+    """Pickle an instance as its class's source and its state: no importable file is needed to load it."""
+    return _blank, (sys.modules[type(module).__module__].__dict__["quanta_source"],), module.__dict__
+
+
+def _blank(source: str) -> Any:
+    circuit_class = load_class(source)
+    return circuit_class.__new__(circuit_class)

@@ -1,0 +1,199 @@
+"""What a program costs: its steps, the memory it needs at once, and what autograd keeps of it for backward."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from quanta_compiler.ir.parameters import TRAINED_KINDS
+from quanta_compiler.lowering.program import (
+    Access,
+    Copy,
+    Layout,
+    Load,
+    Matmul,
+    Multiply,
+    Operation,
+    Program,
+    Resize,
+    Tie,
+)
+from quanta_compiler.planner.plan import Leaf
+
+ELEMENT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """One operation that computes or moves numbers; views are free and not listed."""
+
+    op: str
+    operands: tuple[str, ...]
+    shape: tuple[int, ...]
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCost:
+    """The figures of one program at the batch that it was planned for, in 4-byte elements."""
+
+    steps: tuple[StepCost, ...]
+    flops: int
+    peak_bytes: int
+    """The largest sum of tensors alive at once, the input and the result included, parameters not."""
+    saved_bytes: int
+    """Distinct storages kept for backward that are no parameters, the input requiring a gradient."""
+
+
+@dataclass(slots=True)
+class _Storage:
+    numbers: int
+    is_parameter: bool = False
+    saved: bool = False
+
+
+@dataclass(slots=True)
+class _Tensor:
+    name: str
+    storage: _Storage
+    needs_grad: bool
+
+
+@dataclass(slots=True)
+class _Account:
+    program: Program
+    tensors: dict[int, _Tensor] = field(default_factory=dict)
+    layouts: dict[int, Layout] = field(default_factory=dict)
+    storages: list[_Storage] = field(default_factory=list)
+    live: list[_Storage] = field(default_factory=list)
+    steps: list[StepCost] = field(default_factory=list)
+    made: int = 0
+    peak: int = 0
+
+    def volume(self, legs: Layout) -> int:
+        return math.prod(self.program.plan.sizes[leg] for leg in legs)
+
+    def new_storage(self, numbers: int) -> _Storage:
+        storage = _Storage(numbers)
+        self.storages.append(storage)
+        self.live.append(storage)
+        self.peak = max(self.peak, sum(one.numbers for one in self.live))
+        return storage
+
+    def result_name(self) -> str:
+        self.made += 1
+        return f"t{self.made}"
+
+    def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], flops: int = 0) -> None:
+        self.steps.append(StepCost(op, operands, shape, flops))
+
+
+def program_cost(program: Program) -> ProgramCost:
+    """Count a program's steps, peak and saved bytes by walking its operations."""
+    account = _Account(program)
+    last_use = {access.value: i for i, op in enumerate(program.operations) for access in sources(op)}
+    for i, operation in enumerate(program.operations):
+        account.layouts[operation.result] = operation.layout
+        if isinstance(operation, Load):
+            account.tensors[operation.result] = _load(account, operation.leaf)
+            continue
+        account.tensors[operation.result] = _run(account, operation)
+        for access in sources(operation):
+            storage = account.tensors[access.value].storage
+            aliased = storage is account.tensors[operation.result].storage
+            if last_use[access.value] == i and not aliased and storage in account.live and not _is_input(account, storage):
+                account.live = [one for one in account.live if one is not storage]
+    _resize_output(account)
+    return ProgramCost(
+        steps=tuple(account.steps),
+        flops=sum(step.flops for step in account.steps),
+        peak_bytes=ELEMENT_BYTES * account.peak,
+        saved_bytes=ELEMENT_BYTES * sum(storage.numbers for storage in account.storages if storage.saved),
+    )
+
+
+def sources(operation: Operation) -> tuple[Access, ...]:
+    """Return what an operation reads."""
+    if isinstance(operation, Matmul | Multiply):
+        return operation.left, operation.right
+    if isinstance(operation, Load):
+        return ()
+    return (operation.source,)
+
+
+def _is_input(account: _Account, storage: _Storage) -> bool:
+    """The caller holds the input for as long as the module runs."""
+    return account.program.plan.batch is not None and storage is account.storages[0]
+
+
+def _load(account: _Account, leaf: Leaf) -> _Tensor:
+    program = account.program
+    if leaf.kind == "one":
+        return _Tensor("one", _Storage(1, is_parameter=True), needs_grad=False)
+    if leaf.gate is not None:
+        factor = {"lowrank_b": ".B", "lowrank_a": ".A"}.get(leaf.kind, "")
+        trained = leaf.gate.kind in TRAINED_KINDS and not leaf.gate.frozen
+        storage = _Storage(account.volume(leaf.legs), is_parameter=True)
+        return _Tensor(leaf.gate.parameter + factor, storage, needs_grad=trained)
+    tokens = program.plan.tokens
+    tensor = _Tensor("input", account.new_storage(tokens * program.in_features), needs_grad=True)
+    if program.in_size == program.in_features:
+        return tensor
+    if program.in_size > program.in_features or tokens > 1:
+        tensor = _Tensor(account.result_name(), account.new_storage(tokens * program.in_size), needs_grad=True)
+    account.step("copy", ("input",), (tokens, program.in_size))
+    return tensor
+
+
+def _run(account: _Account, operation: Operation) -> _Tensor:
+    if isinstance(operation, Matmul | Multiply):
+        return _product(account, operation)
+    assert isinstance(operation, Copy | Resize | Tie)
+    source = account.tensors[operation.source.value]
+    if _is_view(account, operation):
+        return source
+    shape = tuple(account.volume(group) for group in operation.groups)
+    storage = account.new_storage(account.volume(operation.layout))
+    name = account.result_name()
+    account.step("copy", (source.name,), shape)
+    return _Tensor(name, storage, source.needs_grad)
+
+
+def _is_view(account: _Account, operation: Copy | Resize | Tie) -> bool:
+    """Return whether torch moves nothing: dimensions of size 1 may go anywhere, and a first part is a view."""
+    if isinstance(operation, Tie):
+        return False
+    if isinstance(operation, Resize):
+        cut_from_one = operation.new_size < operation.old_size and account.volume(operation.source.groups[0]) == 1
+        return operation.new_size == operation.old_size or cut_from_one
+    sizes = account.program.plan.sizes
+    old = account.layouts[operation.source.value]
+    return [leg for leg in old if sizes[leg] > 1] == [leg for leg in operation.layout if sizes[leg] > 1]
+
+
+def _product(account: _Account, operation: Matmul | Multiply) -> _Tensor:
+    left = account.tensors[operation.left.value]
+    right = account.tensors[operation.right.value]
+    if right.needs_grad:
+        left.storage.saved = not left.storage.is_parameter
+    if left.needs_grad:
+        right.storage.saved = not right.storage.is_parameter
+    storage = account.new_storage(account.volume(operation.layout))
+    shape = tuple(account.volume(group) for group in operation.groups)
+    op = "matmul" if isinstance(operation, Matmul) else "elementwise"
+    account.step(op, (left.name, right.name), shape, operation.flops)
+    return _Tensor(account.result_name(), storage, left.needs_grad or right.needs_grad)
+
+
+def _resize_output(account: _Account) -> None:
+    """Pad or truncate the result to the widths that the user sees."""
+    program = account.program
+    result = account.tensors[program.output]
+    apply = program.plan.batch is not None
+    old = (program.plan.tokens, program.out_size) if apply else (program.out_size, program.in_size)
+    new = (program.plan.tokens, program.out_features) if apply else (program.out_features, program.in_features)
+    cut = (min(old[0], new[0]), min(old[1], new[1]))
+    for before, after in ((old, cut), (cut, new)):
+        if before != after:
+            account.new_storage(math.prod(after))
+            account.step("copy", (result.name,), after)

@@ -1,0 +1,129 @@
+"""The figures that follow from a circuit's shapes alone: rank bounds, gain at initialization, cost gate by gate."""
+
+from __future__ import annotations
+
+import math
+
+from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
+from quanta_compiler.report.report import GateReport, ParameterReport, RankReport
+
+
+def gate_reports(circuit: Circuit) -> tuple[GateReport, ...]:
+    """Return one row a gate, in the order of the file."""
+    width = circuit.in_size
+    rows: list[GateReport] = []
+    for gate in circuit.gates:
+        rest = width // circuit.size(gate.columns)
+        rows.append(
+            GateReport(
+                name=gate.name,
+                axes=tuple(circuit.legs[leg].axis for leg in gate.columns),
+                kind=gate.kind,
+                shape=matrix_shape(circuit, gate),
+                parameters=sum(stored.numbers for stored in stored_tensors(circuit, gate)),
+                flops_per_token=rest * _flops_per_fibre(circuit, gate),
+            )
+        )
+        width = rest * circuit.size(gate.rows)
+    return tuple(rows)
+
+
+def _flops_per_fibre(circuit: Circuit, gate: Gate) -> int:
+    """Return the FLOPs of a gate on one index of all axes that it does not contract."""
+    rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
+    if gate.kind == "slice":
+        return 0
+    if gate.kind == "diagonal":
+        return rows
+    if gate.kind == "lowrank":
+        return 2 * (gate.rank or 1) * (rows + columns)
+    return 2 * rows * columns
+
+
+def parameter_report(circuit: Circuit) -> ParameterReport:
+    """Return the counts of stored numbers; constants and slices store none."""
+    trainable = frozen = 0
+    for gate in circuit.gates:
+        numbers = sum(stored.numbers for stored in stored_tensors(circuit, gate))
+        trainable += 0 if gate.frozen else numbers
+        frozen += numbers if gate.frozen else 0
+    dense = circuit.in_features * circuit.out_features
+    return ParameterReport(trainable, frozen, dense, 100 * trainable / dense)
+
+
+def rank_bounds(circuit: Circuit) -> RankReport:
+    """Bound the operator's rank by the shapes of its gates (QuanTA, theorem 6.2 and eq. (10), for square gates).
+
+    A gate counts as rank min(rows, columns), or its `rank`, times the product of all other axes; padding and truncation
+    count as gates. The upper bound is the smallest; the lower one is Sylvester's over the chain: the sum of the ranks
+    less the inner dimension of each product.
+    """
+    ranks: list[int] = []
+    inner: list[int] = []
+    width = circuit.in_size
+    if circuit.in_features != width:
+        ranks.append(min(circuit.in_features, width))
+        inner.append(width)
+    for gate in circuit.gates:
+        rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
+        rest = width // columns
+        own = min(rows, columns) if gate.rank is None else min(rows, columns, gate.rank)
+        ranks.append(own * rest)
+        width = rest * rows
+        inner.append(width)
+    if circuit.out_features != width:
+        ranks.append(min(circuit.out_features, width))
+    else:
+        inner.pop()
+    return RankReport(max(0, sum(ranks) - sum(inner)), min(ranks))
+
+
+def init_gain(circuit: Circuit) -> float:
+    """Return the standard deviation of the output over that of the input at initialization.
+
+    By the variance formula for independent entries: a gate multiplies the mean square of its input by columns times the
+    mean square of its entries; orthogonal, fixed and padded ones by what they keep of it.
+    """
+    gain = 1.0
+    if circuit.in_features < circuit.in_size:
+        gain *= circuit.in_features / circuit.in_size
+    drawn = {gate.name: _gate_gain(circuit, gate) for gate in circuit.gates if gate.parameter == gate.name}
+    for gate in circuit.gates:
+        rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
+        shared = drawn[gate.parameter]
+        # The transpose has the same entries, but contracts its rows: as many times more or fewer of them.
+        gain *= shared * columns / rows if gate.transpose else shared
+    if circuit.out_features > circuit.out_size:
+        gain *= circuit.out_size / circuit.out_features
+    return math.sqrt(gain)
+
+
+def _gate_gain(circuit: Circuit, gate: Gate) -> float:
+    """Return the mean square of a gate's output over that of its input."""
+    rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
+    if gate.kind == "slice":
+        return min(rows, columns) / rows
+    if gate.kind == "constant":
+        assert gate.value is not None
+        return math.fsum(number * number for row in gate.value for number in row) / rows
+    return math.prod(_scheme_gain(gate, stored.key, stored.fan_out, stored.fan_in) for stored in stored_tensors(circuit, gate))
+
+
+def _scheme_gain(gate: Gate, key: str, rows: int, columns: int) -> float:
+    """Return columns times the mean square of an entry, `[rows, columns]` being drawn by the gate's scheme."""
+    assert gate.init is not None, "a gate that stores numbers has a scheme"
+    scheme = gate.init.scheme
+    if scheme == "zeros":
+        return 1 / 3 if key.endswith(".A") else 0.0
+    if scheme == "kaiming_uniform":
+        return 1 / 3
+    if scheme == "xavier_uniform":
+        return 2 * columns / (rows + columns)
+    if scheme == "normal":
+        std = 0.02 if gate.init.std is None else gate.init.std
+        return columns * std * std
+    if scheme == "identity" and gate.kind == "diagonal":
+        return 1.0
+    # `orthogonal` and `identity`: min(rows, columns) orthonormal directions pass, spread over all rows.
+    return min(rows, columns) / rows
