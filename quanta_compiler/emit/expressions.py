@@ -20,12 +20,15 @@ from quanta_compiler.lowering.program import (
 )
 
 
-def stored_tensor(gate: Gate, kind: str) -> str:
-    """Return where the module keeps a gate's tensor."""
+def stored_name(key: str) -> str:
+    """Return how the module reads a tensor of its state dict: `g0.B` is `gates["g0"]["B"]`."""
+    return "gates" + "".join(f'["{name}"]' for name in key.split("."))
+
+
+def _leaf_name(gate: Gate, kind: str) -> str:
     if gate.kind == "constant":
         return f"self.constant_{gate.name}"
-    factor = {"lowrank_b": '["B"]', "lowrank_a": '["A"]'}.get(kind, "")
-    return f'gates["{gate.parameter}"]{factor}'
+    return stored_name(gate.parameter + {"lowrank_b": ".B", "lowrank_a": ".A"}.get(kind, ""))
 
 
 class Expressions:
@@ -42,25 +45,31 @@ class Expressions:
         self.made = 0
 
     def statements(self) -> list[tuple[str, str, str]]:
-        """Return (statement, comment on its result, heading) in order; the heading names the gates of a new step."""
+        """Return (statement, comment on its result, label) in order; a label ends the statements of one step."""
         lines: list[tuple[str, str, str]] = []
         for operation in self.program.operations:
             self.layouts[operation.result] = operation.layout
             if isinstance(operation, Load):
                 self._load(operation)
                 continue
+            if isinstance(operation, Resize) and operation.new_size == operation.old_size:
+                # A free reshape: the next view reads the same memory by the new legs.
+                self.names[operation.result] = self.names[operation.source.value]
+                self.dims_of[operation.result] = self.dims_of[operation.source.value]
+                continue
             code = self._code(operation)
             name, spent = self._name(operation)
             self.names[operation.result] = name
             self.dims_of[operation.result] = self.dims(operation.groups)
-            lines.append((f"{name} = {code}", self._diary(operation), getattr(operation, "label", "")))
+            label = getattr(operation, "label", "")
+            lines.append((f"{name} = {code}", self._diary(operation), "" if spent else label))
             if spent:
-                lines.append((f"del {spent}", "", ""))
+                lines.append((f"del {spent}", "", label))
         return lines
 
-    def result(self) -> str:
-        """Return the name that holds the output."""
-        return self.names[self.program.output]
+    def result(self) -> tuple[str, str]:
+        """Return the name that holds the output, and its dimensions."""
+        return self.names[self.program.output], self.dims_of[self.program.output]
 
     def dims(self, groups: Groups) -> str:
         """Return sizes as Python text, the batch being `n`."""
@@ -81,7 +90,7 @@ class Expressions:
             self.names[load.result] = "self.one"
             self.dims_of[load.result] = ""
             return
-        name = stored_tensor(load.leaf.gate, load.leaf.kind)
+        name = _leaf_name(load.leaf.gate, load.leaf.kind)
         self.names[load.result] = name
         self.dims_of[load.result] = ", ".join(str(size) for size in self.stored_shapes[name])
 
@@ -116,9 +125,7 @@ class Expressions:
         source = self._access(operation.source)
         if operation.new_size < operation.old_size:
             return f"{source}[:, :{operation.new_size}].contiguous()"
-        if operation.new_size > operation.old_size:
-            return f"torch.nn.functional.pad({source}, (0, 0, 0, {operation.new_size - operation.old_size}))"
-        return source
+        return f"torch.nn.functional.pad({source}, (0, 0, 0, {operation.new_size - operation.old_size}))"
 
     def _tie(self, operation: Tie) -> str:
         source = self._access(operation.source)
@@ -133,7 +140,12 @@ class Expressions:
         """Return a value read with the dimensions of an access: a view in the layout's order, then a permutation."""
         layout = self.layouts[access.value]
         groups = access.groups
-        in_order = sorted(range(len(groups)), key=lambda i: (layout.index(groups[i][0]) if groups[i] else len(layout)))
+        places = [layout.index(group[0]) for group in groups if group]
+        if places == sorted(places):
+            in_order = list(range(len(groups)))
+        else:
+            ends = [layout.index(group[0]) if group else len(layout) for group in groups]
+            in_order = sorted(range(len(groups)), key=ends.__getitem__)
         viewed = tuple(groups[i] for i in in_order)
         code = self.names[access.value]
         if self.dims(viewed) != self.dims_of[access.value]:

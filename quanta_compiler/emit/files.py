@@ -76,9 +76,7 @@ def _refuse_edited(path: Path) -> None:
     except UnicodeDecodeError:
         unedited = False
     if not unedited:
-        raise OutputError(
-            f"{path} was edited by hand, or is not ours: move it away, or overwrite it with --force"
-        )
+        raise OutputError(f"{path} was edited by hand, or is not ours: move it away, or overwrite it with --force")
 
 
 def _replace_all(texts: dict[Path, str]) -> None:

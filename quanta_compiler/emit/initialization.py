@@ -5,35 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.emit.expressions import stored_name
+from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.parameters import Stored
 from quanta_compiler.spec.circuit_spec import Init
 
 
-def reset_lines(
-    circuit: Circuit, stored: Sequence[Stored], constants: Sequence[Gate], *, uses_one: bool
-) -> Iterator[str]:
+def reset_lines(stored: Sequence[Stored], constants: Sequence[Gate], *, uses_one: bool) -> Iterator[str]:
     """Yield the method: parameters are drawn in float32 on the CPU, in the order of the file, then cast."""
     yield "@torch.no_grad()"
     yield "def reset_parameters(self, generator: torch.Generator | None = None) -> None:"
-    yield '    """Draw all parameters anew: in float32 on the CPU, in file order, so that a seed means the same anywhere."""'
+    yield '    """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""'
     yield "    if any(tensor.is_meta for tensor in [*self.parameters(), *self.buffers()]):"
     yield "        return"
     if stored:
         yield "    gates = self.gates"
-    for tensor in stored:
-        name, _, factor = tensor.key.partition(".")
-        target = f'gates["{name}"]' + (f'["{factor}"]' if factor else "")
-        yield f"    {target}.copy_({_draw(tensor)})"
+    calls = [_draw(tensor) for tensor in stored]
+    for call in calls:
+        yield f"    {call}"
     for gate in constants:
-        assert gate.value is not None
-        rows = ", ".join("[" + ", ".join(repr(float(number)) for number in row) + "]" for row in gate.value)
-        yield f'    self.constant_{gate.name}.copy_(torch.tensor([{rows}], dtype=torch.float64, device="cpu"))'
+        yield from _constant(gate)
     if uses_one:
         yield "    self.one.fill_(1.0)"
-    if any(_scheme(tensor).scheme == "orthogonal" for tensor in stored):
-        yield ""
-        yield from _orthogonal()
+    for scheme, lines in _HELPERS.items():
+        if any(call.startswith(f"self._{scheme}(") for call in calls):
+            yield ""
+            yield from lines
 
 
 def _scheme(tensor: Stored) -> Init:
@@ -46,35 +43,54 @@ def _scheme(tensor: Stored) -> Init:
 
 
 def _draw(tensor: Stored) -> str:
-    """Return an expression of the tensor's shape; the bounds are those of `torch.nn.init` for `[fan_out, fan_in]`."""
+    """Return a call that fills one tensor; the bounds are those of `torch.nn.init` for `[fan_out, fan_in]`."""
     init = _scheme(tensor)
-    shape = ", ".join(str(size) for size in tensor.shape)
-    empty = f'torch.empty({shape}, dtype=torch.float32, device="cpu")'
+    target = stored_name(tensor.key)
     if init.scheme == "kaiming_uniform":
         # As torch.nn.Linear draws its weight: uniform, bound 1/sqrt(columns).
-        bound = 1 / math.sqrt(tensor.fan_in)
-        return f"{empty}.uniform_({-bound!r}, {bound!r}, generator=generator)"
+        return f"self._uniform({target}, {1 / math.sqrt(tensor.fan_in)!r}, generator)"
     if init.scheme == "xavier_uniform":
-        bound = math.sqrt(6 / (tensor.fan_in + tensor.fan_out))
-        return f"{empty}.uniform_({-bound!r}, {bound!r}, generator=generator)"
+        return f"self._uniform({target}, {math.sqrt(6 / (tensor.fan_in + tensor.fan_out))!r}, generator)"
     if init.scheme == "normal":
-        return f"{empty}.normal_(0.0, {init.std if init.std is not None else 0.02!r}, generator=generator)"
+        return f"self._normal({target}, {0.02 if init.std is None else init.std!r}, generator)"
     if init.scheme == "orthogonal":
-        matrices = math.prod(tensor.shape) // (tensor.fan_out * tensor.fan_in)
-        drawn = f"self._orthogonal({matrices}, {tensor.fan_out}, {tensor.fan_in}, generator)"
-        return f"{drawn}.view({shape})"
+        return f"self._orthogonal({target}, {tensor.fan_out}, {tensor.fan_in}, generator)"
     if init.scheme == "identity" and tensor.gate.kind == "diagonal":
-        return f'torch.ones({shape}, device="cpu")'
+        return f"{target}.fill_(1.0)"
     if init.scheme == "identity":
-        return f'torch.eye({tensor.fan_out}, {tensor.fan_in}, device="cpu")'
-    return f'torch.zeros({shape}, device="cpu")'
+        return f'{target}.copy_(torch.eye({tensor.fan_out}, {tensor.fan_in}, device="cpu"))'
+    return f"{target}.zero_()"
 
 
-def _orthogonal() -> Iterator[str]:
-    yield "@staticmethod"
-    yield "def _orthogonal(count: int, rows: int, columns: int, generator: torch.Generator | None) -> torch.Tensor:"
-    yield '    """Return matrices with orthonormal columns, or rows where they are fewer: [count, rows, columns]."""'
-    yield '    drawn = torch.empty(count, rows, columns, dtype=torch.float32, device="cpu")'
-    yield "    for matrix in drawn:"
-    yield "        torch.nn.init.orthogonal_(matrix, generator=generator)"
-    yield "    return drawn"
+def _constant(gate: Gate) -> Iterator[str]:
+    assert gate.value is not None
+    yield "    rows = ["
+    for row in gate.value:
+        yield f"        [{', '.join(repr(float(number)) for number in row)}],"
+    yield "    ]"
+    yield f'    self.constant_{gate.name}.copy_(torch.tensor(rows, dtype=torch.float64, device="cpu"))'
+
+
+_EMPTY = '    drawn = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")'
+_HELPERS = {
+    "uniform": (
+        "@staticmethod",
+        "def _uniform(tensor: torch.Tensor, bound: float, generator: torch.Generator | None) -> None:",
+        _EMPTY,
+        "    tensor.copy_(drawn.uniform_(-bound, bound, generator=generator))",
+    ),
+    "normal": (
+        "@staticmethod",
+        "def _normal(tensor: torch.Tensor, std: float, generator: torch.Generator | None) -> None:",
+        _EMPTY,
+        "    tensor.copy_(drawn.normal_(0.0, std, generator=generator))",
+    ),
+    "orthogonal": (
+        "@staticmethod",
+        "def _orthogonal(tensor: torch.Tensor, rows: int, columns: int, generator: torch.Generator | None) -> None:",
+        _EMPTY,
+        "    for matrix in drawn.view(-1, rows, columns):  # orthonormal columns, or rows where they are fewer",
+        "        torch.nn.init.orthogonal_(matrix, generator=generator)",
+        "    tensor.copy_(drawn)",
+    ),
+}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
-from quanta_compiler.emit.expressions import Expressions
+from quanta_compiler.emit.expressions import Expressions, stored_name
 from quanta_compiler.emit.initialization import reset_lines
-from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored, matrix_shape
 from quanta_compiler.lowering.program import Load, Program
 
@@ -40,15 +40,14 @@ def _digest(body: str) -> str:
 
 
 class _Emitter:
-    def __init__(
-        self, circuit: Circuit, apply: Program, operator: Program, circuit_text: str, peak_bytes: int
-    ) -> None:
+    def __init__(self, circuit: Circuit, apply: Program, operator: Program, circuit_text: str, peak_bytes: int) -> None:
         self.circuit = circuit
         self.apply = apply
         self.operator = operator
         self.circuit_text = circuit_text
         self.peak_bytes = peak_bytes
         self.gates = circuit.gates_in_file_order()
+        self.axes_of = {gate.name: self._axes(gate) for gate in self.gates}
         self.stored = all_stored(circuit)
         self.constants = [gate for gate in self.gates if gate.kind == "constant"]
         self.uses_one = any(
@@ -70,7 +69,8 @@ class _Emitter:
         gates = "1 gate" if len(self.gates) == 1 else f"{len(self.gates)} gates"
         yield f"Layout {layout}, {gates}, {trainable} trainable parameters; circuit {digest}."
         yield f"Planned for {tokens} tokens a batch: any other batch gives the same result, if not at the least cost."
-        yield "In the comments `n` is the number of tokens, and `axis:size` are the dimensions in the order of memory."
+        yield "In the comments `n` is the number of tokens, and `axis:size` are the dimensions in the order of memory;"
+        yield "in `operator`, `axis'` is the input side of an axis."
         yield '"""'
         yield ""
 
@@ -87,7 +87,7 @@ class _Emitter:
         yield ""
         yield from self._constructor()
         yield ""
-        yield from reset_lines(self.circuit, self.stored, self.constants, uses_one=self.uses_one)
+        yield from reset_lines(self.stored, self.constants, uses_one=self.uses_one)
         yield ""
         yield from self._forward()
         yield ""
@@ -105,20 +105,20 @@ class _Emitter:
         )
         yield '    """Make the parameters and draw them from torch\'s global generator."""'
         yield "    super().__init__()"
-        yield "    gates = self.gates = torch.nn.ParameterDict()"
+        yield "    self.gates = torch.nn.ParameterDict()"
+        if self.stored:
+            yield "    gates = self.gates"
         opened = ""
         for stored in self.stored:
             gate = stored.gate
-            target = f'gates["{gate.name}"]'
             if gate.kind == "lowrank" and opened != gate.name:
                 opened = gate.name
-                yield f"    {target} = torch.nn.ParameterDict()"
-            if gate.kind == "lowrank":
-                target += f'["{stored.key[-1]}"]'
+                yield f"    {stored_name(gate.name)} = torch.nn.ParameterDict()"
             shape = ", ".join(str(size) for size in stored.shape)
             new = f"torch.empty({shape}, device=device, dtype=dtype)"
             frozen = ", requires_grad=False" if gate.frozen else ""
-            yield f"    {target} = torch.nn.Parameter({new}{frozen})  # {self._describe(stored.key)}"
+            yield f"    # {self.axes_of[gate.name]}"
+            yield f"    {stored_name(stored.key)} = torch.nn.Parameter({new}{frozen})"
         for gate in self.constants:
             rows, columns = matrix_shape(self.circuit, gate)
             new = f"torch.empty({rows}, {columns}, device=device, dtype=dtype)"
@@ -127,8 +127,7 @@ class _Emitter:
             yield '    self.register_buffer("one", torch.empty((), device=device, dtype=dtype), persistent=False)'
         yield "    self.reset_parameters()"
 
-    def _describe(self, key: str) -> str:
-        gate = next(gate for gate in self.gates if gate.name == key.split(".")[0])
+    def _axes(self, gate: Gate) -> str:
         legs = self.circuit.legs
 
         def axes(of: tuple[int, ...]) -> str:
@@ -141,8 +140,7 @@ class _Emitter:
     def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
         for stored in self.stored:
-            name, _, factor = stored.key.partition(".")
-            shapes[f'gates["{name}"]' + (f'["{factor}"]' if factor else "")] = stored.shape
+            shapes[stored_name(stored.key)] = stored.shape
         for gate in self.constants:
             shapes[f"self.constant_{gate.name}"] = matrix_shape(self.circuit, gate)
         return shapes
@@ -154,9 +152,10 @@ class _Emitter:
         yield f"    if x.shape[-1] != {circuit.in_features}:"
         message = f"expected [..., {circuit.in_features}], got "
         yield f'        raise ValueError(f"{message}{{list(x.shape)}}")'
-        yield "    gates = self.gates"
+        if self.stored:
+            yield "    gates = self.gates"
         yield "    lead = x.shape[:-1]"
-        yield f"    x = x.reshape(-1, {circuit.in_features})"
+        yield f"    x = x.reshape(-1, {circuit.in_features}).contiguous()"
         yield "    n = x.shape[0]"
         if circuit.in_features > circuit.in_size:
             yield f"    x = x[:, :{circuit.in_size}].contiguous()  # the circuit's first inputs"
@@ -165,46 +164,63 @@ class _Emitter:
             yield f"    x = torch.nn.functional.pad(x, (0, {missing}))  # zeros behind, to the circuit's width"
         result = yield from self._body(self.apply)
         if circuit.out_features < circuit.out_size:
-            yield f"    {result} = {result}.view(n, {circuit.out_size})[:, :{circuit.out_features}].contiguous()"
+            yield f"    {result} = {result}[:, :{circuit.out_features}].contiguous()  # the circuit's first outputs"
         if circuit.out_features > circuit.out_size:
             missing = circuit.out_features - circuit.out_size
-            yield f"    {result} = torch.nn.functional.pad({result}.view(n, {circuit.out_size}), (0, {missing}))"
+            yield f"    {result} = torch.nn.functional.pad({result}, (0, {missing}))  # zeros behind"
         yield f"    return {result}.view(*lead, {circuit.out_features})"
 
-    def _body(self, program: Program) -> Iterator[str]:
+    def _body(self, program: Program) -> Generator[str, None, str]:
         """Yield the statements of a program; return the name of its result."""
         expressions = Expressions(program, self._stored_shapes())
-        heading = ""
+        waiting: list[tuple[str, str]] = []
         for statement, diary, label in expressions.statements():
-            if label and label != heading:
-                heading = label
-            if heading and label == heading:
-                yield f"    # {label}" if len(label) < WIDTH else f"    # {label[:WIDTH]}..."
-                heading = ""
-            line = f"    {statement}"
-            if diary and len(line) + len(diary) + 4 <= WIDTH:
-                yield f"{line}  # {diary}"
-            elif diary:
-                yield f"    # {diary}"
-                yield line
-            else:
-                yield line
-        result = expressions.result()
-        if result.startswith(("gates[", "self.")):
-            # A single gate is its own operator: what is returned is a view of the parameter.
-            yield f"    w = {result}"
-            return "w"
+            waiting.append((statement, diary))
+            if label:
+                # What only moves data prepares the next product, and stands under its heading.
+                yield from self._section(self._heading(label), waiting)
+                waiting = []
+        yield from self._section("", waiting)
+        apply = program.plan.batch is not None
+        wanted = f"n, {program.out_size}" if apply else f"{program.out_size}, {program.in_size}"
+        name, dims = expressions.result()
+        code = name if dims == wanted else f"{name}.view({wanted})"
+        if name.startswith(("gates[", "self.")):
+            code += ".clone()"
+        if code == name:
+            return name
+        result = "x" if apply else "w"
+        yield f"    {result} = {code}"
         return result
+
+    def _section(self, heading: str, statements: list[tuple[str, str]]) -> Iterator[str]:
+        if heading:
+            yield f"    # {heading}"
+        for statement, diary in statements:
+            line = f"    {statement}"
+            beside = f"{line}  # {diary}" if diary else line
+            if len(beside) <= WIDTH + 2:
+                yield beside
+                continue
+            yield f"    # {diary}"
+            yield line
+
+    def _heading(self, label: str) -> str:
+        """Return the gates that a step brings in: one with its axes, more by name."""
+        if label not in self.axes_of:
+            return label if len(label) < WIDTH else f"{label[:WIDTH]}..."
+        return f"{label}: {self.axes_of[label]}"
 
     def _operator(self) -> Iterator[str]:
         circuit = self.circuit
         yield "def operator(self) -> torch.Tensor:"
-        yield f'    """Return the circuit\'s matrix, [{circuit.out_features}, {circuit.in_features}], differentiable."""'
+        shape = f"[{circuit.out_features}, {circuit.in_features}]"
+        yield f'    """Return the circuit\'s matrix, {shape}, differentiable."""'
         if self.peak_bytes > GUARDED_BYTES:
             yield f"    self._require_memory({self.peak_bytes // 4})"
-        yield "    gates = self.gates"
+        if self.stored:
+            yield "    gates = self.gates"
         result = yield from self._body(self.operator)
-        yield f"    {result} = {result}.view({circuit.out_size}, {circuit.in_size})"
         rows, columns = circuit.out_features - circuit.out_size, circuit.in_features - circuit.in_size
         if rows < 0 or columns < 0:
             kept = min(circuit.out_features, circuit.out_size), min(circuit.in_features, circuit.in_size)
@@ -238,7 +254,8 @@ def _memory_guard() -> Iterator[str]:
     yield '    elif example.device.type == "cpu":'
     yield "        try:"
     yield '            with open("/proc/meminfo", encoding="ascii") as lines:'
-    yield '                free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))'
+    yield '                available = next(line for line in lines if line.startswith("MemAvailable"))'
+    yield "            free = int(available.split()[1]) * 1024"
     yield "        except (OSError, StopIteration):"
     yield "            pass  # not Linux: the allocation itself will tell"
     yield "    if free is not None and needed > free // 2:"

@@ -101,7 +101,7 @@ def program_cost(program: Program) -> ProgramCost:
         for access in sources(operation):
             storage = account.tensors[access.value].storage
             aliased = storage is account.tensors[operation.result].storage
-            if last_use[access.value] == i and not aliased and storage in account.live and not _is_input(account, storage):
+            if last_use[access.value] == i and not aliased and not _is_input(account, storage):
                 account.live = [one for one in account.live if one is not storage]
     _resize_output(account)
     return ProgramCost(
@@ -193,6 +193,9 @@ def _resize_output(account: _Account) -> None:
     old = (program.plan.tokens, program.out_size) if apply else (program.out_size, program.in_size)
     new = (program.plan.tokens, program.out_features) if apply else (program.out_features, program.in_features)
     cut = (min(old[0], new[0]), min(old[1], new[1]))
+    if result.storage.is_parameter:
+        account.new_storage(math.prod(old))
+        account.step("copy", (result.name,), old)
     for before, after in ((old, cut), (cut, new)):
         if before != after:
             account.new_storage(math.prod(after))

@@ -37,7 +37,9 @@ FORESIGHT = 3
 
 def lower(plan: Plan, circuit: Circuit) -> Program:
     """Return the operations that carry out a plan of a circuit."""
-    lowering = _Lowering(plan)
+    # The result's first dimension: the batch, or the rows of the matrix.
+    columns = sum(circuit.legs[leg].size > 1 for leg in circuit.inputs)
+    lowering = _Lowering(plan, 1 if plan.batch is not None else len(plan.output) - columns)
     value = lowering.lower(lowering.root, plan.output)
     assert lowering.layouts[value] == plan.output, "the result stands in the layout that was asked for"
     return Program(
@@ -71,8 +73,9 @@ class _Link:
 
 
 class _Lowering:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, rows: int) -> None:
         self.plan = plan
+        self.rows = rows
         self.root = len(plan.leaves) + len(plan.steps) - 1
         self.operations: list[Operation] = []
         self.layouts: list[Layout] = []
@@ -93,7 +96,7 @@ class _Lowering:
         for move, link in self._best_moves(leaf.legs, links, target):
             value = self._emit(value, move, link)
         if target is not None and self.layouts[value] != target:
-            value = self._copy(value, target)
+            value = self._copy(value, target, (target[: self.rows], target[self.rows :]))
         return value
 
     def _chain(self, tensor: int) -> tuple[list[tuple[int, int]], int]:
@@ -171,9 +174,9 @@ class _Lowering:
         self.layouts.append(operation.layout)
         return operation.result
 
-    def _copy(self, value: int, layout: Layout, groups: Groups | None = None) -> int:
+    def _copy(self, value: int, layout: Layout, groups: Groups) -> int:
         source = _shared_runs(self.layouts[value], layout)
-        return self._add(Copy(self._new(), layout, Access(value, source), groups or (layout,)))
+        return self._add(Copy(self._new(), layout, Access(value, source), groups))
 
     def _emit(self, value: int, move: Move, link: _Link) -> int:
         step = link.step
@@ -226,7 +229,8 @@ class _Lowering:
         step = self.plan.steps[tensor - len(self.plan.leaves)]
         heavy = self._heavy(step)
         names: dict[int, str] = {}
-        waiting = [node for node in step.inputs if node != heavy]
+        # The leaf that the chain begins with enters with its first step.
+        waiting = [node for node in step.inputs if node != heavy or node < len(self.plan.leaves)]
         while waiting:
             node = waiting.pop()
             if node >= len(self.plan.leaves):

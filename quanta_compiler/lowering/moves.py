@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from quanta_compiler.lowering.program import Groups, Layout
 
@@ -41,9 +41,11 @@ class Situation:
     """The layout in which the result is wanted at last."""
 
     def volume(self, legs: Iterable[int]) -> int:
+        """Return the number of elements over some legs."""
         return math.prod(self.sizes[leg] for leg in legs)
 
     def copy_cost(self, legs: Iterable[int]) -> int:
+        """Return what moving a tensor costs."""
         return self.volume(legs) + COPY_OVERHEAD
 
     def orders(self, legs: Sequence[int]) -> list[Layout]:
@@ -55,7 +57,7 @@ class Situation:
         for need in wanted[:2]:
             rest = tuple(leg for leg in given if leg not in need)
             found += [need + rest, rest + need]
-        for first, second in zip(wanted, wanted[1:], strict=False):
+        for first, second in pairwise(wanted):
             apart = tuple(leg for leg in second if leg not in first)
             rest = tuple(leg for leg in given if leg not in first and leg not in apart)
             found += [first + rest + apart, apart + rest + first]
@@ -81,9 +83,7 @@ def is_run(layout: Layout, legs: Layout) -> bool:
     return layout[start : start + len(legs)] == legs
 
 
-def contract_moves(
-    state: Layout, side: Layout, result: frozenset[int], situation: Situation
-) -> Iterator[Move]:
+def contract_moves(state: Layout, side: Layout, result: frozenset[int], situation: Situation) -> Iterator[Move]:
     """Yield the ways to contract `side` (a small tensor, as a rule) into `state`."""
     shared = set(state) & set(side)
     contracted = shared - result
@@ -141,8 +141,7 @@ def runs(layout: Layout, *tensors: Layout) -> Groups:
     groups: list[Layout] = []
     for leg in layout:
         if groups and all(
-            is_run(tensor, (*groups[-1], leg)) or not set(tensor).intersection((*groups[-1], leg))
-            for tensor in tensors
+            is_run(tensor, (*groups[-1], leg)) or not set(tensor).intersection((*groups[-1], leg)) for tensor in tensors
         ):
             groups[-1] = (*groups[-1], leg)
         else:
@@ -180,4 +179,5 @@ def tie_moves(state: Layout, old: int, new: int, situation: Situation) -> Iterat
     """
     others = tuple(leg for leg in state if leg != old)
     for order in situation.orders((*others, new, old)):
-        yield Move(situation.copy_cost(order), order, None, None, tuple((leg,) for leg in order if leg not in (old, new)))
+        read = tuple((leg,) for leg in order if leg not in (old, new))
+        yield Move(situation.copy_cost(order), order, None, None, read)

@@ -1,4 +1,4 @@
-"""Compose runs of gates into blocks where a block's matrix is cheaper to build and apply than its gates are to apply."""
+"""Compose runs of gates into blocks where one matrix is cheaper to build and apply than its gates are to apply."""
 
 from __future__ import annotations
 

@@ -21,9 +21,7 @@ GREEDY_TENSORS = 600
 """Greedy looks at all pairs that share a leg; gate by gate and windows are linear in the number of gates."""
 
 
-def find_orders(
-    tensors: Sequence[Legs], output: Legs, sizes: Sequence[int], optimizer: str
-) -> list[tuple[str, Pairs]]:
+def find_orders(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int], optimizer: str) -> list[tuple[str, Pairs]]:
     """Return candidate orders, best guess first, each with the name of what found it.
 
     `optimizer` is `auto` or a name of the file format. An optimizer that would take too long on this network gives way

@@ -52,7 +52,7 @@ class Plan:
     output: tuple[int, ...]
     sizes: tuple[int, ...]
     labels: tuple[str, ...]
-    """What each leg is called in comments: its axis, `n` the batch, `r` a rank, `axis*` an operator's output side."""
+    """What each leg is called in comments: its axis, `n` the batch, `r` a rank, `axis'` an operator's input side."""
     optimizer: str
     """What found the order: an opt_einsum optimizer, `windows` (`dp` over runs of gates), or `sequential`."""
     sequential_flops: int

@@ -68,7 +68,8 @@ class _Assembly:
         self.tokens = tokens
         self.order = order
         self.sizes = [leg.size for leg in circuit.legs]
-        self.labels = [leg.axis for leg in circuit.legs]
+        inputs = set(circuit.inputs) if mode == "operator" else set()
+        self.labels = [leg.axis + ("'" if place in inputs else "") for place, leg in enumerate(circuit.legs)]
         self.leaves: list[Leaf] = []
         self.steps: list[Step] = []
         self.found: list[str] = []
@@ -171,7 +172,7 @@ class _Assembly:
     def _tie(self, leg: int) -> int:
         """Write out the identity on an input leg that nothing has contracted; return its output side."""
         assert self.state is not None
-        new = self._new_leg(self.sizes[leg], f"{self.labels[leg]}*")
+        new = self._new_leg(self.sizes[leg], self.circuit.legs[leg].axis)
         legs = self._legs(self.state) | {leg, new}
         self.state = self._add_step(Step("tie", (self.state,), legs, 0, axes=(leg, new)))
         return new

@@ -6,7 +6,7 @@ from opt_einsum.parser import get_symbol
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.network import Network
-from quanta_compiler.planner.plan import Plan, Step
+from quanta_compiler.planner.plan import Plan
 
 
 def einsum_equation(network: Network) -> str:
@@ -19,15 +19,21 @@ def einsum_equation(network: Network) -> str:
     return ",".join(terms) + "->" + "".join(symbols[leg] for leg in network.output)
 
 
-def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[int, int]]:
+def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[int, ...]]:
     """Return the plan's order over the operands of `network`, in opt_einsum's linear format.
 
     The network has one operand for a low-rank gate, which the plan may bring in factor by factor: the gate stands
-    where its B enters.
+    where its B enters. Identities on axes of size 1, which the plan leaves out, come last.
     """
+    if len(network.operands) == 1:
+        # A lone operand still has to be brought into the order of the output.
+        return [(0,)]
     positions = {gate.name: place for place, gate in enumerate(circuit.gates_in_file_order())}
     offset = 1 if plan.batch is not None else 0
-    eyes = [place for place, operand in enumerate(network.operands) if place >= offset + len(positions)]
+    first_eye = offset + len(positions)
+    all_eyes = list(enumerate(network.operands))[first_eye:]
+    eyes = [place for place, operand in all_eyes if network.sizes[operand.legs[0]] > 1]
+    unit_eyes = [place for place, _ in all_eyes if place not in eyes]
     nodes: list[int | None] = []
     for leaf in plan.leaves:
         if leaf.kind == "input":
@@ -37,7 +43,7 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
         else:
             nodes.append(offset + positions[leaf.gate.name])
     live = list(range(len(network.operands)))
-    path: list[tuple[int, int]] = []
+    path: list[tuple[int, ...]] = []
 
     def contract(left: int | None, right: int | None) -> int | None:
         if left is None or right is None:
@@ -57,6 +63,9 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
             # An identity in front of a slice is no operand of its own: the slice is contracted with the input leg.
             operands.append(eyes.pop(0) if len(nodes) >= final else None)
         nodes.append(contract(operands[0], operands[1]))
+    result = nodes[-1]
+    for eye in unit_eyes:
+        result = contract(result, eye)
     assert len(live) <= 1, "a plan contracts the whole network"
     return path
 

@@ -107,7 +107,9 @@ def _gate_gain(circuit: Circuit, gate: Gate) -> float:
     if gate.kind == "constant":
         assert gate.value is not None
         return math.fsum(number * number for row in gate.value for number in row) / rows
-    return math.prod(_scheme_gain(gate, stored.key, stored.fan_out, stored.fan_in) for stored in stored_tensors(circuit, gate))
+    return math.prod(
+        _scheme_gain(gate, stored.key, stored.fan_out, stored.fan_in) for stored in stored_tensors(circuit, gate)
+    )
 
 
 def _scheme_gain(gate: Gate, key: str, rows: int, columns: int) -> float:

@@ -39,7 +39,7 @@ class RankReport:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One step of a plan: `op` is `matmul`, `elementwise` or `copy`; FLOPs of the whole step, a multiply-add being 2."""
+    """One step of a plan: `op` is `matmul`, `elementwise` or `copy`; FLOPs of the whole step, a multiply-add 2."""
 
     op: str
     operands: tuple[str, ...]
@@ -53,7 +53,7 @@ class ApplyReport:
 
     operands: tuple[str, ...]
     einsum: str
-    path: tuple[tuple[int, int], ...]
+    path: tuple[tuple[int, ...], ...]
     optimizer: str
     planned_tokens: int
     flops_per_token: float
@@ -69,7 +69,7 @@ class OperatorReport:
 
     operands: tuple[str, ...]
     einsum: str
-    path: tuple[tuple[int, int], ...]
+    path: tuple[tuple[int, ...], ...]
     optimizer: str
     flops: int
     sequential_flops: int

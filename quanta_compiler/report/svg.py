@@ -1,0 +1,238 @@
+"""The circuit diagram as SVG: one self-contained file that reads well on light and dark paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.report.diagram import Box, Diagram, draw
+from quanta_compiler.report.places import (
+    HALF,
+    LABEL_SIZE,
+    MARGIN,
+    NAME_SIZE,
+    TITLE_SIZE,
+    TOP,
+    TURN,
+    Places,
+    box_lines,
+    row_y,
+)
+
+FONTS = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
+
+# Light colours stand in attributes, which every renderer understands; the style sheet only holds the dark ones.
+PAPER, INK, MUTED, WIRE, BAND = "#ffffff", "#1c2430", "#667080", "#4d5866", "#f4f6f9"
+DARK_PAPER, DARK_INK, DARK_MUTED, DARK_WIRE, DARK_BAND = "#14181f", "#e8ebf0", "#98a2b1", "#9aa5b4", "#1b212b"
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Colours of a kind: light fill and stroke, dark fill and stroke."""
+
+    fill: str
+    stroke: str
+    dark_fill: str
+    dark_stroke: str
+
+
+_PLAIN = _Look("#dfe9f7", "#3f6ea6", "#1f3350", "#7fa9de")
+_LOOKS = {
+    "dense": _PLAIN,
+    "lowrank": _Look("#ebe4f5", "#7654a8", "#33264a", "#b79be3"),
+    "diagonal": _Look("#e0f1e5", "#3b8558", "#1d3a2a", "#7cc698"),
+    "slice": _Look("#f7efdd", "#93702c", "#3a2f18", "#d3b06a"),
+    "constant": _Look("#e9ecf0", "#66707e", "#2a313b", "#a3adba"),
+}
+"""Kinds that are not listed look like `dense` and say their name."""
+
+
+def render_svg(circuit: Circuit) -> str:
+    """Return the diagram of a circuit as an SVG document; the same circuit gives the same text."""
+    diagram = draw(circuit)
+    places = Places.measure(diagram)
+    parts = [
+        *_head(diagram, places),
+        *_bands(diagram, places),
+        *_wires(diagram, places),
+        *_boxes(diagram, places),
+        *_ends(diagram, places),
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _n(value: float) -> str:
+    return f"{round(value, 1):g}"
+
+
+def _text(x: float, y: float, text: str, style: tuple[float, str], extra: str = "") -> str:
+    size, colour = style
+    name = {INK: "ink", MUTED: "muted"}[colour]
+    return (
+        f'<text class="{name}" x="{_n(x)}" y="{_n(y)}" font-size="{size}" fill="{colour}"{extra}>{escape(text)}</text>'
+    )
+
+
+_LABEL = LABEL_SIZE, MUTED
+_END, _MIDDLE, _BOLD = ' text-anchor="end"', ' text-anchor="middle"', ' font-weight="600"'
+
+
+def _head(diagram: Diagram, places: Places) -> Iterator[str]:
+    width, height = _n(places.width), _n(places.height)
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="quanta-circuit" role="img" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="{FONTS}">'
+    )
+    yield f"<title>{escape(diagram.name)}</title>"
+    yield f"<desc>{escape(_description(diagram))}</desc>"
+    yield f"<style>@media screen and (prefers-color-scheme: dark) {{\n{_dark_style()}\n}}</style>"
+    yield (
+        '<defs><pattern id="quanta-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
+        'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6" '
+        f'stroke="{_LOOKS["slice"].stroke}" stroke-opacity="0.35"/></pattern></defs>'
+    )
+    yield f'<rect class="paper" width="{width}" height="{height}" fill="{PAPER}"/>'
+    yield _text(MARGIN, 34, diagram.name, (TITLE_SIZE, INK), _BOLD)
+    yield _text(MARGIN, 52, diagram.summary, _LABEL)
+
+
+def _dark_style() -> str:
+    rules = {
+        ".paper": f"fill: {DARK_PAPER}",
+        ".band": f"fill: {DARK_BAND}",
+        ".wire": f"stroke: {DARK_WIRE}",
+        ".end": f"fill: {DARK_WIRE}",
+        ".hatch": f"stroke: {_LOOKS['slice'].dark_stroke}",
+        **{f".{kind}": f"fill: {look.dark_fill}; stroke: {look.dark_stroke}" for kind, look in _LOOKS.items()},
+        **{f".{kind} circle": f"fill: {look.dark_stroke}" for kind, look in _LOOKS.items()},
+        ".ink": f"fill: {DARK_INK}",
+        ".muted": f"fill: {DARK_MUTED}",
+    }
+    return "\n".join(f".quanta-circuit {selector} {{ {rule} }}" for selector, rule in rules.items())
+
+
+def _description(diagram: Diagram) -> str:
+    """Return the circuit in words, for those who do not see it; long circuits are cut short."""
+    shown = 20
+    gates = [box.tooltip.replace("\n", ", ") for box in diagram.boxes[:shown]]
+    more = [f"and {len(diagram.boxes) - shown} more"] if len(diagram.boxes) > shown else []
+    return f"Tensor circuit, {diagram.summary}, from left to right. " + "; ".join([*gates, *more]) + "."
+
+
+def _bands(diagram: Diagram, places: Places) -> Iterator[str]:
+    """Shade the columns that needed several slots: what stands in one shade can act at once."""
+    for slots in diagram.shared_columns():
+        left = places.centres[slots[0]] - places.widths[slots[0]] / 2 - 8
+        right = places.centres[slots[-1]] + places.widths[slots[-1]] / 2 + 8
+        top, bottom = row_y(0) - HALF - 8, row_y(diagram.rows - 1) + HALF + 8
+        yield (
+            f'<rect class="band" x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(bottom - top)}" '
+            f'rx="8" fill="{BAND}"/>'
+        )
+
+
+def _wires(diagram: Diagram, places: Places) -> Iterator[str]:
+    yield f'<g class="wire" fill="none" stroke="{WIRE}" stroke-width="1.5">'
+    lands = dict(zip(diagram.output, sorted(diagram.output_rows), strict=True))
+    for index, wire in enumerate(diagram.wires):
+        y = row_y(wire.row)
+        way = f"M{_n(places.x(wire.begin))} {_n(y)}"
+        if index in lands and lands[index] != wire.row:
+            half, target = places.turn + TURN / 2, row_y(lands[index])
+            way += (
+                f"H{_n(places.turn)}C{_n(half)} {_n(y)} {_n(half)} {_n(target)} {_n(places.turn + TURN)} {_n(target)}"
+            )
+        yield f'<path d="{way}H{_n(places.x(wire.end))}"/>'
+    yield "</g>"
+    for index, wire in enumerate(diagram.wires):
+        for stretch in diagram.labels(wire):
+            yield _text(places.label_x(stretch.slot), row_y(wire.row) - 6, stretch.label, _LABEL)
+        if index in lands:
+            y = row_y(lands[index]) - 6
+            yield _text(places.end - 9, y, wire.label_at(wire.end), _LABEL, _END)
+
+
+def _ends(diagram: Diagram, places: Places) -> Iterator[str]:
+    """Draw the two vectors that the circuit maps between, with their lengths."""
+    inputs = [wire.row for wire in diagram.wires if wire.begin < 0]
+    sides = [
+        (places.start, places.start - 5, inputs, diagram.input_note, ""),
+        (places.end, places.end + 5, diagram.output_rows, diagram.output_note, _END),
+    ]
+    for x, edge, rows, note, anchor in sides:
+        top, bottom = row_y(min(rows, default=0)) - HALF, row_y(max(rows, default=0)) + HALF
+        yield (
+            f'<rect class="end" x="{_n(min(x, edge))}" y="{_n(top)}" width="5" height="{_n(bottom - top)}" rx="2" '
+            f'fill="{WIRE}"/>'
+        )
+        yield _text(edge, TOP - HALF - 12, note, (LABEL_SIZE, INK), anchor)
+
+
+def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
+    for box in diagram.boxes:
+        kind = box.kind if box.kind in _LOOKS else "dense"
+        look = _LOOKS[kind]
+        dashes = ' stroke-dasharray="5 3"' if box.frozen else ""
+        yield f'<g class="{kind}" fill="{look.fill}" stroke="{look.stroke}" stroke-width="1.4">'
+        yield f"<title>{escape(box.tooltip)}</title>"
+        x, half = places.centres[box.slot], places.widths[box.slot] / 2
+        yield from _link(box, x)
+        for row in box.dots:
+            yield f'<circle cx="{_n(x)}" cy="{_n(row_y(row))}" r="4.5" fill="{look.stroke}" stroke="none"/>'
+        for top, bottom in box.segments:
+            yield from _shape(kind, box.growth, (x - half, row_y(top) - HALF, x + half, row_y(bottom) + HALF), dashes)
+        yield from _box_text(box, x)
+        yield "</g>"
+
+
+def _link(box: Box, x: float) -> Iterator[str]:
+    """Join the parts of a gate by a line that stops short of every wire that the gate does not touch."""
+    top, bottom = box.span
+    if top == bottom:
+        return
+    stops = [row_y(top), *(row_y(row) + side for row in box.crossed for side in (-4.5, 4.5)), row_y(bottom)]
+    way = "".join(f"M{_n(x)} {_n(start)}V{_n(end)}" for start, end in zip(stops[::2], stops[1::2], strict=True))
+    yield f'<path d="{way}" fill="none" stroke-width="2"/>'
+
+
+def _shape(kind: str, growth: int, corners: tuple[float, float, float, float], extra: str) -> Iterator[str]:
+    left, top, right, bottom = corners
+    if kind == "lowrank":
+        middle = _n((top + bottom) / 2)
+        yield (
+            f'<path d="M{_n(left)} {_n(top)}H{_n(right)}Q{_n(right - 12)} {middle} {_n(right)} {_n(bottom)}'
+            f'H{_n(left)}Q{_n(left + 12)} {middle} {_n(left)} {_n(top)}Z"{extra}/>'
+        )
+        return
+    if kind == "slice":
+        before, after = (6 if growth > 0 else 0), (6 if growth < 0 else 0)
+        way = (
+            f"M{_n(left)} {_n(top + before)}L{_n(right)} {_n(top + after)}V{_n(bottom - after)}"
+            f"L{_n(left)} {_n(bottom - before)}Z"
+        )
+        yield f'<path d="{way}"/><path d="{way}" fill="url(#quanta-hatch)" stroke="none"/>'
+        return
+    rounding = HALF if kind == "diagonal" else 4
+    yield _rectangle(corners, rounding, extra)
+    if kind == "constant":
+        yield _rectangle((left + 3, top + 3, right - 3, bottom - 3), 2, ' fill="none" stroke-width="0.8"')
+
+
+def _rectangle(corners: tuple[float, float, float, float], rounding: float, extra: str) -> str:
+    left, top, right, bottom = corners
+    size = f'width="{_n(right - left)}" height="{_n(bottom - top)}"'
+    return f'<rect x="{_n(left)}" y="{_n(top)}" {size} rx="{_n(rounding)}"{extra}/>'
+
+
+def _box_text(box: Box, x: float) -> Iterator[str]:
+    top, bottom = box.label_segment
+    lines = box_lines(box)
+    leading = {NAME_SIZE: 14.0}
+    baseline = (row_y(top) + row_y(bottom)) / 2 - sum(leading.get(size, 12.0) for _, size in lines) / 2
+    for text, size in lines:
+        baseline += leading.get(size, 12.0)
+        weight = _BOLD if size == NAME_SIZE else ""
+        yield _text(x, baseline - 0.22 * size - 0.5, text, (size, INK), f'{_MIDDLE}{weight} stroke="none"')
