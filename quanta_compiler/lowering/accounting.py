@@ -67,6 +67,9 @@ class _Account:
     storages: list[_Storage] = field(default_factory=list)
     live: list[_Storage] = field(default_factory=list)
     steps: list[StepCost] = field(default_factory=list)
+    given: _Storage | None = None
+    """The input's own storage, which the caller holds."""
+    input: _Tensor | None = None
     made: int = 0
     peak: int = 0
 
@@ -91,6 +94,8 @@ class _Account:
 def program_cost(program: Program) -> ProgramCost:
     """Count a program's steps, peak and saved bytes by walking its operations."""
     account = _Account(program)
+    if program.plan.batch is not None:
+        account.input = _take_input(account)
     last_use = {access.value: i for i, op in enumerate(program.operations) for access in sources(op)}
     for i, operation in enumerate(program.operations):
         account.layouts[operation.result] = operation.layout
@@ -123,7 +128,7 @@ def sources(operation: Operation) -> tuple[Access, ...]:
 
 def _is_input(account: _Account, storage: _Storage) -> bool:
     """The caller holds the input for as long as the module runs."""
-    return account.program.plan.batch is not None and storage is account.storages[0]
+    return storage is account.given
 
 
 def _load(account: _Account, leaf: Leaf) -> _Tensor:
@@ -135,14 +140,22 @@ def _load(account: _Account, leaf: Leaf) -> _Tensor:
         trained = leaf.gate.kind in TRAINED_KINDS and not leaf.gate.frozen
         storage = _Storage(account.volume(leaf.legs), is_parameter=True)
         return _Tensor(leaf.gate.parameter + factor, storage, needs_grad=trained)
+    assert account.input is not None, "only an apply program loads the input"
+    return account.input
+
+
+def _take_input(account: _Account) -> _Tensor:
+    """Return the input, padded or truncated: that is the first thing a module does."""
+    program = account.program
     tokens = program.plan.tokens
-    tensor = _Tensor("input", account.new_storage(tokens * program.in_features), needs_grad=True)
+    account.given = account.new_storage(tokens * program.in_features)
+    tensor = _Tensor("input", account.given, needs_grad=True)
     if program.in_size == program.in_features:
         return tensor
-    if program.in_size > program.in_features or tokens > 1:
-        tensor = _Tensor(account.result_name(), account.new_storage(tokens * program.in_size), needs_grad=True)
+    if program.in_size < program.in_features and tokens == 1:
+        return tensor  # the beginning of one vector is a view
     account.step("copy", ("input",), (tokens, program.in_size))
-    return tensor
+    return _Tensor(account.result_name(), account.new_storage(tokens * program.in_size), needs_grad=True)
 
 
 def _run(account: _Account, operation: Operation) -> _Tensor:
@@ -196,7 +209,13 @@ def _resize_output(account: _Account) -> None:
     if result.storage.is_parameter:
         account.new_storage(math.prod(old))
         account.step("copy", (result.name,), old)
+    storage = result.storage
     for before, after in ((old, cut), (cut, new)):
-        if before != after:
-            account.new_storage(math.prod(after))
-            account.step("copy", (result.name,), after)
+        # The first rows of a matrix are a view, and so is the beginning of one row.
+        if before == after or (after == cut and (before[1] == after[1] or after[0] == 1)):
+            continue
+        fresh = account.new_storage(math.prod(after))
+        account.step("copy", (result.name,), after)
+        if not _is_input(account, storage):
+            account.live = [one for one in account.live if one is not storage]
+        storage = fresh

@@ -136,8 +136,9 @@ class _Lowering:
         closing = Situation(self.plan.sizes, (), target)
 
         def total(node: _Node) -> tuple[int, Layout]:
-            wrong = target is not None and node.layout != target
-            return node.cost + (closing.copy_cost(node.layout) if wrong else 0), node.layout
+            if target is None or node.layout == target:
+                return node.cost, node.layout
+            return node.cost + closing.copy_cost(node.layout, target), node.layout
 
         last: _Node | None = min(beam, key=total)
         moves: list[Move] = []
@@ -208,6 +209,8 @@ class _Lowering:
         assert side is not None
         label = self._label(link.tensor)
         if not move.side_groups:
+            if move.side_copy is not None:
+                side = self._copy(side, move.side_copy, _ordered(move.groups, move.side_copy))
             left = Access(value, _present(move.groups, self.layouts[value]))
             right = Access(side, _present(move.groups, self.layouts[side]))
             return self._add(Multiply(self._new(), move.after, left, right, link.step.flops, label))
@@ -248,7 +251,9 @@ def _present(groups: Groups, layout: Layout) -> Groups:
 
 def _ordered(groups: Groups, layout: Layout) -> Groups:
     """Return non-empty groups in the order of a layout."""
-    return tuple(sorted((group for group in groups if group), key=lambda group: layout.index(group[0])))
+    return tuple(
+        sorted((group for group in groups if group and group[0] in layout), key=lambda group: layout.index(group[0]))
+    )
 
 
 def _shared_runs(old: Layout, new: Layout) -> Groups:

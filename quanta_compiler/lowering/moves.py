@@ -11,6 +11,12 @@ from quanta_compiler.lowering.program import Groups, Layout
 
 COPY_OVERHEAD = 4096
 """A copy's fixed cost in elements, so that of two equal sums of data the one with fewer kernels is taken."""
+CACHED_ELEMENTS = 8192
+"""A copy that comes back to a cache line after more elements than this reads it from memory again."""
+UNCACHED_FACTOR = 6
+"""How much slower such a copy was measured to be (30 against 5 ns an element)."""
+TURNED_SHARE = 4
+"""A product of many short rows is slower computed transposed, by this part of a copy of its result."""
 PERMUTED_LEGS = 3
 """Up to this many new legs are tried in every order."""
 
@@ -44,9 +50,18 @@ class Situation:
         """Return the number of elements over some legs."""
         return math.prod(self.sizes[leg] for leg in legs)
 
-    def copy_cost(self, legs: Iterable[int]) -> int:
-        """Return what moving a tensor costs."""
+    def write_cost(self, legs: Iterable[int]) -> int:
+        """Return what writing a tensor in order costs."""
         return self.volume(legs) + COPY_OVERHEAD
+
+    def copy_cost(self, old: Layout, new: Layout) -> int:
+        """Return what moving a tensor from one layout to another costs, written in order and read across."""
+        cost = self.write_cost(new)
+        if not old:
+            return cost
+        # Between two neighbours in memory the copy goes through all that the new layout has inside of their leg.
+        between = self.volume(new[new.index(old[-1]) + 1 :])
+        return cost * UNCACHED_FACTOR if between > CACHED_ELEMENTS else cost
 
     def orders(self, legs: Sequence[int]) -> list[Layout]:
         """Return orders worth trying for legs that are written anyway: what later steps want stands at an end."""
@@ -88,7 +103,7 @@ def contract_moves(state: Layout, side: Layout, result: frozenset[int], situatio
     shared = set(state) & set(side)
     contracted = shared - result
     if not contracted:
-        yield from _elementwise_moves(state, side)
+        yield from _elementwise_moves(state, side, situation)
         return
     batch = shared & result
     side_batch = tuple(leg for leg in side if leg in batch)
@@ -117,23 +132,31 @@ def _products(
         # A batch in the innermost place would leave neither side of the matrix contiguous.
         return
     side, natural = side_and_new
-    cost = situation.copy_cost(state) if copy is not None else 0
+    cost = situation.copy_cost(state, copy) if copy is not None else 0
     for new in situation.new_orders(natural):
         side_groups = (batch, contracted, new)
         side_copy = None
         if not all(is_run(side, group) for group in side_groups) or (batch and side[-1] == batch[-1]):
             side_copy = batch + new + contracted
-        move_cost = cost + (situation.copy_cost(side) if side_copy is not None else 0)
+        move_cost = cost + (situation.copy_cost(side, side_copy) if side_copy is not None else 0)
         for swapped in (False, True):
             after = batch + (new + kept if swapped else kept + new)
-            yield Move(move_cost, after, copy, side_copy, groups, side_groups, swapped)
+            turned = situation.volume(after) // TURNED_SHARE if swapped else 0
+            yield Move(move_cost + turned, after, copy, side_copy, groups, side_groups, swapped)
 
 
-def _elementwise_moves(state: Layout, side: Layout) -> Iterator[Move]:
-    """Yield products with broadcasting: the side is read in the state's order, leg by leg, which moves nothing."""
+def _elementwise_moves(state: Layout, side: Layout, situation: Situation) -> Iterator[Move]:
+    """Yield products with broadcasting: the side is read in the state's order, leg by leg.
+
+    torch writes the result in the order of the state's memory and, where a leg is the side's alone, of the side's: the
+    side is copied where its own legs stand otherwise among the shared ones.
+    """
     new = tuple(leg for leg in side if leg not in state)
     for after in dict.fromkeys((state + new, new + state)):
-        yield Move(0, after, None, None, runs(after, state, side))
+        wanted = tuple(leg for leg in after if leg in side)
+        side_copy = wanted if new and wanted != side else None
+        cost = situation.copy_cost(side, side_copy) if side_copy is not None else 0
+        yield Move(cost, after, None, side_copy, runs(after, state, side_copy or side))
 
 
 def runs(layout: Layout, *tensors: Layout) -> Groups:
@@ -166,9 +189,9 @@ def _slice_move(state: Layout, copy: Layout | None, columns: Layout, rows: Layou
     layout = copy or state
     start = layout.index(columns[0]) if columns else 0
     groups = (layout[:start], columns, layout[start + len(columns) :])
-    cost = situation.copy_cost(state) if copy is not None else 0
+    cost = situation.copy_cost(state, copy) if copy is not None else 0
     if situation.volume(columns) != situation.volume(rows):
-        cost += situation.copy_cost(groups[0] + rows + groups[2])
+        cost += situation.write_cost(groups[0] + rows + groups[2])
     return Move(cost, groups[0] + rows + groups[2], copy, None, groups)
 
 
@@ -180,4 +203,4 @@ def tie_moves(state: Layout, old: int, new: int, situation: Situation) -> Iterat
     others = tuple(leg for leg in state if leg != old)
     for order in situation.orders((*others, new, old)):
         read = tuple((leg,) for leg in order if leg not in (old, new))
-        yield Move(situation.copy_cost(order), order, None, None, read)
+        yield Move(situation.write_cost(order), order, None, None, read)
