@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
     Access,
     Copy,
@@ -110,7 +111,7 @@ class Expressions:
 
     def _code(self, operation: Operation) -> str:
         if isinstance(operation, Copy):
-            return f"{self._access(operation.source)}.reshape({self.dims(operation.groups)})"
+            return self._copy(operation)
         if isinstance(operation, Matmul):
             left, right = self._access(operation.left), self._access(operation.right)
             return f"torch.bmm({left}, {right})" if len(operation.groups) == 3 else f"{left} @ {right}"
@@ -120,6 +121,17 @@ class Expressions:
             return self._resize(operation)
         assert isinstance(operation, Tie)
         return self._tie(operation)
+
+    def _copy(self, operation: Copy) -> str:
+        """Write a copy: `reshape` makes one only where it cannot give a view, and a batch of 1 makes many views."""
+        source, groups = operation.source.groups, operation.groups
+        code = self._access(operation.source)
+        if source != groups:
+            code += f".reshape({self.dims(groups)})"
+        old = [leg for leg in self.layouts[operation.source.value] if leg != self.plan.batch]
+        merged = [[leg for leg in group if leg != self.plan.batch] for group in groups]
+        moves = not all(is_run(tuple(old), tuple(group)) for group in merged)
+        return code if moves else f"{code}.contiguous()"
 
     def _resize(self, operation: Resize) -> str:
         source = self._access(operation.source)

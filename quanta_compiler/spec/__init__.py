@@ -1,0 +1,77 @@
+"""The first stage: a circuit file, or a dict of the same form, to a CircuitSpec.
+
+    spec = load_spec("circuit.yaml")
+
+Everything that is wrong with a file is found here and raised as one SpecError; later stages may rely on the spec.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from quanta_compiler.diagnostics import Diagnostic, Problems, SpecError
+from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
+from quanta_compiler.spec.document import read_document
+from quanta_compiler.spec.files import read_file, too_large
+from quanta_compiler.spec.limits import FILE_BYTES
+from quanta_compiler.spec.loader import DictSource, TextSource, read_text
+from quanta_compiler.spec.render import to_dict, to_yaml
+from quanta_compiler.spec.resolve import resolve
+
+__all__ = [
+    "AxisSize",
+    "CircuitSpec",
+    "Diagnostic",
+    "GateSpec",
+    "Init",
+    "SpecError",
+    "load_spec",
+    "to_dict",
+    "to_yaml",
+]
+
+
+def load_spec(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    in_features: int | None = None,
+    out_features: int | None = None,
+) -> CircuitSpec:
+    """Read a circuit: a path, a YAML text or a dict; raise SpecError with every problem in it.
+
+    A `str` is a YAML text where it contains a line break or begins with `{`, and a path otherwise. Warnings are kept
+    on the spec. `in_features` and `out_features` are sizes for a template (`layout: {auto: N}` without `in_features`),
+    whose layout is then that of the larger of the two; other files keep their own sizes.
+    """
+    if isinstance(source, Mapping):
+        problems = Problems(DictSource())
+        data: Any = dict(source)
+    else:
+        text_source, problems = _open(source)
+        root = read_text(text_source, text_source.text, problems)
+        if root is None:
+            problems.raise_errors()
+            raise AssertionError("reading failed without a problem")
+        data = root.value
+    document = read_document(data, problems)
+    spec = None if document is None else resolve(document, problems, in_features, out_features)
+    problems.raise_errors()
+    assert spec is not None, "resolving failed without a problem"
+    return replace(spec, warnings=problems.warnings())
+
+
+def _open(source: str | os.PathLike[str]) -> tuple[TextSource, Problems]:
+    """Return the text of a source and a collector for its problems."""
+    path = os.fspath(source)
+    if not isinstance(path, str):
+        raise TypeError(f"a circuit is a path, a YAML text or a dict, not {type(source).__name__}")
+    if isinstance(source, str) and ("\n" in source or "\r" in source or source.lstrip().startswith("{")):
+        if len(source) > FILE_BYTES:
+            raise too_large("<string>")
+        text_source = TextSource("<string>", source.removeprefix("\ufeff"))
+    else:
+        text_source = TextSource(path, read_file(path))
+    return text_source, Problems(text_source)

@@ -1,0 +1,228 @@
+"""pydantic's errors in our own words: a place, the fact and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
+from quanta_compiler.spec.models import (
+    GATE_KINDS,
+    OPTIMIZERS,
+    PATTERN_KINDS,
+    CircuitFile,
+    Plan,
+    SharedGate,
+    item_form,
+)
+from quanta_compiler.spec.patterns import PATTERNS
+from quanta_compiler.spec.values import describe
+
+_GATE_MODELS: tuple[type[BaseModel], ...] = (*GATE_KINDS.values(), SharedGate)
+ALL_GATE_KEYS = tuple(dict.fromkeys(key for model in _GATE_MODELS for key in model.model_fields))
+_ALL_PATTERN_KEYS = tuple(dict.fromkeys(key for model in PATTERN_KINDS.values() for key in model.model_fields))
+
+
+def _model_of(item: Any) -> type[Any] | None:
+    form = item_form(item)
+    if form == "share":
+        return SharedGate
+    prefix, _, kind = (form or "").partition(" ")
+    if prefix == "gate":
+        return GATE_KINDS[kind]
+    return PATTERN_KINDS.get(kind) if prefix == "pattern" else None
+
+
+def data_path(loc: tuple[Any, ...]) -> DataPath:
+    """Take the tag of the union out of pydantic's path: it follows the index of a gate."""
+    return loc[:2] + loc[3:] if loc[:1] == ("gates",) and len(loc) > 2 else loc
+
+
+def by_mapping(errors: list[Any]) -> list[tuple[DataPath, list[Any]]]:
+    """Group errors by the mapping that they are in: a missing and an unknown key may be one mistake."""
+    groups: dict[DataPath, list[Any]] = {}
+    for error in errors:
+        path = data_path(error["loc"])
+        own = error["type"] in ("missing", "extra_forbidden")
+        groups.setdefault(path[:-1] if own else path[:2] if path[:1] == ("gates",) else (), []).append(error)
+    return list(groups.items())
+
+
+class Translator:
+    """Tells pydantic's errors about one mapping in sentences with a place, the fact and the remedy."""
+
+    def __init__(self, data: dict[Any, Any], problems: Problems) -> None:
+        self.data = data
+        self.problems = problems
+
+    def _value_at(self, path: DataPath) -> Any:
+        value: Any = self.data
+        for step in path:
+            value = value[step]
+        return value
+
+    def report(self, path: DataPath, errors: list[Any]) -> None:
+        """Report pydantic's errors about the mapping at `path`."""
+        missing = [error["loc"][-1] for error in errors if error["type"] == "missing"]
+        for error in errors:
+            if not self.problems.has_room:
+                self.problems.omit(1)
+            elif error["type"] == "extra_forbidden":
+                self._unknown_key(data_path(error["loc"]), missing)
+            elif error["type"] != "missing":
+                self._bad_value(data_path(error["loc"]), error)
+        for key in missing:
+            self._missing_key(path, key)
+
+    def _unknown_key(self, path: DataPath, missing: list[Any]) -> None:
+        """Report a key that the mapping does not take; it may be a misspelling of one that is missing."""
+        *outer, key = path
+        mapping = self._value_at(tuple(outer))
+        allowed, others, what = self._keys_for(tuple(outer), mapping)
+        if key in others:
+            self.problems.error(path, f"{quote(key)} does not go with {what}", _why_not(key, mapping), key=True)
+            return
+        absent = [name for name in allowed if name not in mapping]
+        close = did_you_mean(key, absent)
+        if close in missing:
+            missing.remove(close)
+        hint = f"did you mean `{close}`?" if close else f"the keys are {', '.join(allowed)}"
+        if key in PATTERNS and "axes" in missing:
+            missing.remove("axes")
+            hint = f"a pattern is written `{{pattern: {key}, ...}}`"
+        if key == "<<":
+            missing.clear()
+            hint = "merge keys are no part of YAML 1.2; write the keys out"
+        self.problems.error(path, f"unknown key {quote(key)} in {what}", hint, key=True)
+
+    def _keys_for(self, path: DataPath, mapping: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str]:
+        """Return the keys that a mapping takes, those that its relatives take, and what it is called."""
+        if not path:
+            return list(CircuitFile.model_fields), (), "a circuit"
+        if path == ("plan",):
+            return list(Plan.model_fields), (), "`plan`"
+        model = _model_of(mapping)
+        assert model is not None
+        allowed = list(model.model_fields)
+        if "pattern" in mapping:
+            kind = mapping.get("kind", "dense")
+            return allowed, (*_ALL_PATTERN_KEYS, "name", "share", "transpose", "value"), f"a pattern of kind `{kind}`"
+        if model is SharedGate:
+            return allowed, ALL_GATE_KEYS, "`share`"
+        return allowed, (*ALL_GATE_KEYS, "repeat"), f"a gate of kind `{mapping.get('kind', 'dense')}`"
+
+    def _missing_key(self, path: DataPath, key: Any) -> None:
+        hint = _EXAMPLES.get(str(key))
+        what = "the circuit" if not path else "the pattern" if "pattern" in self._value_at(path) else "the gate"
+        if key == "rank":
+            self.problems.error(path, "kind `lowrank` needs a `rank`", "such as `rank: 8`")
+        elif key == "value":
+            self.problems.error(path, "kind `constant` needs a `value`", "such as `value: [[1, 0], [0, 1]]`")
+        else:
+            self.problems.error(path, f"{what} has no `{key}`", hint)
+
+    def _bad_value(self, path: DataPath, error: Any) -> None:
+        """Report a value of the wrong type or out of range."""
+        kind, value = error["type"], error["input"]
+        if kind == "bad_value":
+            for inner, message, hint in error["ctx"]["problems"]:
+                # An item that is a bare list is refused as a whole value, at the path of the item.
+                self.problems.error(path + inner, message, hint)
+        elif kind == "union_tag_not_found":
+            self._bad_item(path, value)
+        elif kind == "literal_error":
+            self._unknown_optimizer(path, value)
+        else:
+            message = f"{_label(path)} {_expectation(kind, error.get('ctx', {}))}, got {describe(value)}"
+            self.problems.error(path, message, _HINTS.get(kind))
+
+    def _bad_item(self, path: DataPath, item: Any) -> None:
+        """Report an entry of `gates` that has none of the forms that there are."""
+        if not isinstance(item, dict):
+            hint = "write `[0, 1]`, the name of a pattern, or a mapping with `axes`"
+            self.problems.error(path, f"expected a gate or a pattern, got {describe(item)}", hint)
+            return
+        kinds = PATTERN_KINDS if "pattern" in item else GATE_KINDS
+        what = "pattern" if "pattern" in item else "gate"
+        value = item.get("kind")
+        if not isinstance(value, str):
+            self.problems.error((*path, "kind"), f"`kind` must be a name, got {describe(value)}", _one_of(kinds))
+        elif value in GATE_KINDS:
+            message = f"a pattern cannot have gates of kind {quote(value)}"
+            self.problems.error((*path, "kind"), message, _one_of(kinds))
+        else:
+            close = did_you_mean(value, kinds)
+            hint = f"did you mean `{close}`?" if close else _one_of(kinds)
+            self.problems.error((*path, "kind"), f"unknown kind {quote(value)} of a {what}", hint)
+
+    def _unknown_optimizer(self, path: DataPath, value: Any) -> None:
+        if not isinstance(value, str):
+            self.problems.error(path, f"`optimizer` must be a name, got {describe(value)}", _one_of(OPTIMIZERS))
+            return
+        close = did_you_mean(value, OPTIMIZERS)
+        hint = f"did you mean `{close}`?" if close else _one_of(OPTIMIZERS)
+        self.problems.error(path, f"unknown optimizer {quote(value)}", hint)
+
+
+_EXAMPLES = {
+    "version": "write `version: 1`",
+    "name": "such as `name: my-circuit`",
+    "layout": "such as `layout: 16x8x8x4`",
+    "gates": "such as `gates: [all_pairs]`",
+    "axes": "such as `axes: [0, 1]`",
+}
+_HINTS = {
+    "too_short": "name a pattern such as `all_pairs`, or write gates such as `[0, 1]`",
+    "bool_type": "write true or false",
+    "model_type": "such as `plan: {tokens: 2048, optimizer: auto}`",
+}
+
+
+def _one_of(words: Any) -> str:
+    return "there are " + ", ".join(words)
+
+
+def _label(path: DataPath) -> str:
+    return f"`{path[-1]}`" if path and isinstance(path[-1], str) else "the value"
+
+
+def _expectation(kind: str, context: dict[str, Any]) -> str:
+    """Say what a value must be, from the type of pydantic's error."""
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']}"
+    if kind == "less_than_equal":
+        return f"is limited to {context['le']}"
+    words = {
+        "int_type": "must be an integer",
+        "int_parsing_size": "is a number too large",
+        "bool_type": "must be true or false",
+        "list_type": "must be a list",
+        "too_short": "must have at least one entry",
+        "model_type": "must be a mapping",
+        "model_attributes_type": "must be a mapping",
+        "dict_type": "must be a mapping",
+    }
+    return words.get(kind, "has a value that is not allowed")
+
+
+def _why_not(key: Any, mapping: dict[Any, Any]) -> str | None:
+    """Say why a key that other gates take does not go with this one."""
+    if "pattern" in mapping:
+        return {
+            "name": "the gates of a pattern are called g0, g1, ... by position",
+            "rank": "`rank` goes with `kind: lowrank`",
+            "to": "a diagonal gate cannot change its axes",
+        }.get(str(key), "write the gates out where they differ")
+    if "share" in mapping:
+        return "a shared parameter is described where it is first used"
+    kind = mapping.get("kind", "dense")
+    if key in ("init", "frozen") and kind in ("slice", "constant"):
+        return f"a {kind} gate has no parameter"
+    return {
+        "rank": "`rank` goes with `kind: lowrank`",
+        "value": "`value` goes with `kind: constant`",
+        "transpose": "`transpose` goes with `share`",
+        "repeat": "`repeat` goes with `pattern`",
+        "per": f"a {kind} gate is the same for every index; leave `per` out",
+    }.get(str(key))

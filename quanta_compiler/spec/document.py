@@ -1,0 +1,161 @@
+"""Plain data to models, with every complaint of pydantic told in our own words.
+
+What is wrong is reported and then mended or left out, so that the rest of the file is still checked against the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean
+from quanta_compiler.spec import limits
+from quanta_compiler.spec.complaints import ALL_GATE_KEYS, Translator, by_mapping, data_path
+from quanta_compiler.spec.models import CircuitFile
+from quanta_compiler.spec.values import VERSION, describe
+
+_NO_FILE = CircuitFile.model_construct()
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenItem:
+    """An entry of `gates` of which too little can be read to go on with it."""
+
+    name: str | None
+    """The gate's name where that can be read; None for a pattern."""
+    is_pattern: bool
+    has_effect: bool
+    """Whether it may create, remove or resize axes."""
+
+
+@dataclass(slots=True)
+class Document:
+    """A file's models, and what could not be read of it."""
+
+    file: CircuitFile
+    broken: dict[int, BrokenItem] = field(default_factory=dict)
+    unjudged: set[int] = field(default_factory=set)
+    """Entries of `gates` whose axes can be read, but not their matrices."""
+    unreadable: set[str] = field(default_factory=set)
+    """Top-level keys whose value was refused: the models hold a placeholder."""
+
+
+_ROUNDS = 4
+_KEYS = 100
+"""No mapping but `to` has a tenth of that."""
+_MENDABLE = 500
+"""Past so many errors the file is no circuit with mistakes in it, and mending it would only take time."""
+# What stands in for a value that was refused, so that the others are still checked.
+_PLACEHOLDERS: dict[str, Any] = {"version": VERSION, "name": "unnamed", "layout": 1}
+_DECISIVE = ("axes", "to", "pattern", "repeat")
+"""Keys of a gate without which its effect on the axes is unknown."""
+_STRUCTURE = ("name", "axes", "to", "pattern", "repeat")
+"""Keys that say a gate's effect on the axes; what remains of it where its matrix cannot be read."""
+
+
+def read_document(data: Any, problems: Problems) -> Document | None:
+    """Validate plain data; report every problem, and return what can be gone on with."""
+    if not isinstance(data, dict):
+        hint = "such as `version: 1`, `name: example`, `layout: 16x8x8x4`, `gates: [all_pairs]`"
+        problems.error((), f"a circuit file is a mapping, got {describe(data)}", hint)
+        return None
+    gates = data.get("gates")
+    if isinstance(gates, list | tuple) and len(gates) > limits.GATES:
+        problems.error(("gates",), f"`gates` has {len(gates):,} entries; the limit is {limits.GATES:,}")
+        return None
+    document = Document(_NO_FILE)
+    if len(data) > _KEYS:
+        problems.error((), f"a circuit has {len(data):,} keys", "is this another file?")
+        return None
+    if isinstance(gates, list | tuple):
+        data = {
+            **data,
+            "gates": [_without_clutter(item, index, document, problems) for index, item in enumerate(gates)],
+        }
+    # A round can bring up what the last one's problems kept pydantic from looking at.
+    for _ in range(_ROUNDS):
+        try:
+            document.file = CircuitFile.model_validate(data)
+            return document
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+            if len(errors) > _MENDABLE:
+                _report_only(data, errors, problems)
+                return None
+            data = _mend(data, errors, document, problems)
+    return None
+
+
+def _without_clutter(item: Any, index: int, document: Document, problems: Problems) -> Any:
+    """Give up an entry with absurdly many keys before each of them is complained about."""
+    if not isinstance(item, dict) or len(item) <= _KEYS:
+        return item
+    problems.error(("gates", index), f"a gate has {len(item):,} keys")
+    document.broken[index] = BrokenItem(None, "pattern" in item, True)
+    return [0]
+
+
+def _report_only(data: dict[Any, Any], errors: list[Any], problems: Problems) -> None:
+    """Report the first of very many errors, and how many there are."""
+    translator = Translator(data, problems)
+    for path, group in by_mapping(errors[:_MENDABLE]):
+        translator.report(path, group)
+    problems.omit(len(errors) - _MENDABLE)
+
+
+def _mend(data: dict[Any, Any], errors: list[Any], document: Document, problems: Problems) -> dict[Any, Any]:
+    """Report the errors; return the data without what they are about."""
+    mended = dict(data)
+    gates = data.get("gates")
+    mended["gates"] = list(gates) if isinstance(gates, list | tuple) else []
+    translator = Translator(data, problems)
+    for path, group in by_mapping(errors):
+        translator.report(path, group)
+        for error in group:
+            place = data_path(error["loc"])
+            if place[:1] == ("gates",) and len(place) > 1:
+                _mend_item(mended["gates"], place, document)
+            else:
+                _mend_top(mended, place, document)
+    for index in document.broken:
+        mended["gates"][index] = [0]
+    if not mended["gates"]:
+        document.unreadable.add("gates")
+        mended["gates"] = [[0]]
+    return mended
+
+
+def _mend_top(mended: dict[Any, Any], path: DataPath, document: Document) -> None:
+    key = path[0] if path else None
+    mended.pop(key, None)
+    if isinstance(key, str):
+        document.unreadable.add(key)
+        if key in _PLACEHOLDERS:
+            mended[key] = _PLACEHOLDERS[key]
+        elif key == "gates":
+            mended[key] = []
+
+
+def _mend_item(gates: list[Any], path: DataPath, document: Document) -> None:
+    """Take what is wrong out of an entry of `gates`, or give the entry up."""
+    index = path[1]
+    assert isinstance(index, int)
+    item = gates[index]
+    key = path[2] if len(path) > 2 else None
+    if index in document.broken:
+        return
+    if not isinstance(item, dict):
+        document.broken[index] = BrokenItem(None, isinstance(item, str), False)
+    elif key in _DECISIVE:
+        name = item.get("name")
+        document.broken[index] = BrokenItem(name if isinstance(name, str) else None, "pattern" in item, "to" in item)
+    elif key is None or (key in ALL_GATE_KEYS and key not in ("name", "init", "frozen")):
+        # Its matrix is not known: only its axes are gone on with.
+        document.unjudged.add(index)
+        gates[index] = {other: item[other] for other in _STRUCTURE if other in item}
+    else:
+        gates[index] = {other: value for other, value in item.items() if other != key}
+        if did_you_mean(key, ALL_GATE_KEYS) == "to":
+            document.broken[index] = BrokenItem(None, "pattern" in item, True)

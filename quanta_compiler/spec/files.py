@@ -1,0 +1,62 @@
+"""A circuit file's bytes: bounded, regular, UTF-8."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.spec import limits
+
+_SPECIAL = (
+    (stat.S_ISDIR, "is a directory, not a circuit file", "name a file in it"),
+    (stat.S_ISFIFO, "is a pipe, not a file", "write the circuit to a file first"),
+    (stat.S_ISCHR, "is a device, not a file", None),
+    (stat.S_ISBLK, "is a device, not a file", None),
+    (stat.S_ISSOCK, "is a socket, not a file", None),
+)
+
+
+def _refuse(name: str, message: str, hint: str | None = None) -> SpecError:
+    return SpecError((Diagnostic("error", message, name, hint=hint),))
+
+
+def too_large(name: str) -> SpecError:
+    """Return the error for a text beyond the limit."""
+    return _refuse(name, f"is larger than {limits.FILE_BYTES >> 20} MiB", "a circuit file is a few lines long")
+
+
+def read_file(path: str) -> str:
+    """Return the text of a circuit file; raise SpecError for whatever is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise _refuse(path, "no such file", "`quanta new` prints a circuit to start from") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise _refuse(path, f"cannot be read: {reason or 'the name is not valid'}") from None
+    for is_kind, message, hint in _SPECIAL:
+        if is_kind(status.st_mode):
+            raise _refuse(path, message, hint)
+    if status.st_size > limits.FILE_BYTES:
+        raise too_large(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limits.FILE_BYTES + 1)
+    except OSError as error:
+        raise _refuse(path, f"cannot be read: {error.strerror}") from None
+    if len(data) > limits.FILE_BYTES:
+        raise too_large(path)
+    return decode(path, data)
+
+
+def decode(name: str, data: bytes) -> str:
+    """Decode UTF-8, with or without a byte order mark."""
+    if b"\0" in data:
+        raise _refuse(name, "is a binary file, or text in UTF-16", "save it as UTF-8 text")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _refuse(name, f"is not UTF-8 text (line {line})", "save it as UTF-8 text") from None
+    return text

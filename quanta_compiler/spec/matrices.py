@@ -1,0 +1,26 @@
+"""The matrix of a resolved gate: its shape, and how much of it is stored."""
+
+from __future__ import annotations
+
+import math
+
+from quanta_compiler.spec.circuit_spec import GateSpec
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Write a shape for a message."""
+    return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def matrix_shape(gate: GateSpec) -> tuple[int, ...]:
+    """Return the shape of a gate's matrix: `[*per, rows, columns]`."""
+    rows = math.prod(axis.size for axis in gate.to)
+    columns = math.prod(axis.size for axis in gate.axes)
+    return (*(axis.size for axis in gate.per), rows, columns)
+
+
+def stored_numbers(gate: GateSpec) -> int:
+    """Return how many numbers a gate stores, trainable or not."""
+    *per, rows, columns = matrix_shape(gate)
+    own = {"lowrank": (gate.rank or 0) * (rows + columns), "diagonal": rows, "slice": 0}.get(gate.kind, rows * columns)
+    return math.prod(per) * own

@@ -1,0 +1,202 @@
+"""The circuit file as it is written, as pydantic models: the structure, and the source of the JSON Schema.
+
+What holds between gates is checked in `resolve`. Values with several notations are checked in `values`; the schema of
+each stands here, beside the field that it describes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+
+from quanta_compiler.spec import limits, values
+from quanta_compiler.spec import schema_parts as parts
+from quanta_compiler.spec.circuit_spec import Init
+from quanta_compiler.spec.values import AxisRef, Layout
+
+Optimizer = Literal["auto", "dp", "greedy", "branch-1", "branch-2"]
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+
+# Where None stands in a type here it is only the default: the checks refuse a null in the file.
+Version = Annotated[int, PlainValidator(values.check_version), WithJsonSchema(parts.VERSION)]
+CircuitName = Annotated[str, PlainValidator(values.check_circuit_name), WithJsonSchema(parts.CIRCUIT_NAME)]
+GateName = Annotated[str | None, PlainValidator(values.check_gate_name), WithJsonSchema(parts.GATE_NAME)]
+PatternName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.PATTERN_NAME)]
+Share = Annotated[str, PlainValidator(values.check_share), WithJsonSchema(parts.SHARE)]
+LayoutField = Annotated[Layout, PlainValidator(values.check_layout), WithJsonSchema(parts.LAYOUT)]
+Refs = tuple[AxisRef, ...]
+Axes = Annotated[Refs, PlainValidator(values.check_axes), WithJsonSchema(parts.AXES)]
+PatternAxes = Annotated[Refs | None, PlainValidator(values.check_axes), WithJsonSchema(parts.PATTERN_AXES)]
+Output = Annotated[Refs | None, PlainValidator(values.check_output), WithJsonSchema(parts.OUTPUT)]
+Per = Annotated[Refs | str, PlainValidator(values.check_per), WithJsonSchema(parts.PER)]
+PatternPer = Annotated[str | None, PlainValidator(values.check_pattern_per), WithJsonSchema(parts.PATTERN_PER)]
+To = Annotated[tuple[int, ...] | dict[AxisRef, int] | None, PlainValidator(values.check_to), WithJsonSchema(parts.TO)]
+PatternTo = Annotated[
+    dict[AxisRef, int] | None, PlainValidator(values.check_pattern_to), WithJsonSchema(parts.PATTERN_TO)
+]
+InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSchema(parts.INIT)]
+Matrix = Annotated[tuple[tuple[float, ...], ...], PlainValidator(values.check_matrix), WithJsonSchema(parts.MATRIX)]
+InFeatures = Annotated[int | None, PlainValidator(values.check_in_features), WithJsonSchema(parts.IN_FEATURES)]
+OutFeatures = Annotated[int | None, PlainValidator(values.check_out_features), WithJsonSchema(parts.OUT_FEATURES)]
+Rank = Annotated[int, Field(ge=1, le=limits.WIDTH, description="The rank r of the product B A.")]
+Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+
+
+class _Gate(_Model):
+    """A matrix applied to some axes."""
+
+    axes: Axes
+    to: To = None
+    name: GateName = None
+
+
+class DenseGate(_Gate):
+    """A gate whose matrix is trained entry by entry."""
+
+    kind: Literal["dense"] = "dense"
+    per: Per = ()
+    init: InitField = None
+    frozen: Frozen = False
+
+
+class LowrankGate(_Gate):
+    """A gate whose matrix is the product B A of two trained factors."""
+
+    kind: Literal["lowrank"]
+    rank: Rank
+    per: Per = ()
+    init: InitField = None
+    frozen: Frozen = False
+
+
+class DiagonalGate(_Gate):
+    """A gate that scales each index of its axes by a trained number."""
+
+    kind: Literal["diagonal"]
+    per: Per = ()
+    init: InitField = None
+    frozen: Frozen = False
+
+
+class SliceGate(_Gate):
+    """A fixed gate: the identity, its first rows, or its first columns."""
+
+    kind: Literal["slice"]
+
+
+class ConstantGate(_Gate):
+    """A gate with a fixed matrix that the file gives."""
+
+    kind: Literal["constant"]
+    value: Matrix
+
+
+class SharedGate(_Gate):
+    """A gate that uses the parameter of an earlier gate."""
+
+    share: Share
+    transpose: Annotated[bool, Field(description="Use the transpose of the parameter.")] = False
+    per: Per = ()
+
+
+class _Pattern(_Model):
+    """A list of gates by rule."""
+
+    pattern: PatternName
+    repeat: Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")] = 1
+    axes: PatternAxes = None
+    per: PatternPer = None
+    init: InitField = None
+    frozen: Frozen = False
+
+
+class DensePattern(_Pattern):
+    """A pattern of dense gates."""
+
+    kind: Literal["dense"] = "dense"
+    to: PatternTo = None
+
+
+class LowrankPattern(_Pattern):
+    """A pattern of lowrank gates."""
+
+    kind: Literal["lowrank"]
+    rank: Rank
+    to: PatternTo = None
+
+
+class DiagonalPattern(_Pattern):
+    """A pattern of diagonal gates."""
+
+    kind: Literal["diagonal"]
+
+
+GATE_KINDS: dict[str, type[_Gate]] = {
+    "dense": DenseGate,
+    "lowrank": LowrankGate,
+    "diagonal": DiagonalGate,
+    "slice": SliceGate,
+    "constant": ConstantGate,
+}
+PATTERN_KINDS: dict[str, type[_Pattern]] = {
+    "dense": DensePattern,
+    "lowrank": LowrankPattern,
+    "diagonal": DiagonalPattern,
+}
+
+
+def item_form(item: Any) -> str | None:
+    """Say which form an entry of `gates` has: the tag of a member of `GateItem`, or None for no form at all."""
+    if isinstance(item, str):
+        return "pattern name"
+    if isinstance(item, list | tuple):
+        return "axes"
+    if not isinstance(item, dict):
+        return None
+    if "pattern" not in item and "share" in item:
+        return "share"
+    kind = item.get("kind", "dense")
+    prefix, kinds = ("pattern", PATTERN_KINDS) if "pattern" in item else ("gate", GATE_KINDS)
+    return f"{prefix} {kind}" if isinstance(kind, str) and kind in kinds else None
+
+
+GateItem = Annotated[
+    Annotated[Axes, Tag("axes")]
+    | Annotated[PatternName, Tag("pattern name")]
+    | Annotated[DenseGate, Tag("gate dense")]
+    | Annotated[LowrankGate, Tag("gate lowrank")]
+    | Annotated[DiagonalGate, Tag("gate diagonal")]
+    | Annotated[SliceGate, Tag("gate slice")]
+    | Annotated[ConstantGate, Tag("gate constant")]
+    | Annotated[SharedGate, Tag("share")]
+    | Annotated[DensePattern, Tag("pattern dense")]
+    | Annotated[LowrankPattern, Tag("pattern lowrank")]
+    | Annotated[DiagonalPattern, Tag("pattern diagonal")],
+    Discriminator(item_form),
+]
+
+
+class Plan(_Model):
+    """How to plan the contraction."""
+
+    tokens: Annotated[int, Field(ge=1, le=limits.TOKENS, description="The batch to plan for.")] = 2048
+    optimizer: Annotated[Optimizer, Field(description="How to search the order of contractions.")] = "auto"
+
+
+class CircuitFile(_Model):
+    """A circuit: gates applied to the axes of a reshaped vector."""
+
+    version: Version
+    name: CircuitName
+    layout: LayoutField
+    in_features: InFeatures = None
+    out_features: OutFeatures = None
+    gates: Annotated[list[GateItem], Field(min_length=1, max_length=limits.GATES, description=parts.GATES_TEXT)]
+    output: Output = None
+    init: InitField = None
+    plan: Plan = Plan()

@@ -1,0 +1,182 @@
+"""Models to CircuitSpec: names, axes, sizes and everything else that holds between the parts of a file."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from quanta_compiler.diagnostics import Problems
+from quanta_compiler.spec import limits
+from quanta_compiler.spec.axes import AxisState, find_all, layout_text
+from quanta_compiler.spec.circuit_layout import auto_layout
+from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
+from quanta_compiler.spec.document import Document
+from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
+from quanta_compiler.spec.gates import GateResolver
+from quanta_compiler.spec.values import Layout
+
+
+def resolve(
+    document: Document, problems: Problems, in_features: int | None = None, out_features: int | None = None
+) -> CircuitSpec | None:
+    """Resolve a document; None (or an incomplete spec) where problems were reported.
+
+    `in_features` and `out_features` are the sizes for a template (`{auto: N}` without `in_features`); other files
+    keep their own.
+    """
+    file = document.file
+    is_template = file.layout.auto is not None and file.in_features is None and "in_features" not in document.unreadable
+    wanted_in, wanted_out = file.in_features, file.out_features
+    width = wanted_in
+    if is_template and in_features is not None:
+        wanted_in = in_features
+        wanted_out = out_features if out_features is not None else wanted_out
+        width = max(in_features, out_features or 0)
+    state = _input_state(document, width, problems)
+    gates = _resolve_gates(document, state, problems)
+    output = _output(document, state, problems)
+    product = math.prod(axis.size for axis in state.layout)
+    final = state.product(state.sizes)
+    if problems.has_errors:
+        return None
+    assert gates is not None
+    assert output is not None
+    assert final is not None
+    spec = CircuitSpec(
+        name=file.name,
+        layout=state.layout,
+        positional=state.positional,
+        in_features=wanted_in if wanted_in is not None else product,
+        out_features=wanted_out if wanted_out is not None else final,
+        gates=gates,
+        output=output,
+        tokens=file.plan.tokens,
+        optimizer=file.plan.optimizer,
+    )
+    _warn_about_waste(spec, file.layout, problems)
+    return spec
+
+
+class _State(AxisState):
+    """The axes, with the layout that they began as."""
+
+    @property
+    def layout(self) -> tuple[AxisSize, ...]:
+        return self._layout
+
+    def __init__(self, names: tuple[str, ...], sizes: tuple[int, ...], positional: bool) -> None:
+        super().__init__(names, sizes, positional)
+        self._layout = tuple(AxisSize(name, size) for name, size in zip(names, sizes, strict=True))
+
+
+def _input_state(document: Document, width: int | None, problems: Problems) -> _State:
+    """Return the axes of the input layout; an unknown state where the layout could not be read."""
+    layout: Layout = document.file.layout
+    unknown = _State((), (), True)
+    unknown.known = False
+    if "layout" in document.unreadable:
+        return unknown
+    sizes = layout.sizes
+    if layout.auto is not None:
+        if width is None:
+            if "in_features" not in document.unreadable:
+                hint = "add `in_features`, or use the file as a template in an adapter"
+                message = (
+                    "`{auto: N}` needs `in_features`; without it the file is a template, which only adapters accept"
+                )
+                problems.error(("layout",), message, hint)
+            return unknown
+        sizes = auto_layout(width, layout.auto)
+    names = layout.names or tuple(str(index) for index in range(len(sizes)))
+    state = _State(names, sizes, layout.names is None)
+    product = math.prod(sizes)
+    if product > limits.WIDTH:
+        message = f"the layout {state.layout_text} has a product beyond the limit of {limits.WIDTH}"
+        problems.error(("layout",), message)
+    return state
+
+
+def _resolve_gates(document: Document, state: _State, problems: Problems) -> tuple[GateSpec, ...] | None:
+    """Resolve all gates in order; the state is afterwards that of the output."""
+    resolver = GateResolver(state, document.file.init or Init("kaiming_uniform"), problems)
+    used = 0
+    for index, item in enumerate(document.file.gates):
+        if index in document.broken:
+            resolver.skip(document.broken[index])
+            used += 1
+            continue
+        if "gates" in document.unreadable:
+            state.known = False
+            state.forget_sizes()
+            break
+        entry = read_item(item, ("gates", index))
+        if isinstance(entry, Draft):
+            resolver.add(entry, judge=index not in document.unjudged)
+            used += 1
+            continue
+        drafts = draft_pattern(entry, state, limits.GATES - used, problems)
+        if drafts is None:
+            resolver.skip_pattern(bool(entry.to))
+            continue
+        used += len(drafts)
+        for draft in drafts:
+            resolver.add(draft, judge=index not in document.unjudged)
+    if used > limits.GATES:
+        problems.error(("gates",), f"the circuit has {used:,} gates; the limit is {limits.GATES:,}")
+    return resolver.finish()
+
+
+def _output(document: Document, state: _State, problems: Problems) -> tuple[AxisSize, ...] | None:
+    """Return the final axes in the order in which they are flattened."""
+    wanted = document.file.output
+    if wanted is None:
+        order = list(state.sizes)
+    else:
+        order, complete = find_all(state, wanted, "`output` names", ("output",), problems.error)
+        absent = [name for name in state.sizes if name not in order and name not in state.doubtful]
+        if complete and absent and state.known:
+            listed = ", ".join(state.show(name) for name in absent[:8]) + (", …" if len(absent) > 8 else "")
+            message = f"`output` leaves out axis {listed}" if len(absent) == 1 else f"`output` leaves out axes {listed}"
+            problems.error(("output",), message, "it is the order of all final axes")
+            return None
+    sizes: list[Any] = [state.sizes[name] for name in order]
+    if any(size is None for size in sizes):
+        return None
+    return tuple(AxisSize(name, size) for name, size in zip(order, sizes, strict=True))
+
+
+def _percent(part: int, whole: int) -> str:
+    """Write a share with about three figures, so that it is never shown as nothing or all."""
+    value = 100 * part / whole
+    if value < 0.05:
+        return f"{value:.2g} %"
+    return f"{value:.1f} %" if value < 99.95 else f"{min(value, 99.99):.2f} %"
+
+
+def _warn_about_waste(spec: CircuitSpec, layout: Layout, problems: Problems) -> None:
+    """Warn where padding or truncation wastes a part of what is computed."""
+    shape = _shape(spec.layout, spec.positional)
+    given, product = spec.in_features, math.prod(axis.size for axis in spec.layout)
+    path, hint = "in_features", None
+    if layout.auto is not None and product != given:
+        path = "layout"
+        hint = f"{given} has no {layout.auto} factors of similar size; a layout of your own choice may waste less"
+    if given < product:
+        waste = f"{product - given} of {product} inputs ({_percent(product - given, product)}) are always zero"
+        problems.warning((path,), f"in_features {given} is padded to {product} ({shape}): {waste}", hint)
+    elif given > product:
+        waste = f"the last {given - product} of {given} inputs ({_percent(given - product, given)}) are ignored"
+        problems.warning((path,), f"in_features {given} is truncated to {product} ({shape}): {waste}", hint)
+    shape = _shape(spec.output, spec.positional)
+    given, product = spec.out_features, math.prod(axis.size for axis in spec.output)
+    if given < product:
+        waste = f"{_percent(product - given, product)} of what the circuit computes is dropped"
+        problems.warning(("out_features",), f"out_features {given} keeps {given} of {product} outputs: {waste}")
+    elif given > product:
+        waste = f"{given - product} of {given} outputs ({_percent(given - product, given)}) are always zero"
+        problems.warning(("out_features",), f"out_features {given} pads {product} outputs ({shape}): {waste}")
+
+
+def _shape(axes: tuple[AxisSize, ...], positional: bool) -> str:
+    plain = positional and all(axis.name.isdigit() for axis in axes)
+    return layout_text((axis.name for axis in axes), (axis.size for axis in axes), plain) if axes else "no axes"

@@ -1,0 +1,50 @@
+"""The JSON Schema of the circuit file, from the models, for editors and other validators.
+
+It says what can be said of one value at a time; what holds between gates only `quanta check` knows. Imported for
+`quanta schema` alone: generating it costs more than reading a file.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from quanta_compiler.spec.models import CircuitFile
+from quanta_compiler.spec.schema_parts import NAME
+
+# The newest draft that the editors' language servers read in full.
+_DRAFT = "http://json-schema.org/draft-07/schema#"
+_DEFAULTS = {"init": "kaiming_uniform"}
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the circuit file."""
+    definitions: dict[str, Any] = {}
+    schema = _tidy(CircuitFile.model_json_schema(), definitions)
+    definitions.update(schema.pop("$defs", {}))
+    definitions = {name.removeprefix("_"): definitions[name] for name in sorted(definitions)}
+    schema["properties"]["init"]["default"] = _DEFAULTS["init"]
+    return {"$schema": _DRAFT, **schema, "title": "A circuit of quanta-compiler", "$defs": definitions}
+
+
+def schema_text() -> str:
+    """Return the JSON Schema as the text of `schemas/circuit.schema.json`."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def _tidy(part: Any, definitions: dict[str, Any]) -> Any:
+    """Move named parts to the definitions, and drop defaults that only mean that a key may be left out."""
+    if isinstance(part, list):
+        return [_tidy(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    tidy = {
+        key: _tidy(value, definitions) for key, value in part.items() if not (key == "default" and value in (None, []))
+    }
+    name = tidy.pop(NAME, None)
+    if name is None:
+        return tidy
+    # What pydantic adds for a field stays with the field.
+    beside = {key: tidy.pop(key) for key in ("title", "default") if key in tidy}
+    definitions[name] = {**tidy, "title": name}
+    return {"$ref": f"#/$defs/{name}", **beside}

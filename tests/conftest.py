@@ -1,0 +1,32 @@
+"""Options and fixtures of all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--update-golden`, which writes the golden files instead of comparing with them."""
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew; read the diff after")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with the golden file at a path below tests/golden."""
+    update = bool(request.config.getoption("--update-golden"))
+
+    def compare(path: str, text: str) -> None:
+        file = GOLDEN / path
+        if update:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8", newline="\n")
+            return
+        assert file.exists(), f"{file} is missing; run pytest with --update-golden"
+        assert text == file.read_text(encoding="utf-8")
+
+    return compare
