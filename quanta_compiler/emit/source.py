@@ -185,11 +185,12 @@ class _Emitter:
         wanted = f"n, {program.out_size}" if apply else f"{program.out_size}, {program.in_size}"
         name, dims = expressions.result()
         code = name if dims == wanted else f"{name}.view({wanted})"
+        result = name  # a second name would keep alive what a copy leaves behind
         if name.startswith(("gates[", "self.")):
             code += ".clone()"
+            result = "x" if apply else "w"
         if code == name:
             return name
-        result = "x" if apply else "w"
         yield f"    {result} = {code}"
         return result
 

@@ -8,11 +8,12 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.lowering.moves import Move, Situation, contract_moves, slice_moves, tie_moves
+from quanta_compiler.lowering.moves import ContractionMoves, Move, Situation, slice_moves, tie_moves
 from quanta_compiler.lowering.program import (
     Access,
     Copy,
@@ -29,8 +30,10 @@ from quanta_compiler.lowering.program import (
 from quanta_compiler.planner.cost import volume
 from quanta_compiler.planner.plan import Plan, Step
 
-BEAM = 24
-"""Layouts kept after every step: more found nothing better on the examples, and time grows with it."""
+BEAM = (4, 24)
+"""Layouts kept after every step, at the least and at the most: more found nothing better on the examples."""
+BEAM_STEPS = 480
+"""Layouts looked at along one chain, which bounds the time that a long one takes."""
 FORESIGHT = 3
 """Later steps whose legs a copy may put in place."""
 
@@ -122,30 +125,34 @@ class _Lowering:
 
     def _best_moves(self, start: Layout, links: list[_Link], target: Layout | None) -> list[tuple[Move, _Link]]:
         needs = [self._needs(link) for link in links]
+        width = max(BEAM[0], min(BEAM[1], BEAM_STEPS // max(1, len(links))))
         beam = [_Node(0, start)]
         for place, link in enumerate(links):
             situation = Situation(self.plan.sizes, tuple(needs[place + 1 : place + 1 + FORESIGHT]), target)
-            reached: dict[Layout, _Node] = {}
+            moves_from = self._moves(frozenset(beam[0].layout), link, situation)
+            reached: dict[Layout, tuple[int, _Node, Move]] = {}
             for node in beam:
-                for move in self._moves(node.layout, link, situation):
+                for move in moves_from(node.layout):
                     cost = node.cost + move.cost
                     known = reached.get(move.after)
-                    if known is None or cost < known.cost:
-                        reached[move.after] = _Node(cost, move.after, node, move)
-            beam = sorted(reached.values(), key=lambda node: (node.cost, node.layout))[:BEAM]
+                    if known is None or cost < known[0]:
+                        reached[move.after] = (cost, node, move)
+            kept = nsmallest(width, [(cost, layout) for layout, (cost, _, _) in reached.items()])
+            beam = [_Node(cost, layout, *reached[layout][1:]) for cost, layout in kept]
         closing = Situation(self.plan.sizes, (), target)
+        write_cost = closing.write_cost(beam[0].layout)
 
         def total(node: _Node) -> tuple[int, Layout]:
             if target is None or node.layout == target:
                 return node.cost, node.layout
-            return node.cost + closing.copy_cost(node.layout, target), node.layout
+            return node.cost + closing.copy_cost(node.layout, target, write_cost), node.layout
 
         last: _Node | None = min(beam, key=total)
-        moves: list[Move] = []
+        found: list[Move] = []
         while last is not None and last.move is not None:
-            moves.append(last.move)
+            found.append(last.move)
             last = last.earlier
-        return list(zip(reversed(moves), links, strict=True))
+        return list(zip(reversed(found), links, strict=True))
 
     def _needs(self, link: _Link) -> frozenset[int]:
         """Return the legs that a step wants together at an end of the layout."""
@@ -156,15 +163,17 @@ class _Lowering:
             return frozenset()
         return frozenset(self.layouts[link.side]) - step.legs
 
-    def _moves(self, layout: Layout, link: _Link, situation: Situation) -> Iterator[Move]:
+    def _moves(self, state: frozenset[int], link: _Link, situation: Situation) -> Callable[[Layout], Iterable[Move]]:
+        """Return what yields a step's moves from a layout of the state's legs."""
         step = link.step
         if step.kind == "slice":
             assert step.gate is not None
-            return slice_moves(layout, step.axes, step.gate.rows, situation)
+            rows = step.gate.rows
+            return lambda layout: slice_moves(layout, step.axes, rows, situation)
         if step.kind == "tie":
-            return tie_moves(layout, step.axes[0], step.axes[1], situation)
+            return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
         assert link.side is not None
-        return contract_moves(layout, self.layouts[link.side], step.legs, situation)
+        return ContractionMoves(state, self.layouts[link.side], step.legs, situation).moves
 
     def _new(self) -> int:
         return len(self.layouts)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
+from typing import NamedTuple
 
 from quanta_compiler.lowering.program import Groups, Layout
 
@@ -21,8 +22,7 @@ PERMUTED_LEGS = 3
 """Up to this many new legs are tried in every order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """One way to lower a step: layouts before it (None: as it is), the groups of both sides, the layout after it."""
 
     cost: int
@@ -38,7 +38,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What every move of one step has to know."""
+    """What every move of one step has to know, whatever the layout."""
 
     sizes: Sequence[int]
     needs: tuple[frozenset[int], ...]
@@ -48,44 +48,42 @@ class Situation:
 
     def volume(self, legs: Iterable[int]) -> int:
         """Return the number of elements over some legs."""
-        return math.prod(self.sizes[leg] for leg in legs)
+        return math.prod([self.sizes[leg] for leg in legs])
 
     def write_cost(self, legs: Iterable[int]) -> int:
         """Return what writing a tensor in order costs."""
         return self.volume(legs) + COPY_OVERHEAD
 
-    def copy_cost(self, old: Layout, new: Layout) -> int:
+    def copy_cost(self, old: Layout, new: Layout, write_cost: int) -> int:
         """Return what moving a tensor from one layout to another costs, written in order and read across."""
-        cost = self.write_cost(new)
         if not old:
-            return cost
+            return write_cost
         # Between two neighbours in memory the copy goes through all that the new layout has inside of their leg.
-        between = self.volume(new[new.index(old[-1]) + 1 :])
-        return cost * UNCACHED_FACTOR if between > CACHED_ELEMENTS else cost
+        last, between = old[-1], 1
+        for leg in reversed(new):
+            if leg == last:
+                return write_cost
+            between *= self.sizes[leg]
+            if between > CACHED_ELEMENTS:
+                return write_cost * UNCACHED_FACTOR
+        return write_cost
 
-    def orders(self, legs: Sequence[int]) -> list[Layout]:
+    def orders(self, given: Layout) -> list[Layout]:
         """Return orders worth trying for legs that are written anyway: what later steps want stands at an end."""
-        given = tuple(legs)
         found = [given]
-        wanted = [tuple(leg for leg in given if leg in need) for need in self.needs]
+        wanted = [tuple([leg for leg in given if leg in need]) for need in self.needs]
         wanted = [need for need in wanted if need and len(need) < len(given)]
         for need in wanted[:2]:
-            rest = tuple(leg for leg in given if leg not in need)
+            rest = tuple([leg for leg in given if leg not in need])
             found += [need + rest, rest + need]
         for first, second in pairwise(wanted):
-            apart = tuple(leg for leg in second if leg not in first)
-            rest = tuple(leg for leg in given if leg not in first and leg not in apart)
+            apart = tuple([leg for leg in second if leg not in first])
+            rest = tuple([leg for leg in given if leg not in first and leg not in apart])
             found += [first + rest + apart, apart + rest + first]
         if self.target is not None:
             places = {leg: place for place, leg in enumerate(self.target)}
             found.append(tuple(sorted(given, key=lambda leg: places.get(leg, -1))))
         return list(dict.fromkeys(found))
-
-    def new_orders(self, natural: Sequence[int]) -> list[Layout]:
-        """Return orders for the legs that a gate creates: permuting its rows costs only the gate."""
-        if len(natural) <= PERMUTED_LEGS:
-            return list(permutations(natural))
-        return self.orders(natural)
 
 
 def is_run(layout: Layout, legs: Layout) -> bool:
@@ -98,75 +96,80 @@ def is_run(layout: Layout, legs: Layout) -> bool:
     return layout[start : start + len(legs)] == legs
 
 
-def contract_moves(state: Layout, side: Layout, result: frozenset[int], situation: Situation) -> Iterator[Move]:
-    """Yield the ways to contract `side` (a small tensor, as a rule) into `state`."""
-    shared = set(state) & set(side)
-    contracted = shared - result
-    if not contracted:
-        yield from _elementwise_moves(state, side, situation)
-        return
-    batch = shared & result
-    side_batch = tuple(leg for leg in side if leg in batch)
-    side_contracted = tuple(leg for leg in side if leg in contracted)
-    new = tuple(leg for leg in side if leg not in shared)
-    kept = tuple(leg for leg in state if leg not in shared)
-    yield from _products(
-        state,
-        None,
-        (tuple(leg for leg in state if leg in batch), kept, tuple(leg for leg in state if leg in contracted)),
-        (side, new),
-        situation,
-    )
-    for order in situation.orders(kept):
-        copied = side_batch + order + side_contracted
-        if copied != state:
-            yield from _products(state, copied, (side_batch, order, side_contracted), (side, new), situation)
+class ContractionMoves:
+    """The ways to contract `side` (a small tensor, as a rule) into a state, for any layout of the state."""
 
+    def __init__(self, state: frozenset[int], side: Layout, result: frozenset[int], situation: Situation) -> None:
+        self.situation = situation
+        self.side = side
+        shared = state.intersection(side)
+        self.shared = shared
+        self.contracted = shared - result
+        self.batch = shared & result
+        self.side_batch = tuple(leg for leg in side if leg in self.batch)
+        self.side_contracted = tuple(leg for leg in side if leg in self.contracted)
+        natural = tuple(leg for leg in side if leg not in shared)
+        self.new_orders = list(permutations(natural)) if len(natural) <= PERMUTED_LEGS else situation.orders(natural)
+        self.write_cost = situation.write_cost(state)
+        self.turned_cost = situation.volume(result) // TURNED_SHARE
+        self.side_costs: dict[tuple[Layout, Layout], list[tuple[int, Layout | None, Layout]]] = {}
 
-def _products(
-    state: Layout, copy: Layout | None, groups: Groups, side_and_new: tuple[Layout, Layout], situation: Situation
-) -> Iterator[Move]:
-    batch, kept, contracted = groups
-    layout = copy or state
-    if not all(is_run(layout, group) for group in groups) or (batch and layout[-1] == batch[-1]):
+    def moves(self, state: Layout) -> Iterator[Move]:
+        """Yield the moves from one layout of the state."""
+        if not self.contracted:
+            yield from self._elementwise(state)
+            return
+        kept = tuple([leg for leg in state if leg not in self.shared])
+        batch = tuple([leg for leg in state if leg in self.batch])
+        contracted = tuple([leg for leg in state if leg in self.contracted])
         # A batch in the innermost place would leave neither side of the matrix contiguous.
-        return
-    side, natural = side_and_new
-    cost = situation.copy_cost(state, copy) if copy is not None else 0
-    for new in situation.new_orders(natural):
-        side_groups = (batch, contracted, new)
-        side_copy = None
-        if not all(is_run(side, group) for group in side_groups) or (batch and side[-1] == batch[-1]):
-            side_copy = batch + new + contracted
-        move_cost = cost + (situation.copy_cost(side, side_copy) if side_copy is not None else 0)
-        for swapped in (False, True):
-            after = batch + (new + kept if swapped else kept + new)
-            turned = situation.volume(after) // TURNED_SHARE if swapped else 0
-            yield Move(move_cost + turned, after, copy, side_copy, groups, side_groups, swapped)
+        if state[-1] not in self.batch and is_run(state, contracted) and is_run(state, kept) and is_run(state, batch):
+            yield from self._products(0, None, (batch, kept, contracted))
+        for order in self.situation.orders(kept):
+            copied = self.side_batch + order + self.side_contracted
+            if copied != state:
+                cost = self.situation.copy_cost(state, copied, self.write_cost)
+                yield from self._products(cost, copied, (self.side_batch, order, self.side_contracted))
 
+    def _products(self, cost: int, copy: Layout | None, groups: Groups) -> Iterator[Move]:
+        batch, kept, contracted = groups
+        for side_cost, side_copy, new in self._sides(batch, contracted):
+            side_groups = (batch, contracted, new)
+            total = cost + side_cost
+            yield Move(total, batch + kept + new, copy, side_copy, groups, side_groups, False)
+            yield Move(total + self.turned_cost, batch + new + kept, copy, side_copy, groups, side_groups, True)
 
-def _elementwise_moves(state: Layout, side: Layout, situation: Situation) -> Iterator[Move]:
-    """Yield products with broadcasting: the side is read in the state's order, leg by leg.
+    def _sides(self, batch: Layout, contracted: Layout) -> list[tuple[int, Layout | None, Layout]]:
+        """Return (cost, copy or None, order of the new legs) for the orders that the state asks of the side."""
+        known = self.side_costs.get((batch, contracted))
+        if known is not None:
+            return known
+        found: list[tuple[int, Layout | None, Layout]] = []
+        for new in self.new_orders:
+            viewed = all(is_run(self.side, group) for group in (batch, contracted, new))
+            if viewed and self.side[-1] not in self.batch:
+                found.append((0, None, new))
+                continue
+            copied = batch + new + contracted
+            write_cost = self.situation.write_cost(copied)
+            found.append((self.situation.copy_cost(self.side, copied, write_cost), copied, new))
+        self.side_costs[batch, contracted] = found
+        return found
 
-    torch writes the result in the order of the state's memory and, where a leg is the side's alone, of the side's: the
-    side is copied where its own legs stand otherwise among the shared ones.
-    """
-    new = tuple(leg for leg in side if leg not in state)
-    for after in dict.fromkeys((state + new, new + state)):
-        wanted = tuple(leg for leg in after if leg in side)
-        side_copy = wanted if new and wanted != side else None
-        cost = situation.copy_cost(side, side_copy) if side_copy is not None else 0
-        yield Move(cost, after, None, side_copy, runs(after, state, side_copy or side))
+    def _elementwise(self, state: Layout) -> Iterator[Move]:
+        """Yield products with broadcasting: the side is read in the state's order, leg by leg, which moves nothing."""
+        new = tuple([leg for leg in self.side if leg not in state])
+        for after in dict.fromkeys((state + new, new + state)):
+            yield Move(0, after, None, None, runs(after, state, self.side))
 
 
 def runs(layout: Layout, *tensors: Layout) -> Groups:
     """Return `layout` cut into the longest groups that each tensor holds as a run, or not at all."""
     groups: list[Layout] = []
     for leg in layout:
-        if groups and all(
-            is_run(tensor, (*groups[-1], leg)) or not set(tensor).intersection((*groups[-1], leg)) for tensor in tensors
-        ):
-            groups[-1] = (*groups[-1], leg)
+        longer = (*groups[-1], leg) if groups else (leg,)
+        if groups and all(is_run(tensor, longer) or not set(tensor).intersection(longer) for tensor in tensors):
+            groups[-1] = longer
         else:
             groups.append((leg,))
     return tuple(groups)
@@ -189,7 +192,7 @@ def _slice_move(state: Layout, copy: Layout | None, columns: Layout, rows: Layou
     layout = copy or state
     start = layout.index(columns[0]) if columns else 0
     groups = (layout[:start], columns, layout[start + len(columns) :])
-    cost = situation.copy_cost(state, copy) if copy is not None else 0
+    cost = situation.copy_cost(state, copy, situation.write_cost(copy)) if copy is not None else 0
     if situation.volume(columns) != situation.volume(rows):
         cost += situation.write_cost(groups[0] + rows + groups[2])
     return Move(cost, groups[0] + rows + groups[2], copy, None, groups)

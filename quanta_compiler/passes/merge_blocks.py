@@ -9,6 +9,8 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 
 BLOCK_SIZE = 256
 """Blocks contract at most this many indices: past that their matrix no longer stays in a core's first-level caches."""
+BLOCK_KINDS = ("dense", "diagonal", "constant")
+"""Low-rank gates stay factors, slices stay free, and a block is as large as this pass wants it."""
 LOOK_AHEAD = 64
 """Gates looked at for one block, which keeps the pass linear in the number of gates."""
 
@@ -31,71 +33,96 @@ def merge_blocks(circuit: Circuit, tokens: int) -> Circuit:
 
 def _best_run(circuit: Circuit, gates: Sequence[Gate], tokens: int) -> list[Gate]:
     """Return the run from the first gate on that saves the most FLOPs; the gate alone where none does."""
-    run, best, most = [gates[0]], [gates[0]], 0
-    if gates[0].kind in ("slice", "block"):
+    best, most = [gates[0]], 0
+    if gates[0].kind not in BLOCK_KINDS:
         return best
+    run = _Run(circuit, tokens)
+    run.add(gates[0])
     passed_over: set[int] = set()
     for gate in gates[1:]:
-        touched = set(gate.columns + gate.per)
-        joins = gate.kind not in ("slice", "block", "lowrank") and passed_over.isdisjoint(touched)
-        if joins:
-            candidate = _block([*run, gate])
-            joins = circuit.size(candidate.columns) <= BLOCK_SIZE and circuit.size(candidate.rows) <= BLOCK_SIZE
-        if not joins:
+        touched = gate.columns + gate.per
+        if gate.kind not in BLOCK_KINDS or not passed_over.isdisjoint(touched) or not run.has_room(gate):
             passed_over.update(touched, gate.rows)
             continue
-        run.append(gate)
-        saved = _saved_flops(circuit, run, tokens)
-        if saved >= most and saved > 0:
-            best, most = list(run), saved
+        run.add(gate)
+        saved = run.saved_flops()
+        if saved >= most:
+            best, most = list(run.gates), saved
     return best
 
 
-def _saved_flops(circuit: Circuit, run: Sequence[Gate], tokens: int) -> int:
-    separate = sum(_apply_flops(circuit, gate, tokens) for gate in run)
-    build = 0
-    for count in range(2, len(run) + 1):
-        block = _block(run[:count])
-        # Each part is contracted into the matrix of those before it, whose open columns act as the batch.
-        build += 2 * circuit.size(block.rows + block.columns + block.per) * circuit.size(run[count - 1].columns)
-    return separate - build - _apply_flops(circuit, _block(run), tokens)
+class _Run:
+    """Gates composed so far, with the legs of their product and what it costs."""
+
+    def __init__(self, circuit: Circuit, tokens: int) -> None:
+        self.circuit = circuit
+        self.tokens = tokens
+        self.width = max(circuit.in_size, circuit.out_size)
+        self.gates: list[Gate] = []
+        self.legs = _OpenLegs()
+        self.build = 0
+        self.separate = 0
+
+    def has_room(self, gate: Gate) -> bool:
+        """Return whether the product with `gate` still contracts few enough indices."""
+        new = [leg for leg in gate.columns if leg not in self.legs.made]
+        return self.circuit.size((*self.legs.read, *new)) <= BLOCK_SIZE
+
+    def add(self, gate: Gate) -> None:
+        self.legs.add(gate)
+        if self.gates:
+            # Each gate is contracted into the matrix of those before it, whose open columns act as the batch.
+            whole = self.circuit.size((*self.legs.read, *self.legs.made, *self.legs.through))
+            self.build += 2 * whole * self.circuit.size(gate.columns)
+        self.gates.append(gate)
+        self.separate += self._apply_flops(gate.rows, gate.columns, diagonal=gate.kind == "diagonal")
+
+    def saved_flops(self) -> int:
+        """Return what the product saves against its gates one by one, what it costs to build included."""
+        together = self._apply_flops(tuple(self.legs.made), tuple(self.legs.read), diagonal=not self.legs.read)
+        return self.separate - self.build - together
+
+    def _apply_flops(self, rows: tuple[int, ...], columns: tuple[int, ...], *, diagonal: bool) -> int:
+        if diagonal:
+            return self.tokens * self.width
+        return 2 * self.tokens * min(self.circuit.size(rows), self.circuit.size(columns)) * self.width
 
 
-def _apply_flops(circuit: Circuit, gate: Gate, tokens: int) -> int:
-    """Return what `gate` costs on a state of the circuit's width: a block's own legs stand for its share of it."""
-    rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
-    width = max(circuit.in_size, circuit.out_size)
-    if gate.kind == "diagonal":
-        return tokens * width
-    if gate.kind == "lowrank":
-        return 2 * tokens * (gate.rank or 1) * (rows + columns) * max(1, width // max(rows, columns))
-    return 2 * tokens * min(rows, columns) * width
+class _OpenLegs:
+    """The legs of a product of gates: those that they do not make and use up among themselves, in order."""
+
+    def __init__(self) -> None:
+        self.read: dict[int, None] = {}
+        self.made: dict[int, None] = {}
+        self.through: dict[int, None] = {}
+
+    def add(self, gate: Gate) -> None:
+        diagonal = gate.rows == gate.columns
+        for leg in gate.per + (gate.columns if diagonal else ()):
+            if leg not in self.made:
+                self.through.setdefault(leg)
+        if diagonal:
+            return
+        for leg in gate.columns:
+            if leg in self.made:
+                del self.made[leg]
+                continue
+            self.read[leg] = None
+            self.through.pop(leg, None)
+        self.made.update(dict.fromkeys(gate.rows))
 
 
 def _block(parts: Sequence[Gate]) -> Gate:
-    """Return the composition of gates: open legs are those that it does not make and use up itself."""
-    read: list[int] = []
-    made: list[int] = []
-    through: list[int] = []
+    """Return the composition of gates."""
+    legs = _OpenLegs()
     for gate in parts:
-        passing = gate.per + (gate.columns if gate.rows == gate.columns else ())
-        through += [leg for leg in passing if leg not in made and leg not in through]
-        for leg in gate.columns:
-            if leg in passing:
-                continue
-            if leg in made:
-                made.remove(leg)
-                continue
-            read.append(leg)
-            if leg in through:
-                through.remove(leg)
-        made += [leg for leg in gate.rows if leg not in passing]
+        legs.add(gate)
     return Gate(
         name="+".join(gate.name for gate in parts),
         kind="block",
-        columns=tuple(read),
-        rows=tuple(made),
-        per=tuple(through),
+        columns=tuple(legs.read),
+        rows=tuple(legs.made),
+        per=tuple(legs.through),
         position=parts[0].position,
         parameter="",
         parts=tuple(parts),

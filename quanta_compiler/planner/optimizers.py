@@ -13,7 +13,7 @@ from quanta_compiler.planner.cost import Legs, Pairs, order_flops, results
 
 DP_SUBGRAPHS = 7000
 """`dp` compares all pairs of connected sets of tensors: one to three seconds at this number of sets on a 2020s core."""
-WINDOW_SUBGRAPHS = 120
+WINDOW_SUBGRAPHS = 64
 """Windows run the same search once for every few gates, so each must be quick."""
 BRANCH_TENSORS = {"branch-1": 64, "branch-2": 12}
 """Branch and bound is exponential in the number of tensors for every branch factor above 1."""

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
+from quanta_compiler.spec.checks import describe
 from quanta_compiler.spec.models import (
     GATE_KINDS,
     OPTIMIZERS,
@@ -17,7 +18,6 @@ from quanta_compiler.spec.models import (
     item_form,
 )
 from quanta_compiler.spec.patterns import PATTERNS
-from quanta_compiler.spec.values import describe
 
 _GATE_MODELS: tuple[type[BaseModel], ...] = (*GATE_KINDS.values(), SharedGate)
 ALL_GATE_KEYS = tuple(dict.fromkeys(key for model in _GATE_MODELS for key in model.model_fields))

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean
 from quanta_compiler.spec import limits
+from quanta_compiler.spec.checks import describe
 from quanta_compiler.spec.complaints import ALL_GATE_KEYS, Translator, by_mapping, data_path
 from quanta_compiler.spec.models import CircuitFile
-from quanta_compiler.spec.values import VERSION, describe
+from quanta_compiler.spec.values import VERSION
 
 _NO_FILE = CircuitFile.model_construct()
 

@@ -1,20 +1,26 @@
 """Checks of the values that may be written in several ways: layouts, axes, `to`, `per`, `init`, matrices.
 
-Each check takes the data as read and returns what the models hold, or raises `BadValue` with every problem in it.
-pydantic carries that error to the place in the file; the sentence is ours.
+Each check takes the data as read and returns what the models hold, or refuses it with every problem in it.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
-
-from pydantic_core import PydanticCustomError
+from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, clip, did_you_mean, quote
 from quanta_compiler.spec import limits
+from quanta_compiler.spec.checks import (
+    REPORTED,
+    Problem,
+    describe,
+    integer_problem,
+    is_integer,
+    number_problem,
+    refuse,
+    refuse_if,
+)
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, axis_name_problem, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS
@@ -26,8 +32,6 @@ INIT_SCHEMES = ("kaiming_uniform", "xavier_uniform", "normal", "orthogonal", "id
 NORMAL_STD = 0.02
 VERSION = 1
 _LAYOUT_TEXT = re.compile(r"[0-9]+(?:([x-])[0-9]+(?:\1[0-9]+)*)?\Z")
-_REPORTED = 20
-"""Problems reported inside one value: a matrix of words need not list each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,53 +43,6 @@ class Layout:
     auto: int | None = None
 
 
-Problem = tuple[DataPath, str, str | None]
-
-
-def _raise(problems: list[Problem]) -> NoReturn:
-    raise PydanticCustomError("bad_value", "bad value", {"problems": problems[:_REPORTED]})
-
-
-def _raise_if(problems: list[Problem]) -> None:
-    if problems:
-        _raise(problems)
-
-
-def describe(value: object) -> str:
-    """Say in a few words what a value of the file is."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f"the text {quote(value)}"
-    if isinstance(value, int):
-        # Not `str(value)`: that refuses integers of more than 4300 digits, which a dict can hold.
-        return str(value) if abs(value) < 10**20 else "a huge integer"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, dict):
-        return "a mapping"
-    return f"a Python {clip(type(value).__name__)}"
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def integer_problem(value: Any, what: str, smallest: int, largest: int) -> str | None:
-    """Say why a value is no integer within bounds, or return None."""
-    if not _is_integer(value):
-        return f"{what} must be an integer, got {describe(value)}"
-    if value < smallest:
-        return f"{what} must be at least {smallest}, got {describe(value)}"
-    if value > largest:
-        return f"{what} is limited to {largest}, got {describe(value)}"
-    return None
-
-
 def _size_problems(values: list[Any], what: str) -> list[Problem]:
     found = ((index, integer_problem(value, what, 1, limits.WIDTH)) for index, value in enumerate(values))
     return [((index,), problem, None) for index, problem in found if problem is not None]
@@ -93,21 +50,21 @@ def _size_problems(values: list[Any], what: str) -> list[Problem]:
 
 def check_version(value: Any) -> int:
     """Check the version of the file format."""
-    if _is_integer(value) and value > VERSION:
+    if is_integer(value) and value > VERSION:
         message = f"the file has version {describe(value)} and needs a newer quanta-compiler; this one reads {VERSION}"
-        _raise([((), message, "upgrade quanta-compiler")])
-    if not _is_integer(value) or value != VERSION:
-        _raise([((), f"`version` must be {VERSION}, got {describe(value)}", f"write `version: {VERSION}`")])
+        refuse([((), message, "upgrade quanta-compiler")])
+    if not is_integer(value) or value != VERSION:
+        refuse([((), f"`version` must be {VERSION}, got {describe(value)}", f"write `version: {VERSION}`")])
     return VERSION
 
 
 def check_circuit_name(value: Any) -> str:
     """Check the name of a circuit."""
     if not isinstance(value, str):
-        _raise([((), f"`name` must be text, got {describe(value)}", "quote it" if _is_integer(value) else None)])
+        refuse([((), f"`name` must be text, got {describe(value)}", "quote it" if is_integer(value) else None)])
     if not CIRCUIT_NAME.match(value):
         hint = "ASCII letters, digits, - _ and . ; starts with a letter; at most 64 characters"
-        _raise([((), f"{quote(value)} cannot be the name of a circuit", hint)])
+        refuse([((), f"{quote(value)} cannot be the name of a circuit", hint)])
     return value
 
 
@@ -123,17 +80,17 @@ def check_out_features(value: Any) -> int:
 
 def _check_integer(value: Any, what: str, largest: int) -> int:
     problem = integer_problem(value, what, 1, largest)
-    _raise_if([((), problem, None)] if problem else [])
+    refuse_if([((), problem, None)] if problem else [])
     return int(value)
 
 
 def check_gate_name(value: Any) -> str:
     """Check the name of a gate."""
     if not isinstance(value, str):
-        _raise([((), f"`name` must be an identifier, got {describe(value)}", None)])
+        refuse([((), f"`name` must be an identifier, got {describe(value)}", None)])
     problem = gate_name_problem(value)
     if problem is not None:
-        _raise([((), f"a gate cannot be called {quote(value)}: the name {problem}", "choose another name")])
+        refuse([((), f"a gate cannot be called {quote(value)}: the name {problem}", "choose another name")])
     return value
 
 
@@ -141,18 +98,18 @@ def check_pattern_name(value: Any) -> str:
     """Check the name of a pattern."""
     words = ", ".join(PATTERNS)
     if not isinstance(value, str):
-        _raise([((), f"`pattern` must be a name, got {describe(value)}", f"the patterns are {words}")])
+        refuse([((), f"`pattern` must be a name, got {describe(value)}", f"the patterns are {words}")])
     if value not in PATTERNS:
         close = did_you_mean(value, PATTERNS)
         hint = f"did you mean `{close}`?" if close else f"the patterns are {words}"
-        _raise([((), f"unknown pattern {quote(value)}", hint)])
+        refuse([((), f"unknown pattern {quote(value)}", hint)])
     return value
 
 
 def check_share(value: Any) -> str:
     """Check the form of a reference to another gate."""
     if not isinstance(value, str):
-        _raise([((), f"`share` must be the name of an earlier gate, got {describe(value)}", None)])
+        refuse([((), f"`share` must be the name of an earlier gate, got {describe(value)}", None)])
     return value
 
 
@@ -160,22 +117,22 @@ def check_layout(value: Any) -> Layout:
     """Check a layout in any notation."""
     if isinstance(value, str):
         return _layout_text(value)
-    if _is_integer(value):
+    if is_integer(value):
         value = [value]
         problem = integer_problem(value[0], "the size of an axis", 1, limits.WIDTH)
-        _raise_if([((), problem, None)] if problem else [])
+        refuse_if([((), problem, None)] if problem else [])
     if isinstance(value, list | tuple):
         return _layout_list(list(value))
     if isinstance(value, dict):
         return _layout_mapping(value)
     hint = "write `16x8x8x4`, `[16, 8, 8, 4]`, `{a: 16, b: 8}` or `{auto: 4}`"
-    _raise([((), f"`layout` must say the sizes of the axes, got {describe(value)}", hint)])
+    refuse([((), f"`layout` must say the sizes of the axes, got {describe(value)}", hint)])
 
 
 def _layout_text(text: str) -> Layout:
     if not _LAYOUT_TEXT.match(text):
         hint = "write sizes with x or - between them, such as `16x8x8x4`"
-        _raise([((), f"{quote(text)} is not a layout" if text else "`layout` is empty", hint)])
+        refuse([((), f"{quote(text)} is not a layout" if text else "`layout` is empty", hint)])
     words = re.split("[x-]", text)
     # Ten digits are past every limit already; longer ones need not be converted.
     return _layout_list([int(word) if len(word) <= 10 else 10**10 for word in words], whole=True)
@@ -183,13 +140,13 @@ def _layout_text(text: str) -> Layout:
 
 def _layout_list(sizes: list[Any], whole: bool = False) -> Layout:
     if not sizes:
-        _raise([((), "`layout` has no axes", "give it at least one, such as `[16, 8]`")])
+        refuse([((), "`layout` has no axes", "give it at least one, such as `[16, 8]`")])
     if len(sizes) > limits.AXES:
-        _raise([((), f"`layout` has {len(sizes)} axes; the limit is {limits.AXES}", None)])
+        refuse([((), f"`layout` has {len(sizes)} axes; the limit is {limits.AXES}", None)])
     problems = _size_problems(sizes, "the size of an axis")
     if whole:
         problems = [((), f"{message} (axis {path[0]})", hint) for path, message, hint in problems]
-    _raise_if(problems)
+    refuse_if(problems)
     return Layout(tuple(sizes))
 
 
@@ -199,38 +156,38 @@ def _layout_mapping(sizes: dict[Any, Any]) -> Layout:
         problems: list[Problem] = [
             ((key,), f"{quote(key)} does not go with `auto`", None) for key in sizes if key != "auto"
         ]
-        _raise_if(problems + ([(("auto",), problem, None)] if problem else []))
+        refuse_if(problems + ([(("auto",), problem, None)] if problem else []))
         return Layout(auto=sizes["auto"])
     if not sizes:
-        _raise([((), "`layout` has no axes", "give it at least one, such as `{a: 16}`")])
+        refuse([((), "`layout` has no axes", "give it at least one, such as `{a: 16}`")])
     if len(sizes) > limits.AXES:
-        _raise([((), f"`layout` has {len(sizes)} axes; the limit is {limits.AXES}", None)])
+        refuse([((), f"`layout` has {len(sizes)} axes; the limit is {limits.AXES}", None)])
     problems = []
     for name, size in sizes.items():
         wrong = axis_name_problem(name) if isinstance(name, str) else "is not an identifier"
         if wrong is not None:
-            hint = "write the sizes as a list to name axes by position" if _is_integer(name) else "choose another name"
+            hint = "write the sizes as a list to name axes by position" if is_integer(name) else "choose another name"
             problems.append(((name,), f"an axis cannot be called {quote(name)}: the name {wrong}", hint))
         wrong = integer_problem(size, "the size of an axis", 1, limits.WIDTH)
         if wrong is not None:
             problems.append(((name,), wrong, None))
-    _raise_if(problems)
+    refuse_if(problems)
     return Layout(tuple(sizes.values()), tuple(sizes))
 
 
 def _ref_problem(value: Any) -> str | None:
-    if _is_integer(value) or (isinstance(value, str) and (POSITION.match(value) or IDENTIFIER.match(value))):
+    if is_integer(value) or (isinstance(value, str) and (POSITION.match(value) or IDENTIFIER.match(value))):
         return None
     return f"an axis is a position or a name, got {describe(value)}"
 
 
 def _check_refs(value: list[Any], what: str) -> tuple[AxisRef, ...]:
     if not value:
-        _raise([((), f"{what} is empty", "name at least one axis")])
+        refuse([((), f"{what} is empty", "name at least one axis")])
     if len(value) > limits.AXES:
-        _raise([((), f"{what} has {len(value)} entries; the limit is {limits.AXES}", None)])
+        refuse([((), f"{what} has {len(value)} entries; the limit is {limits.AXES}", None)])
     found = ((index, _ref_problem(ref)) for index, ref in enumerate(value))
-    _raise_if([((index,), problem, None) for index, problem in found if problem is not None])
+    refuse_if([((index,), problem, None) for index, problem in found if problem is not None])
     return tuple(value)
 
 
@@ -238,7 +195,7 @@ def check_axes(value: Any) -> tuple[AxisRef, ...]:
     """Check a list of axes."""
     if not isinstance(value, list | tuple):
         hint = f"write `[{clip(str(value), 20)}]`" if _ref_problem(value) is None else "such as `[0, 1]`"
-        _raise([((), f"expected a list of axes, got {describe(value)}", hint)])
+        refuse([((), f"expected a list of axes, got {describe(value)}", hint)])
     return _check_refs(list(value), "the list of axes")
 
 
@@ -253,9 +210,9 @@ def check_per(value: Any) -> tuple[AxisRef, ...] | str:
         return "rest"
     if not isinstance(value, list | tuple):
         hint = f"write `[{clip(str(value), 20)}]`" if _ref_problem(value) is None else None
-        _raise([((), f"`per` is a list of axes or `rest`, got {describe(value)}", hint)])
+        refuse([((), f"`per` is a list of axes or `rest`, got {describe(value)}", hint)])
     if "rest" in value:
-        _raise([((), "`rest` stands alone: it is all other axes already", "write `per: rest`")])
+        refuse([((), "`rest` stands alone: it is all other axes already", "write `per: rest`")])
     return () if not value else _check_refs(list(value), "`per`")
 
 
@@ -263,14 +220,14 @@ def check_pattern_per(value: Any) -> str:
     """Check `per` of a pattern, which can only be `rest`."""
     if value != "rest":
         hint = "write the gates out to choose their axes"
-        _raise([((), f"`per` of a pattern can only be `rest`, got {describe(value)}", hint)])
+        refuse([((), f"`per` of a pattern can only be `rest`, got {describe(value)}", hint)])
     return "rest"
 
 
 def check_to(value: Any) -> tuple[int, ...] | dict[AxisRef, int]:
     """Check `to` of a gate: a list of sizes, or a mapping from axes to sizes."""
     if isinstance(value, list | tuple):
-        _raise_if(_size_problems(list(value), "the new size of an axis"))
+        refuse_if(_size_problems(list(value), "the new size of an axis"))
         return tuple(value)
     return check_to_mapping(value, "`to` is a list of new sizes or a mapping from axes to sizes")
 
@@ -283,25 +240,16 @@ def check_pattern_to(value: Any) -> dict[AxisRef, int]:
 def check_to_mapping(value: Any, expected: str) -> dict[AxisRef, int]:
     """Check a mapping from axes to sizes."""
     if not isinstance(value, dict):
-        _raise([((), f"{expected}, got {describe(value)}", "such as `{0: 2}`")])
+        refuse([((), f"{expected}, got {describe(value)}", "such as `{0: 2}`")])
     if len(value) > limits.AXES:
-        _raise([((), f"`to` has {len(value)} entries; the limit is {limits.AXES}", None)])
+        refuse([((), f"`to` has {len(value)} entries; the limit is {limits.AXES}", None)])
     problems: list[Problem] = []
     for ref, size in value.items():
         problem = _ref_problem(ref) or integer_problem(size, "the new size of an axis", 1, limits.WIDTH)
         if problem is not None:
             problems.append(((ref,), problem, None))
-    _raise_if(problems)
+    refuse_if(problems)
     return dict(value)
-
-
-def number_problem(value: Any, what: str) -> str | None:
-    """Say why a value is no finite number, or return None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"{what} must be a number, got {describe(value)}"
-    if isinstance(value, int) and abs(value) > 10**300:
-        return f"{what} is too large"
-    return None if math.isfinite(value) else f"{what} must be finite, got {describe(value)}"
 
 
 def check_init(value: Any) -> Init:
@@ -311,14 +259,14 @@ def check_init(value: Any) -> Init:
         return Init(value, NORMAL_STD if value == "normal" else None)
     if not isinstance(value, dict):
         hint = "such as `kaiming_uniform` or `{scheme: normal, std: 0.02}`"
-        _raise([((), f"`init` is the name of a scheme or a mapping, got {describe(value)}", hint)])
+        refuse([((), f"`init` is the name of a scheme or a mapping, got {describe(value)}", hint)])
     problems: list[Problem] = []
     for key in value:
         if key not in ("scheme", "std"):
             problems.append(((key,), f"unknown key {quote(key)} in `init`", "the keys are `scheme` and `std`"))
     scheme = value.get("scheme")
     if scheme is None:
-        _raise([*problems, ((), "`init` needs a `scheme`", "such as `{scheme: normal, std: 0.02}`")])
+        refuse([*problems, ((), "`init` needs a `scheme`", "such as `{scheme: normal, std: 0.02}`")])
     if not problems:
         _check_scheme(scheme, ("scheme",))
     if "std" in value:
@@ -331,7 +279,7 @@ def check_init(value: Any) -> Init:
             )
         elif wrong is not None:
             problems.append((("std",), wrong, None))
-    _raise_if(problems)
+    refuse_if(problems)
     return Init(scheme, float(value.get("std", NORMAL_STD)) if scheme == "normal" else None)
 
 
@@ -344,18 +292,18 @@ def _check_scheme(scheme: Any, path: DataPath) -> None:
         else f"`scheme` must be a name, got {describe(scheme)}"
     )
     close = did_you_mean(scheme, INIT_SCHEMES)
-    _raise([(path, message, f"did you mean `{close}`?" if close else f"the schemes are {', '.join(INIT_SCHEMES)}")])
+    refuse([(path, message, f"did you mean `{close}`?" if close else f"the schemes are {', '.join(INIT_SCHEMES)}")])
 
 
 def check_matrix(value: Any) -> tuple[tuple[float, ...], ...]:
     """Check the value of a constant gate: a list of rows of one length."""
     if not isinstance(value, list | tuple) or not value:
         got = "an empty list" if value in ([], ()) else describe(value)
-        _raise([((), f"`value` is a list of rows, got {got}", "such as `[[1, 0], [0, 1]]`")])
+        refuse([((), f"`value` is a list of rows, got {got}", "such as `[[1, 0], [0, 1]]`")])
     problems: list[Problem] = []
     width: int | None = None
     for r, row in enumerate(value):
-        if len(problems) >= _REPORTED:
+        if len(problems) >= REPORTED:
             break
         if not isinstance(row, list | tuple) or not row:
             got = "an empty list" if row in ([], ()) else describe(row)
@@ -365,6 +313,6 @@ def check_matrix(value: Any) -> tuple[tuple[float, ...], ...]:
         if len(row) != width:
             problems.append(((r,), f"row {r} of `value` has length {len(row)}, the first has {width}", None))
         found = ((c, number_problem(number, "an entry of `value`")) for c, number in enumerate(row))
-        problems += [((r, c), problem, None) for c, problem in found if problem is not None][:_REPORTED]
-    _raise_if(problems)
+        problems += [((r, c), problem, None) for c, problem in found if problem is not None][:REPORTED]
+    refuse_if(problems)
     return tuple(tuple(float(number) for number in row) for row in value)
