@@ -1,0 +1,103 @@
+"""Every file under examples/ does what it says, as its reader would use it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import quanta_compiler as qc
+from quanta_compiler.report.svg import render_svg
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "examples").glob("*.yaml"))
+TOKENS = 2
+
+
+def scaled_module(compiled: qc.CompiledCircuit) -> nn.Module:
+    """Return the module with gates that keep the size of their input: default ones would compare zeros with zeros."""
+    module = compiled.module()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, parameter.shape[-1] ** -0.5, generator=generator)
+    return module
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_example_is_described_and_its_module_is_its_operator(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# yaml-language-server: $schema=../schemas/circuit.schema.json\n# "), "one line on it"
+    compiled = qc.compile_circuit(file)
+    assert compiled.spec.name == file.stem
+    module = scaled_module(compiled)
+    report = compiled.report
+    assert report.parameters.trainable == sum(parameter.numel() for parameter in module.parameters())
+    x = torch.randn(TOKENS, report.in_features, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        applied, operator = module(x), module.operator()  # type: ignore[operator]
+    assert operator.shape == (report.out_features, report.in_features)
+    torch.testing.assert_close(applied, x @ operator.T, rtol=1e-4, atol=1e-5 * float(applied.norm()))
+
+
+def test_the_low_rank_examples_are_one_lora() -> None:
+    """LoRA as one low-rank gate and as two gates through a rank axis are the same matrix for the same A and B."""
+    single, bond = (
+        qc.compile_circuit(ROOT / "examples" / f"{name}.yaml").module() for name in ("lora-r8", "lora-r8-bond")
+    )
+    a, b = torch.randn(8, 4096), torch.randn(4096, 8)
+    single.load_state_dict({"gates.g0.B": b, "gates.g0.A": a})
+    bond.load_state_dict({"gates.A": a, "gates.B": b})
+    x = torch.randn(3, 4096)
+    torch.testing.assert_close(single(x), x @ a.T @ b.T, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(bond(x), x @ a.T @ b.T, rtol=1e-4, atol=1e-3)
+
+
+def test_krona_is_a_kronecker_product() -> None:
+    module = scaled_module(qc.compile_circuit(ROOT / "examples" / "krona-64-64.yaml"))
+    gates = module.state_dict()
+    product = torch.kron(gates["gates.g0"], gates["gates.g1"])
+    torch.testing.assert_close(module.operator().detach(), product)  # type: ignore[operator]
+
+
+def test_the_tensor_train_is_contracted_core_by_core() -> None:
+    module = scaled_module(qc.compile_circuit(ROOT / "examples" / "tensor-train-16-16-16.yaml"))
+    gates = module.state_dict()
+    last = gates["gates.g0"].view(16, 4, 16)  # [c', s, c]
+    middle = gates["gates.g1"].view(16, 4, 16, 4)  # [b', r, b, s]
+    first = gates["gates.g2"].view(16, 16, 4)  # [a', a, r]
+    train = torch.einsum("xar,yrbs,zsc->xyzabc", first, middle, last).reshape(4096, 4096)
+    torch.testing.assert_close(module.operator().detach(), train, rtol=1e-4, atol=1e-4)  # type: ignore[operator]
+
+
+def test_the_shared_mirror_is_symmetric() -> None:
+    operator = scaled_module(qc.compile_circuit(ROOT / "examples" / "shared-mirror.yaml")).operator().detach()  # type: ignore[operator]
+    torch.testing.assert_close(operator, operator.T, rtol=1e-4, atol=1e-4)
+
+
+def test_the_training_script_trains_an_emitted_file(tmp_path: Path) -> None:
+    """The script runs on a compiled file, and the circuit's loss falls where LoRA's cannot."""
+    compiled = qc.compile_circuit("version: 1\nname: small\nlayout: 4x4x4\ngates: [all_pairs]\n")
+    module = compiled.write(tmp_path)["py"]
+    command = [sys.executable, str(ROOT / "examples" / "train.py"), str(module), "--steps", "200"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert output[0].startswith("circuit: 768 parameters    LoRA r=6: 768 parameters")
+    _, circuit, lora = output[-1].split()
+    assert float(circuit) < 0.2
+    assert float(lora) > 0.7
+
+
+def test_the_readme_shows_what_is_compiled() -> None:
+    """The picture, the forward pass and the summary in the README are those of the example."""
+    file = ROOT / "examples" / "llama2-7b-16-8-8-4.yaml"
+    compiled = qc.compile_circuit(file)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert file.with_suffix(".svg").read_text(encoding="utf-8") == render_svg(compiled.circuit)
+    forward = compiled.source[compiled.source.index("    def forward") : compiled.source.index("    def operator")]
+    assert forward.rstrip() in readme
+    assert f"{compiled.report.operator.flops:,}" in readme
+    assert f"{compiled.report.apply.saved_bytes_per_token:,.0f}" in readme
