@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import torch
 
 
+MAX_TOKENS = 2**31
+
+
 @dataclass(frozen=True)
 class CompiledCircuit:
     """A circuit with its plans, programs, source and report."""
@@ -115,6 +118,3 @@ def compile_circuit(
         report=build_report(circuit, apply, operator, apply_cost, operator_cost),
         source=emit_source(circuit, apply, operator, circuit_json(to_dict(spec)), operator_cost.peak_bytes),
     )
-
-
-MAX_TOKENS = 2**31

@@ -30,9 +30,9 @@ from quanta_compiler.lowering.program import (
 from quanta_compiler.planner.cost import volume
 from quanta_compiler.planner.plan import Plan, Step
 
-BEAM = (4, 24)
+BEAM = (2, 24)
 """Layouts kept after every step, at the least and at the most: more found nothing better on the examples."""
-BEAM_STEPS = 480
+BEAM_STEPS = 800
 """Layouts looked at along one chain, which bounds the time that a long one takes."""
 FORESIGHT = 3
 """Later steps whose legs a copy may put in place."""

@@ -157,10 +157,19 @@ class ContractionMoves:
         return found
 
     def _elementwise(self, state: Layout) -> Iterator[Move]:
-        """Yield products with broadcasting: the side is read in the state's order, leg by leg, which moves nothing."""
+        """Yield products with broadcasting: the side is read in the state's order, leg by leg.
+
+        torch writes the result in the order of the state's memory and, among legs that the state lacks, of the side's:
+        the side is copied where its own legs stand otherwise among the shared ones.
+        """
         new = tuple([leg for leg in self.side if leg not in state])
         for after in dict.fromkeys((state + new, new + state)):
-            yield Move(0, after, None, None, runs(after, state, self.side))
+            wanted = tuple([leg for leg in after if leg in self.side])
+            if not new or wanted == self.side:
+                yield Move(0, after, None, None, runs(after, state, self.side))
+                continue
+            cost = self.situation.copy_cost(self.side, wanted, self.situation.write_cost(wanted))
+            yield Move(cost, after, None, wanted, runs(after, state, wanted))
 
 
 def runs(layout: Layout, *tensors: Layout) -> Groups:

@@ -21,14 +21,24 @@ def merge_blocks(circuit: Circuit, tokens: int) -> Circuit:
     A gate joins a block past others only where it commutes with all of them, so the operator is unchanged. A block
     stays a composition of trainable parameters: it holds its gates in `parts`.
     """
-    waiting = list(circuit.gates)
+    gates: tuple[Gate, ...] = ()
+    merged = circuit.gates
+    while len(merged) != len(gates):
+        # A gate that found nobody may find a partner once the gates that it would have taken first are in blocks.
+        gates, merged = merged, _sweep(circuit, merged, tokens)
+    return replace(circuit, gates=merged)
+
+
+def _sweep(circuit: Circuit, gates: Sequence[Gate], tokens: int) -> tuple[Gate, ...]:
+    waiting = list(gates)
     merged: list[Gate] = []
     while waiting:
-        parts = _best_run(circuit, waiting[: LOOK_AHEAD + 1], tokens)
+        near, far = waiting[: LOOK_AHEAD + 1], waiting[LOOK_AHEAD + 1 :]
+        parts = _best_run(circuit, near, tokens)
         merged.append(parts[0] if len(parts) == 1 else _block(parts))
         taken = {part.name for part in parts}
-        waiting = [gate for gate in waiting if gate.name not in taken]
-    return replace(circuit, gates=tuple(merged))
+        waiting = [gate for gate in near if gate.name not in taken] + far
+    return tuple(merged)
 
 
 def _best_run(circuit: Circuit, gates: Sequence[Gate], tokens: int) -> list[Gate]:

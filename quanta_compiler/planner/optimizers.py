@@ -17,8 +17,10 @@ WINDOW_SUBGRAPHS = 64
 """Windows run the same search once for every few gates, so each must be quick."""
 BRANCH_TENSORS = {"branch-1": 64, "branch-2": 12}
 """Branch and bound is exponential in the number of tensors for every branch factor above 1."""
+WINDOW_TENSORS = 1200
+"""Windows take some milliseconds a tensor: past this number only gate by gate and blocks are left."""
 GREEDY_TENSORS = 600
-"""Greedy looks at all pairs that share a leg; gate by gate and windows are linear in the number of gates."""
+"""Greedy looks at all pairs that share a leg."""
 
 
 def find_orders(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int], optimizer: str) -> list[tuple[str, Pairs]]:
@@ -38,7 +40,9 @@ def find_orders(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int], opt
     found = [("greedy", _run(greedy, tensors, output, sizes))] if len(tensors) <= GREEDY_TENSORS else []
     if optimizer == "greedy":
         return [*found, sequential]
-    return [("windows", _windows(tensors, output, sizes)), *found, sequential]
+    if len(tensors) <= WINDOW_TENSORS:
+        found.insert(0, ("windows", _windows(tensors, output, sizes)))
+    return [*found, sequential]
 
 
 def cheapest(

@@ -13,7 +13,7 @@ import yaml
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.schema import json_schema, schema_text
-from tests.spec.circuits import FILES
+from spec_circuits import FILES
 
 ROOT = Path(__file__).parents[2]
 VALIDATOR = jsonschema.Draft7Validator(json_schema())

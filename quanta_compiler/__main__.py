@@ -1,0 +1,8 @@
+"""`python -m quanta_compiler` is the command `quanta`."""
+
+from __future__ import annotations
+
+from quanta_compiler.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Circuit files as the command line takes them: by name or from standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.limits import FILE_BYTES
+
+if TYPE_CHECKING:
+    from quanta_compiler.driver import CompiledCircuit
+
+STANDARD_INPUT = "-"
+STANDARD_INPUT_NAME = "<stdin>"
+
+SMALLEST_GAIN = 1e-6
+"""Below this the output of a fresh circuit is lost beside what it is added to, and so are the gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `quanta check` has found about one file; `circuit` is None where it is wrong."""
+
+    file: str
+    circuit: Circuit | None
+    diagnostics: tuple[Diagnostic, ...]
+    omitted: int = 0
+    """How many problems were found beyond those in `diagnostics`."""
+
+    @property
+    def errors(self) -> int:
+        """Return the number of problems, warnings aside."""
+        return self.omitted + sum(diagnostic.severity == "error" for diagnostic in self.diagnostics)
+
+    def verdict(self) -> str:
+        """Return one line on a file that is not wrong."""
+        from quanta_compiler.report.terminal import circuit_title, plural
+
+        assert self.circuit is not None
+        warnings = f", {plural(len(self.diagnostics), 'warning')}" if self.diagnostics else ""
+        return f"{escape(display_name(self.file))}: ok ({circuit_title(self.circuit)}){warnings}"
+
+
+def display_name(file: str) -> str:
+    """Return how messages call a file given on the command line."""
+    return STANDARD_INPUT_NAME if file == STANDARD_INPUT else file
+
+
+def read_circuit(file: str) -> CircuitSpec:
+    """Load a circuit file by its path, or from standard input where `file` is `-`; raise SpecError."""
+    from quanta_compiler.spec import load_spec
+
+    if file != STANDARD_INPUT:
+        return load_spec(Path(file))
+    try:
+        # A text without a line break would be taken for a path.
+        spec = load_spec(_standard_input() + "\n")
+    except SpecError as error:
+        renamed = [replace(diagnostic, source=STANDARD_INPUT_NAME) for diagnostic in error.diagnostics]
+        raise SpecError(renamed, error.omitted) from None
+    warnings = tuple(replace(warning, source=STANDARD_INPUT_NAME) for warning in spec.warnings)
+    return replace(spec, warnings=warnings)
+
+
+def _standard_input() -> str:
+    from quanta_compiler.spec.files import decode, too_large
+
+    data = b"" if sys.stdin is None else sys.stdin.buffer.read(FILE_BYTES + 1)
+    if len(data) > FILE_BYTES:
+        raise too_large(STANDARD_INPUT_NAME)
+    return decode(STANDARD_INPUT_NAME, data)
+
+
+def check_file(file: str) -> Checked:
+    """Validate a circuit file; collect every problem and warning."""
+    from quanta_compiler.ir.build import build_circuit
+    from quanta_compiler.report.figures import init_gain
+
+    try:
+        spec = read_circuit(file)
+    except SpecError as error:
+        return Checked(file, None, error.diagnostics, error.omitted)
+    circuit = build_circuit(spec)
+    return Checked(file, circuit, (*spec.warnings, *gain_warnings(spec, init_gain(circuit), display_name(file))))
+
+
+def compile_file(file: str, tokens: int | None) -> tuple[CompiledCircuit, tuple[Diagnostic, ...]]:
+    """Compile a circuit file for batches of `tokens` (default: what it says); return what is worth a warning, too."""
+    from quanta_compiler.driver import compile_circuit
+
+    compiled = compile_circuit(read_circuit(file), tokens)
+    spec = compiled.spec
+    return compiled, (*spec.warnings, *gain_warnings(spec, compiled.report.init_gain, display_name(file)))
+
+
+def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
+    """Raise OutputError where a result would take the place of the circuit file that it is made from."""
+    from quanta_compiler.emit.files import OutputError
+
+    for path in outputs:
+        if file != STANDARD_INPUT and path.exists() and path.samefile(file):
+            raise OutputError(f"{path} is the circuit file itself: choose another folder or name with -o")
+
+
+def gain_warnings(spec: CircuitSpec, gain: float, source: str) -> tuple[Diagnostic, ...]:
+    """Warn of a circuit whose output vanishes at initialization; where a gate starts at zero, that was asked for."""
+    starts_at_zero = any(gate.init is not None and gate.init.scheme == "zeros" for gate in spec.gates)
+    if gain >= SMALLEST_GAIN or starts_at_zero:
+        return ()
+    message = f"at initialization the output is {gain:.1e} times as large as the input: it will hardly train"
+    hint = "`init: orthogonal` keeps the scale; every `kaiming_uniform` gate shrinks it by 0.58"
+    return (Diagnostic("warning", message, source, "gates", hint=hint),)

@@ -1,0 +1,206 @@
+"""What a stage of the compiler holds, as text: `quanta expand --stage S`.
+
+Legs are written `%number`, with `axis:size` where they are made; tensors of a plan `t0`, `t1`, values of a program
+`v0`, `v1`. Nothing here is needed to compile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import MappingProxyType
+
+from quanta_compiler.ir.build import build_circuit
+from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.network import Network, apply_network, operator_network
+from quanta_compiler.ir.parameters import matrix_shape
+from quanta_compiler.lowering.accounting import program_cost
+from quanta_compiler.lowering.lower import lower
+from quanta_compiler.lowering.program import (
+    Access,
+    Copy,
+    Load,
+    Matmul,
+    Multiply,
+    Operation,
+    Program,
+    Resize,
+    Tie,
+)
+from quanta_compiler.planner.plan import Leaf, Plan, Step
+from quanta_compiler.planner.planner import plan_apply, plan_operator
+from quanta_compiler.planner.published import einsum_equation
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+
+def circuit_text(spec: CircuitSpec) -> str:
+    """Return the gates over numbered legs, in single-assignment form."""
+    circuit = build_circuit(spec)
+    lines = [
+        f"circuit {circuit.name}: {circuit.in_features} -> {circuit.out_features} features",
+        f"input {_made(circuit, circuit.inputs)}{_fitted(circuit.in_features, circuit.in_size)}",
+        *(_gate_line(circuit, gate) for gate in circuit.gates),
+        f"output {_used(circuit.outputs)}{_fitted(circuit.out_features, circuit.out_size)}",
+    ]
+    return _joined(lines)
+
+
+def _fitted(features: int, size: int) -> str:
+    """Say how a vector of the user's width becomes the circuit's, or the other way round."""
+    return "" if features == size else f"  ({features} features, {'padded' if features < size else 'truncated'})"
+
+
+def _made(circuit: Circuit, legs: Sequence[int]) -> str:
+    return ", ".join(f"%{leg}={circuit.legs[leg].axis}:{circuit.legs[leg].size}" for leg in legs) or "nothing"
+
+
+def _used(legs: Iterable[int]) -> str:
+    return ", ".join(f"%{leg}" for leg in legs) or "nothing"
+
+
+def _gate_line(circuit: Circuit, gate: Gate) -> str:
+    kind = gate.kind if gate.rank is None else f"{gate.kind} of rank {gate.rank}"
+    made = _used(gate.rows) if gate.rows == gate.columns else _made(circuit, gate.rows)
+    parts = [f"{made} = {gate.name}({_used(gate.columns)})", f"{kind} {_dims(matrix_shape(circuit, gate))}"]
+    if gate.per:
+        parts.append(f"per {_used(gate.per)}")
+    if gate.parameter != gate.name:
+        parts.append(f"shares {gate.parameter}" + (" transposed" if gate.transpose else ""))
+    elif gate.init is not None:
+        std = "" if gate.init.std is None else f" (std {gate.init.std:g})"
+        parts.append(f"init {gate.init.scheme}{std}")
+    return "; ".join([*parts, "frozen"] if gate.frozen else parts)
+
+
+def network_text(spec: CircuitSpec) -> str:
+    """Return the tensor networks of both modes: operands with their legs, and the einsum that a report publishes."""
+    circuit = build_circuit(spec)
+    apply, operator = apply_network(circuit, spec.tokens), operator_network(circuit)
+    batch = len(circuit.legs)
+    lines = [f"legs {_made(circuit, range(batch))}", ""]
+    lines += [f"forward: %{batch}=n:{spec.tokens}", *_network_lines(apply)]
+    added = ", ".join(f"%{leg}={operator.sizes[leg]}" for leg in range(batch, len(operator.sizes)))
+    lines += ["", f"operator: {added}" if added else "operator:", *_network_lines(operator)]
+    return _joined(lines)
+
+
+def _network_lines(network: Network) -> Iterator[str]:
+    for operand, shape in zip(network.operands, network.shapes(), strict=True):
+        yield f"  {operand.name}({_used(operand.legs)}) {_dims(shape)}"
+    yield f"  -> ({_used(network.output)}) {_dims([network.sizes[leg] for leg in network.output])}"
+    yield f"  einsum {einsum_equation(network)}"
+
+
+def plan_text(spec: CircuitSpec) -> str:
+    """Return the contraction orders of both modes, step by step, with their costs."""
+    apply, operator = _plans(spec)
+    return _joined([*_plan_lines(apply), "", *_plan_lines(operator)])
+
+
+def _plans(spec: CircuitSpec) -> tuple[Plan, Plan]:
+    circuit = build_circuit(spec)
+    return plan_apply(circuit, spec.tokens, spec.optimizer), plan_operator(circuit, spec.optimizer)
+
+
+def _plan_lines(plan: Plan) -> Iterator[str]:
+    batch = f"{plan.tokens} tokens, " if plan.batch is not None else ""
+    yield f"{_mode(plan)}: {batch}planned by {plan.optimizer}"
+    yield f"  {plan.flops} FLOPs, {plan.sequential_flops} gate by gate"
+    for place, leaf in enumerate(plan.leaves):
+        yield f"  t{place} = {_leaf_name(leaf)} [{_labelled(plan, leaf.legs)}]"
+    for place, step in enumerate(plan.steps, start=len(plan.leaves)):
+        yield f"  t{place} = {_step_call(step)} [{_labelled(plan, sorted(step.legs))}] {step.flops} FLOPs"
+    yield f"  -> [{_labelled(plan, plan.output)}]"
+
+
+def _mode(plan: Plan) -> str:
+    return "forward" if plan.batch is not None else "operator"
+
+
+def _leaf_name(leaf: Leaf) -> str:
+    if leaf.gate is None:
+        return leaf.kind
+    factor = {"lowrank_b": ".B", "lowrank_a": ".A"}.get(leaf.kind, "")
+    return f"{leaf.gate.parameter}{factor}" + (" transposed" if leaf.gate.transpose else "")
+
+
+def _step_call(step: Step) -> str:
+    operands = ", ".join(f"t{tensor}" for tensor in step.inputs)
+    if step.kind == "tie":
+        return f"tie({operands}; %{step.axes[0]} to %{step.axes[1]})"
+    if step.kind == "slice":
+        assert step.gate is not None
+        return f"slice({operands}; {_used(step.axes)} to {_used(step.gate.rows)})"
+    return f"{step.kind}({operands})"
+
+
+def _labelled(plan: Plan, legs: Iterable[int]) -> str:
+    return " ".join(f"%{leg}={plan.labels[leg]}:{plan.sizes[leg]}" for leg in legs)
+
+
+def program_text(spec: CircuitSpec) -> str:
+    """Return the operations of both modes on contiguous values, in the order in which they run."""
+    circuit = build_circuit(spec)
+    apply, operator = (lower(plan, circuit) for plan in _plans(spec))
+    return _joined([*_program_lines(apply), "", *_program_lines(operator)])
+
+
+def _program_lines(program: Program) -> Iterator[str]:
+    plan = program.plan
+    cost = program_cost(program)
+    yield f"{_mode(plan)}: {cost.flops} FLOPs, {cost.peak_bytes} bytes at once"
+    for operation in program.operations:
+        yield f"  v{operation.result} = {_operation_call(program, operation)} [{_labelled(plan, operation.layout)}]"
+    yield f"  -> v{program.output}"
+
+
+def _operation_call(program: Program, operation: Operation) -> str:
+    def read(access: Access) -> str:
+        return f"v{access.value}({' | '.join(_numbers(group) for group in access.groups)})"
+
+    match operation:
+        case Load(leaf=leaf):
+            return f"load {_leaf_name(leaf)}"
+        case Copy(source=source):
+            return f"copy {read(source)}"
+        case Matmul(left=left, right=right, flops=flops, label=label):
+            return f"matmul {read(left)} {read(right)} {flops} FLOPs, {label}"
+        case Multiply(left=left, right=right, flops=flops, label=label):
+            return f"multiply {read(left)} {read(right)} {flops} FLOPs, {label}"
+        case Resize(source=source, old_size=old, new_size=new, label=label):
+            return f"resize {read(source)} {old} to {new}, {label}"
+        case Tie(source=source, legs=legs):
+            return f"tie {read(source)} to %{legs[0]}"
+
+
+def _numbers(legs: Iterable[int]) -> str:
+    return " ".join(f"%{leg}" for leg in legs) or "1"
+
+
+def source_text(spec: CircuitSpec) -> str:
+    """Return the emitted module."""
+    from quanta_compiler.emit.source import circuit_json, emit_source
+    from quanta_compiler.spec import to_dict
+
+    circuit = build_circuit(spec)
+    apply, operator = (lower(plan, circuit) for plan in _plans(spec))
+    return emit_source(circuit, apply, operator, circuit_json(to_dict(spec)), program_cost(operator).peak_bytes)
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+STAGES: MappingProxyType[str, Callable[[CircuitSpec], str]] = MappingProxyType(
+    {
+        "circuit": circuit_text,
+        "network": network_text,
+        "plan": plan_text,
+        "program": program_text,
+        "source": source_text,
+    }
+)
+"""Stages in the order in which a circuit passes them."""

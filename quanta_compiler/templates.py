@@ -1,0 +1,166 @@
+"""The circuit file that `quanta new` prints: complete, commented, and valid as it stands."""
+
+from __future__ import annotations
+
+from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.spec import load_spec
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.scalars import reads_as_text
+
+_LONGEST_LAYOUT = 2000
+_MANY_AXES = 16
+"""From here on `all_pairs` is a long list of gates, and neighbours are paired instead."""
+_MANY_GATES = 20
+"""So many default gates leave a five-digit fraction of the input."""
+
+
+class TemplateError(Exception):
+    """What was asked for is no circuit; `option` is what was wrong on the command line."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+def circuit_template(
+    layout: str, name: str | None = None, in_features: int | None = None, out_features: int | None = None
+) -> str:
+    """Return a commented circuit file.
+
+    Args:
+        layout: as a circuit file writes it, such as `16x8x8x4` or `{auto: 4}`.
+        name: the circuit's name; by default one from the layout's sizes.
+        in_features: the input's width, where it is not the product of the layout.
+        out_features: the output's width, likewise.
+
+    Raises:
+        TemplateError: one of them is wrong.
+
+    """
+    layout = layout.strip()
+    if not layout or len(layout) > _LONGEST_LAYOUT or not layout.isprintable():
+        raise TemplateError("--layout", "write sizes with x between them, such as `16x8x8x4`")
+    widths = _width_lines(in_features, out_features)
+    # Which gates suit depends on the number of axes, which is known once a first circuit is read.
+    axes = len(_load(_text(name or "circuit", layout, widths, "[0]", None)).layout)
+    pattern = "[0]" if axes == 1 else "all_pairs" if axes < _MANY_AXES else "brick"
+    spec = _load(_text(name or "circuit", layout, widths, pattern, None))
+    text = _text(name or _default_name(spec), layout, widths, pattern, spec)
+    _load(text)
+    return text
+
+
+def _load(text: str) -> CircuitSpec:
+    try:
+        return load_spec(text)
+    except SpecError as error:
+        problem = error.diagnostics[0]
+        hint = f" ({problem.hint})" if problem.hint else ""
+        raise TemplateError(_option(problem), f"{problem.message}{hint}") from None
+
+
+_OPTIONS = {"name": "NAME", "in_features": "--in-features", "out_features": "--out-features"}
+
+
+def _option(problem: Diagnostic) -> str:
+    """Return what on the command line a problem of the file comes from."""
+    return _OPTIONS.get(problem.path.split("[")[0], "--layout")
+
+
+def _default_name(spec: CircuitSpec) -> str:
+    sizes = "-".join(str(axis.size) for axis in spec.layout)
+    return f"quanta-{sizes}" if len(sizes) < 50 else f"quanta-{len(spec.layout)}-axes"
+
+
+def _width_lines(in_features: int | None, out_features: int | None) -> list[str]:
+    given = {"in_features": in_features, "out_features": out_features}
+    return [f"{key}: {value}" for key, value in given.items() if value is not None]
+
+
+def _text(name: str, layout: str, widths: list[str], pattern: str, spec: CircuitSpec | None) -> str:
+    """Return the file, bare where `spec` is not yet known."""
+    # JSON's quotes and escapes are YAML's.
+    from json import dumps
+
+    bare = ["version: 1", f"name: {name if reads_as_text(name) else dumps(name)}"]
+    if spec is None:
+        return "\n".join([*bare, f"layout: {layout}", *widths, "gates:", f"  - {pattern}"]) + "\n"
+    lines = [
+        "# A circuit: `quanta check FILE` validates it, `quanta draw FILE` shows it, `quanta report FILE` says what it",
+        "# costs, and `quanta compile FILE` writes it as a PyTorch module. To complete and check it while typing, save",
+        "# `quanta schema` as circuit.schema.json beside it and begin the file with the line",
+        "#   # yaml-language-server: $schema=circuit.schema.json",
+        *bare,
+        "",
+        *_layout_part(layout, widths, spec),
+        "",
+        *_gates_part(pattern, spec),
+        "",
+        *_init_part(spec),
+        "",
+        "# The batch to plan for, in tokens; it changes the cost, never the result.",
+        "# plan: {tokens: 2048}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _layout_part(layout: str, widths: list[str], spec: CircuitSpec) -> list[str]:
+    names = [axis.name for axis in spec.layout]
+    shown = names if len(names) <= 8 else [*names[:3], "...", names[-1]]
+    called = ("axis " if len(names) == 1 else "axes ") + ", ".join(shown)
+    size = 1
+    for axis in spec.layout:
+        size *= axis.size
+    lines = [
+        f"# The input vector is reshaped, row-major, to a tensor with these axes, {size} numbers in all; they are",
+        f"# called {called}. Names of your own: {{rows: 64, columns: 64}}.",
+        f"layout: {layout}",
+    ]
+    lines += [
+        "",
+        "# The widths of the layer: the vectors are padded with zeros or cut at their ends to fit the layout.",
+    ]
+    missing = [f"# {key}: {value}" for key, value in _widths_of(spec) if not _is_given(key, widths)]
+    return [*lines, *widths, *missing]
+
+
+def _widths_of(spec: CircuitSpec) -> tuple[tuple[str, int], ...]:
+    return ("in_features", spec.in_features), ("out_features", spec.out_features)
+
+
+def _is_given(key: str, widths: list[str]) -> bool:
+    return any(line.startswith(f"{key}:") for line in widths)
+
+
+_PATTERN_REMARKS = {
+    "all_pairs": "one for every pair of axes, as QuanTA has them",
+    "brick": "neighbours in pairs, then the pairs between them",
+    "[0]": "one dense matrix on axis 0",
+}
+
+
+def _gates_part(pattern: str, spec: CircuitSpec) -> list[str]:
+    first, last = spec.layout[0].name, spec.layout[-1].name
+    item = f"  - [{first}]" if pattern == "[0]" else f"  - {pattern}"
+    number = f" ({len(spec.gates)} gates)" if len(spec.gates) > 1 else ""
+    lines = [
+        "# Gates are matrices applied to some of the axes, from top to bottom.",
+        "gates:",
+        f"{item}  # {_PATTERN_REMARKS[pattern]}{number}",
+        f"  # - {{axes: [{last}], kind: diagonal}}  # a number for each index of an axis",
+    ]
+    if first != last:
+        lines += [
+            f"  # - [{first}, {last}]  # a dense matrix on two axes",
+            f"  # - {{axes: [{first}, {last}], kind: lowrank, rank: 4}}  # the same as a product B A",
+            "  # - {pattern: chain, repeat: 2}  # others: each, ring, brick, all_pairs",
+        ]
+    return lines
+
+
+def _init_part(spec: CircuitSpec) -> list[str]:
+    comment = "" if len(spec.gates) > _MANY_GATES else "# "
+    return [
+        "# How gates are drawn: the default, kaiming_uniform, shrinks the output by 0.58 a gate; orthogonal does not.",
+        f"{comment}init: orthogonal",
+    ]

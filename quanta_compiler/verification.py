@@ -1,0 +1,228 @@
+"""`quanta verify`: the compiled module in float32 against the float64 reference, on gates that keep their scale.
+
+Default gates shrink the output by 3^-0.5 each, so a deep circuit would compare zeros with zeros; gates are drawn anew
+here, close to orthogonal. Both modes are compared by what they make of the same random vectors: the norm of a matrix's
+error on them is that of the matrix itself, up to chance, and the reference need not be applied to every unit vector.
+torch is imported where it is needed, so that a circuit that is too large is told at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.parameters import Stored, all_stored, matrix_shape
+from quanta_compiler.report.terminal import FIGURES, Table, bytes_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from quanta_compiler.driver import CompiledCircuit
+
+TOLERANCE = 1e-5
+"""Of the norm, in float32."""
+VECTORS = 32
+"""How many random inputs both modes are compared on."""
+_ROWS = 1024
+"""How many rows of the matrix are brought to float64 at a time."""
+_ORTHOGONAL_SIDE = 512
+"""Larger matrices are drawn from a normal distribution: they keep the scale by their size, and QR would take long."""
+
+
+class LimitError(Exception):
+    """Something would need more than it may have; the message says how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Errors of a module against the reference, relative to the reference's norm; NaN where something overflowed."""
+
+    name: str
+    in_features: int
+    out_features: int
+    seed: int
+    vectors: int
+    forward_error: float
+    operator_error: float
+
+    @property
+    def passed(self) -> bool:
+        """Return whether both errors are within the tolerance."""
+        return self.forward_error <= TOLERANCE and self.operator_error <= TOLERANCE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for `--json`; an error that is no number is None."""
+        errors = {"forward": self.forward_error, "operator": self.operator_error}
+        return {
+            "name": self.name,
+            "passed": self.passed,
+            "tolerance": TOLERANCE,
+            "seed": self.seed,
+            "vectors": self.vectors,
+            "errors": {mode: error if math.isfinite(error) else None for mode, error in errors.items()},
+        }
+
+
+def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = None) -> Verification:
+    """Compare the module's `forward` and `operator()` with the reference.
+
+    Raises:
+        LimitError: the matrices would need more than `max_bytes` (default: half of the free memory). Nothing of that
+            size has been allocated then.
+
+    """
+    circuit = compiled.circuit
+    _refuse_too_large(required_bytes(circuit, compiled.report.operator.peak_bytes), max_bytes)
+
+    import torch
+
+    from quanta_compiler.reference import apply_gates
+
+    module: Any = compiled.module(seed=seed, dtype=torch.float32, device="cpu", backend="torch")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    tensors = _draw_gates(module, circuit, generator)
+    inputs = torch.randn(VECTORS, circuit.in_features, generator=generator)
+    with torch.no_grad():
+        expected = apply_gates(circuit, tensors, inputs)
+        forward_error = _relative_error(module(inputs), expected)
+        operator_error = _relative_error(_multiply(module.operator(), inputs), expected)
+    return Verification(
+        name=circuit.name,
+        in_features=circuit.in_features,
+        out_features=circuit.out_features,
+        seed=seed,
+        vectors=VECTORS,
+        forward_error=forward_error,
+        operator_error=operator_error,
+    )
+
+
+def verification_table(result: Verification) -> Table:
+    """Return how far the module is from the reference."""
+    verdict = "agrees with" if result.passed else "DIFFERS FROM"
+    features = f"{result.in_features} -> {result.out_features}"
+    return Table(
+        f"{result.name}: the module {verdict} the float64 reference (float32, tolerance {TOLERANCE:g})",
+        FIGURES,
+        (
+            ("forward", f"{result.forward_error:.1e}", f"of the norm, on {result.vectors} random vectors"),
+            ("operator()", f"{result.operator_error:.1e}", f"of the norm, the matrix {features} on the same vectors"),
+        ),
+    )
+
+
+def required_bytes(circuit: Circuit, operator_peak_bytes: int) -> int:
+    """Return about how much memory `verify` takes beside what torch itself does.
+
+    The module's matrix and what it is made from, or the reference: it writes every gate out in full in float64, a
+    diagonal too, and keeps up to five states at a time.
+    """
+    matrix = max(math.prod(matrix_shape(circuit, gate)) for gate in circuit.gates)
+    numbers = [tensor.numbers for tensor in all_stored(circuit)]
+    drawing = 12 * max(numbers, default=0)
+    reference = 8 * (5 * VECTORS * greatest_width(circuit) + 2 * matrix)
+    operator = operator_peak_bytes + 8 * circuit.in_features * min(_ROWS, circuit.out_features)
+    return 4 * sum(numbers) + max(drawing, reference, operator)
+
+
+def greatest_width(circuit: Circuit) -> int:
+    """Return the most numbers that the state of one token has at any time."""
+    width = widest = circuit.in_size
+    for gate in circuit.gates:
+        width = width // circuit.size(gate.columns) * circuit.size(gate.rows)
+        widest = max(widest, width)
+    return max(widest, circuit.in_features, circuit.out_features)
+
+
+def _refuse_too_large(needed: int, max_bytes: int | None) -> None:
+    limit = max_bytes if max_bytes is not None else free_bytes() // 2
+    if needed <= limit:
+        return
+    reason = "--max-bytes" if max_bytes is not None else "half of the free memory; see --max-bytes"
+    raise LimitError(
+        f"verifying this circuit needs {needed} bytes ({bytes_text(needed)}), but may take {limit} ({reason})"
+    )
+
+
+def free_bytes() -> int:
+    """Return how much memory could be had now; where the system does not say, a guess of 8 GiB."""
+    free = [amount for amount in (_available(), _left_in_group()) if amount is not None]
+    return min(free, default=8 << 30)
+
+
+def _available() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _left_in_group() -> int | None:
+    """Return what a container's limit leaves."""
+    try:
+        limit, used = (_read(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+        return max(0, int(limit) - int(used))
+    except (OSError, ValueError):
+        return None
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _draw_gates(module: Any, circuit: Circuit, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Draw every stored tensor anew; return them by their names in the circuit."""
+    import torch
+
+    state: dict[str, torch.Tensor] = module.state_dict()
+    with torch.no_grad():
+        for stored in all_stored(circuit):
+            state[f"gates.{stored.key}"].copy_(_well_scaled(stored, generator))
+    return {key.removeprefix("gates."): value for key, value in state.items()}
+
+
+def _well_scaled(stored: Stored, generator: torch.Generator) -> torch.Tensor:
+    """Return matrices that keep the size of a vector on average, but are no rotations: a transpose is no inverse."""
+    import torch
+
+    if stored.gate.kind == "diagonal":
+        signs = 2 * torch.randint(2, stored.shape, generator=generator) - 1
+        return _near_one(stored.shape, generator) * signs
+    rows, columns = stored.fan_out, stored.fan_in
+    matrices = torch.randn(stored.numbers // (rows * columns), rows, columns, generator=generator)
+    if max(rows, columns) > _ORTHOGONAL_SIDE:
+        return (matrices / math.sqrt(columns)).view(stored.shape)
+    if rows < columns:
+        turned: torch.Tensor = torch.linalg.qr(matrices.mT)[0].mT
+    else:
+        # Orthonormal columns spread a vector over more rows: the mean square of its entries is to stay.
+        turned = torch.linalg.qr(matrices)[0] * math.sqrt(rows / columns)
+    return (turned * _near_one((columns,), generator)).reshape(stored.shape)
+
+
+def _near_one(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    import torch
+
+    return torch.empty(shape).uniform_(0.9, 1.1, generator=generator)
+
+
+def _multiply(operator: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Return `[tokens, in_features] -> [tokens, out_features]` in float64."""
+    import torch
+
+    wide = inputs.to(torch.float64)
+    return torch.cat([wide @ rows.to(torch.float64).T for rows in torch.split(operator, _ROWS)], dim=1)
+
+
+def _relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
+    import torch
+
+    if result.shape != expected.shape:
+        return math.inf
+    norm = float(torch.linalg.vector_norm(expected))
+    difference = float(torch.linalg.vector_norm(result.to(torch.float64) - expected))
+    return difference / norm if norm else difference
