@@ -5,14 +5,17 @@ The limits count tensors, never seconds, so a plan is the same on every machine.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from opt_einsum.paths import BranchBound, DynamicProgramming, greedy
 
-from quanta_compiler.planner.cost import Legs, Pairs, order_flops, results
+from quanta_compiler.planner.cost import Legs, Pairs, order_flops, results, volume
 
-DP_SUBGRAPHS = 7000
-"""`dp` compares all pairs of connected sets of tensors: one to three seconds at this number of sets on a 2020s core."""
+DP_SUBGRAPHS = 17_000
+"""`dp` compares all pairs of connected sets of tensors that cost less than gate by gate: mostly under a second, at most five."""
+DP_SUBGRAPHS_OF_HYPEREDGES = 1500
+"""The same where a leg joins more than three tensors (`per`, diagonals), which leaves little that costs too much."""
 WINDOW_SUBGRAPHS = 64
 """Windows run the same search once for every few gates, so each must be quick."""
 BRANCH_TENSORS = {"branch-1": 64, "branch-2": 12}
@@ -32,7 +35,7 @@ def find_orders(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int], opt
     sequential = ("sequential", sequential_order(len(tensors)))
     if len(tensors) <= 2:
         return [("dp" if optimizer == "auto" else optimizer, sequential[1])]
-    if optimizer in ("auto", "dp") and _count_connected(tensors, output, DP_SUBGRAPHS) <= DP_SUBGRAPHS:
+    if optimizer in ("auto", "dp") and _is_quick_for_dp(tensors, output):
         return [("dp", _dp(tensors, output, sizes)), sequential]
     if optimizer in BRANCH_TENSORS and len(tensors) <= BRANCH_TENSORS[optimizer]:
         branches = int(optimizer.removeprefix("branch-"))
@@ -66,7 +69,12 @@ def _run(optimizer: object, tensors: Sequence[Legs], output: Legs, sizes: Sequen
 
 
 def _dp(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> Pairs:
-    return _run(DynamicProgramming(minimize="flops"), tensors, output, sizes)
+    # What gate by gate costs is enough to find something at least as good: left to itself, `dp` works its way up to
+    # that bound from far below, which takes two to three times as long.
+    pairs = sequential_order(len(tensors))
+    made = results(tensors, output, pairs)
+    bound = sum(volume(made[left] | made[right], sizes) for left, right in pairs)
+    return _run(DynamicProgramming(minimize="flops", cost_cap=bound + 1), tensors, output, sizes)
 
 
 def _linear_to_pairs(path: Sequence[tuple[int, ...]], tensors: int) -> Pairs:
@@ -125,6 +133,12 @@ def _window_end(tensors: Sequence[Legs], output: Legs, state: Legs, first: int) 
             break
         last += 1
     return last
+
+
+def _is_quick_for_dp(tensors: Sequence[Legs], output: Legs) -> bool:
+    holders = Counter(leg for tensor in tensors for leg in tensor - output)
+    limit = DP_SUBGRAPHS_OF_HYPEREDGES if any(count > 3 for count in holders.values()) else DP_SUBGRAPHS
+    return _count_connected(tensors, output, limit) <= limit
 
 
 def _count_connected(tensors: Sequence[Legs], output: Legs, limit: int) -> int:
