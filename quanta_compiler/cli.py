@@ -36,7 +36,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Panels and colours are for people: a pipe gets plain help.
-    rich_markup_mode="markdown" if is_terminal(sys.stdout) else None,
+    rich_markup_mode="markdown" if is_terminal(sys.stdout) and is_terminal(sys.stderr) else None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -84,6 +84,8 @@ class _Emitter:
         yield from _indent(_text_chunks(self.circuit_text))
         yield ")"
         yield '"""The circuit with everything written out, as JSON; `quanta_compiler.load_spec` reads it."""'
+        for name in [*(f"constant_{gate.name}" for gate in self.constants), *(["one"] if self.uses_one else [])]:
+            yield f"{name}: torch.Tensor"
         yield ""
         yield from self._constructor()
         yield ""
@@ -173,26 +175,29 @@ class _Emitter:
     def _body(self, program: Program) -> Generator[str, None, str]:
         """Yield the statements of a program; return the name of its result."""
         expressions = Expressions(program, self._stored_shapes())
+        statements = expressions.statements()
+        apply = program.plan.batch is not None
+        wanted = f"n, {program.out_size}" if apply else f"{program.out_size}, {program.in_size}"
+        name, dims = expressions.result()
+        untyped = name != "x"
         waiting: list[tuple[str, str]] = []
-        for statement, diary, label in expressions.statements():
+        for statement, diary, label in statements:
+            if untyped and statement.startswith(f"{name} = "):
+                # What a ParameterDict holds has no type: type checkers are told once what comes of it.
+                statement, untyped = statement.replace(" = ", ": torch.Tensor = ", 1), False
             waiting.append((statement, diary))
             if label:
                 # What only moves data prepares the next product, and stands under its heading.
                 yield from self._section(self._heading(label), waiting)
                 waiting = []
         yield from self._section("", waiting)
-        apply = program.plan.batch is not None
-        wanted = f"n, {program.out_size}" if apply else f"{program.out_size}, {program.in_size}"
-        name, dims = expressions.result()
         code = name if dims == wanted else f"{name}.view({wanted})"
-        result = name  # a second name would keep alive what a copy leaves behind
         if name.startswith(("gates[", "self.")):
-            code += ".clone()"
-            result = "x" if apply else "w"
-        if code == name:
-            return name
-        yield f"    {result} = {code}"
-        return result
+            yield f"    w: torch.Tensor = {code}.clone()"
+            return "w"
+        if code != name:
+            yield f"    {name} = {code}"
+        return name
 
     def _section(self, heading: str, statements: list[tuple[str, str]]) -> Iterator[str]:
         if heading:

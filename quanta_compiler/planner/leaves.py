@@ -10,7 +10,8 @@ def gate_leaves(gate: Gate, rank: tuple[int, ...]) -> list[Leaf]:
     """Return the stored tensors of a gate, in the order in which gate by gate applies them.
 
     A low-rank gate is two leaves joined by the leg `rank` (none where the rank is 1), so that it is applied as B (A x)
-    wherever that is cheaper than forming B A. A transposed share reads its owner's storage with rows and columns exchanged.
+    wherever that is cheaper than forming B A. A transposed share reads its owner's storage with rows and columns
+    exchanged.
     """
     rows, columns = (gate.columns, gate.rows) if gate.transpose else (gate.rows, gate.columns)
     if gate.kind == "diagonal":

@@ -13,7 +13,7 @@ from opt_einsum.paths import BranchBound, DynamicProgramming, greedy
 from quanta_compiler.planner.cost import Legs, Pairs, order_flops, results, volume
 
 DP_SUBGRAPHS = 17_000
-"""`dp` compares all pairs of connected sets of tensors that cost less than gate by gate: mostly under a second, at most five."""
+"""`dp` compares all pairs of connected sets of tensors that cost less than gate by gate: a second, seldom five."""
 DP_SUBGRAPHS_OF_HYPEREDGES = 1500
 """The same where a leg joins more than three tensors (`per`, diagonals), which leaves little that costs too much."""
 WINDOW_SUBGRAPHS = 64
