@@ -1,0 +1,107 @@
+"""What differs between a terminal and a pipe."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from quanta_compiler import compile_circuit, console
+from quanta_compiler.diagnostics import Diagnostic, Span
+from quanta_compiler.report.terminal import plain_text, print_rich, report_tables, summary_table
+
+CIRCUIT = {"version": 1, "name": "small", "layout": "4x4x2", "gates": ["all_pairs"]}
+WARNING = Diagnostic("warning", "odd", "a.yaml", span=Span(1, 1, 4), line_text="abc", hint="do so")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def test_diagnostics_are_coloured_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {}
+    for name, stream in {"terminal": Terminal(), "pipe": io.StringIO()}.items():
+        monkeypatch.setattr(sys, "stderr", stream)
+        console.tell_diagnostics([WARNING])
+        shown[name] = stream.getvalue()
+    assert shown["pipe"] == WARNING.render() + "\n"
+    assert "\x1b[33m" in shown["terminal"]
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colour_can_be_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    console.tell_diagnostics([WARNING])
+    assert stream.getvalue() == WARNING.render() + "\n"
+
+
+def test_past_a_hundred_problems_only_their_number_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    console.tell_diagnostics([Diagnostic("error", f"wrong {place}", "a.yaml") for place in range(150)], omitted=25)
+    assert stream.getvalue().splitlines()[99:] == ["a.yaml: wrong 99", "and 75 more"]
+
+
+def test_messages_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    console.tell("file \x1b[2J\nnext")
+    assert stream.getvalue() == "file \\x1b[2J\nnext\n"
+
+
+def test_tables_are_rich_on_a_terminal_and_plain_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = report_tables(compile_circuit(CIRCUIT).report)
+    pipe, terminal = io.StringIO(), Terminal()
+    monkeypatch.setattr(sys, "stdout", pipe)
+    console.print_tables(tables)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    console.print_tables(tables)
+    assert pipe.getvalue() == plain_text(tables)
+    assert pipe.getvalue().isascii()
+    assert "\x1b[" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "120"])
+def test_no_figure_is_cut_on_a_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = compile_circuit(CIRCUIT).report
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", columns)
+    print_rich(report_tables(report))
+    assert "…" not in terminal.getvalue()
+    assert f"{report.operator.flops:,}" in terminal.getvalue()
+
+
+def test_drawings_are_as_wide_as_the_terminal_and_the_same_in_every_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "66")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert console.drawing_width() == 100
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert console.drawing_width() == 66
+
+
+def test_a_summary_never_divides_by_nothing() -> None:
+    fixed = {**CIRCUIT, "layout": 4, "gates": [{"axes": [0], "kind": "slice", "to": [2]}]}
+    text = plain_text([summary_table(compile_circuit(fixed).report)])
+    assert "as gate by gate" in text
+    assert "trainable parameters" in text
+
+
+def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    console.print_result("nobody reads this")
+    console.tell("nor this")
+    console.tell_diagnostics([WARNING])
