@@ -9,6 +9,7 @@ READY = $(VENV)/.ready
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q quanta_compiler
 	touch $(READY)
 
 example: $(READY)

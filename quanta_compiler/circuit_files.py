@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quanta_compiler.console import without_numpy
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -92,7 +93,8 @@ def check_file(file: str) -> Checked:
 
 def compile_file(file: str, tokens: int | None) -> tuple[CompiledCircuit, tuple[Diagnostic, ...]]:
     """Compile a circuit file for batches of `tokens` (default: what it says); return what is worth a warning, too."""
-    from quanta_compiler.driver import compile_circuit
+    with without_numpy():
+        from quanta_compiler.driver import compile_circuit
 
     compiled = compile_circuit(read_circuit(file), tokens)
     spec = compiled.spec

@@ -31,6 +31,22 @@ PIPE_WIDTH = 100
 _BOLD, _RED, _YELLOW, _CYAN, _RESET = "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[36m", "\x1b[0m"
 
 
+@contextmanager
+def without_numpy() -> Iterator[None]:
+    """Import opt_einsum without numpy, which it looks for only to fill a cache that it can fill later as well.
+
+    Nothing of the command line computes with numpy, and importing it takes longer than planning most circuits.
+    """
+    if "numpy" in sys.modules:
+        yield
+        return
+    sys.modules["numpy"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["numpy"]
+
+
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
     """Turn what a command raises for a user's mistake into messages and an exit code, never a traceback.
 

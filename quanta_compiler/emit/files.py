@@ -83,7 +83,7 @@ def _replace_all(texts: dict[Path, str]) -> None:
     written: list[tuple[str, Path]] = []
     try:
         for path, text in texts.items():
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            handle, temporary = _temporary(path)
             written.append((temporary, path))
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
@@ -95,6 +95,14 @@ def _replace_all(texts: dict[Path, str]) -> None:
         for temporary, _ in written:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        # The error names a file that the user has never heard of.
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _umask() -> int:

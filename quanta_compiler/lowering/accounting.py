@@ -150,10 +150,9 @@ def _take_input(account: _Account) -> _Tensor:
     tokens = program.plan.tokens
     account.given = account.new_storage(tokens * program.in_features)
     tensor = _Tensor("input", account.given, needs_grad=True)
-    if program.in_size == program.in_features:
+    if program.in_size == program.in_features or (tokens == 1 and program.in_size < program.in_features):
+        # The first part of a single vector is a view of it.
         return tensor
-    if program.in_size < program.in_features and tokens == 1:
-        return tensor  # the beginning of one vector is a view
     account.step("copy", ("input",), (tokens, program.in_size))
     return _Tensor(account.result_name(), account.new_storage(tokens * program.in_size), needs_grad=True)
 

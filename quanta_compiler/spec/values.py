@@ -135,7 +135,7 @@ def _layout_text(text: str) -> Layout:
         refuse([((), f"{quote(text)} is not a layout" if text else "`layout` is empty", hint)])
     words = re.split("[x-]", text)
     # Ten digits are past every limit already; longer ones need not be converted.
-    return _layout_list([int(word) if len(word) <= 10 else 10**10 for word in words], whole=True)
+    return _layout_list([int(word) if len(word) <= 18 else 10**18 for word in words], whole=True)
 
 
 def _layout_list(sizes: list[Any], whole: bool = False) -> Layout:

@@ -1,0 +1,148 @@
+"""Random circuits compiled once a process, and independent ways to evaluate and to measure them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import opt_einsum
+import torch
+from plain_oracle import plain_operator
+from random_circuits import random_file, scale_gates
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.reference import gate_matrix
+
+torch.set_num_threads(1)
+
+
+@lru_cache(maxsize=256)
+def compiled(seed: int) -> CompiledCircuit:
+    """Return the random circuit of a seed, compiled."""
+    return compile_circuit(random_file(seed))
+
+
+def scaled_module(circuit: CompiledCircuit, dtype: torch.dtype = torch.float64, seed: int = 0) -> torch.nn.Module:
+    """Return the circuit's module with well-scaled gates."""
+    return scale_gates(circuit.module(dtype=dtype), seed)
+
+
+def plain_matrix(file: dict[str, Any], module: torch.nn.Module) -> torch.Tensor:
+    """Return the second oracle's matrix for a module's gates."""
+    tensors = {key: value.double().numpy() for key, value in module.state_dict().items()}
+    return torch.from_numpy(plain_operator(file, tensors))
+
+
+def published_result(circuit: CompiledCircuit, module: torch.nn.Module, x: torch.Tensor | None) -> torch.Tensor:
+    """Evaluate the einsum and the path that the report publishes: on `x` [tokens, in_features], or for the operator.
+
+    Differentiable with respect to `x` and the module's parameters.
+    """
+    report = circuit.report.operator if x is None else circuit.report.apply
+    terms = report.einsum.split("->")[0].split(",")
+    assert len(terms) == len(report.operands)
+    tensors: list[torch.Tensor] = []
+    if x is not None:
+        width = math.prod(circuit.report.layout.values())
+        resized = torch.nn.functional.pad(x, (0, width - x.shape[1]))
+        tensors.append(resized.reshape(len(x), *circuit.report.layout.values()))
+    tensors += [_operand(circuit, place, module) for place in range(len(circuit.report.gates))]
+    sizes = {symbol: size for term, tensor in zip(terms, tensors, strict=False) for symbol, size in zip(term, tensor.shape, strict=True)}
+    # An axis that no gate touches is seen by its identity alone.
+    layout = list(circuit.report.layout.values())
+    sizes |= dict(zip(report.einsum[-len(layout) :], layout, strict=True)) if x is None else {}
+    dtype = next((parameter.dtype for parameter in module.parameters()), torch.float64)
+    for name, term in zip(report.operands[len(tensors) :], terms[len(tensors) :], strict=True):
+        assert name == "eye"
+        assert len(term) == 2
+        known = sizes[term[1]] if term[1] in sizes else sizes[term[0]]
+        tensors.append(torch.eye(known, dtype=dtype))
+    result = opt_einsum.contract(report.einsum, *tensors, optimize=list(report.path))
+    assert isinstance(result, torch.Tensor)
+    spec = circuit.spec
+    if x is not None:
+        result = result.reshape(len(x), -1)
+        return torch.nn.functional.pad(result, (0, spec.out_features - result.shape[1]))
+    result = result.reshape(-1, math.prod(layout))
+    pads = (0, spec.in_features - result.shape[1], 0, spec.out_features - result.shape[0])
+    return torch.nn.functional.pad(result, pads)
+
+
+def _operand(circuit: CompiledCircuit, place: int, module: torch.nn.Module) -> torch.Tensor:
+    """Return a gate as an operand, `[*per, *to, *axes]`, a diagonal one `[*per, *axes]`, differentiable."""
+    spec = circuit.spec.gates[place]
+    gate = circuit.circuit.gates_in_file_order()[place]
+    assert gate.name == spec.name == circuit.report.gates[place].name
+    tensors = {key.removeprefix("gates."): value for key, value in module.named_parameters()}
+    per, to, axes = ([axis.size for axis in group] for group in (spec.per, spec.to, spec.axes))
+    if gate.kind == "diagonal":
+        return tensors[gate.parameter].reshape(*per, *axes)
+    matrix = gate_matrix(circuit.circuit, gate, tensors)
+    dtype = next((parameter.dtype for parameter in module.parameters()), torch.float64)
+    return matrix.to(dtype).reshape(*per, *to, *axes)
+
+
+def counted_flops(run: Callable[[], object]) -> int:
+    """Return the matmul FLOPs that torch counts."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
+    """Return the bytes of distinct storages kept for backward that are no parameters or buffers of the module."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+    saved: dict[int, int] = {}
+    held: list[object] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        held.append(storage)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        held.append(run())
+    return sum(saved.values())
+
+
+class PeakMeter(TorchDispatchMode):
+    """Follows the storages that operations make, and remembers the most bytes that were alive at once."""
+
+    def __init__(self, given: torch.Tensor | None, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+        self.live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+        if given is not None:
+            self.note(given)
+
+    def note(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in self.own:
+            return
+        reference = StorageWeakRef(storage)
+        self.live[reference.cdata] = (reference, storage.nbytes())
+        self.live = {key: entry for key, entry in self.live.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: PLW3201
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.note(tensor)
+        return result
+
+
+@torch.no_grad()
+def peak_bytes(module: torch.nn.Module, given: torch.Tensor | None, run: Callable[[], object]) -> int:
+    """Return the most bytes alive at once while `run` is evaluated, its input included, parameters not."""
+    with PeakMeter(given, module) as meter:
+        run()
+    return meter.peak

@@ -1,0 +1,63 @@
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 24759a6a9a6451fe28e4dbbcdd3eb3a1bd37e81f90821cb5fb6775e82d96d3df
+"""Circuit one-gate: 12 -> 12 features.
+
+Layout 3 x 4, 1 gate, 144 trainable parameters; circuit 22a36a7ffb53b52c.
+Planned for 2048 tokens a batch: any other batch gives the same result, if not at the least cost.
+In the comments `n` is the number of tokens, and `axis:size` are the dimensions in the order of memory;
+in `operator`, `axis'` is the input side of an axis.
+"""
+
+import torch
+
+
+class Circuit(torch.nn.Module):
+    """Maps [..., 12] to [..., 12]."""
+
+    in_features: int = 12
+    out_features: int = 12
+    circuit: str = (
+        '{"version": 1, "name": "one-gate", "layout": [3, 4], "in_features": 12, "out_features": 12, "gates'
+        '": [{"name": "g0", "axes": [0, 1], "kind": "dense", "init": "kaiming_uniform"}], "output": [0, 1],'
+        ' "plan": {"tokens": 2048, "optimizer": "auto"}}'
+    )
+    """The circuit with everything written out, as JSON; `quanta_compiler.load_spec` reads it."""
+
+    def __init__(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+        """Make the parameters and draw them from torch's global generator."""
+        super().__init__()
+        self.gates = torch.nn.ParameterDict()
+        gates = self.gates
+        # dense on 0:3, 1:4
+        gates["g0"] = torch.nn.Parameter(torch.empty(12, 12, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""
+        if any(tensor.is_meta for tensor in [*self.parameters(), *self.buffers()]):
+            return
+        gates = self.gates
+        self._uniform(gates["g0"], 0.2886751345948129, generator)
+
+    @staticmethod
+    def _uniform(tensor: torch.Tensor, bound: float, generator: torch.Generator | None) -> None:
+        drawn = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")
+        tensor.copy_(drawn.uniform_(-bound, bound, generator=generator))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the circuit: [..., 12] -> [..., 12]."""
+        if x.shape[-1] != 12:
+            raise ValueError(f"expected [..., 12], got {list(x.shape)}")
+        gates = self.gates
+        lead = x.shape[:-1]
+        x = x.reshape(-1, 12).contiguous()
+        n = x.shape[0]
+        # g0: dense on 0:3, 1:4
+        x = x @ gates["g0"].t()  # n 0:3 1:4
+        return x.view(*lead, 12)
+
+    def operator(self) -> torch.Tensor:
+        """Return the circuit's matrix, [12, 12], differentiable."""
+        gates = self.gates
+        w: torch.Tensor = gates["g0"].clone()
+        return w

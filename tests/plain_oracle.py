@@ -1,0 +1,130 @@
+"""A second oracle: a circuit's matrix from the file's dict alone, in numpy, by the words of the interface.
+
+It imports nothing of the compiler, so that an error in reading axes cannot hide in both the reference and the module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def plain_operator(file: Mapping[str, Any], tensors: Mapping[str, Array]) -> Array:
+    """Return the matrix `[out_features, in_features]` of a file without patterns; `tensors` as in the state dict."""
+    names, sizes = _layout(file["layout"])
+    state = _Axes(names, dict(zip(names, sizes, strict=True)))
+    width = math.prod(sizes)
+    in_features = file.get("in_features", width)
+    kept = min(width, in_features)
+    columns = np.zeros((width, in_features))
+    columns[:kept, :kept] = np.eye(kept)
+    gates = {gate.get("name", f"g{place}"): gate for place, gate in enumerate(map(_mapping, file["gates"]))}
+    for name, gate in gates.items():
+        columns = _apply(state, gates, name, gate, tensors, columns)
+    order = [state.name(ref) for ref in file.get("output", state.present)]
+    tensor = columns.reshape(*state.present.values(), in_features)
+    tensor = tensor.transpose(*(list(state.present).index(name) for name in order), len(order))
+    result = tensor.reshape(-1, in_features)
+    out_features = file.get("out_features", len(result))
+    kept = min(out_features, len(result))
+    padded = np.zeros((out_features, in_features))
+    padded[:kept] = result[:kept]
+    return padded
+
+
+class _Axes:
+    """The axes in the order of the flattened state; references are resolved against the input layout."""
+
+    def __init__(self, names: list[str], present: dict[str, int]) -> None:
+        self.names = names
+        self.present = present
+
+    def name(self, ref: int | str) -> str:
+        return self.names[ref] if isinstance(ref, int) else ref
+
+    def replace(self, axes: list[str], to: dict[str, int]) -> None:
+        """An axis that survives keeps its place; new ones come last."""
+        kept = {name: to.get(name, size) for name, size in self.present.items() if name not in axes or name in to}
+        self.present = {**kept, **{name: size for name, size in to.items() if name not in kept}}
+
+
+def _layout(layout: Any) -> tuple[list[str], list[int]]:
+    if isinstance(layout, dict):
+        return list(layout), list(layout.values())
+    if isinstance(layout, str):
+        layout = [int(word) for word in layout.replace("-", "x").split("x")]
+    sizes = [layout] if isinstance(layout, int) else list(layout)
+    return [str(place) for place in range(len(sizes))], sizes
+
+
+def _mapping(gate: Any) -> dict[str, Any]:
+    return {"axes": gate} if isinstance(gate, list) else dict(gate)
+
+
+def _apply(
+    state: _Axes,
+    gates: dict[str, dict[str, Any]],
+    name: str,
+    gate: dict[str, Any],
+    tensors: Mapping[str, Array],
+    columns: Array,
+) -> Array:
+    before = state.present
+    axes = [state.name(ref) for ref in gate["axes"]]
+    per = gate.get("per", [])
+    per = [axis for axis in before if axis not in axes] if per == "rest" else [state.name(ref) for ref in per]
+    to = gate.get("to")
+    if to is None:
+        to = {axis: before[axis] for axis in axes}
+    elif isinstance(to, list):
+        to = dict(zip(axes, to, strict=True))
+    else:
+        to = {state.name(ref): size for ref, size in to.items()}
+    n_rows, n_columns = math.prod(to.values()), math.prod(before[axis] for axis in axes)
+    matrix = _matrix(gates, name, gate, tensors, n_rows, n_columns)
+    rest = [axis for axis in before if axis not in axes and axis not in per]
+    old = [*per, *axes, *rest]
+    tensor = columns.reshape(*before.values(), -1)
+    tensor = tensor.transpose(*(list(before).index(axis) for axis in old), len(old))
+    blocks = tensor.reshape(math.prod(before[axis] for axis in per), n_columns, -1)
+    moved = np.array([matrix[min(block, len(matrix) - 1)] @ blocks[block] for block in range(len(blocks))])
+    state.replace(axes, to)
+    after = [*per, *to, *rest]
+    tensor = moved.reshape(*(state.present[axis] for axis in after), -1)
+    tensor = tensor.transpose(*(after.index(axis) for axis in state.present), len(after))
+    return tensor.reshape(-1, columns.shape[1])
+
+
+def _matrix(
+    gates: dict[str, dict[str, Any]],
+    name: str,
+    gate: dict[str, Any],
+    tensors: Mapping[str, Array],
+    n_rows: int,
+    n_columns: int,
+) -> Array:
+    """Return `[blocks, rows, columns]`; one block serves all where the matrix is fixed."""
+    if "share" in gate:
+        owner = gates[gate["share"]]
+        turned = bool(gate.get("transpose"))
+        shape = (n_columns, n_rows) if turned else (n_rows, n_columns)
+        matrix = _matrix(gates, gate["share"], owner, tensors, *shape)
+        return matrix.swapaxes(1, 2) if turned else matrix
+    kind = gate.get("kind", "dense")
+    if kind == "slice":
+        return np.eye(n_rows, n_columns)[None]
+    if kind == "constant":
+        return np.array(gate["value"], dtype=np.float64)[None]
+    if kind == "lowrank":
+        left = tensors[f"gates.{name}.B"].reshape(-1, n_rows, gate["rank"])
+        right = tensors[f"gates.{name}.A"].reshape(-1, gate["rank"], n_columns)
+        return np.array([b @ a for b, a in zip(left, right, strict=True)])
+    if kind == "diagonal":
+        return np.array([np.diag(numbers) for numbers in tensors[f"gates.{name}"].reshape(-1, n_rows)])
+    return tensors[f"gates.{name}"].reshape(-1, n_rows, n_columns)
