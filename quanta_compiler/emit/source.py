@@ -182,10 +182,10 @@ class _Emitter:
         untyped = name != "x"
         waiting: list[tuple[str, str]] = []
         for statement, diary, label in statements:
-            if untyped and statement.startswith(f"{name} = "):
-                # What a ParameterDict holds has no type: type checkers are told once what comes of it.
-                statement, untyped = statement.replace(" = ", ": torch.Tensor = ", 1), False
-            waiting.append((statement, diary))
+            first = untyped and statement.startswith(f"{name} = ")
+            untyped = untyped and not first
+            # What a ParameterDict holds has no type: type checkers are told once what comes of it.
+            waiting.append((statement.replace(" = ", ": torch.Tensor = ", 1) if first else statement, diary))
             if label:
                 # What only moves data prepares the next product, and stands under its heading.
                 yield from self._section(self._heading(label), waiting)

@@ -132,7 +132,6 @@ def _is_input(account: _Account, storage: _Storage) -> bool:
 
 
 def _load(account: _Account, leaf: Leaf) -> _Tensor:
-    program = account.program
     if leaf.kind == "one":
         return _Tensor("one", _Storage(1, is_parameter=True), needs_grad=False)
     if leaf.gate is not None:
