@@ -52,7 +52,11 @@ def published_result(circuit: CompiledCircuit, module: torch.nn.Module, x: torch
         resized = torch.nn.functional.pad(x, (0, width - x.shape[1]))
         tensors.append(resized.reshape(len(x), *circuit.report.layout.values()))
     tensors += [_operand(circuit, place, module) for place in range(len(circuit.report.gates))]
-    sizes = {symbol: size for term, tensor in zip(terms, tensors, strict=False) for symbol, size in zip(term, tensor.shape, strict=True)}
+    sizes = {
+        symbol: size
+        for term, tensor in zip(terms, tensors, strict=False)
+        for symbol, size in zip(term, tensor.shape, strict=True)
+    }
     # An axis that no gate touches is seen by its identity alone.
     layout = list(circuit.report.layout.values())
     sizes |= dict(zip(report.einsum[-len(layout) :], layout, strict=True)) if x is None else {}
@@ -91,7 +95,7 @@ def counted_flops(run: Callable[[], object]) -> int:
     """Return the matmul FLOPs that torch counts."""
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
@@ -112,11 +116,11 @@ def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
     return sum(saved.values())
 
 
-class PeakMeter(TorchDispatchMode):
+class PeakMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the storages that operations make, and remembers the most bytes that were alive at once."""
 
     def __init__(self, given: torch.Tensor | None, module: torch.nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
         self.live: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak = 0
@@ -127,12 +131,14 @@ class PeakMeter(TorchDispatchMode):
         storage = tensor.untyped_storage()
         if storage.data_ptr() in self.own:
             return
-        reference = StorageWeakRef(storage)
+        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         self.live[reference.cdata] = (reference, storage.nbytes())
-        self.live = {key: entry for key, entry in self.live.items() if not entry[0].expired()}
+        expired = [key for key, entry in self.live.items() if entry[0].expired()]  # type: ignore[no-untyped-call]
+        for key in expired:
+            del self.live[key]
         self.peak = max(self.peak, sum(size for _, size in self.live.values()))
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: PLW3201
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else [result]:
             if isinstance(tensor, torch.Tensor):
@@ -145,4 +151,4 @@ def peak_bytes(module: torch.nn.Module, given: torch.Tensor | None, run: Callabl
     """Return the most bytes alive at once while `run` is evaluated, its input included, parameters not."""
     with PeakMeter(given, module) as meter:
         run()
-    return meter.peak
+    return int(meter.peak)

@@ -25,8 +25,8 @@ def plain_operator(file: Mapping[str, Any], tensors: Mapping[str, Array]) -> Arr
     columns = np.zeros((width, in_features))
     columns[:kept, :kept] = np.eye(kept)
     gates = {gate.get("name", f"g{place}"): gate for place, gate in enumerate(map(_mapping, file["gates"]))}
-    for name, gate in gates.items():
-        columns = _apply(state, gates, name, gate, tensors, columns)
+    for name in gates:
+        columns = _apply(state, gates, name, tensors, columns)
     order = [state.name(ref) for ref in file.get("output", state.present)]
     tensor = columns.reshape(*state.present.values(), in_features)
     tensor = tensor.transpose(*(list(state.present).index(name) for name in order), len(order))
@@ -71,11 +71,10 @@ def _apply(
     state: _Axes,
     gates: dict[str, dict[str, Any]],
     name: str,
-    gate: dict[str, Any],
     tensors: Mapping[str, Array],
     columns: Array,
 ) -> Array:
-    before = state.present
+    before, gate = state.present, gates[name]
     axes = [state.name(ref) for ref in gate["axes"]]
     per = gate.get("per", [])
     per = [axis for axis in before if axis not in axes] if per == "rest" else [state.name(ref) for ref in per]
@@ -87,7 +86,7 @@ def _apply(
     else:
         to = {state.name(ref): size for ref, size in to.items()}
     n_rows, n_columns = math.prod(to.values()), math.prod(before[axis] for axis in axes)
-    matrix = _matrix(gates, name, gate, tensors, n_rows, n_columns)
+    matrix = _matrix(gates, name, tensors, n_rows, n_columns)
     rest = [axis for axis in before if axis not in axes and axis not in per]
     old = [*per, *axes, *rest]
     tensor = columns.reshape(*before.values(), -1)
@@ -98,23 +97,23 @@ def _apply(
     after = [*per, *to, *rest]
     tensor = moved.reshape(*(state.present[axis] for axis in after), -1)
     tensor = tensor.transpose(*(after.index(axis) for axis in state.present), len(after))
-    return tensor.reshape(-1, columns.shape[1])
+    flat: Array = tensor.reshape(-1, columns.shape[1])
+    return flat
 
 
 def _matrix(
     gates: dict[str, dict[str, Any]],
     name: str,
-    gate: dict[str, Any],
     tensors: Mapping[str, Array],
     n_rows: int,
     n_columns: int,
 ) -> Array:
     """Return `[blocks, rows, columns]`; one block serves all where the matrix is fixed."""
+    gate = gates[name]
     if "share" in gate:
-        owner = gates[gate["share"]]
         turned = bool(gate.get("transpose"))
         shape = (n_columns, n_rows) if turned else (n_rows, n_columns)
-        matrix = _matrix(gates, gate["share"], owner, tensors, *shape)
+        matrix = _matrix(gates, gate["share"], tensors, *shape)
         return matrix.swapaxes(1, 2) if turned else matrix
     kind = gate.get("kind", "dense")
     if kind == "slice":

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 from random_circuits import file_of
 
 import quanta_compiler as qc
-from quanta_compiler.emit import files as files_module
 from quanta_compiler.emit.files import stem_of, write_file
 from quanta_compiler.emit.source import is_unedited
 
@@ -85,7 +85,7 @@ def test_an_interrupted_write_leaves_the_old_files(
     qc.compile_circuit(FILE).write(tmp_path)
     before = contents(tmp_path)
     calls = 0
-    real = files_module.tempfile.mkstemp
+    real = tempfile.mkstemp
 
     def failing(*arguments: Any, **keys: Any) -> Any:
         nonlocal calls
@@ -94,7 +94,7 @@ def test_an_interrupted_write_leaves_the_old_files(
             raise OSError(28, "No space left on device")
         return real(*arguments, **keys)
 
-    monkeypatch.setattr(files_module.tempfile, "mkstemp", failing)
+    monkeypatch.setattr(tempfile, "mkstemp", failing)
     with pytest.raises(qc.OutputError, match="No space left"):
         qc.compile_circuit(FILE, tokens=5).write(tmp_path)
     assert contents(tmp_path) == before
@@ -107,7 +107,7 @@ def test_an_interrupt_while_writing_leaves_the_old_files(tmp_path: Path, monkeyp
     def interrupted(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files_module.os, "chmod", interrupted)
+    monkeypatch.setattr(os, "chmod", interrupted)
     with pytest.raises(KeyboardInterrupt):
         qc.compile_circuit(FILE, tokens=5).write(tmp_path)
     assert contents(tmp_path) == before
@@ -139,7 +139,7 @@ def test_a_refused_rename_is_told_and_leaves_no_litter(tmp_path: Path, monkeypat
     def refused(source: str, target: Path) -> None:
         raise PermissionError(13, "Permission denied", str(target))
 
-    monkeypatch.setattr(files_module.os, "replace", refused)
+    monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(qc.OutputError, match=r"cannot write .*small_one_v2\.py: Permission denied"):
         qc.compile_circuit(FILE).write(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -154,12 +154,12 @@ def test_autocast_and_bfloat16_run_every_kind_of_gate(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 4])
 def test_compile_whole(seed: int) -> None:
-    module = scaled_module(compiled(seed))
+    module: Any = scaled_module(compiled(seed))
     x = torch.randn(5, compiled(seed).spec.in_features, dtype=torch.float64)
     fast: Any = torch.compile(module, fullgraph=True, backend="eager")
     assert error(fast(x), module(x)) < 1e-12
     build: Any = torch.compile(module.operator, fullgraph=True, backend="eager")
-    assert error(build(), module.operator()) < 1e-12  # type: ignore[operator]
+    assert error(build(), module.operator()) < 1e-12
 
 
 def test_compile_with_gradients_and_a_batch_that_changes(mixed: CompiledCircuit) -> None:
@@ -170,7 +170,9 @@ def test_compile_with_gradients_and_a_batch_that_changes(mixed: CompiledCircuit)
         assert error(fast(x), module(x)) < 1e-12
         module.zero_grad()
         fast(x).sum().backward()
-        found = {name: parameter.grad.clone() for name, parameter in module.named_parameters() if parameter.grad is not None}
+        found = {
+            name: parameter.grad.clone() for name, parameter in module.named_parameters() if parameter.grad is not None
+        }
         module.zero_grad()
         module(x).sum().backward()
         assert found
@@ -273,7 +275,10 @@ def test_state_dict_round_trip(mixed: CompiledCircuit) -> None:
     stream.seek(0)
     other.load_state_dict(torch.load(stream, weights_only=True))
     assert_same(module, other)
-    outer, inner = torch.nn.ModuleDict({"adapter": module}), torch.nn.ModuleDict({"adapter": scaled_module(mixed, seed=6)})
+    outer, inner = (
+        torch.nn.ModuleDict({"adapter": module}),
+        torch.nn.ModuleDict({"adapter": scaled_module(mixed, seed=6)}),
+    )
     assert list(outer.state_dict()) == [f"adapter.{key}" for key in module.state_dict()]
     inner.load_state_dict(outer.state_dict())
     assert_same(module, inner["adapter"])
@@ -383,7 +388,8 @@ def test_the_header_says_what_it_was_compiled_from(mixed: CompiledCircuit) -> No
     assert "Planned for 77 tokens" in circuit.source
     assert "Circuit test: 20 -> 9 features" in circuit.source
     module = circuit.module()
-    assert (module.in_features, module.out_features) == (20, 9)
+    assert module.in_features == 20
+    assert module.out_features == 9
     again = compile_circuit(str(module.circuit).replace('{"version"', '{"version"', 1))
     assert again.source == circuit.source
     assert str(ROOT) not in circuit.source

@@ -13,7 +13,9 @@ from quanta_compiler.driver import compile_circuit
 SOURCES: dict[str, dict[str, Any]] = {
     "all-pairs": file_of("16x8x8x4", ["all_pairs"], name="all-pairs"),
     "lora": file_of(
-        {"x": 64}, [{"axes": ["x"], "to": {"r": 8}, "name": "A"}, {"axes": ["r"], "to": {"y": 48}, "name": "B"}], name="lora"
+        {"x": 64},
+        [{"axes": ["x"], "to": {"r": 8}, "name": "A"}, {"axes": ["r"], "to": {"y": 48}, "name": "B"}],
+        name="lora",
     ),
     "kinds": file_of(
         {"a": 4, "b": 3, "c": 2},
@@ -21,7 +23,13 @@ SOURCES: dict[str, dict[str, Any]] = {
             {"axes": ["a", "b"], "kind": "lowrank", "rank": 2, "name": "low"},
             {"axes": ["b", "c"], "name": "mixed", "init": "orthogonal"},
             {"axes": ["c"], "kind": "diagonal", "per": ["a"], "frozen": True, "name": "phase"},
-            {"axes": ["a"], "kind": "constant", "value": [[1, 0.5, 0, 0], [0, 1, 0, 0]], "to": {"a": 2}, "name": "fixed"},
+            {
+                "axes": ["a"],
+                "kind": "constant",
+                "value": [[1, 0.5, 0, 0], [0, 1, 0, 0]],
+                "to": {"a": 2},
+                "name": "fixed",
+            },
             {"axes": ["c", "b"], "share": "mixed", "transpose": True, "name": "again"},
             {"axes": ["c", "b"], "kind": "slice", "to": {"d": 5}, "name": "cut"},
         ],
@@ -32,7 +40,9 @@ SOURCES: dict[str, dict[str, Any]] = {
     ),
     "one-gate": file_of("3x4", [[0, 1]], name="one-gate"),
     "monarch": file_of(
-        {"a": 8, "b": 8}, [{"axes": ["b"], "per": ["a"], "name": "L"}, {"axes": ["a"], "per": ["b"], "name": "R"}], name="monarch"
+        {"a": 8, "b": 8},
+        [{"axes": ["b"], "per": ["a"], "name": "L"}, {"axes": ["a"], "per": ["b"], "name": "R"}],
+        name="monarch",
     ),
 }
 

@@ -73,8 +73,35 @@ def test_names_of_torch_containers_are_refused_before_torch_does(name: str) -> N
 
 
 BOLD = [
-    *("self", "x", "n", "lead", "torch", "gates", "w1", "one", "circuit", "Circuit", "in_features", "constant_x", "A", "B"),
-    *("dense", "None_", "_", "__", "_x", "input", "output", "eye", "print", "generator", "reset_parameters", "operator"),
+    *(
+        "self",
+        "x",
+        "n",
+        "lead",
+        "torch",
+        "gates",
+        "w1",
+        "one",
+        "circuit",
+        "Circuit",
+        "in_features",
+        "constant_x",
+        "A",
+        "B",
+    ),
+    *(
+        "dense",
+        "None_",
+        "_",
+        "_x",
+        "input",
+        "output",
+        "eye",
+        "print",
+        "generator",
+        "reset_parameters",
+        "operator",
+    ),
 ]
 
 
@@ -82,16 +109,17 @@ BOLD = [
 def test_names_that_the_source_itself_uses_do_no_harm(name: str) -> None:
     gates: list[Any] = [
         {"axes": ["x"], "name": name},
-        {"axes": ["n", "x"], "kind": "constant", "value": [[1.0, 2, 0, 0], [0, 1, 0, 0]], "to": {"self": 2}, "name": "k"},
+        {
+            "axes": ["n", "x"],
+            "kind": "constant",
+            "value": [[1.0, 2, 0, 0], [0, 1, 0, 0]],
+            "to": {"self": 2},
+            "name": "k",
+        },
         {"axes": ["self"], "kind": "lowrank", "rank": 1, "name": "low", "to": {"torch": 3}},
     ]
     file = file_of({"x": 2, "n": 2}, gates, name="torch.class.def")
-    try:
-        circuit = compile_circuit(file)
-    except SpecError as refused:
-        assert name in ("__",), str(refused)  # of the form __x__
-        return
-    module = circuit.module()
+    module = compile_circuit(file).module()
     assert next(iter(module.state_dict())) == f"gates.{name}"
     assert module(torch.ones(3, 4)).shape == (3, 3)
     constant = compile_circuit(file_of(2, [{"axes": [0], "kind": "constant", "value": [[1, 0], [0, 2]], "name": name}]))
@@ -106,7 +134,7 @@ def test_only_plain_calls_stand_in_a_source() -> None:
 
 
 def test_circuit_text_is_an_escaped_literal() -> None:
-    nasty = {"name": '"""\n\\\u2028\x00\'{}'}
+    nasty: dict[str, object] = {"name": '"""\n\\\u2028\x00\'{}'}
     text = circuit_json(nasty)
     assert text.isascii()
     assert "\n" not in text

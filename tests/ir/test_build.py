@@ -76,7 +76,9 @@ def test_built_circuits_are_well_formed(seed: int) -> None:
 
 
 BROKEN = {
-    "gate on a leg that is gone": lambda c: replace(c, gates=(c.gates[0], replace(c.gates[1], columns=c.gates[0].columns))),
+    "gate on a leg that is gone": lambda c: replace(
+        c, gates=(c.gates[0], replace(c.gates[1], columns=c.gates[0].columns))
+    ),
     "leg made twice": lambda c: replace(c, gates=(c.gates[0], replace(c.gates[1], rows=c.gates[0].rows))),
     "leg named twice": lambda c: replace(c, gates=(replace(c.gates[0], per=c.gates[0].columns), c.gates[1])),
     "output missing": lambda c: replace(c, outputs=c.outputs[:1]),

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from spec_circuits import FILES, random_circuit
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.spec import CircuitSpec, load_spec, to_dict, to_yaml
-from spec_circuits import FILES, random_circuit
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 

@@ -9,11 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from spec_circuits import FILES
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.schema import json_schema, schema_text
-from spec_circuits import FILES
 
 ROOT = Path(__file__).parents[2]
 VALIDATOR = jsonschema.Draft7Validator(json_schema())
