@@ -18,15 +18,12 @@ from quanta_compiler.lowering.program import Program
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.report.build import build_report
 from quanta_compiler.report.report import Report
-from quanta_compiler.spec import load_spec, to_dict
+from quanta_compiler.spec import limits, load_spec, to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 if TYPE_CHECKING:
     import networkx
     import torch
-
-
-MAX_TOKENS = 2**31
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,8 @@ def compile_circuit(
     """
     spec = source if isinstance(source, CircuitSpec) else load_spec(source)
     if tokens is not None:
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= MAX_TOKENS:
-            raise ValueError(f"tokens must be an integer from 1 to {MAX_TOKENS}, got {tokens!r}")
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= limits.TOKENS:
+            raise ValueError(f"tokens must be an integer from 1 to {limits.TOKENS}, got {tokens!r}")
         spec = replace(spec, tokens=tokens)
     circuit = build_circuit(spec)
     apply = lower(plan_apply(circuit, spec.tokens, spec.optimizer), circuit)

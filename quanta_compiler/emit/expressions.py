@@ -18,6 +18,7 @@ from quanta_compiler.lowering.program import (
     Program,
     Resize,
     Tie,
+    sources,
 )
 
 
@@ -97,8 +98,8 @@ class Expressions:
 
     def _name(self, operation: Operation) -> tuple[str, str]:
         """Return the name of a result and the name that is spent with it: a tensor is used once, so it may be freed."""
-        sources = [access.value for access in _sources(operation)]
-        own = [self.names[source] for source in sources if not self._is_stored(source)]
+        read = [access.value for access in sources(operation)]
+        own = [self.names[value] for value in read if not self._is_stored(value)]
         if not own:
             self.made += 1
             return f"w{self.made}", ""
@@ -178,11 +179,3 @@ class Expressions:
             "n" if leg == self.plan.batch else f"{self.plan.labels[leg]}:{self.plan.sizes[leg]}"
             for leg in operation.layout
         )
-
-
-def _sources(operation: Operation) -> tuple[Access, ...]:
-    if isinstance(operation, Matmul | Multiply):
-        return operation.left, operation.right
-    if isinstance(operation, Load):
-        return ()
-    return (operation.source,)

@@ -23,10 +23,8 @@ def reset_lines(stored: Sequence[Stored], constants: Sequence[Gate], *, uses_one
     calls = [_draw(tensor) for tensor in stored]
     for call in calls:
         yield f"    {call}"
-    for gate in constants:
-        yield from _constant(gate)
-    if uses_one:
-        yield "    self.one.fill_(1.0)"
+    if constants or uses_one:
+        yield "    self._fill_constants()"
     for scheme, lines in _HELPERS.items():
         if any(call.startswith(f"self._{scheme}(") for call in calls):
             yield ""
@@ -62,13 +60,29 @@ def _draw(tensor: Stored) -> str:
     return f"{target}.zero_()"
 
 
-def _constant(gate: Gate) -> Iterator[str]:
-    assert gate.value is not None
-    yield "    rows = ["
-    for row in gate.value:
-        yield f"        [{', '.join(repr(float(number)) for number in row)}],"
-    yield "    ]"
-    yield f'    self.constant_{gate.name}.copy_(torch.tensor(rows, dtype=torch.float64, device="cpu"))'
+def constant_lines(constants: Sequence[Gate], *, uses_one: bool) -> Iterator[str]:
+    """Yield what fills the buffers that no state dict holds: at the start, and when a module from meta is loaded."""
+    yield "@torch.no_grad()"
+    yield "def _fill_constants(self) -> None:"
+    for gate in constants:
+        assert gate.value is not None
+        yield "    rows = ["
+        for row in gate.value:
+            yield f"        [{', '.join(repr(float(number)) for number in row)}],"
+        yield "    ]"
+        yield f"    self.constant_{gate.name} = self._filled(self.constant_{gate.name}, rows)"
+    if uses_one:
+        yield "    self.one = self._filled(self.one, 1.0)"
+    yield ""
+    yield "@staticmethod"
+    yield "def _filled(buffer: torch.Tensor, values: list[list[float]] | float) -> torch.Tensor:"
+    yield '    made = torch.tensor(values, dtype=buffer.dtype, device="cpu")'
+    yield "    return made if buffer.is_meta else buffer.copy_(made)"
+    yield ""
+    yield "def _load_from_state_dict(self, *args: object) -> None:"
+    yield "    # Constants are not in the state dict; a module that was made on the meta device gets them here."
+    yield "    super()._load_from_state_dict(*args)"
+    yield "    self._fill_constants()"
 
 
 _EMPTY = '    drawn = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")'
@@ -88,9 +102,11 @@ _HELPERS = {
     "orthogonal": (
         "@staticmethod",
         "def _orthogonal(tensor: torch.Tensor, rows: int, columns: int, generator: torch.Generator | None) -> None:",
+        "    # As torch.nn.init.orthogonal_ draws: orthonormal columns, or rows where they are fewer.",
         _EMPTY,
-        "    for matrix in drawn.view(-1, rows, columns):  # orthonormal columns, or rows where they are fewer",
-        "        torch.nn.init.orthogonal_(matrix, generator=generator)",
-        "    tensor.copy_(drawn)",
+        "    drawn = drawn.normal_(generator=generator).view(-1, rows, columns)",
+        "    q, r = torch.linalg.qr(drawn if rows >= columns else drawn.mT)",
+        "    q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)",
+        "    tensor.copy_((q if rows >= columns else q.mT).reshape(tensor.shape))",
     ),
 }

@@ -11,7 +11,7 @@ import json
 from collections.abc import Generator, Iterator
 
 from quanta_compiler.emit.expressions import Expressions, stored_name
-from quanta_compiler.emit.initialization import reset_lines
+from quanta_compiler.emit.initialization import constant_lines, reset_lines
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored, matrix_shape
 from quanta_compiler.lowering.program import Load, Program
@@ -91,6 +91,9 @@ class _Emitter:
         yield ""
         yield from reset_lines(self.stored, self.constants, uses_one=self.uses_one)
         yield ""
+        if self.constants or self.uses_one:
+            yield from constant_lines(self.constants, uses_one=self.uses_one)
+            yield ""
         yield from self._forward()
         yield ""
         yield from self._operator()
@@ -151,7 +154,7 @@ class _Emitter:
         circuit = self.circuit
         yield "def forward(self, x: torch.Tensor) -> torch.Tensor:"
         yield f'    """Apply the circuit: [..., {circuit.in_features}] -> [..., {circuit.out_features}]."""'
-        yield f"    if x.shape[-1] != {circuit.in_features}:"
+        yield f"    if x.shape[-1:] != ({circuit.in_features},):"
         message = f"expected [..., {circuit.in_features}], got "
         yield f'        raise ValueError(f"{message}{{list(x.shape)}}")'
         if self.stored:

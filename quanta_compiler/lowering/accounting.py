@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from quanta_compiler.ir.parameters import TRAINED_KINDS
 from quanta_compiler.lowering.program import (
-    Access,
     Copy,
     Layout,
     Load,
@@ -17,6 +16,7 @@ from quanta_compiler.lowering.program import (
     Program,
     Resize,
     Tie,
+    sources,
 )
 from quanta_compiler.planner.plan import Leaf
 
@@ -117,17 +117,8 @@ def program_cost(program: Program) -> ProgramCost:
     )
 
 
-def sources(operation: Operation) -> tuple[Access, ...]:
-    """Return what an operation reads."""
-    if isinstance(operation, Matmul | Multiply):
-        return operation.left, operation.right
-    if isinstance(operation, Load):
-        return ()
-    return (operation.source,)
-
-
 def _is_input(account: _Account, storage: _Storage) -> bool:
-    """The caller holds the input for as long as the module runs."""
+    """Return whether a storage is the caller's: it stays alive for as long as the module runs."""
     return storage is account.given
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.lowering.moves import ContractionMoves, Move, Situation, slice_moves, tie_moves
+from quanta_compiler.lowering.moves import ContractionMoves, Move, Situation, SliceMoves, tie_moves
 from quanta_compiler.lowering.program import (
     Access,
     Copy,
@@ -90,10 +90,22 @@ class _Lowering:
             marks.append(any(marks[tensor] for tensor in step.inputs))
         return marks
 
-    def lower(self, tensor: int, target: Layout | None) -> int:
-        """Emit the operations that compute `tensor`; return its value."""
-        chain, start = self._chain(tensor)
-        links = [self._link(node, heavy) for node, heavy in chain]
+    def lower(self, tensor: int, target: Layout) -> int:
+        """Emit the operations that compute `tensor` in the layout `target`; return its value."""
+        # By hand, not by recursion: chains join chains as deep as a circuit is long.
+        waiting, chains = [tensor], []
+        while waiting:
+            root = waiting.pop()
+            chain, start = self._chain(root)
+            chains.append((root, chain, start))
+            waiting += [side for _, side in chain if side is not None]
+        values: dict[int, int] = {}
+        for root, chain, start in reversed(chains):
+            links = [_Link(node, self._step(node), None if side is None else values[side]) for node, side in chain]
+            values[root] = self._lower_chain(start, links, target if root == tensor else None)
+        return values[tensor]
+
+    def _lower_chain(self, start: int, links: list[_Link], target: Layout | None) -> int:
         leaf = self.plan.leaves[start]
         value = self._add(Load(self._new(), leaf.legs, leaf))
         for move, link in self._best_moves(leaf.legs, links, target):
@@ -102,26 +114,24 @@ class _Lowering:
             value = self._copy(value, target, (target[: self.rows], target[self.rows :]))
         return value
 
-    def _chain(self, tensor: int) -> tuple[list[tuple[int, int]], int]:
-        """Return the steps from a leaf up to `tensor`, each with its heavier input, and the leaf."""
-        chain: list[tuple[int, int]] = []
+    def _chain(self, tensor: int) -> tuple[list[tuple[int, int | None]], int]:
+        """Return the steps from a leaf up to `tensor`, each with what joins it from the side, and the leaf."""
+        chain: list[tuple[int, int | None]] = []
         while tensor >= len(self.plan.leaves):
-            step = self.plan.steps[tensor - len(self.plan.leaves)]
+            step = self._step(tensor)
             heavy = self._heavy(step)
-            chain.append((tensor, heavy))
+            chain.append((tensor, next((node for node in step.inputs if node != heavy), None)))
             tensor = heavy
         return chain[::-1], tensor
+
+    def _step(self, tensor: int) -> Step:
+        return self.plan.steps[tensor - len(self.plan.leaves)]
 
     def _heavy(self, step: Step) -> int:
         return max(step.inputs, key=lambda node: (self.has_input[node], self._volume(node)))
 
     def _volume(self, tensor: int) -> int:
         return volume(self.plan.legs(tensor), self.plan.sizes)
-
-    def _link(self, tensor: int, heavy: int) -> _Link:
-        step = self.plan.steps[tensor - len(self.plan.leaves)]
-        others = [node for node in step.inputs if node != heavy]
-        return _Link(tensor, step, self.lower(others[0], None) if others else None)
 
     def _best_moves(self, start: Layout, links: list[_Link], target: Layout | None) -> list[tuple[Move, _Link]]:
         needs = [self._needs(link) for link in links]
@@ -169,7 +179,7 @@ class _Lowering:
         if step.kind == "slice":
             assert step.gate is not None
             rows = step.gate.rows
-            return lambda layout: slice_moves(layout, step.axes, rows, situation)
+            return SliceMoves(state, step.axes, rows, situation).moves
         if step.kind == "tie":
             return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
         assert link.side is not None

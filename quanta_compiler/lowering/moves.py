@@ -184,27 +184,35 @@ def runs(layout: Layout, *tensors: Layout) -> Groups:
     return tuple(groups)
 
 
-def slice_moves(state: Layout, columns: Layout, rows: Layout, situation: Situation) -> Iterator[Move]:
-    """Yield the ways to turn the legs `columns` into `rows`: they must stand together, in their order."""
-    if is_run(state, columns):
-        yield _slice_move(state, None, columns, rows, situation)
-        return
-    others = tuple(leg for leg in state if leg not in columns)
-    for order in situation.orders(others):
-        for place in range(len(order) + 1):
-            if place not in (0, len(order)) and order[:place] != state[:place]:
-                continue
-            yield _slice_move(state, order[:place] + columns + order[place:], columns, rows, situation)
+class SliceMoves:
+    """The ways to turn the legs `columns` of a state into `rows`: they must stand together, in their order."""
 
+    def __init__(self, state: frozenset[int], columns: Layout, rows: Layout, situation: Situation) -> None:
+        self.columns = columns
+        self.rows = rows
+        self.situation = situation
+        self.write_cost = situation.write_cost(state)
+        # A free reshape writes nothing.
+        resized = situation.volume(columns) != situation.volume(rows)
+        self.result_cost = situation.write_cost(state.difference(columns).union(rows)) if resized else 0
 
-def _slice_move(state: Layout, copy: Layout | None, columns: Layout, rows: Layout, situation: Situation) -> Move:
-    layout = copy or state
-    start = layout.index(columns[0]) if columns else 0
-    groups = (layout[:start], columns, layout[start + len(columns) :])
-    cost = situation.copy_cost(state, copy, situation.write_cost(copy)) if copy is not None else 0
-    if situation.volume(columns) != situation.volume(rows):
-        cost += situation.write_cost(groups[0] + rows + groups[2])
-    return Move(cost, groups[0] + rows + groups[2], copy, None, groups)
+    def moves(self, state: Layout) -> Iterator[Move]:
+        """Yield the moves from one layout of the state."""
+        if is_run(state, self.columns):
+            yield self._move(0, state, None)
+            return
+        others = tuple([leg for leg in state if leg not in self.columns])
+        # In front, behind, or where the first of the columns stands.
+        first = next(place for place, leg in enumerate(state) if leg in self.columns)
+        for order in self.situation.orders(others):
+            for place in dict.fromkeys((0, len(order), first)):
+                copy = order[:place] + self.columns + order[place:]
+                yield self._move(self.situation.copy_cost(state, copy, self.write_cost), copy, copy)
+
+    def _move(self, cost: int, layout: Layout, copy: Layout | None) -> Move:
+        start = layout.index(self.columns[0]) if self.columns else 0
+        before, after = layout[:start], layout[start + len(self.columns) :]
+        return Move(cost + self.result_cost, before + self.rows + after, copy, None, (before, self.columns, after))
 
 
 def tie_moves(state: Layout, old: int, new: int, situation: Situation) -> Iterator[Move]:

@@ -111,6 +111,15 @@ class Tie:
 Operation = Load | Copy | Matmul | Multiply | Resize | Tie
 
 
+def sources(operation: Operation) -> tuple[Access, ...]:
+    """Return what an operation reads."""
+    if isinstance(operation, Matmul | Multiply):
+        return operation.left, operation.right
+    if isinstance(operation, Load):
+        return ()
+    return (operation.source,)
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """Operations in order, the last one's result being the output, in the layout `plan.output`."""

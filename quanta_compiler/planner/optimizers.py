@@ -12,6 +12,8 @@ from opt_einsum.paths import BranchBound, DynamicProgramming, greedy
 
 from quanta_compiler.planner.cost import Legs, Pairs, order_flops, results, volume
 
+DP_TENSORS = 32
+"""`dp` keeps sets of every size, which takes long on a chain of many tensors although it has few connected sets."""
 DP_SUBGRAPHS = 17_000
 """`dp` compares all pairs of connected sets of tensors that cost less than gate by gate: a second, seldom five."""
 DP_SUBGRAPHS_OF_HYPEREDGES = 1500
@@ -136,6 +138,8 @@ def _window_end(tensors: Sequence[Legs], output: Legs, state: Legs, first: int) 
 
 
 def _is_quick_for_dp(tensors: Sequence[Legs], output: Legs) -> bool:
+    if len(tensors) > DP_TENSORS:
+        return False
     holders = Counter(leg for tensor in tensors for leg in tensor - output)
     limit = DP_SUBGRAPHS_OF_HYPEREDGES if any(count > 3 for count in holders.values()) else DP_SUBGRAPHS
     return _count_connected(tensors, output, limit) <= limit

@@ -54,7 +54,10 @@ class Plan:
     labels: tuple[str, ...]
     """What each leg is called in comments: its axis, `n` the batch, `r` a rank, `axis'` an operator's input side."""
     optimizer: str
-    """What found the order: an opt_einsum optimizer, `windows` (`dp` over runs of gates), or `sequential`."""
+    """What found the order: an opt_einsum optimizer, `windows` (`dp` over runs of gates) or `sequential`.
+
+    Several are joined by `+` where slices split the circuit; `blocks+` in front where a pass has merged gates first.
+    """
     sequential_flops: int
     """What gate by gate, in the order of the file, would cost."""
 

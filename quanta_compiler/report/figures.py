@@ -8,6 +8,9 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
 from quanta_compiler.report.report import GateReport, ParameterReport, RankReport
 
+LARGEST_EXPONENT = 709.0
+"""The gain is cut off where a float ends, so that a report is always valid JSON."""
+
 
 def gate_reports(circuit: Circuit) -> tuple[GateReport, ...]:
     """Return one row a gate, in the order of the file."""
@@ -85,18 +88,18 @@ def init_gain(circuit: Circuit) -> float:
     By the variance formula for independent entries: a gate multiplies the mean square of its input by columns times the
     mean square of its entries; orthogonal, fixed and padded ones by what they keep of it.
     """
-    gain = 1.0
-    if circuit.in_features < circuit.in_size:
-        gain *= circuit.in_features / circuit.in_size
+    gains = [min(1.0, circuit.in_features / circuit.in_size)]
     drawn = {gate.name: _gate_gain(circuit, gate) for gate in circuit.gates if gate.parameter == gate.name}
     for gate in circuit.gates:
         rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
         shared = drawn[gate.parameter]
         # The transpose has the same entries, but contracts its rows: as many times more or fewer of them.
-        gain *= shared * columns / rows if gate.transpose else shared
-    if circuit.out_features > circuit.out_size:
-        gain *= circuit.out_size / circuit.out_features
-    return math.sqrt(gain)
+        gains.append(shared * columns / rows if gate.transpose else shared)
+    gains.append(min(1.0, circuit.out_size / circuit.out_features))
+    if min(gains) == 0:
+        return 0.0
+    # By logarithms: large constants in a row would overflow long before the gates behind them shrink the output.
+    return math.exp(min(math.fsum(math.log(gain) for gain in gains) / 2, LARGEST_EXPONENT))
 
 
 def _gate_gain(circuit: Circuit, gate: Gate) -> float:

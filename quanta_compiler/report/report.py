@@ -96,7 +96,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data, keys in a fixed order."""
-        data = json.loads(json.dumps(asdict(self)))
+        data = json.loads(json.dumps(asdict(self), allow_nan=False))
         assert isinstance(data, dict)
         return data
 

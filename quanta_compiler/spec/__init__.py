@@ -18,6 +18,7 @@ from quanta_compiler.spec.document import read_document
 from quanta_compiler.spec.files import read_file, too_large
 from quanta_compiler.spec.limits import FILE_BYTES
 from quanta_compiler.spec.loader import DictSource, TextSource, read_text
+from quanta_compiler.spec.plain import plain
 from quanta_compiler.spec.render import to_dict, to_yaml
 from quanta_compiler.spec.resolve import resolve
 
@@ -44,11 +45,14 @@ def load_spec(
 
     A `str` is a YAML text where it contains a line break or begins with `{`, and a path otherwise. Warnings are kept
     on the spec. `in_features` and `out_features` are sizes for a template (`layout: {auto: N}` without `in_features`),
-    whose layout is then that of the larger of the two; other files keep their own sizes.
+    whose layout is then that of the larger of the two; other files keep their own sizes. They must be positive
+    (ValueError).
     """
+    if any(size is not None and size < 1 for size in (in_features, out_features)):
+        raise ValueError(f"the sizes for a template are positive, got {in_features} and {out_features}")
     if isinstance(source, Mapping):
         problems = Problems(DictSource())
-        data: Any = dict(source)
+        data: Any = plain(source)
     else:
         text_source, problems = _open(source)
         root = read_text(text_source, text_source.text, problems)
@@ -65,7 +69,7 @@ def load_spec(
 
 def _open(source: str | os.PathLike[str]) -> tuple[TextSource, Problems]:
     """Return the text of a source and a collector for its problems."""
-    path = os.fspath(source)
+    path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if not isinstance(path, str):
         raise TypeError(f"a circuit is a path, a YAML text or a dict, not {type(source).__name__}")
     if isinstance(source, str) and ("\n" in source or "\r" in source or source.lstrip().startswith("{")):

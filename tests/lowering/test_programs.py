@@ -10,9 +10,8 @@ from compiled_circuits import compiled, scaled_module
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.lowering.accounting import sources
 from quanta_compiler.lowering.moves import is_run, runs
-from quanta_compiler.lowering.program import Copy, Load, Matmul, Multiply, Program, Tie
+from quanta_compiler.lowering.program import Copy, Load, Matmul, Multiply, Program, Tie, sources
 from quanta_compiler.reference import reference_operator
 
 SEEDS = [*range(45), 65, 90]
@@ -126,3 +125,10 @@ def test_results_are_contiguous(seed: int) -> None:
     for batch in (1, 4):
         assert module(torch.zeros(batch, compiled(seed).spec.in_features, dtype=torch.float64)).is_contiguous()
     assert module.operator().is_contiguous()  # type: ignore[operator]
+
+
+def test_chains_may_join_chains_as_deep_as_a_circuit_is_long() -> None:
+    """Gates larger than the state make every step of the operator a side of the next: no recursion may follow them."""
+    gates = [{"axes": [0], "to": [size]} for size in [8, 4] * 600]
+    file = {"version": 1, "name": "deep", "layout": 4, "gates": gates, "plan": {"tokens": 1}}
+    assert compile_circuit(file).report.operator.flops > 0

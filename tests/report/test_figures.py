@@ -316,3 +316,12 @@ def test_json_is_the_dictionary() -> None:
         ]
         assert all(isinstance(axis, str) for axis in report.to_dict()["layout"])
         assert random_file(seed)["name"] == report.name
+
+
+def test_the_gain_stays_a_number_however_large_the_constants() -> None:
+    """A hundred gates of 1e30 overflow any float on the way; the report must still be JSON."""
+    gate = {"axes": [0], "kind": "constant", "value": [[1e30, 0], [0, 1e30]]}
+    report = compile_circuit({"version": 1, "name": "large", "layout": 2, "gates": [gate] * 100}).report
+    assert 1e300 < report.init_gain < math.inf
+    zero = {"axes": [0], "kind": "constant", "value": [[0, 0], [0, 0]]}
+    assert compile_circuit({"version": 1, "name": "zero", "layout": 2, "gates": [gate, zero]}).report.init_gain == 0

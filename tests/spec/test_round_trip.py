@@ -179,3 +179,47 @@ def test_broken_data_gives_errors_and_nothing_else(seed: int) -> None:
                 place = inner
         with contextlib.suppress(Refused):
             check_round_trips(load_or_refuse(data))
+
+
+class Disguised(str):
+    """A text that writes itself as code."""
+
+    def __format__(self, spec: str) -> str:
+        return "import os"
+
+    __str__ = __repr__ = lambda self: "import os"
+
+
+class DisguisedNumber(int):
+    """A number that writes itself as code."""
+
+    def __format__(self, spec: str) -> str:
+        return "import os"
+
+    __str__ = __repr__ = lambda self: "import os"
+
+
+def test_subclasses_in_a_dict_are_taken_for_what_they_are() -> None:
+    file = {
+        "version": 1,
+        "name": Disguised("small"),
+        "layout": [DisguisedNumber(2), 3],
+        "gates": [{"axes": [DisguisedNumber(0)], "name": Disguised("gate")}],
+    }
+    spec = load_spec(file)
+    assert [type(spec.name), type(spec.layout[0].size), type(spec.gates[0].name)] == [str, int, str]
+    assert "import os" not in to_yaml(spec)
+    assert spec == load_spec({**file, "name": "small", "layout": [2, 3], "gates": [{"axes": [0], "name": "gate"}]})
+
+
+def test_a_list_that_contains_itself_is_refused() -> None:
+    layout: list[object] = []
+    layout.append(layout)
+    with pytest.raises(SpecError):
+        load_spec({"version": 1, "name": "loop", "layout": layout, "gates": [[0]]})
+
+
+@pytest.mark.parametrize("sizes", [{"in_features": 0}, {"in_features": 8, "out_features": -1}])
+def test_the_sizes_for_a_template_are_positive(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        load_spec("version: 1\nname: t\nlayout: {auto: 2}\ngates: [each]\n", **sizes)

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 24518716e6af405e254e6633edd8161baba00980a7bbf39848d6635248c0dca1
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 2a40da572a90f66cc5db8cea7caf50380af598706c533573f216ef31a3f172f6
 """Circuit all-pairs: 4096 -> 4096 features.
 
 Layout 16 x 8 x 8 x 4, 6 gates, 43008 trainable parameters; circuit d93b6d80e672f041.
@@ -65,7 +65,7 @@ class Circuit(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the circuit: [..., 4096] -> [..., 4096]."""
-        if x.shape[-1] != 4096:
+        if x.shape[-1:] != (4096,):
             raise ValueError(f"expected [..., 4096], got {list(x.shape)}")
         gates = self.gates
         lead = x.shape[:-1]

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 2cb8de2b63a73426058ec51d0154b4453210970c5aec4664455f99f8f423e16b
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 60a083fb7b3c0b0497d785f2f9b77143160ac2de5a35395ab7da95ce39ea1aab
 """Circuit kinds: 20 -> 16 features.
 
 Layout 4 x 3 x 2, 6 gates, 84 trainable parameters; circuit 4b172fc0386afd5c.
@@ -55,11 +55,7 @@ class Circuit(torch.nn.Module):
         self._uniform(gates["low"]["A"], 0.2886751345948129, generator)
         self._orthogonal(gates["mixed"], 6, 6, generator)
         self._uniform(gates["phase"], 1.0, generator)
-        rows = [
-            [1.0, 0.5, 0.0, 0.0],
-            [0.0, 1.0, 0.0, 0.0],
-        ]
-        self.constant_fixed.copy_(torch.tensor(rows, dtype=torch.float64, device="cpu"))
+        self._fill_constants()
 
     @staticmethod
     def _uniform(tensor: torch.Tensor, bound: float, generator: torch.Generator | None) -> None:
@@ -68,14 +64,34 @@ class Circuit(torch.nn.Module):
 
     @staticmethod
     def _orthogonal(tensor: torch.Tensor, rows: int, columns: int, generator: torch.Generator | None) -> None:
+        # As torch.nn.init.orthogonal_ draws: orthonormal columns, or rows where they are fewer.
         drawn = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")
-        for matrix in drawn.view(-1, rows, columns):  # orthonormal columns, or rows where they are fewer
-            torch.nn.init.orthogonal_(matrix, generator=generator)
-        tensor.copy_(drawn)
+        drawn = drawn.normal_(generator=generator).view(-1, rows, columns)
+        q, r = torch.linalg.qr(drawn if rows >= columns else drawn.mT)
+        q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+        tensor.copy_((q if rows >= columns else q.mT).reshape(tensor.shape))
+
+    @torch.no_grad()
+    def _fill_constants(self) -> None:
+        rows = [
+            [1.0, 0.5, 0.0, 0.0],
+            [0.0, 1.0, 0.0, 0.0],
+        ]
+        self.constant_fixed = self._filled(self.constant_fixed, rows)
+
+    @staticmethod
+    def _filled(buffer: torch.Tensor, values: list[list[float]] | float) -> torch.Tensor:
+        made = torch.tensor(values, dtype=buffer.dtype, device="cpu")
+        return made if buffer.is_meta else buffer.copy_(made)
+
+    def _load_from_state_dict(self, *args: object) -> None:
+        # Constants are not in the state dict; a module that was made on the meta device gets them here.
+        super()._load_from_state_dict(*args)
+        self._fill_constants()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the circuit: [..., 20] -> [..., 16]."""
-        if x.shape[-1] != 20:
+        if x.shape[-1:] != (20,):
             raise ValueError(f"expected [..., 20], got {list(x.shape)}")
         gates = self.gates
         lead = x.shape[:-1]

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 9c324a111aeeabc088f05ee11ed8680982964af072172ea83c37742039e656f4
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: e33b23cb918d7e57d283057196e23ad803fa4f73f28d93493edfabc5b6e8fb33
 """Circuit lora: 64 -> 48 features.
 
 Layout 64, 2 gates, 896 trainable parameters; circuit 437487ed308c3798.
@@ -50,7 +50,7 @@ class Circuit(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the circuit: [..., 64] -> [..., 48]."""
-        if x.shape[-1] != 64:
+        if x.shape[-1:] != (64,):
             raise ValueError(f"expected [..., 64], got {list(x.shape)}")
         gates = self.gates
         lead = x.shape[:-1]

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: bf02076eb3f53271ec8c983a045e928e2b9ce04a7d9324054317fbdb394d22ac
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 37ba4e6f21418ab25a37617d73231d34d53e8063695fd93657e3430318e7c86f
 """Circuit monarch: 64 -> 64 features.
 
 Layout 8 x 8, 2 gates, 1024 trainable parameters; circuit e71022d1b0d517a2.
@@ -50,7 +50,7 @@ class Circuit(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the circuit: [..., 64] -> [..., 64]."""
-        if x.shape[-1] != 64:
+        if x.shape[-1:] != (64,):
             raise ValueError(f"expected [..., 64], got {list(x.shape)}")
         gates = self.gates
         lead = x.shape[:-1]

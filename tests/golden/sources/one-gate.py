@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 24759a6a9a6451fe28e4dbbcdd3eb3a1bd37e81f90821cb5fb6775e82d96d3df
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 21bd5494953fab2587d87cd2cba3bb3cc0519493c6b515d84750dc42ff5fa262
 """Circuit one-gate: 12 -> 12 features.
 
 Layout 3 x 4, 1 gate, 144 trainable parameters; circuit 22a36a7ffb53b52c.
@@ -46,7 +46,7 @@ class Circuit(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the circuit: [..., 12] -> [..., 12]."""
-        if x.shape[-1] != 12:
+        if x.shape[-1:] != (12,):
             raise ValueError(f"expected [..., 12], got {list(x.shape)}")
         gates = self.gates
         lead = x.shape[:-1]
