@@ -85,7 +85,7 @@ class _Account:
 
     def result_name(self) -> str:
         self.made += 1
-        return f"t{self.made}"
+        return f"%{self.made}"  # no gate can be called so
 
     def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], flops: int = 0) -> None:
         self.steps.append(StepCost(op, operands, shape, flops))

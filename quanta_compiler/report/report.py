@@ -39,7 +39,10 @@ class RankReport:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One step of a plan: `op` is `matmul`, `elementwise` or `copy`; FLOPs of the whole step, a multiply-add 2."""
+    """One step of a plan: `op` is `matmul`, `elementwise` or `copy`; FLOPs of the whole step, a multiply-add 2.
+
+    Operands are `input`, a gate (`g0`, `g0.B`), or `%n`, the result of step n counted from 1.
+    """
 
     op: str
     operands: tuple[str, ...]

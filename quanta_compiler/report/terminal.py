@@ -172,7 +172,7 @@ def _gates_table(report: Report) -> Table:
 def _steps_table(heading: str, steps: Sequence[StepReport]) -> Table:
     columns = (Column("result"), Column("step"), Column("operands"), Column("shape"), Column("FLOPs", is_number=True))
     rows = tuple(
-        (f"t{place}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}")
+        (f"%{place}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}")
         for place, step in enumerate(steps, start=1)
     )
     return Table(heading if rows else f"{heading}: none", columns, rows)
