@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from quanta_compiler.driver import CompiledCircuit, compile_circuit
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -30,3 +32,11 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == file.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def mixed() -> CompiledCircuit:
+    """Return a compiled circuit with something of everything."""
+    from mixed_circuit import MIXED
+
+    return compile_circuit(MIXED)

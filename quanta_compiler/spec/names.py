@@ -55,6 +55,7 @@ def axis_name_problem(name: str) -> str | None:
 
 def gate_name_problem(name: str) -> str | None:
     """Say why a gate cannot be called `name`, or return None."""
-    if name in TORCH_NAMES or (name.startswith("__") and name.endswith("__")):
+    # Two underscores are Python's own, and torch.compile marks containers with such names as it goes.
+    if name in TORCH_NAMES or name.startswith("__"):
         return "is taken by torch's containers"
     return identifier_problem(name)
