@@ -88,7 +88,9 @@ def check_file(file: str) -> Checked:
     except SpecError as error:
         return Checked(file, None, error.diagnostics, error.omitted)
     circuit = build_circuit(spec)
-    return Checked(file, circuit, (*spec.warnings, *gain_warnings(spec, init_gain(circuit), display_name(file))))
+    source = display_name(file)
+    warnings = (*spec.warnings, *name_warnings(spec, source), *gain_warnings(spec, init_gain(circuit), source))
+    return Checked(file, circuit, warnings)
 
 
 def compile_file(file: str, tokens: int | None) -> tuple[CompiledCircuit, tuple[Diagnostic, ...]]:
@@ -108,6 +110,17 @@ def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
     for path in outputs:
         if file != STANDARD_INPUT and path.exists() and path.samefile(file):
             raise OutputError(f"{path} is the circuit file itself: choose another folder or name with -o")
+
+
+def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
+    """Warn of a name that no module can have: everything but `quanta compile` works with it."""
+    from quanta_compiler.emit.files import OutputError, stem_of
+
+    try:
+        stem_of(spec.name)
+    except OutputError as error:
+        return (Diagnostic("warning", f"`quanta compile` will refuse it: {error}", source, "name"),)
+    return ()
 
 
 def gain_warnings(spec: CircuitSpec, gain: float, source: str) -> tuple[Diagnostic, ...]:

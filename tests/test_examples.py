@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,19 @@ def test_the_readme_shows_what_is_compiled() -> None:
     assert forward.rstrip() in readme
     assert f"{compiled.report.operator.flops:,}" in readme
     assert f"{compiled.report.apply.saved_bytes_per_token:,.0f}" in readme
+
+
+def test_the_readme_s_python_runs_as_printed(tmp_path: Path) -> None:
+    """Its blocks use the folder `build` of the command above them, whatever packages are installed."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "import" in block]
+    assert len(blocks) == 2
+    example = ROOT / "examples" / "llama2-7b-16-8-8-4.yaml"
+    qc.compile_circuit(example).write(tmp_path / "build")
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / example.name).write_bytes(example.read_bytes())
+    setting = "import torch\nweight, x = torch.nn.Linear(4096, 4096), torch.randn(2, 4096)\n"
+    checks = "assert torch.allclose(y, weight(x), atol=1e-5)\nassert delta.abs().max() == 0\n"
+    script = setting + "\n".join(blocks) + checks
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -96,6 +96,16 @@ def test_check_as_json_lists_diagnostics_on_stdout() -> None:
     assert json.loads(quanta("check", "--json", "good.yaml").stdout) == []
 
 
+@pytest.mark.parametrize("name", ["torch", "class"])
+def test_check_warns_of_a_name_that_compile_refuses(name: str) -> None:
+    Path("named.yaml").write_text(f"version: 1\nname: {name}\nlayout: 2x2\ngates: [each]\n", encoding="utf-8")
+    runner = CliRunner()
+    checked = runner.invoke(app, ["check", "named.yaml"])
+    assert checked.exit_code == 0
+    assert "`quanta compile` will refuse it" in checked.stderr
+    assert runner.invoke(app, ["compile", "named.yaml"]).exit_code == 1
+
+
 def test_check_warns_of_a_circuit_whose_output_vanishes() -> None:
     deep = "version: 1\nname: deep\nlayout: 4x4\ngates: [{pattern: chain, repeat: 40%s}]\n"
     assert "warning: at initialization" in quanta("check", "-", stdin=deep % "").stderr
