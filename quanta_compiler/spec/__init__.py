@@ -30,6 +30,7 @@ __all__ = [
     "Init",
     "SpecError",
     "load_spec",
+    "read_data",
     "to_dict",
     "to_yaml",
 ]
@@ -50,21 +51,37 @@ def load_spec(
     """
     if any(size is not None and size < 1 for size in (in_features, out_features)):
         raise ValueError(f"the sizes for a template are positive, got {in_features} and {out_features}")
-    if isinstance(source, Mapping):
-        problems = Problems(DictSource())
-        data: Any = plain(source)
-    else:
-        text_source, problems = _open(source)
-        root = read_text(text_source, text_source.text, problems)
-        if root is None:
-            problems.raise_errors()
-            raise AssertionError("reading failed without a problem")
-        data = root.value
+    data, problems = _read(source)
     document = read_document(data, problems)
     spec = None if document is None else resolve(document, problems, in_features, out_features)
     problems.raise_errors()
     assert spec is not None, "resolving failed without a problem"
     return replace(spec, warnings=problems.warnings())
+
+
+def read_data(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a circuit as it is written, patterns and templates included, as plain data; `load_spec` takes it back.
+
+    Raises SpecError where it cannot be read or is no mapping; what is in it is not judged.
+    """
+    data, problems = _read(source)
+    problems.raise_errors()
+    if not isinstance(data, dict):
+        read_document(data, problems)
+        problems.raise_errors()
+    assert isinstance(data, dict)
+    return data
+
+
+def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Any, Problems]:
+    if isinstance(source, Mapping):
+        return plain(source), Problems(DictSource())
+    text_source, problems = _open(source)
+    root = read_text(text_source, text_source.text, problems)
+    if root is None:
+        problems.raise_errors()
+        raise AssertionError("reading failed without a problem")
+    return root.value, problems
 
 
 def _open(source: str | os.PathLike[str]) -> tuple[TextSource, Problems]:

@@ -1,0 +1,177 @@
+"""Circuits as functions of their tensors: what an adapted layer applies. Layers of one shape share one plan.
+
+    fitted = fit_circuit({"version": 1, "name": "c", "layout": {"auto": 4}, "gates": ["all_pairs"]}, 4096, 1024)
+    tensors = fitted.draw(seed=0)
+    y = fitted.apply(tensors, x)        # [..., 4096] -> [..., 1024]
+
+An emitted module owns its parameters; an adapted layer holds those of several adapters side by side, flat. Here the
+emitted forward pass is applied to tensors that somebody else owns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from quanta_compiler.driver import compile_circuit
+from quanta_compiler.loading import load_class, make_module
+from quanta_compiler.spec import load_spec
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+_BLOCK_BYTES = 2**22
+"""What applying the circuit to one block of columns may hold at once, in float32."""
+
+
+class FeaturesError(ValueError):
+    """A circuit whose features are written in its file does not fit a layer."""
+
+
+class FittedCircuit:
+    """A circuit compiled for layers of one shape; its tensors are passed in by name.
+
+    Names are those of the gates; the factors of a low-rank gate `g` are `g-B` and `g-A`, and the matrix of a `constant`
+    gate `g` is `constant-g`. Instances are immutable: a copy is the instance itself, and a pickle holds the document.
+    """
+
+    def __init__(self, spec: CircuitSpec) -> None:
+        self.spec = spec
+        self.in_features, self.out_features = spec.in_features, spec.out_features
+        compiled = compile_circuit(spec)
+        self.source = compiled.source
+        blank = load_class(self.source)(device="meta")
+        self._keys = {_flat_name(key): key for key, _ in [*blank.named_parameters(), *blank.named_buffers()]}
+        self.shapes = {
+            _flat_name(key): tuple(tensor.shape) for key, tensor in [*blank.named_parameters(), *blank.named_buffers()]
+        }
+        self.trained = tuple(_flat_name(key) for key, tensor in blank.named_parameters() if tensor.requires_grad)
+        """Names of the tensors that train, in the order of the file."""
+        self.fixed = tuple(name for name in self._keys if name not in self.trained)
+        """Names of the others: gates with `frozen: true`, and constants."""
+        self._block = max(1, int(_BLOCK_BYTES / compiled.report.apply.peak_bytes_per_token))
+        self._forward: Any = load_class(self.source).forward
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FittedCircuit:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from quanta_compiler.spec import to_dict
+
+        return _refit, (json.dumps(to_dict(self.spec)),)
+
+    def __repr__(self) -> str:
+        return f"FittedCircuit({self.spec.name}: {self.in_features} -> {self.out_features})"
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Say whether the operator is zero however the other gates are drawn."""
+        return any(gate.init is not None and gate.init.scheme == "zeros" for gate in self.spec.gates)
+
+    def draw(self, seed: int) -> dict[str, torch.Tensor]:
+        """Return all tensors as the file says they begin, in float32 on the CPU; torch's generator is not touched."""
+        module = make_module(self.source, seed=seed, dtype=torch.float32, device="cpu", backend="torch")
+        tensors = {_flat_name(key): tensor.detach() for key, tensor in module.named_parameters()}
+        return {**tensors, **{_flat_name(key): tensor for key, tensor in module.named_buffers()}}
+
+    def draw_apart(self, seed: int) -> dict[str, torch.Tensor]:
+        """Return the trained tensors drawn uniformly whatever the file says: a circuit that is neither zero nor S."""
+        generator = torch.Generator("cpu").manual_seed(seed)
+        tensors = {}
+        for name in self.trained:
+            shape = self.shapes[name]
+            bound = shape[-1] ** -0.5 if len(shape) > 1 else 1.0
+            tensors[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        return tensors
+
+    def apply(self, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """Apply the circuit: `[..., in_features] -> [..., out_features]`; the tensors have the dtype of `x`."""
+        parts = _Parts()
+        for name, key in self._keys.items():
+            parts.put(key, tensors[name])
+        result: torch.Tensor = self._forward(parts, x)
+        return result
+
+    def operator_blocks(
+        self, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the operator column by column in blocks: the columns, and `[columns, out_features]`, transposed.
+
+        One block is in memory at a time, so that a weight can be updated without a second matrix of its size.
+        """
+        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        for first in range(0, self.in_features, self._block):
+            columns = slice(first, min(first + self._block, self.in_features))
+            unit = torch.zeros(columns.stop - first, self.in_features, dtype=dtype, device=device)
+            unit[:, columns].fill_diagonal_(1.0)
+            yield columns, self.apply(tensors, unit)
+
+
+class _Parts:
+    """What an emitted forward pass reads as `self`: its gates, and its constants as attributes."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, Any] = {}
+
+    def put(self, key: str, tensor: torch.Tensor) -> None:
+        """Place a tensor where the emitted class has it: `gates.g`, `gates.g.B`, `constant_g`."""
+        path = key.split(".")[1:]
+        if not path:
+            setattr(self, key, tensor)
+        elif len(path) == 1:
+            self.gates[path[0]] = tensor
+        else:
+            self.gates.setdefault(path[0], {})[path[1]] = tensor
+
+
+def _flat_name(key: str) -> str:
+    """Return a key of the emitted class without dots; gates are identifiers, so that `-` makes no two alike."""
+    if key.startswith("gates."):
+        return key.removeprefix("gates.").replace(".", "-")
+    return key.replace("constant_", "constant-", 1)
+
+
+def fit_circuit(document: Mapping[str, Any] | str, in_features: int, out_features: int) -> FittedCircuit:
+    """Compile a circuit for layers of one shape; the same object for the same circuit and shape within a process.
+
+    `{auto: N}` is laid out for the larger of the two sizes. Where a file does not write `in_features` or
+    `out_features`, those of the layer are taken: its layout is used as it is written, padded with zeros or truncated.
+
+    Raises:
+        SpecError: the document is no circuit.
+        FeaturesError: the document writes `in_features` or `out_features`, and they are not those of the layer.
+
+    """
+    text = document if isinstance(document, str) else json.dumps(document)
+    return _fit(text, in_features, out_features)
+
+
+@lru_cache(maxsize=512)
+def _fit(text: str, in_features: int, out_features: int) -> FittedCircuit:
+    document = json.loads(text)
+    if is_template(document):
+        # Its padding is no oversight: a layout for both sizes is what a template asks for.
+        spec = replace(load_spec(document, in_features=in_features, out_features=out_features), warnings=())
+    else:
+        spec = load_spec({"in_features": in_features, "out_features": out_features, **document})
+    if (spec.in_features, spec.out_features) != (in_features, out_features):
+        message = (
+            f"circuit {spec.name!r} is written for {spec.in_features} -> {spec.out_features} features, "
+            f"the layer has {in_features} -> {out_features}"
+        )
+        raise FeaturesError(message)
+    return FittedCircuit(spec)
+
+
+@lru_cache(maxsize=512)
+def _refit(text: str) -> FittedCircuit:
+    return FittedCircuit(load_spec(json.loads(text)))
+
+
+def is_template(document: Mapping[str, Any]) -> bool:
+    """Say whether a circuit takes its layout from the layer: `{auto: N}` without `in_features`."""
+    layout = document.get("layout")
+    return isinstance(layout, Mapping) and "auto" in layout and "in_features" not in document

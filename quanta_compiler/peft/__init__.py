@@ -1,0 +1,25 @@
+"""Circuits as a PEFT method: importing this package registers `QUANTA_CIRCUIT` with PEFT.
+
+    from peft import get_peft_model
+    from quanta_compiler.peft import QuantaConfig
+
+    model = get_peft_model(model, QuantaConfig(circuit="circuit.yaml", target_modules=["q_proj", "v_proj"]))
+
+PEFT has no entry points for methods of other packages: a program that only loads a saved adapter
+(`PeftModel.from_pretrained`) must import this package as well, before it does.
+"""
+
+from __future__ import annotations
+
+from peft.utils import register_peft_method
+
+from quanta_compiler.peft.config import QuantaConfig
+from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.peft.layer import QuantaCircuitLayer, QuantaCircuitLinear
+from quanta_compiler.peft.model import QuantaCircuitModel
+from quanta_compiler.peft.registration import METHOD, peft_type
+
+__all__ = ["AdapterError", "QuantaCircuitLayer", "QuantaCircuitLinear", "QuantaCircuitModel", "QuantaConfig"]
+
+peft_type()
+register_peft_method(name=METHOD, config_cls=QuantaConfig, model_cls=QuantaCircuitModel)

@@ -1,0 +1,110 @@
+"""The circuits of a configuration: read, checked, and in a form that PEFT's JSON gives back unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from quanta_compiler.nn import FeaturesError, is_template
+from quanta_compiler.spec import load_spec, read_data
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quanta": {"version": 1, "name": "quanta", "layout": {"auto": 4}, "gates": ["all_pairs"]},
+}
+"""Circuits that fit themselves to every target."""
+
+CircuitField = str | os.PathLike[str] | Mapping[str, Any] | None
+Document = dict[str, Any] | str
+"""A circuit as it is stored: a dict, or JSON text where the order of keys counts, because PEFT sorts the keys."""
+
+_SAMPLE_WIDTH = 4096
+"""A template is checked at some width; its errors at others are found when it meets a layer."""
+
+
+def checked_circuit(value: CircuitField, preset: str) -> Any:
+    """Return a circuit, or a mapping from target to circuit, as it is stored.
+
+    Raises:
+        SpecError: a circuit is wrong.
+        ValueError: the preset is unknown, or the mapping is no mapping from target to circuit.
+
+    """
+    if value is None:
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}: there is {', '.join(PRESETS)}")
+        return dict(PRESETS[preset])
+    if not isinstance(value, Mapping) or "version" in value:
+        return _document(value)
+    if not value:
+        raise ValueError("`circuit` is an empty mapping: give a circuit, or a mapping from target to circuit")
+    if "layout" in value or "gates" in value:
+        raise ValueError("`circuit` has no `version`: a circuit needs `version: 1`, a mapping has targets as its keys")
+    stored = {}
+    for target, source in value.items():
+        if not isinstance(target, str) or not target:
+            raise ValueError(f"the keys of the mapping `circuit` are names of targets, got {target!r}")
+        try:
+            re.compile(target)
+        except re.error as error:
+            raise ValueError(f"the target {target!r} is no regular expression: {error}") from None
+        if isinstance(source, Mapping) and "version" not in source:
+            raise ValueError(f"the circuit for target {target!r} has no `version`: write `version: 1`")
+        stored[target] = _document(source)
+    return stored
+
+
+def _document(source: Any) -> Document:
+    """Read and check one circuit."""
+    data = read_data(source)
+    sample = _SAMPLE_WIDTH if is_template(data) else None
+    load_spec(source, in_features=sample, out_features=sample)
+    text = json.dumps(data)
+    return text if _order_counts(data) else dict(json.loads(text))
+
+
+def _order_counts(data: Mapping[str, Any]) -> bool:
+    """Say whether sorting the keys would make another circuit: named axes, and gates that rename theirs."""
+    layout = data.get("layout")
+    targets = [gate.get("to") for gate in data["gates"] if isinstance(gate, Mapping)]
+    return any(isinstance(mapping, Mapping) and len(mapping) > 1 for mapping in (layout, *targets))
+
+
+def circuit_digest(stored: Any) -> str:
+    """Return the SHA-256 of stored circuits, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def is_mapping(stored: Any) -> bool:
+    """Say whether stored circuits are a mapping from target to circuit, not one circuit."""
+    return isinstance(stored, Mapping) and "version" not in stored
+
+
+def plain_targets(stored: Mapping[str, Any]) -> set[str] | str:
+    """Return the keys of a mapping as `target_modules`: a set of names, or one regular expression."""
+    if all(re.fullmatch(r"[\w.]+", target) for target in stored):
+        return set(stored)
+    return r"(?:.*\.)?(?:" + "|".join(f"(?:{target})" for target in sorted(stored)) + ")"
+
+
+def circuit_for(stored: Any, name: str) -> Document:
+    """Return the circuit for the module `name`, matched as PEFT matches `rank_pattern`; the longest pattern counts.
+
+    Raises:
+        FeaturesError: no pattern of the mapping matches, or two that are equally long.
+
+    """
+    if not is_mapping(stored):
+        circuit: Document = stored
+        return circuit
+    matching = sorted((t for t in stored if re.match(rf"(.*\.)?({t})$", name)), key=len, reverse=True)
+    if not matching:
+        raise FeaturesError(f"none of the circuits is for it (they are for {', '.join(map(repr, sorted(stored)))})")
+    if len(matching) > 1 and len(matching[0]) == len(matching[1]):
+        first, second = sorted(matching[:2])
+        raise FeaturesError(f"the circuits for {first!r} and for {second!r} both match, and neither is more specific")
+    chosen: Document = stored[matching[0]]
+    return chosen

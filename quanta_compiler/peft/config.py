@@ -1,0 +1,137 @@
+"""The configuration of a circuit adapter, as `adapter_config.json` holds it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft.config import PeftConfig
+
+from quanta_compiler.peft.circuits import checked_circuit, circuit_digest, is_mapping, plain_targets
+from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.peft.registration import peft_type
+from quanta_compiler.peft.saved import check_files
+
+RESIDUALS = ("auto", "frozen_copy", "folded", "none")
+
+
+@dataclass
+class QuantaConfig(PeftConfig):
+    """The configuration of circuit adapters.
+
+    Args:
+        circuit: a circuit, or several: the path of a circuit file, a dict of the same form (it has the key `version`),
+            or a mapping from target to either. Targets are matched as PEFT matches those of `rank_pattern`: a regular
+            expression for the end of the module's name; of several that match, the longest counts. The circuit itself
+            is stored here and saved with the adapter, never its path. A layout `{auto: N}` without `in_features` is
+            made for the larger of each target's `in_features` and `out_features`; any other layout is used as it is
+            written, the input padded with zeros or truncated, and so the output.
+        preset: the family taken where no circuit is given: `quanta` is `{auto: 4}` with `all_pairs`.
+        residual: what the update W' - W of a layer is. `frozen_copy`: T - S, S being the frozen initial copy of the
+            circuit T; both are applied, and the adapted model begins as the base model bit for bit. `folded`: the same
+            with W - S kept beside W, one more weight matrix in memory and one circuit less to apply; exact up to the
+            rounding of the weight's dtype. `none`: the update is T. `auto`: `none` where T is zero at the start (a gate
+            with `init: zeros`), else `frozen_copy`.
+        scale: multiplies the update.
+        dropout: the probability that a number of the adapter's input is dropped; one mask for T and S. Refused with
+            `folded`, where S has no input of its own.
+        init_weights: True: the adapter begins as the circuit's file says; with the default `residual` as the identity.
+            False: the trained circuit is drawn apart from S, so that the adapter begins as some update (for tests).
+        init_seed: the seed of the circuits' parameters. Each layer draws from a generator of its own, seeded by this,
+            its name and the adapter's; torch's global generator is neither read nor moved.
+        target_modules: names of the modules to adapt, as a list (matched at the end), a regular expression, or
+            `all-linear`. By default the keys of `circuit` where it is a mapping, else what PEFT's LoRA takes.
+        exclude_modules: names of modules to leave alone, as a list or a regular expression.
+        layers_to_transform: indices of the layers to adapt; needs a list as `target_modules`.
+        layers_pattern: the name of the module list that `layers_to_transform` counts.
+        modules_to_save: other modules to train and to save with the adapter, a classifier, say.
+        circuit_hash: the SHA-256 of `circuit`, filled in here. A saved config whose circuit was changed is refused.
+
+    Raises:
+        SpecError: a circuit is wrong; every problem is listed with its place.
+        AdapterError: the circuits were changed since they were saved.
+        ValueError: another field is wrong.
+
+    """
+
+    circuit: Any = field(
+        default=None, metadata={"help": "A circuit file, a circuit as a dict, or a mapping from target to either."}
+    )
+    preset: str = field(default="quanta", metadata={"help": "The circuits where `circuit` is not given: `quanta`."})
+    residual: str = field(
+        default="auto", metadata={"help": "What the update is: `auto`, `frozen_copy`, `folded` or `none`."}
+    )
+    scale: float = field(default=1.0, metadata={"help": "Multiplies the update."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout probability of the adapter's input."})
+    init_weights: bool = field(
+        default=True, metadata={"help": "Whether the adapter begins as its circuit says; False draws it apart."}
+    )
+    init_seed: int = field(default=0, metadata={"help": "The seed of the circuits' parameters."})
+    target_modules: list[str] | set[str] | str | None = field(
+        default=None,
+        metadata={"help": "The modules to adapt: a list of names, a regular expression, or `all-linear`."},
+    )
+    exclude_modules: list[str] | set[str] | str | None = field(
+        default=None, metadata={"help": "Modules to leave alone: a list of names, or a regular expression."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Indices of the layers to adapt."}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "The name of the module list that `layers_to_transform` counts."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Other modules to train and to save with the adapter."}
+    )
+    circuit_hash: str | None = field(default=None, metadata={"help": "SHA-256 of `circuit`; filled in by itself."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = peft_type()
+        self._check_values()
+        self.circuit = checked_circuit(self.circuit, self.preset)
+        digest = circuit_digest(self.circuit)
+        if self.circuit_hash not in (None, digest):
+            raise AdapterError(
+                f"`circuit` is not what was saved: its SHA-256 is {digest[:16]}…, "
+                f"`circuit_hash` says {str(self.circuit_hash)[:16]}…\n"
+                "hint: restore adapter_config.json, or remove `circuit_hash` if the change is meant"
+            )
+        self.circuit_hash = digest
+        if self.target_modules is None and is_mapping(self.circuit):
+            self.target_modules = plain_targets(self.circuit)
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if isinstance(value, list | tuple):
+                setattr(self, name, set(value))
+        for name in ("layers_to_transform", "layers_pattern"):
+            if isinstance(self.target_modules, str) and getattr(self, name) is not None:
+                raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
+
+    def _check_values(self) -> None:
+        """Refuse values that no later step could explain."""
+        if self.residual not in RESIDUALS:
+            raise ValueError(f"`residual` is one of {', '.join(RESIDUALS)}, got {self.residual!r}")
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` is a number from 0 up to but not including 1, got {self.dropout!r}")
+        if self.dropout and self.residual == "folded":
+            hint = "take `frozen_copy`, where one mask feeds T and S"
+            raise ValueError(f"`dropout` cannot be used with `residual='folded'`: S has no input of its own; {hint}")
+        if not _is_number(self.scale) or not abs(self.scale) < float("inf"):
+            raise ValueError(f"`scale` is a finite number, got {self.scale!r}")
+        if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
+            raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> QuantaConfig:
+        """Load a saved configuration; refuse a folder whose weights are damaged before any model is touched."""
+        config: QuantaConfig = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        check_files(os.path.join(pretrained_model_name_or_path, subfolder or ""))
+        return config
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,140 @@
+"""The tuner: finds the circuit for every target, and replaces all targets or none."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import (
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    get_quantization_kwargs,
+    resolve_quantization_backend,
+)
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from quanta_compiler.diagnostics import SpecError
+from quanta_compiler.nn import FeaturesError, FittedCircuit, fit_circuit
+from quanta_compiler.peft.circuits import circuit_digest, circuit_for
+from quanta_compiler.peft.config import QuantaConfig
+from quanta_compiler.peft.errors import AdapterError, listed
+from quanta_compiler.peft.layer import QuantaCircuitLayer, QuantaCircuitLinear, layer_features
+from quanta_compiler.peft.registration import METHOD
+from quanta_compiler.peft.saved import check_state
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+
+class QuantaCircuitModel(BaseTuner):
+    """A model with circuits on its target modules; made by `peft.get_peft_model`."""
+
+    prefix: str = f"{METHOD}_"
+    tuner_layer_cls = QuantaCircuitLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._misfits: list[str] = []
+        super().__init__(*args, **kwargs)
+        self.register_load_state_dict_pre_hook(check_state)
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Replace the targets as PEFT does; where anything fails, the model is as it was.
+
+        Raises:
+            AdapterError: circuits do not fit their targets; every one is named.
+
+        """
+        config = self.peft_config[adapter_name]
+        if config.circuit_hash != circuit_digest(config.circuit):
+            raise AdapterError(
+                "`circuit` was assigned to after the configuration was made\n"
+                "hint: pass it: QuantaConfig(circuit=...), which reads and checks it"
+            )
+        before = [(module, dict(module._modules)) for module in model.modules()]
+        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        self._misfits = []
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            self._raise_misfits()
+        except BaseException:
+            for module, children in before:
+                if isinstance(module, QuantaCircuitLayer):
+                    module.delete_adapter(adapter_name)
+                if children != module._modules:
+                    module._modules.clear()
+                    module._modules.update(children)
+            for parameter, requires_grad in trained:
+                parameter.requires_grad_(requires_grad)
+            raise
+
+    def _raise_misfits(self) -> None:
+        if self._misfits:
+            raise AdapterError(
+                f"circuits do not fit their targets:\n{listed(self._misfits)}\n"
+                "hint: leave `in_features` and `out_features` out of the circuit file, so that it is padded or "
+                "truncated, or give such targets a circuit of their own: "
+                "QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
+            )
+
+    def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
+        self,
+        peft_config: QuantaConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **optional_kwargs: Any,
+    ) -> None:
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        fitted = self._fit(peft_config, base, current_key)
+        if fitted is None:
+            return
+        kwargs = get_quantization_kwargs(self)
+        if isinstance(target, QuantaCircuitLayer):
+            target.update_layer(adapter_name, peft_config, fitted, current_key, **kwargs)
+            return
+        layer = QuantaCircuitLinear(target, adapter_name, peft_config, fitted, current_key, **kwargs)
+        if adapter_name not in self.active_adapters:
+            # An additional adapter is not trained before it is chosen.
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> FittedCircuit | None:
+        """Return the circuit for a target; note why there is none."""
+        backend = resolve_quantization_backend(base)
+        if not isinstance(base, nn.Linear | Conv1D) and getattr(backend, "layer_type", None) != "linear":
+            # PEFT's own tests and users look for this type and this beginning.
+            raise ValueError(
+                f"Target module {base} is not supported: {name} is a {type(base).__name__}. Currently, only "
+                "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers are supported."
+            )
+        in_features, out_features = layer_features(base)
+        try:
+            fitted = fit_circuit(circuit_for(config.circuit, name), in_features, out_features)
+        except SpecError as error:
+            self._misfits.append(f"{name} ({in_features} -> {out_features}): {error}")
+        except FeaturesError as error:
+            self._misfits.append(f"{name} ({in_features} -> {out_features}): {error}")
+        else:
+            if fitted.trained:
+                _warn_of_padding(fitted)
+                return fitted
+            self._misfits.append(f"{name}: circuit {fitted.spec.name!r} has no gate that trains")
+        return None
+
+
+_warned: set[CircuitSpec] = set()
+
+
+def _warn_of_padding(fitted: FittedCircuit) -> None:
+    """Say once for every circuit and shape what padding and truncation waste."""
+    if fitted.spec in _warned:
+        return
+    _warned.add(fitted.spec)
+    for diagnostic in fitted.spec.warnings:
+        warnings.warn(
+            f"circuit {fitted.spec.name!r} on layers with {fitted.in_features} -> {fitted.out_features} features: "
+            f"{diagnostic.message}",
+            stacklevel=2,
+        )
