@@ -28,7 +28,11 @@ _BLOCK_BYTES = 2**22
 
 
 class FeaturesError(ValueError):
-    """A circuit whose features are written in its file does not fit a layer."""
+    """There is no circuit for a layer, or it is written for other features."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class FittedCircuit:
@@ -72,9 +76,12 @@ class FittedCircuit:
         return any(gate.init is not None and gate.init.scheme == "zeros" for gate in self.spec.gates)
 
     def draw(self, seed: int) -> dict[str, torch.Tensor]:
-        """Return all tensors as the file says they begin, in float32 on the CPU; torch's generator is not touched."""
-        module = make_module(self.source, seed=seed, dtype=torch.float32, device="cpu", backend="torch")
-        tensors = {_flat_name(key): tensor.detach() for key, tensor in module.named_parameters()}
+        """Return all tensors as the file says they begin, on the CPU; torch's global generator is not touched.
+
+        Gates are drawn in float32; the constants of the file are given in float64, as precise as it writes them.
+        """
+        module = make_module(self.source, seed=seed, dtype=torch.float64, device="cpu", backend="torch")
+        tensors = {_flat_name(key): tensor.detach().float() for key, tensor in module.named_parameters()}
         return {**tensors, **{_flat_name(key): tensor for key, tensor in module.named_buffers()}}
 
     def draw_apart(self, seed: int) -> dict[str, torch.Tensor]:
@@ -162,7 +169,8 @@ def _fit(text: str, in_features: int, out_features: int) -> FittedCircuit:
             f"circuit {spec.name!r} is written for {spec.in_features} -> {spec.out_features} features, "
             f"the layer has {in_features} -> {out_features}"
         )
-        raise FeaturesError(message)
+        hint = "leave `in_features` and `out_features` out of the circuit, which is then padded or truncated"
+        raise FeaturesError(message, hint)
     return FittedCircuit(spec)
 
 

@@ -15,7 +15,8 @@ from peft.utils import register_peft_method
 
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
-from quanta_compiler.peft.layer import QuantaCircuitLayer, QuantaCircuitLinear
+from quanta_compiler.peft.layer import QuantaCircuitLayer
+from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.model import QuantaCircuitModel
 from quanta_compiler.peft.registration import METHOD, peft_type
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 _SHOWN = 10
 
@@ -11,9 +12,20 @@ class AdapterError(ValueError):
     """An adapter does not fit a model, or its saved files are damaged; no weight has been changed."""
 
 
-def listed(problems: Sequence[str]) -> str:
-    """Return the first problems, one per line, and how many more there are."""
-    shown = list(problems[:_SHOWN])
+class Problem(NamedTuple):
+    """One thing that is wrong: which layer and what, and what to do about it."""
+
+    text: str
+    hint: str
+
+
+def raise_problems(title: str, problems: Sequence[Problem]) -> None:
+    """Raise AdapterError with the first problems, one per line, and what to do about them."""
+    if not problems:
+        return
+    lines = [title, *(problem.text for problem in problems[:_SHOWN])]
     if len(problems) > _SHOWN:
-        shown.append(f"and {len(problems) - _SHOWN} more")
-    return "\n".join(shown)
+        lines.append(f"and {len(problems) - _SHOWN} more")
+    # Each remedy once, in the order of the problems.
+    lines += [f"hint: {hint}" for hint in dict.fromkeys(problem.hint for problem in problems)]
+    raise AdapterError("\n".join(lines))

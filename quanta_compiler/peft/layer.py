@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, ItemsView, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners._buffer_dict import BufferDict
-from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
-from peft.utils import quantization_extra_repr, resolve_quantization_backend
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import resolve_quantization_backend
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -18,9 +17,22 @@ from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.registration import METHOD
-from quanta_compiler.peft.saved import check_state
 
 Tensors = dict[str, torch.Tensor]
+
+
+class FrozenTensors(nn.Module):
+    """Buffers by name: tensors that move and are saved with a layer, but do not train."""
+
+    def __init__(self, tensors: Tensors, *, persistent: bool = True) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor, persistent=persistent)
+
+    def items(self) -> ItemsView[str, torch.Tensor]:
+        """Return the buffers with their names."""
+        held: Any = self._buffers
+        return dict(held).items()
 
 
 class QuantaCircuitLayer(BaseTunerLayer):
@@ -45,6 +57,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         get_base_weight: Callable[[], torch.Tensor]
         set_base_weight: Callable[[torch.Tensor], None]
         _cast_input_dtype: Callable[[torch.Tensor, torch.dtype], torch.Tensor]
+        _get_base_layer_device_and_dtype: Callable[[Any], tuple[torch.device | None, torch.dtype | None]]
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
         self.base_layer = base_layer
@@ -94,57 +107,76 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def _set_tensors(self, adapter: str, config: QuantaConfig, salt: str) -> None:
-        """Make T, S and the rest, on the base layer's device and as precise as its dtype."""
+        """Make T, S and the rest, on the base layer's device and as precise as its dtype.
+
+        S is rounded as T is, but kept in float32 at least: PEFT takes T back to float32 for training, and a T that is
+        loaded must not meet an S that was rounded again.
+        """
         fitted = self.quanta_circuit_plan[adapter]
         initial, trained = self._drawn(fitted, config, salt)
-        gates = {name: nn.Parameter(trained[name].clone()) for name in fitted.trained}
+        device, dtype = self._base_device(), self._base_dtype()
+        # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): S is not made of them.
+        gates = {name: nn.Parameter(trained[name].to(device, dtype, copy=True)) for name in fitted.trained}
         self.quanta_circuit_gates[adapter] = nn.ParameterDict(gates)
-        self.quanta_circuit_frozen[adapter] = BufferDict(persistent=True)
-        self.quanta_circuit_features[adapter] = torch.tensor([self.in_features, self.out_features])
-        self._move_adapter_to_device_of_base_layer(adapter)
-        # S is rounded as T was, but kept in float32 at least: PEFT takes T back to float32 for training, and a T that
-        # is loaded must not meet an S that was rounded again. For the same reason it is filled in after the move. The
-        # parameters may be on the meta device here (`low_cpu_mem_usage`), S is not.
-        dtype, device = self.compute_dtype(adapter), self.get_base_layer_device()
-        held = BufferDict(persistent=True)
-        for name in fitted.fixed if self.quanta_circuit_residual[adapter] == "none" else fitted.shapes:
-            held[name] = initial[name].to(device, dtype).to(torch.promote_types(dtype, torch.float32))
-        self.quanta_circuit_frozen[adapter] = held
+        names = fitted.fixed if self.quanta_circuit_residual[adapter] == "none" else tuple(fitted.shapes)
+        wide = torch.promote_types(dtype, torch.float32)
+        frozen = {name: initial[name].to(device, dtype).to(wide) for name in names}
+        self.quanta_circuit_frozen[adapter] = FrozenTensors(frozen)
+        self.quanta_circuit_features[adapter] = torch.tensor([self.in_features, self.out_features], device=device)
         if self.quanta_circuit_residual[adapter] == "folded":
             self._fold(adapter)
 
     def _drawn(self, fitted: FittedCircuit, config: QuantaConfig, salt: str) -> tuple[Tensors, Tensors]:
         """Return all tensors of S and those of T that train; empty ones for a model on the meta device."""
-        if self.get_base_layer_device().type == "meta":
+        if self._base_device().type == "meta":
             empty = {name: torch.empty(shape, device="meta") for name, shape in fitted.shapes.items()}
             return empty, empty
         seed = int.from_bytes(hashlib.sha256(f"{config.init_seed}:{salt}".encode()).digest()[:7], "big")
         initial = fitted.draw(seed)
         return initial, initial if config.init_weights else fitted.draw_apart(seed + 1)
 
-    def get_base_layer_device(self) -> torch.device:
-        """Return the device of the base layer's weight."""
+    def _base_device(self) -> torch.device:
         device, _ = self._get_base_layer_device_and_dtype(self.get_base_layer())
         return device if device is not None else torch.device("cpu")
+
+    def _base_dtype(self) -> torch.dtype:
+        """Return the dtype of the base layer; torch's default where its weight holds codes of numbers."""
+        _, dtype = self._get_base_layer_device_and_dtype(self.get_base_layer())
+        return dtype if dtype is not None and dtype.is_floating_point else torch.get_default_dtype()
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        """Move an adapter's tensors to a device, by default that of the base layer.
+
+        PEFT's own rounds them to the base layer's dtype as well, also after loading (`low_cpu_mem_usage`): a trained
+        T - S may be smaller than that rounding.
+        """
+        device = self._base_device() if device is None else device
+        for container in (self.quanta_circuit_gates, self.quanta_circuit_frozen, self.quanta_circuit_folded):
+            if adapter_name in container and not any(
+                tensor.is_meta for tensor in held(container, adapter_name).values()
+            ):
+                container[adapter_name].to(device)
+        if adapter_name in self.quanta_circuit_features:
+            self.quanta_circuit_features[adapter_name] = self.quanta_circuit_features[adapter_name].to(device)
 
     def state_shapes(self, adapter: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the keys and shapes of what the layer saves for an adapter, the adapter's name included."""
         fitted = self.quanta_circuit_plan[adapter]
         for part in ("gates", "frozen"):
-            for name in _held(getattr(self, f"{METHOD}_{part}"), adapter):
+            for name in held(getattr(self, f"{METHOD}_{part}"), adapter):
                 yield f"{METHOD}_{part}.{adapter}.{name}", fitted.shapes[name]
         yield f"{METHOD}_features.{adapter}", (2,)
 
     def circuits(self, adapter: str) -> tuple[Tensors, Tensors | None]:
         """Return the tensors of T, and those of S where the update is T - S."""
-        trained, frozen = _held(self.quanta_circuit_gates, adapter), _held(self.quanta_circuit_frozen, adapter)
+        trained, frozen = held(self.quanta_circuit_gates, adapter), held(self.quanta_circuit_frozen, adapter)
         if self.quanta_circuit_residual[adapter] == "none":
             return {**frozen, **trained}, None
         return {**frozen, **trained}, frozen
 
     def compute_dtype(self, adapter: str) -> torch.dtype:
         """Return the dtype that the circuits are applied in: that of the trained tensors."""
-        tensors = {**_held(self.quanta_circuit_frozen, adapter), **_held(self.quanta_circuit_gates, adapter)}
+        tensors = {**held(self.quanta_circuit_frozen, adapter), **held(self.quanta_circuit_gates, adapter)}
         return next(reversed(tensors.values())).dtype if tensors else torch.get_default_dtype()
 
     def delta_blocks(self, adapter: str) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -154,7 +186,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         """
         trained, frozen = self.circuits(adapter)
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
-        dtype, device = torch.promote_types(self.compute_dtype(adapter), torch.float32), self.get_base_layer_device()
+        dtype, device = torch.promote_types(self.compute_dtype(adapter), torch.float32), self._base_device()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             copies = fitted.operator_blocks(frozen, dtype, device) if frozen is not None else None
             for columns, block in fitted.operator_blocks(trained, dtype, device):
@@ -165,10 +197,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
     def _fold(self, adapter: str) -> None:
         """Store W - scale S, in the dtype of the weight."""
         weight = self.get_base_layer().weight
-        # Nested, and so not among the adapter's tensors that PEFT takes to float32.
-        holder = self.quanta_circuit_folded[adapter] = BufferDict(persistent=False)
         if weight.is_meta:
-            holder["weight"] = torch.empty_like(weight)
+            self._hold_folded(adapter, torch.empty_like(weight))
             return
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
         folded = weight.detach().clone()
@@ -178,7 +208,11 @@ class QuantaCircuitLayer(BaseTunerLayer):
             dtype = torch.promote_types(weight.dtype, torch.float32)
             for columns, block in fitted.operator_blocks(frozen, dtype, weight.device):
                 self._add(folded, columns, block * -scale)
-        holder["weight"] = folded
+        self._hold_folded(adapter, folded)
+
+    def _hold_folded(self, adapter: str, weight: torch.Tensor) -> None:
+        # Nested, and so not among the adapter's tensors that PEFT takes to float32; computed again after loading.
+        self.quanta_circuit_folded[adapter] = FrozenTensors({"weight": weight}, persistent=False)
 
     def _add(self, weight: torch.Tensor, columns: slice, block: torch.Tensor) -> None:
         """Add a block of an update into a weight in place: computed in the block's dtype, rounded once."""
@@ -209,131 +243,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
             self._fold(adapter)
 
 
-class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
-    """A linear layer, `torch.nn.Linear`, transformers' `Conv1D` or a quantized one, with circuits beside it."""
-
-    def __init__(
-        self,
-        base_layer: nn.Module,
-        adapter_name: str,
-        config: QuantaConfig,
-        fitted: FittedCircuit,
-        layer_name: str,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__()
-        QuantaCircuitLayer.__init__(self, base_layer, **kwargs)
-        self._active_adapter = adapter_name
-        self.update_layer(adapter_name, config, fitted, layer_name, **kwargs)
-        module: Any = self
-        module.register_load_state_dict_pre_hook(check_state)
-        module.register_load_state_dict_post_hook(_fold_again)
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`."""
-        if self.disable_adapters or self.merged:
-            if self.disable_adapters and self.merged:
-                self.unmerge()
-            result: torch.Tensor = self.base_layer(x, *args, **kwargs)
-            return result
-        active = [adapter for adapter in self.active_adapters if adapter in self.quanta_circuit_gates]
-        folded = next((adapter for adapter in active if adapter in self.quanta_circuit_folded), None)
-        result = self._base(x, folded, *args, **kwargs)
-        dtype = result.dtype
-        for adapter in active:
-            result = result + self._update(adapter, x, with_copy=adapter != folded)
-        return result.to(dtype)
-
-    def _base(self, x: torch.Tensor, folded: str | None, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Apply the base layer, or in its place the weight into which an adapter's frozen copy is folded."""
-        if folded is not None:
-            weight = _held(self.quanta_circuit_folded, folded)["weight"]
-            return nn.functional.linear(x, weight.T if self.fan_in_fan_out else weight, self.get_base_layer().bias)
-        result: torch.Tensor = self.base_layer(x, *args, **kwargs)
-        if self.quantization_backend is not None:
-            result = self.quantization_backend.maybe_clone_base_result(result)
-        return result
-
-    def _update(self, adapter: str, x: torch.Tensor, with_copy: bool) -> torch.Tensor:
-        """Return scale (T x - S x), without S where it is folded into the weight or there is none."""
-        fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
-        dtype = self.compute_dtype(adapter)
-        trained, frozen = self.circuits(adapter)
-        x = self.quanta_circuit_dropout[adapter](self._cast_input_dtype(x, dtype))
-        update = fitted.apply({name: tensor.to(dtype) for name, tensor in trained.items()}, x)
-        if with_copy and frozen is not None:
-            # Both are computed alike, so that equal tensors give equal numbers: the difference is zero at the start.
-            update = update - fitted.apply({name: tensor.to(dtype) for name, tensor in frozen.items()}, x)
-        return update * scale if scale != 1 else update
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the adapters' updates to the base weight; `safe_merge` refuses a result that is not finite.
-
-        The new weight is a second one until it is finished, so that an interruption leaves the layer as it was.
-        """
-        for adapter in check_adapters_to_merge(self, adapter_names):
-            if adapter in self.quanta_circuit_gates:
-                self._shift_weight(adapter, 1, safe_merge)
-                self.merged_adapters.append(adapter)
-
-    def unmerge(self) -> None:
-        """Subtract the merged updates; the weight is what it was, but for rounding."""
-        if not self.merged:
-            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
-            return
-        while self.merged_adapters:
-            adapter = self.merged_adapters[-1]
-            if adapter in self.quanta_circuit_gates:
-                self._shift_weight(adapter, -1, safe=False)
-            self.merged_adapters.pop()
-
-    def _shift_weight(self, adapter: str, sign: int, safe: bool) -> None:
-        weight = self.get_base_weight()
-        if self.quantization_backend is None:
-            weight = weight.clone()
-        for columns, block in self.delta_blocks(adapter):
-            self._add(weight, columns, block if sign > 0 else -block)
-        if safe and not bool(torch.isfinite(weight).all()):
-            raise ValueError(
-                f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; nothing was changed"
-            )
-        self.set_base_weight(weight)
-
-    def get_delta_weight(self, adapter: str) -> torch.Tensor:
-        """Return the update W' - W of an adapter, shaped as the base weight is.
-
-        Raises:
-            KeyError: the layer has no such adapter.
-
-        """
-        if adapter not in self.quanta_circuit_gates:
-            raise KeyError(f"no adapter {adapter!r} on this layer: there is {', '.join(self.quanta_circuit_gates)}")
-        shape = (self.in_features, self.out_features)
-        delta = None
-        for columns, block in self.delta_blocks(adapter):
-            if delta is None:
-                delta = block.new_empty(shape if self.fan_in_fan_out else shape[::-1])
-            part = delta[columns] if self.fan_in_fan_out else delta[:, columns]
-            part.copy_(block if self.fan_in_fan_out else block.T)
-        assert delta is not None
-        return delta
-
-    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Say that the update is added to the weight, so that a low-rank one can stand for it."""
-        return True
-
-    def extra_repr(self) -> str:
-        """Name the circuits in `print(model)`."""
-        plans = ", ".join(f"{adapter}={plan!r}" for adapter, plan in self.quanta_circuit_plan.items())
-        quantized = quantization_extra_repr(self)
-        return f"{quantized}, {plans}" if quantized else plans
-
-    def __repr__(self) -> str:
-        return "quanta_circuit." + super().__repr__()
-
-
-def _held(container: nn.ModuleDict, adapter: str) -> Tensors:
-    """Return an adapter's tensors by name, of a ParameterDict or a BufferDict."""
+def held(container: nn.ModuleDict, adapter: str) -> Tensors:
+    """Return an adapter's tensors by name, of a ParameterDict or of FrozenTensors."""
     holder: Any = container[adapter]
     return dict(holder.items())
 
@@ -347,9 +258,3 @@ def layer_features(base_layer: nn.Module) -> tuple[int, int]:
     if sizes[0] is None or sizes[1] is None:
         raise TypeError(f"a layer of type {type(base_layer).__name__} has no in_features and out_features")
     return int(sizes[0]), int(sizes[1])
-
-
-def _fold_again(module: Any, _: Any) -> None:
-    """Fold the frozen copies anew once other ones have been loaded."""
-    for adapter in list(module.quanta_circuit_folded):
-        module._fold(adapter)

@@ -18,8 +18,9 @@ from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.nn import FeaturesError, FittedCircuit, fit_circuit
 from quanta_compiler.peft.circuits import circuit_digest, circuit_for
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.errors import AdapterError, listed
-from quanta_compiler.peft.layer import QuantaCircuitLayer, QuantaCircuitLinear, layer_features
+from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
+from quanta_compiler.peft.layer import QuantaCircuitLayer, layer_features
+from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_state
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -33,7 +34,7 @@ class QuantaCircuitModel(BaseTuner):
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._misfits: list[str] = []
+        self._misfits: list[Problem] = []
         super().__init__(*args, **kwargs)
         self.register_load_state_dict_pre_hook(check_state)
 
@@ -55,7 +56,7 @@ class QuantaCircuitModel(BaseTuner):
         self._misfits = []
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
-            self._raise_misfits()
+            raise_problems("circuits do not fit their targets:", self._misfits)
         except BaseException:
             for module, children in before:
                 if isinstance(module, QuantaCircuitLayer):
@@ -66,15 +67,6 @@ class QuantaCircuitModel(BaseTuner):
             for parameter, requires_grad in trained:
                 parameter.requires_grad_(requires_grad)
             raise
-
-    def _raise_misfits(self) -> None:
-        if self._misfits:
-            raise AdapterError(
-                f"circuits do not fit their targets:\n{listed(self._misfits)}\n"
-                "hint: leave `in_features` and `out_features` out of the circuit file, so that it is padded or "
-                "truncated, or give such targets a circuit of their own: "
-                "QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
-            )
 
     def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
         self,
@@ -110,20 +102,23 @@ class QuantaCircuitModel(BaseTuner):
                 "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers are supported."
             )
         in_features, out_features = layer_features(base)
+        shown = f"{name} ({in_features} -> {out_features})"
         try:
             fitted = fit_circuit(circuit_for(config.circuit, name), in_features, out_features)
         except SpecError as error:
-            self._misfits.append(f"{name} ({in_features} -> {out_features}): {error}")
+            self._misfits.append(Problem(f"{shown}: {error}", _OWN_CIRCUIT))
         except FeaturesError as error:
-            self._misfits.append(f"{name} ({in_features} -> {out_features}): {error}")
+            self._misfits.append(Problem(f"{shown}: {error}", error.hint or _OWN_CIRCUIT))
         else:
             if fitted.trained:
                 _warn_of_padding(fitted)
                 return fitted
-            self._misfits.append(f"{name}: circuit {fitted.spec.name!r} has no gate that trains")
+            text = f"{shown}: circuit {fitted.spec.name!r} has no gate that trains"
+            self._misfits.append(Problem(text, "leave out `frozen`, or add a gate"))
         return None
 
 
+_OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
 _warned: set[CircuitSpec] = set()
 
 

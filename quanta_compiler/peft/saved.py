@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from quanta_compiler.peft.errors import AdapterError, listed
+from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.registration import METHOD
 
 WEIGHTS = "adapter_model.safetensors"
+_OTHER_MODEL = "load the adapter onto the base model that it was trained on"
+_OTHER_CIRCUIT = "take the adapter_config.json that was saved with these weights"
+_DAMAGED = "copy or download the file again, or take an earlier checkpoint if the training diverged"
 
 
 def check_files(folder: str) -> None:
@@ -24,9 +27,7 @@ def check_files(folder: str) -> None:
         with safe_open(path, framework="pt") as file:
             file.keys()
     except (SafetensorError, OSError) as error:
-        raise AdapterError(
-            f"{path}: the file is damaged ({error})\nhint: copy or download it again; an adapter is saved whole or not"
-        ) from None
+        raise AdapterError(f"{path}: the file is damaged ({error})\nhint: {_DAMAGED}") from None
 
 
 def check_state(module: Any, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
@@ -36,7 +37,7 @@ def check_state(module: Any, state_dict: Mapping[str, Any], prefix: str, *_: Any
     """
     from quanta_compiler.peft.layer import QuantaCircuitLayer
 
-    problems: list[str] = []
+    problems: list[Problem] = []
     known: set[str] = set()
     for name, layer in module.named_modules():
         if isinstance(layer, QuantaCircuitLayer):
@@ -47,36 +48,38 @@ def check_state(module: Any, state_dict: Mapping[str, Any], prefix: str, *_: Any
                 problems += _layer_problems(layer, adapter, expected, state_dict, start)
     for key in state_dict:
         if f".{METHOD}_" in key and key.startswith(prefix) and key not in known:
-            layer_name = key[len(prefix) :].partition(f".{METHOD}_")[0].removeprefix("model.")
-            problems.append(
-                f"{layer_name}: the adapter has {key.rpartition('.')[2]} for it, the model has no such layer"
-            )
-    if problems:
-        raise AdapterError(
-            f"the saved adapter does not fit the model:\n{listed(problems)}\n"
-            "hint: load it onto the base model that it was trained on, with the adapter_config.json it was saved with"
-        )
+            what = key.rpartition(".")[2]
+            name = _shown(key.partition(f".{METHOD}_")[0])
+            text = f"{name}: the adapter has {what} for it, the model has no such layer with this adapter"
+            problems.append(Problem(text, _OTHER_MODEL))
+    raise_problems("the saved adapter does not fit the model:", problems)
+
+
+def _shown(name: str) -> str:
+    """Return a layer's name as the base model has it."""
+    return name.rstrip(".").removeprefix("base_model.model.")
 
 
 def _layer_problems(
     layer: Any, adapter: str, expected: Mapping[str, tuple[int, ...]], state_dict: Mapping[str, Any], start: str
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     """Yield what is wrong with one layer's tensors; a layer of which nothing is loaded is PEFT's to report."""
-    name = start.rstrip(".")
+    name = _shown(start)
     given = {key: state_dict[start + key] for key in expected if start + key in state_dict}
     features = given.get(f"{METHOD}_features.{adapter}")
     if isinstance(features, torch.Tensor) and features.shape == (2,) and not features.is_meta:
         saved, own = tuple(features.tolist()), (layer.in_features, layer.out_features)
         if saved != own:
-            yield f"{name}: saved for {saved[0]} -> {saved[1]} features, the model's layer has {own[0]} -> {own[1]}"
+            text = f"{name}: saved for {saved[0]} -> {saved[1]} features, the model's layer has {own[0]} -> {own[1]}"
+            yield Problem(text, _OTHER_MODEL)
             return
     for key, shape in expected.items():
-        if key not in given:
+        tensor, shown = given.get(key), key.removeprefix(f"{METHOD}_").replace(f".{adapter}", "", 1)
+        if tensor is None:
             if given:
-                yield f"{name}: {key} is missing"
-            continue
-        tensor = given[key]
-        if tuple(tensor.shape) != shape:
-            yield f"{name}: {key} is saved as {list(tensor.shape)}, the circuit needs {list(shape)}"
+                yield Problem(f"{name}: {shown} is missing", _DAMAGED)
+        elif tuple(tensor.shape) != shape:
+            text = f"{name}: {shown} is saved as {list(tensor.shape)}, the circuit needs {list(shape)}"
+            yield Problem(text, _OTHER_CIRCUIT)
         elif tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
-            yield f"{name}: {key} holds NaN or infinite numbers"
+            yield Problem(f"{name}: {shown} holds NaN or infinite numbers", _DAMAGED)

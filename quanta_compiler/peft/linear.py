@@ -1,0 +1,145 @@
+"""The adapted linear layer: its forward pass, and merging."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import check_adapters_to_merge
+from peft.utils import quantization_extra_repr
+from torch import nn
+
+from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.peft.config import QuantaConfig
+from quanta_compiler.peft.layer import QuantaCircuitLayer, held
+from quanta_compiler.peft.saved import check_state
+
+
+class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
+    """A linear layer, `torch.nn.Linear`, transformers' `Conv1D` or a quantized one, with circuits beside it."""
+
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        config: QuantaConfig,
+        fitted: FittedCircuit,
+        layer_name: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        QuantaCircuitLayer.__init__(self, base_layer, **kwargs)
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config, fitted, layer_name, **kwargs)
+        module: Any = self
+        module.register_load_state_dict_pre_hook(check_state)
+        module.register_load_state_dict_post_hook(_fold_again)
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`."""
+        if self.disable_adapters or self.merged:
+            if self.disable_adapters and self.merged:
+                self.unmerge()
+            result: torch.Tensor = self.base_layer(x, *args, **kwargs)
+            return result
+        active = [adapter for adapter in self.active_adapters if adapter in self.quanta_circuit_gates]
+        folded = next((adapter for adapter in active if adapter in self.quanta_circuit_folded), None)
+        result = self._base(x, folded, *args, **kwargs)
+        dtype = result.dtype
+        for adapter in active:
+            result = result + self._update(adapter, x, with_copy=adapter != folded)
+        return result.to(dtype)
+
+    def _base(self, x: torch.Tensor, folded: str | None, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Apply the base layer, or in its place the weight into which an adapter's frozen copy is folded."""
+        if folded is not None:
+            weight = held(self.quanta_circuit_folded, folded)["weight"]
+            return nn.functional.linear(x, weight.T if self.fan_in_fan_out else weight, self.get_base_layer().bias)
+        result: torch.Tensor = self.base_layer(x, *args, **kwargs)
+        if self.quantization_backend is not None:
+            result = self.quantization_backend.maybe_clone_base_result(result)
+        return result
+
+    def _update(self, adapter: str, x: torch.Tensor, with_copy: bool) -> torch.Tensor:
+        """Return scale (T x - S x), without S where it is folded into the weight or there is none."""
+        fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
+        dtype = self.compute_dtype(adapter)
+        trained, frozen = self.circuits(adapter)
+        x = self.quanta_circuit_dropout[adapter](self._cast_input_dtype(x, dtype))
+        update = fitted.apply({name: tensor.to(dtype) for name, tensor in trained.items()}, x)
+        if with_copy and frozen is not None:
+            # Both are computed alike, so that equal tensors give equal numbers: the difference is zero at the start.
+            update = update - fitted.apply({name: tensor.to(dtype) for name, tensor in frozen.items()}, x)
+        return update * scale if scale != 1 else update
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add the adapters' updates to the base weight; `safe_merge` refuses a result that is not finite.
+
+        The new weight is a second one until it is finished, so that an interruption leaves the layer as it was.
+        """
+        for adapter in check_adapters_to_merge(self, adapter_names):
+            if adapter in self.quanta_circuit_gates:
+                self._shift_weight(adapter, 1, safe_merge)
+                self.merged_adapters.append(adapter)
+
+    def unmerge(self) -> None:
+        """Subtract the merged updates; the weight is what it was, but for rounding."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        while self.merged_adapters:
+            adapter = self.merged_adapters[-1]
+            if adapter in self.quanta_circuit_gates:
+                self._shift_weight(adapter, -1, safe=False)
+            self.merged_adapters.pop()
+
+    def _shift_weight(self, adapter: str, sign: int, safe: bool) -> None:
+        weight = self.get_base_weight()
+        if self.quantization_backend is None:
+            weight = weight.clone()
+        for columns, block in self.delta_blocks(adapter):
+            self._add(weight, columns, block if sign > 0 else -block)
+        if safe and not bool(torch.isfinite(weight).all()):
+            raise ValueError(
+                f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; nothing was changed"
+            )
+        self.set_base_weight(weight)
+
+    def get_delta_weight(self, adapter: str) -> torch.Tensor:
+        """Return the update W' - W of an adapter, shaped as the base weight is.
+
+        Raises:
+            KeyError: the layer has no such adapter.
+
+        """
+        if adapter not in self.quanta_circuit_gates:
+            raise KeyError(f"no adapter {adapter!r} on this layer: there is {', '.join(self.quanta_circuit_gates)}")
+        shape = (self.in_features, self.out_features)
+        delta = None
+        for columns, block in self.delta_blocks(adapter):
+            if delta is None:
+                delta = block.new_empty(shape if self.fan_in_fan_out else shape[::-1])
+            part = delta[columns] if self.fan_in_fan_out else delta[:, columns]
+            part.copy_(block if self.fan_in_fan_out else block.T)
+        assert delta is not None
+        return delta
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Say that the update is added to the weight, so that a low-rank one can stand for it."""
+        return True
+
+    def extra_repr(self) -> str:
+        """Name the circuits in `print(model)`."""
+        plans = ", ".join(f"{adapter}={plan!r}" for adapter, plan in self.quanta_circuit_plan.items())
+        quantized = quantization_extra_repr(self)
+        return f"{quantized}, {plans}" if quantized else plans
+
+    def __repr__(self) -> str:
+        return "quanta_circuit." + super().__repr__()
+
+
+def _fold_again(module: Any, _: Any) -> None:
+    """Fold the frozen copies anew once other ones have been loaded."""
+    for adapter in list(module.quanta_circuit_folded):
+        module._fold(adapter)

@@ -1,0 +1,62 @@
+"""Small models, adapters on them, and a few steps of training, for the tests of the PEFT method."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from random_circuits import file_of
+from torch import nn
+
+from quanta_compiler.peft import QuantaCircuitLayer, QuantaConfig
+
+QUANTA = file_of("4x3x2", ["all_pairs"])
+LORA = file_of(24, [{"axes": [0], "kind": "lowrank", "rank": 3, "init": "zeros"}])
+
+
+class Mlp(nn.Module):
+    """Three linear layers, 24 -> 24 -> 16 -> 24, with names as users know them."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.q_proj = nn.Linear(24, 24)
+            self.k_proj = nn.Linear(24, 16, bias=False)
+            self.o_proj = nn.Linear(16, 24)
+        self.to(dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.o_proj(torch.tanh(self.k_proj(torch.relu(self.q_proj(x)))))
+        return result
+
+
+def batch(dtype: torch.dtype = torch.float32, rows: int = 7, width: int = 24) -> torch.Tensor:
+    """Return inputs, the same ones every time."""
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(5)).to(dtype)
+
+
+def adapted(model: nn.Module, **keys: Any) -> Any:
+    """Return the model with an adapter on all its projections."""
+    keys = {"circuit": QUANTA, "target_modules": ["q_proj", "k_proj", "o_proj"], **keys}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="circuit '.*' on layers")
+        return get_peft_model(model, QuantaConfig(**keys))
+
+
+def train(model: nn.Module, x: torch.Tensor, steps: int = 3, rate: float = 0.05) -> None:
+    """Take a few steps, so that every trained tensor has moved."""
+    model.train()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(x).float().pow(2).mean().backward()
+        optimizer.step()
+    model.eval()
+
+
+def circuit_layers(model: nn.Module) -> dict[str, QuantaCircuitLayer]:
+    """Return the adapted layers by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantaCircuitLayer)}
