@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +22,7 @@ from quanta_compiler.loading import load_class, make_module
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
-_BLOCK_BYTES = 2**22
+_BLOCK_BYTES = 2**21
 """What applying the circuit to one block of columns may hold at once, in float32."""
 
 
@@ -160,8 +159,7 @@ def fit_circuit(document: Mapping[str, Any] | str, in_features: int, out_feature
 def _fit(text: str, in_features: int, out_features: int) -> FittedCircuit:
     document = json.loads(text)
     if is_template(document):
-        # Its padding is no oversight: a layout for both sizes is what a template asks for.
-        spec = replace(load_spec(document, in_features=in_features, out_features=out_features), warnings=())
+        spec = load_spec(document, in_features=in_features, out_features=out_features)
     else:
         spec = load_spec({"in_features": in_features, "out_features": out_features, **document})
     if (spec.in_features, spec.out_features) != (in_features, out_features):

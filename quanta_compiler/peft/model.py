@@ -111,7 +111,7 @@ class QuantaCircuitModel(BaseTuner):
             self._misfits.append(Problem(f"{shown}: {error}", error.hint or _OWN_CIRCUIT))
         else:
             if fitted.trained:
-                _warn_of_padding(fitted)
+                _warn(fitted)
                 return fitted
             text = f"{shown}: circuit {fitted.spec.name!r} has no gate that trains"
             self._misfits.append(Problem(text, "leave out `frozen`, or add a gate"))
@@ -122,14 +122,11 @@ _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={
 _warned: set[CircuitSpec] = set()
 
 
-def _warn_of_padding(fitted: FittedCircuit) -> None:
-    """Say once for every circuit and shape what padding and truncation waste."""
+def _warn(fitted: FittedCircuit) -> None:
+    """Say once for every circuit and shape what is wasted, or cannot learn."""
     if fitted.spec in _warned:
         return
     _warned.add(fitted.spec)
     for diagnostic in fitted.spec.warnings:
-        warnings.warn(
-            f"circuit {fitted.spec.name!r} on layers with {fitted.in_features} -> {fitted.out_features} features: "
-            f"{diagnostic.message}",
-            stacklevel=2,
-        )
+        layers = f"layers with {fitted.in_features} -> {fitted.out_features} features"
+        warnings.warn(f"circuit {fitted.spec.name!r} on {layers}: {diagnostic.message}", stacklevel=2)

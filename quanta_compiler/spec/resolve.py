@@ -53,7 +53,11 @@ def resolve(
         tokens=file.plan.tokens,
         optimizer=file.plan.optimizer,
     )
-    _warn_about_waste(spec, file.layout, problems)
+    if is_template:
+        _warn_about_fitting(spec, file.layout, problems)
+    else:
+        _warn_about_waste(spec, file.layout, problems)
+    _warn_about_zeros(spec, problems)
     return spec
 
 
@@ -153,6 +157,15 @@ def _percent(part: int, whole: int) -> str:
     return f"{value:.1f} %" if value < 99.95 else f"{min(value, 99.99):.2f} %"
 
 
+def _warn_about_fitting(spec: CircuitSpec, layout: Layout, problems: Problems) -> None:
+    """Warn where a template finds no layout for the larger of the two sizes; the smaller is padded in any case."""
+    width, product = max(spec.in_features, spec.out_features), math.prod(axis.size for axis in spec.layout)
+    if product != width:
+        shape = _shape(spec.layout, spec.positional)
+        message = f"{width} has no {layout.auto} factors of similar size: the circuit is {product} wide ({shape})"
+        problems.warning(("layout",), message, "a layout of your own choice may waste less")
+
+
 def _warn_about_waste(spec: CircuitSpec, layout: Layout, problems: Problems) -> None:
     """Warn where padding or truncation wastes a part of what is computed."""
     shape = _shape(spec.layout, spec.positional)
@@ -175,6 +188,17 @@ def _warn_about_waste(spec: CircuitSpec, layout: Layout, problems: Problems) -> 
     elif given > product:
         waste = f"{given - product} of {given} outputs ({_percent(given - product, given)}) are always zero"
         problems.warning(("out_features",), f"out_features {given} pads {product} outputs ({shape}): {waste}")
+
+
+def _warn_about_zeros(spec: CircuitSpec, problems: Problems) -> None:
+    """Warn of a circuit that cannot learn: where two factors of a product are zero, every gradient is."""
+    zero = {gate.name for gate in spec.gates if gate.init is not None and gate.init.scheme == "zeros"}
+    # A gate that shares a parameter is another factor.
+    factors = [gate.name for gate in spec.gates if gate.name in zero or gate.share in zero]
+    if len(factors) > 1:
+        named = " and ".join(map(repr, factors[:2])) + (f" (and {len(factors) - 2} more)" if factors[2:] else "")
+        message = f"gates {named} start at zero: every gradient is zero then, and the circuit never trains"
+        problems.warning(("gates",), message, "start one gate at zero, and draw the others")
 
 
 def _shape(axes: tuple[AxisSize, ...], positional: bool) -> str:

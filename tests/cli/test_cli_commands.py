@@ -111,7 +111,9 @@ def test_check_warns_of_a_circuit_whose_output_vanishes() -> None:
     assert "warning: at initialization" in quanta("check", "-", stdin=deep % "").stderr
     assert quanta("check", "-", stdin=deep % ", init: orthogonal").stderr == ""
     # Where a gate starts at zero, that was asked for.
-    assert quanta("check", "-", stdin=deep % ", init: zeros").stderr == ""
+    zero = (deep % "").replace("]\n", ", {axes: [0], init: zeros}]\n")
+    assert quanta("check", "-", stdin=zero).stderr == ""
+    assert "every gradient is zero" in quanta("check", "-", stdin=deep % ", init: zeros").stderr
 
 
 def test_standard_input_is_a_file_called_stdin() -> None:

@@ -219,3 +219,26 @@ def test_refused_names_are_those_of_torch() -> None:
         "xpu",
         "set_submodule",
     }
+
+
+@pytest.mark.parametrize(
+    ("gates", "named"),
+    [
+        ([{"pattern": "all_pairs", "init": "zeros"}], "'g0' and 'g1' (and 1 more)"),
+        (
+            [{"axes": [0], "init": "zeros"}, [1], {"axes": [0], "kind": "lowrank", "rank": 1, "init": "zeros"}],
+            "'g0' and 'g2'",
+        ),
+        ([{"axes": [0], "init": "zeros"}, {"axes": [0], "share": "g0"}], "'g0' and 'g1'"),
+    ],
+)
+def test_two_factors_of_zeros_are_warned_of(gates: list[Any], named: str) -> None:
+    spec = load_spec({"version": 1, "name": "zeros", "layout": "4x3x2", "gates": gates})
+    assert [warning.message for warning in spec.warnings] == [
+        f"gates {named} start at zero: every gradient is zero then, and the circuit never trains"
+    ]
+
+
+def test_one_factor_of_zeros_is_as_it_should_be() -> None:
+    gates = [[0], {"axes": [1], "init": "zeros"}, [0, 1]]
+    assert not load_spec({"version": 1, "name": "zero", "layout": "4x3", "gates": gates}).warnings

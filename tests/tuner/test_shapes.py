@@ -109,3 +109,12 @@ def test_padding_is_told_once_for_each_shape() -> None:
         "circuit 'told' on layers with 24 -> 16 features: out_features 16 keeps 16 of 24 outputs: "
         "33.3 % of what the circuit computes is dropped"
     ]
+
+
+def test_what_a_template_wastes_is_told_where_it_finds_no_layout() -> None:
+    template = file_of({"auto": 4}, ["all_pairs"])
+    assert not fit_circuit(template, 576, 1536).spec.warnings
+    padded = fit_circuit(template, 4096, 11008).spec.warnings
+    assert [warning.message for warning in padded] == [
+        "11008 has no 4 factors of similar size: the circuit is 11011 wide (13x11x11x7)"
+    ]

@@ -1,0 +1,125 @@
+"""What adapters cost beside their training: attaching, folding, merging, and how exact they are.
+
+    python tests/benchmarks/adapters.py
+
+Prints one table in Markdown, with the machine that it was measured on. The layer is 4096 x 4096 with random weights
+of standard deviation 0.02, the circuit QuanTA's 16x8x8x4, kaiming_uniform as in the paper's code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from quanta_compiler.peft import QuantaConfig
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from compiled_circuits import peak_bytes
+
+CIRCUIT = {"version": 1, "name": "quanta-16-8-8-4", "layout": "16x8x8x4", "gates": ["all_pairs"]}
+
+
+class Layer(nn.Module):
+    """One projection of LLaMA2-7B's width."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4096, 4096, bias=False)
+        nn.init.normal_(self.proj.weight, std=0.02)
+        self.to(dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply it: `[tokens, 4096] -> [tokens, 4096]`."""
+        result: torch.Tensor = self.proj(x)
+        return result
+
+
+def adapted(dtype: torch.dtype, residual: str) -> tuple[Layer, Any]:
+    """Return a layer, and a copy of it with an adapter at its start."""
+    torch.manual_seed(0)
+    layer = Layer(dtype)
+    config = QuantaConfig(circuit=CIRCUIT, residual=residual, target_modules=["proj"])
+    return layer, get_peft_model(copy.deepcopy(layer), config)
+
+
+def attaching(rounds: int) -> list[str]:
+    """Attach to the 224 linear layers of a 7B configuration on the meta device, the circuits' plans not yet made."""
+    from quanta_compiler import nn as plans
+
+    config = LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
+    with torch.device("meta"):
+        model: Any = LlamaForCausalLM(config)
+    seconds = []
+    for _ in range(rounds):
+        base = copy.deepcopy(model)
+        plans._fit.cache_clear()
+        start = time.perf_counter()
+        get_peft_model(base, QuantaConfig(target_modules="all-linear"))
+        seconds.append(time.perf_counter() - start)
+    low, high = min(seconds), max(seconds)
+    return [
+        f"attach to 224 layers of a 7B configuration, s | {statistics.median(seconds):.2f} ({low:.2f} to {high:.2f})"
+    ]
+
+
+def starting_error(dtype: torch.dtype, residual: str) -> str:
+    """Return how far the adapted layer is from the base layer before any training, relative to the output's norm."""
+    layer, model = adapted(dtype, residual)
+    x = torch.randn(256, 4096, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with torch.no_grad():
+        expected, found = layer(x).double(), model(x).double()
+    name = str(dtype).removeprefix("torch.")
+    error = float((found - expected).norm() / expected.norm())
+    same = "bit for bit" if torch.equal(found, expected) else f"{error:.1e}"
+    return f"start, {residual}, {name}: output against the base layer | {same}"
+
+
+def merging(dtype: torch.dtype) -> list[str]:
+    """Merge and unmerge: time, memory on top, and what is left of the base weight."""
+    layer, model = adapted(dtype, "frozen_copy")
+    gates = model.base_model.model.proj.quanta_circuit_gates["default"]
+    generator = torch.Generator().manual_seed(2)
+    for tensor in gates.values():
+        tensor.data += 0.1 * tensor.data.std() * torch.randn(tensor.shape, generator=generator)
+    own = layer.proj.weight.untyped_storage().nbytes()
+    start = time.perf_counter()
+    peak = peak_bytes(model, None, model.merge_adapter)
+    seconds = time.perf_counter() - start
+    model.unmerge_adapter()
+    weight, again = (each.weight.detach().double() for each in (layer.proj, model.base_model.model.proj.base_layer))
+    left = float((again - weight).norm() / weight.norm())
+    name = str(dtype).removeprefix("torch.")
+    return [
+        f"merge 4096 x 4096, {name}: memory on top, over the weight's own | {peak / own:.2f}",
+        f"merge 4096 x 4096, {name}: s | {seconds:.2f}",
+        f"merge and unmerge, {name}: weight against the base weight | {left:.1e}",
+    ]
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="of attaching; the median is shown")
+    rows = attaching(parser.parse_args().rounds)
+    for dtype in (torch.float32, torch.bfloat16):
+        rows += [starting_error(dtype, residual) for residual in ("frozen_copy", "folded")]
+    for dtype in (torch.float32, torch.bfloat16):
+        rows += merging(dtype)
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    print("| figure | measured |\n| :-- | --: |")
+    print("\n".join(f"| {row} |" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
