@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from quanta_compiler import __version__
+from quanta_compiler import __version__, adapter_commands
 from quanta_compiler.console import (
     FAILED,
     can_draw_boxes,
@@ -300,3 +300,6 @@ def schema() -> None:
     from quanta_compiler.spec.schema import schema_text
 
     print_result(schema_text())
+
+
+adapter_commands.register(app)

@@ -13,7 +13,7 @@ STAGES = [
 ]
 """From top to bottom: a stage imports itself and those above it."""
 NO_TORCH_ABOVE = {*STAGES}
-TORCH_AT_THE_TOP = {"reference", "loading", "kernels", "nn", "peft", "models"}
+TORCH_AT_THE_TOP = {"reference", "loading", "kernels", "nn", "peft", "models", "adapters"}
 """Modules that may import torch as they are loaded."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,0 +1,102 @@
+"""Writing adapters and pictures: whole files or none, and nothing over somebody's own work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quanta_compiler.emit.files import OutputError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+_ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE)
+
+
+def write_adapter(
+    config: Any, tensors: Mapping[str, torch.Tensor], folder: Path, *, source: Path, force: bool
+) -> dict[str, Path]:
+    """Write an adapter's PEFT config and its tensors into `folder`, made where missing; return the paths by kind.
+
+    Both files are complete in a folder beside it before anything there is touched.
+
+    Raises:
+        OutputError: an adapter stands there and not `force`, or a file cannot be written.
+
+    """
+    from safetensors.torch import save_file
+
+    refuse_existing(folder, source, force=force)
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        config.save_pretrained(str(temporary))
+        save_file(dict(tensors), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        _move(temporary, folder)
+    except OSError as error:
+        where = folder if temporary is None or str(temporary) in str(error.filename) else error.filename or folder
+        raise OutputError(f"cannot write {where}: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return {"config": folder / CONFIG_FILE, "weights": folder / WEIGHTS_FILE}
+
+
+def refuse_existing(folder: Path, source: Path, *, force: bool) -> None:
+    """Raise OutputError where an adapter stands in `folder` and not `force`, or `source` itself."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file: choose another folder with -o")
+    for name in _ADAPTER_FILES:
+        path = folder / name
+        if path.exists() and source.exists() and path.samefile(source):
+            raise OutputError(f"{path} is the state dict itself: choose another folder with -o")
+        if path.exists() and not force:
+            raise OutputError(f"{folder} holds an adapter already: choose another folder, or overwrite it with --force")
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    """Put the finished files in their place: the whole folder at once where there is none yet."""
+    # mkdtemp makes folders private; results get the permissions of an ordinary new folder.
+    temporary.chmod(0o777 & ~_umask())
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        os.replace(temporary / name, folder / name)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one file by way of a temporary one.
+
+    Raises:
+        OutputError: it cannot be written; what was there is unchanged.
+
+    """
+    temporary = None
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: give the name of a file")
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,180 @@
+"""The circuits that gates of the QuanTA paper's code make up, and which layers have which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quanta_compiler.adapters.paper_keys import Pair, PaperLayer, natural_key, pair_text, pairs_in_order
+from quanta_compiler.adapters.problems import problem, some_of
+from quanta_compiler.adapters.tensor_file import TensorFile
+from quanta_compiler.diagnostics import Diagnostic, quote
+
+_NAME_LENGTH = 64
+"""The longest name that a circuit may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperCircuit:
+    """A layout and the pairs of axes that have a gate, in the order in which the paper's code applies them."""
+
+    layout: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Say whether every pair of axes has its gate, as the paper's code always has it."""
+        return len(self.pairs) == len(pairs_in_order(len(self.layout)))
+
+    def layout_text(self) -> str:
+        """Return `16x8x8x4`."""
+        return "x".join(map(str, self.layout))
+
+    def document(self) -> dict[str, Any]:
+        """Return the circuit file: the pattern where it is complete, otherwise gate by gate."""
+        name = "-".join(["quanta", *map(str, self.layout)])
+        axis_count = len(self.layout)
+        gates: list[Any] = [[axis_count + b, axis_count + a] for a, b in self.pairs]
+        return {
+            "version": 1,
+            "name": name if len(name) <= _NAME_LENGTH else "quanta",
+            "layout": list(self.layout),
+            "gates": ["all_pairs"] if self.is_complete else gates,
+        }
+
+
+def find_circuit(file: TensorFile, layer: PaperLayer, given: tuple[int, ...] | None) -> PaperCircuit | list[Diagnostic]:
+    """Return the circuit of one layer, or every reason why its gates make none; `given` is the user's layout."""
+    sizes, problems = _axis_sizes(file, layer)
+    problems += _pairing_problems(file, layer)
+    axis_count = layer.axis_count()
+    told = "x".join(str(sizes.get(axis, "?")) for axis in range(-axis_count, 0))
+    if given is not None:
+        wrong = axis_count > len(given) or any(given[axis] != size for axis, size in sizes.items())
+        if wrong and not problems:
+            message = f"its gates are of the layout {told}, --layout says {'x'.join(map(str, given))}"
+            problems.append(problem(file.name, message, place=layer.module, hint="leave out --layout, or correct it"))
+    elif len(sizes) < axis_count:
+        message = f"its gates tell the layout {told} only"
+        problems.append(problem(file.name, message, place=layer.module, hint="give the whole layout with --layout"))
+    if problems:
+        return problems
+    layout = given or tuple(sizes[axis] for axis in range(-axis_count, 0))
+    return PaperCircuit(layout, tuple(pair for pair in pairs_in_order(len(layout)) if pair in layer.trained))
+
+
+def _axis_sizes(file: TensorFile, layer: PaperLayer) -> tuple[dict[int, int], list[Diagnostic]]:
+    """Return the size of every axis that a gate acts on, and the axes of which two gates say different sizes."""
+    sizes: dict[int, tuple[int, str]] = {}
+    problems: dict[int, Diagnostic] = {}
+    for (a, b), key in [*layer.trained.items(), *layer.frozen.items()]:
+        for axis, size in ((b, file.shapes[key][0]), (a, file.shapes[key][1])):
+            known, other = sizes.setdefault(axis, (size, key))
+            if known != size:
+                message = f"axis {axis} has the size {size} here and {known} in {quote(other)}"
+                hint = "the file mixes gates of several layouts: take the state dict of one run"
+                problems.setdefault(axis, problem(file.name, message, place=key, hint=hint))
+    return {axis: size for axis, (size, _) in sizes.items()}, list(problems.values())
+
+
+def _pairing_problems(file: TensorFile, layer: PaperLayer) -> list[Diagnostic]:
+    """Return what is wrong between trained gates and frozen copies; no frozen copies at all is another question."""
+    problems = []
+    if not layer.trained:
+        message = f"it has frozen copies (`quanta_weights2`) of {pair_text(sorted(layer.frozen)[::-1])} but no gates"
+        problems.append(problem(file.name, message, place=layer.module, hint="take the whole state dict"))
+    elif layer.frozen and set(layer.frozen) != set(layer.trained):
+        lonely = sorted(set(layer.frozen) ^ set(layer.trained), reverse=True)
+        message = f"it has a gate or its frozen copy (`quanta_weights2`), but not both, for {pair_text(lonely)}"
+        problems.append(problem(file.name, message, place=layer.module, hint="take the whole state dict"))
+    return problems
+
+
+def missing_gates(circuits: Mapping[str, PaperCircuit]) -> list[str]:
+    """Return the layers that lack a gate of some pair, each with those pairs."""
+    lacking = []
+    for module, circuit in circuits.items():
+        pairs = [pair for pair in pairs_in_order(len(circuit.layout)) if pair not in circuit.pairs]
+        if pairs:
+            lacking.append(f"{module} (no {pair_text(pairs)})")
+    return lacking
+
+
+def circuit_field(circuits: Mapping[str, PaperCircuit]) -> dict[str, Any]:
+    """Return one circuit for all layers, or a mapping from as few names as tell the layers apart.
+
+    A layer's last name component stands for all layers that end in it, where these share one circuit; otherwise
+    their full names are listed.
+    """
+    if len(set(circuits.values())) == 1:
+        return next(iter(circuits.values())).document()
+    by_ending: dict[str, dict[str, PaperCircuit]] = {}
+    for module, circuit in circuits.items():
+        by_ending.setdefault(_ending(module), {})[module] = circuit
+    field: dict[str, Any] = {}
+    for ending, members in by_ending.items():
+        if len(set(members.values())) == 1:
+            field[re.escape(ending)] = next(iter(members.values())).document()
+        else:
+            # PEFT lets any prefix stand before a pattern: `^` keeps a short name from matching inside a longer one.
+            field |= {f"^{re.escape(module)}": circuit.document() for module, circuit in members.items()}
+    return field
+
+
+def target_names(file: TensorFile, layers: Sequence[PaperLayer]) -> list[str]:
+    """Return `target_modules`: last name components where these mean exactly the adapted layers, else full names.
+
+    What else the model has is known as far as the file holds its weights. Without them, the components are taken where
+    they all occur in the same blocks.
+    """
+    adapted = {layer.module for layer in layers}
+    endings = {_ending(module) for module in adapted}
+    wrapper = _wrapper(layers)
+    for key in file.shapes:
+        module, _, parameter = key.removeprefix(wrapper).rpartition(".")
+        module = module.removesuffix(".base_layer")
+        if parameter == "weight" and module not in adapted and _ending(module) in endings:
+            return sorted(adapted, key=natural_key)
+    blocks = {tuple(sorted(_block(module) for module in adapted if _ending(module) == ending)) for ending in endings}
+    return sorted(endings if len(blocks) == 1 else adapted, key=natural_key)
+
+
+def _wrapper(layers: Sequence[PaperLayer]) -> str:
+    """Return what stands before the names of modules in the file."""
+    return layers[0].prefix.removesuffix(layers[0].module)
+
+
+def _ending(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def _block(module: str) -> str:
+    """Return the numbers in a module's name: which block of the model it is in."""
+    return ".".join(re.findall(r"(?<![^.])\d+(?![^.])", module))
+
+
+def base_features(file: TensorFile, layer: PaperLayer) -> tuple[int, int] | None:
+    """Return in_features and out_features by the layer's own weight, `[out, in]`, where the file holds it."""
+    for name in ("weight", "base_layer.weight"):
+        shape = file.shapes.get(f"{layer.prefix}.{name}", ())
+        # Weights of 4 bits are packed into a column of bytes.
+        if len(shape) == 2 and 1 not in shape:
+            return shape[1], shape[0]
+    return None
+
+
+def unused_patterns(patterns: Sequence[str], layers: Sequence[PaperLayer]) -> list[str]:
+    """Return the patterns that match no layer."""
+    return [pattern for pattern in patterns if not any(matches(pattern, layer.module) for layer in layers)]
+
+
+def matches(pattern: str, module: str) -> bool:
+    """Say whether a pattern means a module, as PEFT matches `rank_pattern`: a regular expression for its end."""
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+
+
+def layers_text(modules: Sequence[str]) -> str:
+    """Return the first few names of layers for a message."""
+    return some_of(list(modules))

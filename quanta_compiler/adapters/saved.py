@@ -1,0 +1,178 @@
+"""Saved adapters, read without a base model: ours, and those of PEFT's LoRA."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quanta_compiler.adapters.lora import lora_description, lora_updates, lora_warnings
+from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
+from quanta_compiler.adapters.paper_keys import natural_key
+from quanta_compiler.adapters.problems import problem, refusal, some_of
+from quanta_compiler.adapters.selection import chosen, refuse_nothing
+from quanta_compiler.adapters.tensor_file import TensorFile, open_safetensors
+from quanta_compiler.adapters.updates import CircuitUpdate, Update
+from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote
+
+_OURS = "QUANTA_CIRCUIT"
+_KEY = re.compile(
+    r"(?:base_model\.model\.)?(?P<layer>.+)\.quanta_circuit_(?P<group>gates|frozen|features)(?:\.(?P<name>[^.]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedAdapter:
+    """A saved adapter: its updates by layer, in the order of the layers' names, numbers counted."""
+
+    path: str
+    """The folder as the user named it."""
+    description: str
+    """The method and what it is set to: `LoRA, r = 8`."""
+    updates: Mapping[str, Update]
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAdapter:
+    """Read a saved adapter; of its layers only those whose name `layers` finds something in.
+
+    Raises:
+        SpecError: the folder is no adapter, is damaged, or is of a method whose update this cannot compute.
+
+    """
+    config = _read_config(folder)
+    method = config.get("peft_type")
+    if method not in (_OURS, "LORA"):
+        message = f"it is an adapter of the method {quote(method)}; `analyze` reads {_OURS} and LORA"
+        raise refusal(folder / CONFIG_FILE, message, hint="merge it into its model and convert the difference to LoRA")
+    file = _open_weights(folder)
+    updates: Mapping[str, Update]
+    warnings: tuple[Diagnostic, ...] = ()
+    if method == _OURS:
+        description, updates = _circuit_updates(folder, file, layers)
+    else:
+        description, updates = lora_description(config), lora_updates(folder / CONFIG_FILE, config, file, layers)
+        warnings = lora_warnings(folder / CONFIG_FILE, config)
+    ordered = {layer: updates[layer] for layer in sorted(updates, key=natural_key)}
+    return SavedAdapter(str(folder), description, ordered, warnings)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        fact = "it is a file" if folder.exists() else "there is no such folder"
+        raise refusal(folder, fact, hint="give the folder that `save_pretrained` wrote; one on a hub, download first")
+    if not path.is_file():
+        raise refusal(folder, f"it is no saved adapter: it has no {CONFIG_FILE}", hint=_inner_adapters(folder))
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise refusal(path, f"it is no JSON: {error}", hint="restore the file that was saved") from None
+    if not isinstance(config, dict):
+        raise refusal(path, "it is no JSON object", hint="restore the file that was saved")
+    return config
+
+
+def _inner_adapters(folder: Path) -> str | None:
+    """Say where adapters are in a folder of them: PEFT saves one that is not called `default` one level down."""
+    inner = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG_FILE}"))
+    return f"there are adapters inside: {some_of(inner)}" if inner else None
+
+
+def _open_weights(folder: Path) -> TensorFile:
+    if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLE_FILE).exists():
+        message = f"the weights are a pickle, {PICKLE_FILE}; only safetensors are read"
+        raise refusal(folder, message, hint="load the adapter with PEFT and save it again")
+    return open_safetensors(folder / WEIGHTS_FILE)
+
+
+def _circuit_updates(
+    folder: Path, file: TensorFile, layers: re.Pattern[str] | None
+) -> tuple[str, dict[str, CircuitUpdate]]:
+    config = _quanta_config(folder)
+    tensors: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
+    for key in file.shapes:
+        found = _KEY.fullmatch(key)
+        if found is not None and chosen(layers, found["layer"]):
+            groups = tensors.setdefault(found["layer"], {"gates": {}, "frozen": {}, "features": {}})
+            groups[found["group"]][found["name"] or ""] = file.read(key)
+    refuse_nothing(file, tensors, layers, (found["layer"] for key in file.shapes if (found := _KEY.fullmatch(key))))
+    updates: dict[str, CircuitUpdate] = {}
+    problems: list[Diagnostic] = []
+    for layer, groups in tensors.items():
+        try:
+            updates[layer] = _circuit_update(config, layer, groups)
+        except (ValueError, SpecError) as error:
+            hint = "the folder's files do not belong together, or were changed: restore those that were saved"
+            problems.append(problem(file.name, str(error), place=layer, hint=hint))
+    if problems:
+        raise SpecError(problems)
+    return _description(config, updates), updates
+
+
+def _quanta_config(folder: Path) -> Any:
+    """Return the configuration by PEFT's own way, which refuses a circuit that was changed by hand."""
+    from quanta_compiler.peft import QuantaConfig
+
+    try:
+        return QuantaConfig.from_pretrained(str(folder))
+    except SpecError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message, _, hint = str(error).partition("\nhint: ")
+        remedy = hint or "restore the file that was saved"
+        raise refusal(folder / CONFIG_FILE, escape(message), hint=remedy) from None
+
+
+def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, torch.Tensor]]) -> CircuitUpdate:
+    """Return the update of one layer; raise ValueError where its tensors do not fit its circuit."""
+    from quanta_compiler.nn import fit_circuit
+    from quanta_compiler.peft.circuits import circuit_for
+
+    features = groups["features"].get("")
+    if features is None or features.shape != (2,) or features.is_floating_point():
+        raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
+    in_features, out_features = features.tolist()
+    circuit = fit_circuit(circuit_for(config.circuit, layer), in_features, out_features)
+    gates, frozen = groups["gates"], groups["frozen"]
+    residual = config.residual
+    if residual == "auto":
+        residual = "none" if circuit.starts_at_zero else "frozen_copy"
+    trained = {name: (gates if name in circuit.trained else frozen).get(name) for name in circuit.shapes}
+    copy = None if residual == "none" else {name: frozen.get(name) for name in circuit.shapes}
+    return CircuitUpdate(
+        circuit=circuit,
+        trained=_checked(circuit.shapes, trained, "gates"),
+        frozen=None if copy is None else _checked(circuit.shapes, copy, "frozen"),
+        scale=float(config.scale),
+    )
+
+
+def _checked(
+    shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, torch.Tensor | None], group: str
+) -> dict[str, torch.Tensor]:
+    """Return the tensors; raise ValueError where one is missing, of another shape, or not finite."""
+    checked: dict[str, torch.Tensor] = {}
+    for name, shape in shapes.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise ValueError(f"`quanta_circuit_{group}.{name}` is missing")
+        if tuple(tensor.shape) != shape:
+            found, wanted = list(tensor.shape), list(shape)
+            raise ValueError(f"`quanta_circuit_{group}.{name}` is {found}, the circuit needs {wanted}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"`quanta_circuit_{group}.{name}` holds NaN or infinite numbers")
+        checked[name] = tensor
+    return checked
+
+
+def _description(config: Any, updates: Mapping[str, CircuitUpdate]) -> str:
+    names = sorted({update.circuit.spec.name for update in updates.values()})
+    shown = names if len(names) <= 3 else [*names[:3], "…"]
+    scale = f", scale {config.scale:g}" if config.scale != 1 else ""
+    return f"circuit {', '.join(shown)}, residual {config.residual}{scale}"

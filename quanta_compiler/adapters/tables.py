@@ -1,0 +1,101 @@
+"""What `quanta import` and `quanta analyze` print, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from quanta_compiler.adapters.analysis import LayerFigures, Similarity
+from quanta_compiler.adapters.analyze import Analysis, AnalyzedAdapter, similarity_points
+from quanta_compiler.adapters.paper_import import ImportedLayer, PaperAdapter
+from quanta_compiler.diagnostics import clip, escape
+from quanta_compiler.report.terminal import Column, Table, plural
+
+
+def analysis_tables(analysis: Analysis, top: int) -> list[Table]:
+    """Return a table for every adapter, and one for every pair that is compared."""
+    tables = [_figures_table(adapter, top) for adapter in analysis.adapters]
+    for place, other in enumerate(analysis.adapters[1:], start=1):
+        similarities = [one for one in analysis.similarities if one.second == place]
+        tables.append(_similarity_table(analysis.adapters[0], other, similarities))
+    return tables
+
+
+def _figures_table(adapter: AnalyzedAdapter, top: int) -> Table:
+    columns = (
+        Column("layer"),
+        Column("update"),
+        Column("rank", is_number=True),
+        Column("effective", is_number=True),
+        Column("stable", is_number=True),
+        Column("norm", is_number=True),
+        Column(f"largest {plural(top, 'singular value')}", is_remark=True),
+    )
+    title = f"{escape(adapter.path)}: {escape(adapter.description)}, {plural(len(adapter.layers), 'layer')}"
+    return Table(title, columns, tuple(_figures_row(figures, top) for figures in adapter.layers))
+
+
+def _figures_row(figures: LayerFigures, top: int) -> tuple[str, ...]:
+    values = figures.values[: min(top, figures.rank)].tolist()
+    return (
+        clip(figures.layer, 160),
+        f"{figures.out_features} x {figures.in_features}",
+        f"{figures.rank:,}",
+        f"{figures.effective_rank:,.1f}",
+        f"{figures.stable_rank:,.1f}",
+        f"{figures.frobenius_norm:#.3g}",
+        "  ".join(f"{value:#.3g}" for value in values),
+    )
+
+
+def _similarity_table(first: AnalyzedAdapter, other: AnalyzedAdapter, similarities: Sequence[Similarity]) -> Table:
+    points = similarity_points(similarities)
+    title = (
+        f"subspace similarity phi(i, i) of the right singular vectors of {escape(first.path)} and {escape(other.path)}"
+    )
+    columns = (
+        Column("layer"),
+        *(Column(f"i = {point}", is_number=True) for point in points),
+        Column("chance at the last i", is_remark=True),
+    )
+    return Table(title, columns, tuple(_similarity_row(one, points) for one in similarities))
+
+
+def _similarity_row(one: Similarity, points: Sequence[int]) -> tuple[str, ...]:
+    """Return phi at the points, and what two random subspaces of the last size would have: i / in_features."""
+    values = [one.at(point, point) for point in points]
+    last = max((point for point, value in zip(points, values, strict=True) if value is not None), default=None)
+    chance = "" if last is None else f"{last / one.in_features:.3f}"
+    return (clip(one.layer, 160), *("-" if value is None else f"{value:.3f}" for value in values), chance)
+
+
+def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Table]:
+    """Return what was written, and the layers that share a circuit and a shape, line by line."""
+    remarks = {"config": "the circuits and settings", "weights": plural(len(adapter.tensors), "tensor")}
+    written = tuple((escape(str(path)), remarks[kind]) for kind, path in paths.items())
+    groups: dict[tuple[str, ...], list[ImportedLayer]] = {}
+    for layer in adapter.layers:
+        groups.setdefault(_group(layer), []).append(layer)
+    rows = tuple((_members(layers), *group) for group, layers in groups.items())
+    heading = f"imported: {plural(len(adapter.layers), 'layer')}, residual {adapter.config.residual}"
+    columns = (Column("layers"), Column("features"), Column("layout"), Column("gates", is_number=True))
+    return [
+        Table("written", (Column(""), Column("", is_remark=True)), written),
+        Table(heading, columns, rows),
+    ]
+
+
+def _group(layer: ImportedLayer) -> tuple[str, ...]:
+    features = f"{layer.features[0]} -> {layer.features[1]}"
+    return features, layer.circuit.layout_text(), str(len(layer.circuit.pairs))
+
+
+def _members(layers: Sequence[ImportedLayer]) -> str:
+    """Return how many layers end in which name: `32 q_proj, 32 v_proj`."""
+    if len(layers) == 1:
+        return clip(layers[0].module, 160)
+    counts: dict[str, int] = {}
+    for layer in layers:
+        ending = layer.module.rpartition(".")[2]
+        counts[ending] = counts.get(ending, 0) + 1
+    return ", ".join(f"{count} {clip(ending)}" for ending, count in counts.items())
