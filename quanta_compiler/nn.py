@@ -108,12 +108,18 @@ class FittedCircuit:
 
         One block is in memory at a time, so that a weight can be updated without a second matrix of its size.
         """
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        tensors = {name: whole(tensor).to(dtype) for name, tensor in tensors.items()}
         for first in range(0, self.in_features, self._block):
             columns = slice(first, min(first + self._block, self.in_features))
             unit = torch.zeros(columns.stop - first, self.in_features, dtype=dtype, device=device)
             unit[:, columns].fill_diagonal_(1.0)
             yield columns, self.apply(tensors, unit)
+
+
+def whole(tensor: Any) -> torch.Tensor:
+    """Return a tensor that FSDP2 has sharded gathered from all processes, and any other as it is."""
+    full: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full
 
 
 class _Parts:

@@ -13,7 +13,7 @@ from peft.utils import resolve_quantization_backend
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.nn import FittedCircuit, whole
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.registration import METHOD
@@ -196,7 +196,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
 
     def _fold(self, adapter: str) -> None:
         """Store W - scale S, in the dtype of the weight."""
-        weight = self.get_base_layer().weight
+        weight = whole(self.get_base_layer().weight)
         if weight.is_meta:
             self._hold_folded(adapter, torch.empty_like(weight))
             return

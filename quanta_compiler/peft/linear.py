@@ -14,6 +14,7 @@ from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.layer import QuantaCircuitLayer, held
 from quanta_compiler.peft.saved import check_state
+from quanta_compiler.peft.weights import read_weight, write_weight
 
 
 class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
@@ -95,16 +96,14 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             self.merged_adapters.pop()
 
     def _shift_weight(self, adapter: str, sign: int, safe: bool) -> None:
-        weight = self.get_base_weight()
-        if self.quantization_backend is None:
-            weight = weight.clone()
+        weight = read_weight(self)
         for columns, block in self.delta_blocks(adapter):
             self._add(weight, columns, block if sign > 0 else -block)
         if safe and not bool(torch.isfinite(weight).all()):
             raise ValueError(
                 f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; nothing was changed"
             )
-        self.set_base_weight(weight)
+        write_weight(self, weight)
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """Return the update W' - W of an adapter, shaped as the base weight is.

@@ -68,6 +68,14 @@ class QuantaCircuitModel(BaseTuner):
                 parameter.requires_grad_(requires_grad)
             raise
 
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """Put a layer in the place of another; unloading puts the base layer back."""
+        if getattr(child, "base_layer", None) is new_module:
+            # PEFT would copy the layer's weight onto itself, and some quantized layers have none of that name.
+            setattr(parent, child_name, new_module)
+            return
+        super()._replace_module(parent, child_name, new_module, child)
+
     def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
         self,
         peft_config: QuantaConfig,
@@ -94,7 +102,7 @@ class QuantaCircuitModel(BaseTuner):
 
     def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> FittedCircuit | None:
         """Return the circuit for a target; note why there is none."""
-        backend = resolve_quantization_backend(base)
+        backend = resolve_quantization_backend(base, **get_quantization_kwargs(self))
         if not isinstance(base, nn.Linear | Conv1D) and getattr(backend, "layer_type", None) != "linear":
             # PEFT's own tests and users look for this type and this beginning.
             raise ValueError(

@@ -1,0 +1,40 @@
+"""The base layer's weight, read and written whole: plain, quantized, or sharded by FSDP2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from quanta_compiler.nn import whole
+
+
+def read_weight(layer: Any) -> torch.Tensor:
+    """Return a copy of the base weight as a plain tensor, dequantized, gathered from all processes."""
+    base = layer.get_base_layer()
+    if getattr(getattr(getattr(base, "weight", None), "quant_state", None), "packing_format_for_cpu", False):
+        # bitsandbytes packs 4-bit weights anew for inference on some CPUs, and PEFT dequantizes the plain form alone,
+        # without noticing. Asking for the state brings the plain form back (bitsandbytes 0.50).
+        base.state_dict()
+    weight: torch.Tensor = layer.get_base_weight()
+    if _is_sharded(weight):
+        return whole(weight)
+    # Dequantizing has made a new tensor already.
+    return weight.clone() if layer.quantization_backend is None else weight
+
+
+def write_weight(layer: Any, weight: torch.Tensor) -> None:
+    """Store a new base weight: quantized again, or each process's own part of it."""
+    own = None if layer.quantization_backend is not None else layer.get_base_weight()
+    if own is None or not _is_sharded(own):
+        layer.set_base_weight(weight)
+        return
+    from torch.distributed.tensor import distribute_tensor
+
+    # In place: FSDP2 remembers the storage of its shard, and would not see another tensor.
+    with torch.no_grad():
+        own.copy_(distribute_tensor(weight, own.device_mesh, own.placements))
+
+
+def _is_sharded(weight: Any) -> bool:
+    return hasattr(weight, "full_tensor")
