@@ -6,12 +6,15 @@ import copyreg
 import hashlib
 import linecache
 import sys
+import threading
 import types
 from typing import Any
 
 import torch
 
 BACKENDS = ("auto", "torch")
+# The module stands in sys.modules before it is complete, as Python's own import has it.
+_LOADING = threading.RLock()
 
 
 def make_module(
@@ -37,9 +40,13 @@ def make_module(
 def load_class(source: str) -> Any:
     """Return the class `Circuit` of an emitted source, the same one for the same source within a process."""
     name = "quanta_compiler_emitted_" + hashlib.sha256(source.encode("utf-8")).hexdigest()[:16]
-    known = sys.modules.get(name)
-    if known is not None:
-        return known.Circuit
+    with _LOADING:
+        known = sys.modules.get(name)
+        return (known or _load(name, source)).__dict__["Circuit"]
+
+
+def _load(name: str, source: str) -> types.ModuleType:
+    """Execute a source as a module of this name; nobody else may be at it."""
     module = types.ModuleType(name)
     module.__file__ = f"<{name}>"
     # Tracebacks, inspect and torch.compile read the source from here.
@@ -51,9 +58,8 @@ def load_class(source: str) -> Any:
         del sys.modules[name]
         raise
     module.__dict__["quanta_source"] = source
-    circuit_class = module.__dict__["Circuit"]
-    copyreg.pickle(circuit_class, _reduce)
-    return circuit_class
+    copyreg.pickle(module.__dict__["Circuit"], _reduce)
+    return module
 
 
 def _reduce(module: Any) -> tuple[Any, ...]:

@@ -168,9 +168,11 @@ def _fit(text: str, in_features: int, out_features: int) -> FittedCircuit:
         spec = load_spec(document, in_features=in_features, out_features=out_features)
     else:
         spec = load_spec({"in_features": in_features, "out_features": out_features, **document})
-    if (spec.in_features, spec.out_features) != (in_features, out_features):
+    # A template takes its sizes from the layer; what it writes must agree all the same.
+    written = document.get("out_features", out_features)
+    if (spec.in_features, spec.out_features, written) != (in_features, out_features, out_features):
         message = (
-            f"circuit {spec.name!r} is written for {spec.in_features} -> {spec.out_features} features, "
+            f"circuit {spec.name!r} is written for {spec.in_features} -> {written} features, "
             f"the layer has {in_features} -> {out_features}"
         )
         hint = "leave `in_features` and `out_features` out of the circuit, which is then padded or truncated"

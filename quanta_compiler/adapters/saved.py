@@ -133,6 +133,7 @@ def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, t
     """Return the update of one layer; raise ValueError where its tensors do not fit its circuit."""
     from quanta_compiler.nn import fit_circuit
     from quanta_compiler.peft.circuits import circuit_for
+    from quanta_compiler.peft.layer import chosen_residual
 
     features = groups["features"].get("")
     if features is None or features.shape != (2,) or features.is_floating_point():
@@ -140,9 +141,7 @@ def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, t
     in_features, out_features = features.tolist()
     circuit = fit_circuit(circuit_for(config.circuit, layer), in_features, out_features)
     gates, frozen = groups["gates"], groups["frozen"]
-    residual = config.residual
-    if residual == "auto":
-        residual = "none" if circuit.starts_at_zero else "frozen_copy"
+    residual = chosen_residual(config.residual, circuit)
     trained = {name: (gates if name in circuit.trained else frozen).get(name) for name in circuit.shapes}
     copy = None if residual == "none" else {name: frozen.get(name) for name in circuit.shapes}
     return CircuitUpdate(

@@ -43,18 +43,35 @@ def checked_circuit(value: CircuitField, preset: str) -> Any:
         raise ValueError("`circuit` is an empty mapping: give a circuit, or a mapping from target to circuit")
     if "layout" in value or "gates" in value:
         raise ValueError("`circuit` has no `version`: a circuit needs `version: 1`, a mapping has targets as its keys")
-    stored = {}
+    stored: dict[str, Document] = {}
     for target, source in value.items():
         if not isinstance(target, str) or not target:
             raise ValueError(f"the keys of the mapping `circuit` are names of targets, got {target!r}")
         try:
-            re.compile(target)
+            re.compile(_pattern(target))
         except re.error as error:
             raise ValueError(f"the target {target!r} is no regular expression: {error}") from None
         if isinstance(source, Mapping) and "version" not in source:
             raise ValueError(f"the circuit for target {target!r} has no `version`: write `version: 1`")
         stored[target] = _document(source)
+    _check_joined(stored)
     return stored
+
+
+def _check_joined(stored: Mapping[str, Any]) -> None:
+    """Refuse patterns that mean something else, or nothing, once they are the alternatives of one."""
+    if len(stored) > 1 and any(re.search(r"\\[1-9]|\(\?P[<=]", target) for target in stored):
+        raise ValueError("the targets of `circuit` are joined to one regular expression: use (?:...) for groups")
+
+
+def _pattern(target: str) -> str:
+    """Return a target as PEFT matches it: at the end of a module's name."""
+    return rf"(.*\.)?({target})$"
+
+
+def matches(target: str, name: str) -> bool:
+    """Say whether a target means a module, as PEFT matches `rank_pattern`: a regular expression for its end."""
+    return re.match(_pattern(target), name) is not None
 
 
 def _document(source: Any) -> Document:
@@ -100,7 +117,7 @@ def circuit_for(stored: Any, name: str) -> Document:
     if not is_mapping(stored):
         circuit: Document = stored
         return circuit
-    matching = sorted((t for t in stored if re.match(rf"(.*\.)?({t})$", name)), key=len, reverse=True)
+    matching = sorted((target for target in stored if matches(target, name)), key=len, reverse=True)
     if not matching:
         raise FeaturesError(f"none of the circuits is for it (they are for {', '.join(map(repr, sorted(stored)))})")
     if len(matching) > 1 and len(matching[0]) == len(matching[1]):

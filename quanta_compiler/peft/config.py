@@ -96,7 +96,7 @@ class QuantaConfig(PeftConfig):
             raise AdapterError(
                 f"`circuit` is not what was saved: its SHA-256 is {digest[:16]}…, "
                 f"`circuit_hash` says {str(self.circuit_hash)[:16]}…\n"
-                "hint: restore adapter_config.json, or remove `circuit_hash` if the change is meant"
+                "hint: restore adapter_config.json, or set `circuit_hash` to null (None) if the change is meant"
             )
         self.circuit_hash = digest
         if self.target_modules is None and is_mapping(self.circuit):
@@ -122,6 +122,22 @@ class QuantaConfig(PeftConfig):
             raise ValueError(f"`scale` is a finite number, got {self.scale!r}")
         if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
             raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
+
+    @classmethod
+    def from_json_file(cls, path_json_file: str, **kwargs: Any) -> dict[str, Any]:
+        """Read adapter_config.json; the circuits are in it, and no path that it names is opened."""
+        try:
+            data: dict[str, Any] = super().from_json_file(path_json_file, **kwargs)
+        except ValueError as error:
+            raise AdapterError(f"{path_json_file}: it is no JSON: {error}\nhint: restore the saved file") from None
+        circuit: Any = data.get("circuit")
+        documents = list(circuit.values()) if is_mapping(circuit) else [circuit]
+        if any(isinstance(document, str) and not document.startswith("{") for document in documents):
+            raise AdapterError(
+                f"{path_json_file}: `circuit` names a file, a saved adapter holds the circuit itself\n"
+                "hint: make the configuration with QuantaConfig(circuit=path), and save it"
+            )
+        return data
 
     @classmethod
     def from_pretrained(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, ItemsView, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import resolve_quantization_backend
 from torch import nn
@@ -17,22 +16,15 @@ from quanta_compiler.nn import FittedCircuit, whole
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.registration import METHOD
+from quanta_compiler.peft.saved import check_layer
+from quanta_compiler.peft.tensors import Features, FrozenTensors, Tensors, computes_alone, held, layer_features
 
-Tensors = dict[str, torch.Tensor]
 
-
-class FrozenTensors(nn.Module):
-    """Buffers by name: tensors that move and are saved with a layer, but do not train."""
-
-    def __init__(self, tensors: Tensors, *, persistent: bool = True) -> None:
-        super().__init__()
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor, persistent=persistent)
-
-    def items(self) -> ItemsView[str, torch.Tensor]:
-        """Return the buffers with their names."""
-        held: Any = self._buffers
-        return dict(held).items()
+def chosen_residual(residual: str, fitted: FittedCircuit) -> str:
+    """Return what `auto` means for a circuit."""
+    if residual != "auto":
+        return residual
+    return "none" if fitted.starts_at_zero else "frozen_copy"
 
 
 class QuantaCircuitLayer(BaseTunerLayer):
@@ -47,7 +39,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
 
     adapter_layer_names = (f"{METHOD}_gates",)
     other_param_names = tuple(
-        f"{METHOD}_{name}" for name in ("frozen", "features", "folded", "dropout", "scale", "residual", "plan")
+        f"{METHOD}_{name}"
+        for name in ("frozen", "features", "folded", "dropout", "scale", "configured_scale", "residual", "plan")
     )
 
     if TYPE_CHECKING:
@@ -66,13 +59,16 @@ class QuantaCircuitLayer(BaseTunerLayer):
         )
         self.quanta_circuit_gates = nn.ModuleDict()
         self.quanta_circuit_frozen = nn.ModuleDict()
-        self.quanta_circuit_features = BufferDict(persistent=True)
+        self.quanta_circuit_features = Features()
         self.quanta_circuit_folded = nn.ModuleDict()
         self.quanta_circuit_dropout = nn.ModuleDict()
         self.quanta_circuit_scale: dict[str, float] = {}
         self.quanta_circuit_residual: dict[str, str] = {}
         self.quanta_circuit_plan: dict[str, FittedCircuit] = {}
-        self._scales: dict[str, float] = {}
+        self.quanta_circuit_configured_scale: dict[str, float] = {}
+        self._layer_name = ""
+        self._stale_folds: set[str] = set()
+        """Adapters to fold again once the base weight is the base weight."""
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
@@ -90,41 +86,61 @@ class QuantaCircuitLayer(BaseTunerLayer):
         **kwargs: Any,
     ) -> None:
         """Give the layer an adapter, or give the adapter its initial values again."""
-        residual = config.residual
-        if residual == "auto":
-            residual = "none" if fitted.starts_at_zero else "frozen_copy"
-        if residual == "folded" and self.quantization_backend is not None:
-            name = self.quantization_backend.backend_name
-            raise AdapterError(
-                f"{layer_name}: `residual='folded'` needs a plain weight, the layer is quantized ({name})\n"
-                "hint: take `frozen_copy`, which never looks at the weight"
-            )
+        self._layer_name = layer_name
+        residual = chosen_residual(config.residual, fitted)
+        if residual == "folded":
+            self._refuse_folding()
         self.quanta_circuit_plan[adapter_name] = fitted
         self.quanta_circuit_residual[adapter_name] = residual
-        self.quanta_circuit_scale[adapter_name] = self._scales[adapter_name] = config.scale
+        self.quanta_circuit_scale[adapter_name] = config.scale
+        self.quanta_circuit_configured_scale[adapter_name] = config.scale
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self._set_tensors(adapter_name, config, f"{layer_name}:{adapter_name}")
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
-    def _set_tensors(self, adapter: str, config: QuantaConfig, salt: str) -> None:
-        """Make T, S and the rest, on the base layer's device and as precise as its dtype.
+    def _refuse_folding(self) -> None:
+        """Raise AdapterError where no weight can stand in the place of the base layer."""
+        base = self.get_base_layer()
+        if self.quantization_backend is not None:
+            reason = f"the layer is quantized ({self.quantization_backend.backend_name})"
+        elif base is not self.base_layer:
+            reason = "the layer has an adapter of another method"
+        elif not computes_alone(base):
+            reason = f"a {type(base).__name__} computes more than that"
+        else:
+            return
+        raise AdapterError(
+            f"{self._layer_name}: `residual='folded'` puts a weight in the place of the layer, and {reason}\n"
+            "hint: take `frozen_copy`, which never looks at the weight"
+        )
 
-        S is rounded as T is, but kept in float32 at least: PEFT takes T back to float32 for training, and a T that is
-        loaded must not meet an S that was rounded again.
+    def _set_tensors(self, adapter: str, config: QuantaConfig, salt: str) -> None:
+        """Make T, S and the rest on the base layer's device, in float32 at least.
+
+        Never in less, also beside a weight of less: T - S may be smaller than the rounding of either.
         """
         fitted = self.quanta_circuit_plan[adapter]
         initial, trained = self._drawn(fitted, config, salt)
-        device, dtype = self._base_device(), self._base_dtype()
+        device, dtype = self._base_device(), torch.promote_types(self._base_dtype(), torch.float32)
         # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): S is not made of them.
         gates = {name: nn.Parameter(trained[name].to(device, dtype, copy=True)) for name in fitted.trained}
         self.quanta_circuit_gates[adapter] = nn.ParameterDict(gates)
         names = fitted.fixed if self.quanta_circuit_residual[adapter] == "none" else tuple(fitted.shapes)
-        wide = torch.promote_types(dtype, torch.float32)
-        frozen = {name: initial[name].to(device, dtype).to(wide) for name in names}
-        self.quanta_circuit_frozen[adapter] = FrozenTensors(frozen)
+        self.quanta_circuit_frozen[adapter] = FrozenTensors({n: initial[n].to(device, dtype) for n in names})
         self.quanta_circuit_features[adapter] = torch.tensor([self.in_features, self.out_features], device=device)
         if self.quanta_circuit_residual[adapter] == "folded":
             self._fold(adapter)
+
+    def cast_adapter(self, adapter: str) -> None:
+        """Round an adapter to the base layer's dtype, as `autocast_adapter_dtype=False` asks for; S as T."""
+        if adapter not in self.quanta_circuit_gates:
+            return
+        dtype = self._base_dtype()
+        gates: Any = self.quanta_circuit_gates[adapter]
+        gates.to(dtype)
+        frozen: Any = self.quanta_circuit_frozen[adapter]
+        for name, tensor in frozen._buffers.items():
+            frozen._buffers[name] = tensor.to(dtype).to(tensor.dtype)
 
     def _drawn(self, fitted: FittedCircuit, config: QuantaConfig, salt: str) -> tuple[Tensors, Tensors]:
         """Return all tensors of S and those of T that train; empty ones for a model on the meta device."""
@@ -176,16 +192,15 @@ class QuantaCircuitLayer(BaseTunerLayer):
 
     def compute_dtype(self, adapter: str) -> torch.dtype:
         """Return the dtype that the circuits are applied in: that of the trained tensors."""
-        tensors = {**held(self.quanta_circuit_frozen, adapter), **held(self.quanta_circuit_gates, adapter)}
-        return next(reversed(tensors.values())).dtype if tensors else torch.get_default_dtype()
+        return next(iter(held(self.quanta_circuit_gates, adapter).values())).dtype
 
-    def delta_blocks(self, adapter: str) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield the update W' - W block by block: columns, and `[columns, out_features]`, transposed.
+    def delta_blocks(self, adapter: str, scale: float) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield the update `scale` (T - S) block by block: columns, and `[columns, out_features]`, transposed.
 
         In float32 or better, without gradient, with at most a few MiB in memory at once.
         """
         trained, frozen = self.circuits(adapter)
-        fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
+        fitted = self.quanta_circuit_plan[adapter]
         dtype, device = torch.promote_types(self.compute_dtype(adapter), torch.float32), self._base_device()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             copies = fitted.operator_blocks(frozen, dtype, device) if frozen is not None else None
@@ -195,7 +210,11 @@ class QuantaCircuitLayer(BaseTunerLayer):
                 yield columns, block * scale if scale != 1 else block
 
     def _fold(self, adapter: str) -> None:
-        """Store W - scale S, in the dtype of the weight."""
+        """Store W - scale S, in the dtype of the weight; later where W holds merged updates now."""
+        if self.merged_adapters:
+            self._stale_folds.add(adapter)
+            return
+        self._stale_folds.discard(adapter)
         weight = whole(self.get_base_layer().weight)
         if weight.is_meta:
             self._hold_folded(adapter, torch.empty_like(weight))
@@ -214,15 +233,23 @@ class QuantaCircuitLayer(BaseTunerLayer):
         # Nested, and so not among the adapter's tensors that PEFT takes to float32; computed again after loading.
         self.quanta_circuit_folded[adapter] = FrozenTensors({"weight": weight}, persistent=False)
 
-    def _add(self, weight: torch.Tensor, columns: slice, block: torch.Tensor) -> None:
+    def _add(self, weight: torch.Tensor, columns: slice, block: torch.Tensor) -> torch.Tensor:
         """Add a block of an update into a weight in place: computed in the block's dtype, rounded once."""
         part = weight[columns] if self.fan_in_fan_out else weight[:, columns]
-        part.copy_(part.to(block.dtype) + (block if self.fan_in_fan_out else block.T))
+        return part.copy_(part.to(block.dtype) + (block if self.fan_in_fan_out else block.T))
+
+    def settle(self) -> None:
+        """Check adapters whose tensors were assigned past `load_state_dict`, and fold their copies anew."""
+        for adapter in sorted(self.quanta_circuit_features.replaced & set(self.quanta_circuit_plan)):
+            check_layer(self, adapter, self._layer_name)
+            if adapter in self.quanta_circuit_folded:
+                self._fold(adapter)
+        self.quanta_circuit_features.replaced.clear()
 
     def set_scale(self, adapter: str, scale: float) -> None:
         """Multiply the adapter's own scale by `scale`."""
         if adapter in self.quanta_circuit_scale:
-            self._set_scale(adapter, self._scales[adapter] * scale)
+            self._set_scale(adapter, self.quanta_circuit_configured_scale[adapter] * scale)
 
     def scale_layer(self, scale: float) -> None:
         """Multiply the scale of the active adapters."""
@@ -235,26 +262,11 @@ class QuantaCircuitLayer(BaseTunerLayer):
         for adapter in self.active_adapters:
             if adapter in self.quanta_circuit_scale:
                 before = self.quanta_circuit_scale[adapter]
-                self._set_scale(adapter, self._scales[adapter] if scale is None else before / scale)
+                self._set_scale(
+                    adapter, self.quanta_circuit_configured_scale[adapter] if scale is None else before / scale
+                )
 
     def _set_scale(self, adapter: str, scale: float) -> None:
         self.quanta_circuit_scale[adapter] = scale
         if adapter in self.quanta_circuit_folded:
             self._fold(adapter)
-
-
-def held(container: nn.ModuleDict, adapter: str) -> Tensors:
-    """Return an adapter's tensors by name, of a ParameterDict or of FrozenTensors."""
-    holder: Any = container[adapter]
-    return dict(holder.items())
-
-
-def layer_features(base_layer: nn.Module) -> tuple[int, int]:
-    """Return `in_features` and `out_features` of a linear layer."""
-    if isinstance(base_layer, Conv1D):
-        rows, columns = base_layer.weight.shape
-        return int(rows), int(columns)
-    sizes = getattr(base_layer, "in_features", None), getattr(base_layer, "out_features", None)
-    if sizes[0] is None or sizes[1] is None:
-        raise TypeError(f"a layer of type {type(base_layer).__name__} has no in_features and out_features")
-    return int(sizes[0]), int(sizes[1])

@@ -12,8 +12,9 @@ from torch import nn
 
 from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.layer import QuantaCircuitLayer, held
+from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.saved import check_state
+from quanta_compiler.peft.tensors import Tensors, held
 from quanta_compiler.peft.weights import read_weight, write_weight
 
 
@@ -32,6 +33,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         super().__init__()
         QuantaCircuitLayer.__init__(self, base_layer, **kwargs)
         self._active_adapter = adapter_name
+        self._merged_scales: dict[str, float] = {}
         self.update_layer(adapter_name, config, fitted, layer_name, **kwargs)
         module: Any = self
         module.register_load_state_dict_pre_hook(check_state)
@@ -44,6 +46,8 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
                 self.unmerge()
             result: torch.Tensor = self.base_layer(x, *args, **kwargs)
             return result
+        if self.quanta_circuit_features.replaced:
+            self.settle()
         active = [adapter for adapter in self.active_adapters if adapter in self.quanta_circuit_gates]
         folded = next((adapter for adapter in active if adapter in self.quanta_circuit_folded), None)
         result = self._base(x, folded, *args, **kwargs)
@@ -68,10 +72,14 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         dtype = self.compute_dtype(adapter)
         trained, frozen = self.circuits(adapter)
         x = self.quanta_circuit_dropout[adapter](self._cast_input_dtype(x, dtype))
-        update = fitted.apply({name: tensor.to(dtype) for name, tensor in trained.items()}, x)
         if with_copy and frozen is not None:
-            # Both are computed alike, so that equal tensors give equal numbers: the difference is zero at the start.
-            update = update - fitted.apply({name: tensor.to(dtype) for name, tensor in frozen.items()}, x)
+            # Both are computed alike, so that equal tensors give equal numbers, and the difference is zero at the
+            # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
+            with torch.autocast(x.device.type, enabled=False):
+                x = self._cast_input_dtype(x, dtype)
+                update = fitted.apply(_cast(trained, dtype), x) - fitted.apply(_cast(frozen, dtype), x)
+        else:
+            update = fitted.apply(_cast(trained, dtype), x)
         return update * scale if scale != 1 else update
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -81,7 +89,9 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         """
         for adapter in check_adapters_to_merge(self, adapter_names):
             if adapter in self.quanta_circuit_gates:
-                self._shift_weight(adapter, 1, safe_merge)
+                scale = self.quanta_circuit_scale[adapter]
+                self._shift_weight(adapter, scale, safe_merge)
+                self._merged_scales[adapter] = scale
                 self.merged_adapters.append(adapter)
 
     def unmerge(self) -> None:
@@ -92,17 +102,21 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         while self.merged_adapters:
             adapter = self.merged_adapters[-1]
             if adapter in self.quanta_circuit_gates:
-                self._shift_weight(adapter, -1, safe=False)
+                self._shift_weight(adapter, -self._merged_scales[adapter], safe=False)
             self.merged_adapters.pop()
+        for adapter in sorted(self._stale_folds & set(self.quanta_circuit_folded)):
+            self._fold(adapter)
 
-    def _shift_weight(self, adapter: str, sign: int, safe: bool) -> None:
+    def _shift_weight(self, adapter: str, scale: float, safe: bool) -> None:
+        """Add `scale` (T - S) to the base weight, all of it or nothing."""
         weight = read_weight(self)
-        for columns, block in self.delta_blocks(adapter):
-            self._add(weight, columns, block if sign > 0 else -block)
-        if safe and not bool(torch.isfinite(weight).all()):
-            raise ValueError(
-                f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; nothing was changed"
-            )
+        for columns, block in self.delta_blocks(adapter, scale):
+            part = self._add(weight, columns, block)
+            if safe and not bool(torch.isfinite(part).all()):
+                raise ValueError(
+                    f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
+                    "nothing was changed"
+                )
         write_weight(self, weight)
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
@@ -116,7 +130,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             raise KeyError(f"no adapter {adapter!r} on this layer: there is {', '.join(self.quanta_circuit_gates)}")
         shape = (self.in_features, self.out_features)
         delta = None
-        for columns, block in self.delta_blocks(adapter):
+        for columns, block in self.delta_blocks(adapter, self.quanta_circuit_scale[adapter]):
             if delta is None:
                 delta = block.new_empty(shape if self.fan_in_fan_out else shape[::-1])
             part = delta[columns] if self.fan_in_fan_out else delta[:, columns]
@@ -136,6 +150,10 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
 
     def __repr__(self) -> str:
         return "quanta_circuit." + super().__repr__()
+
+
+def _cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
+    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
 
 
 def _fold_again(module: Any, _: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -19,10 +20,11 @@ from quanta_compiler.nn import FeaturesError, FittedCircuit, fit_circuit
 from quanta_compiler.peft.circuits import circuit_digest, circuit_for
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
-from quanta_compiler.peft.layer import QuantaCircuitLayer, layer_features
+from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_state
+from quanta_compiler.peft.tensors import layer_features
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
@@ -36,7 +38,6 @@ class QuantaCircuitModel(BaseTuner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._misfits: list[Problem] = []
         super().__init__(*args, **kwargs)
-        self.register_load_state_dict_pre_hook(check_state)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Replace the targets as PEFT does; where anything fails, the model is as it was.
@@ -51,22 +52,22 @@ class QuantaCircuitModel(BaseTuner):
                 "`circuit` was assigned to after the configuration was made\n"
                 "hint: pass it: QuantaConfig(circuit=...), which reads and checks it"
             )
-        before = [(module, dict(module._modules)) for module in model.modules()]
-        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        undo = _snapshot(model)
         self._misfits = []
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
             raise_problems("circuits do not fit their targets:", self._misfits)
         except BaseException:
-            for module, children in before:
-                if isinstance(module, QuantaCircuitLayer):
-                    module.delete_adapter(adapter_name)
-                if children != module._modules:
-                    module._modules.clear()
-                    module._modules.update(children)
-            for parameter, requires_grad in trained:
-                parameter.requires_grad_(requires_grad)
+            undo()
             raise
+        _check_what_is_loaded(model)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Leave adapters in float32, or round them to the dtype of their layers where PEFT is told not to widen."""
+        for module in self.model.modules():
+            if isinstance(module, QuantaCircuitLayer) and not autocast_adapter_dtype:
+                module.cast_adapter(adapter_name)
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         """Put a layer in the place of another; unloading puts the base layer back."""
@@ -87,6 +88,10 @@ class QuantaCircuitModel(BaseTuner):
         **optional_kwargs: Any,
     ) -> None:
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if isinstance(parent, nn.MultiheadAttention):
+            text = f"{current_key}: torch's MultiheadAttention reads its weight, an adapter on it would do nothing"
+            self._misfits.append(Problem(text, "exclude it: QuantaConfig(exclude_modules=[...])"))
+            return
         fitted = self._fit(peft_config, base, current_key)
         if fitted is None:
             return
@@ -124,6 +129,37 @@ class QuantaCircuitModel(BaseTuner):
             text = f"{shown}: circuit {fitted.spec.name!r} has no gate that trains"
             self._misfits.append(Problem(text, "leave out `frozen`, or add a gate"))
         return None
+
+
+def _snapshot(model: nn.Module) -> Callable[[], None]:
+    """Return a function that gives a model back the modules, tensors and adapters that it has now."""
+    kinds = ("_modules", "_parameters", "_buffers")
+    registries = [(registry, dict(registry)) for module in model.modules() for registry in _registries(module, kinds)]
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+    def undo() -> None:
+        for registry, entries in registries:
+            registry.clear()
+            registry.update(entries)
+        for parameter, requires_grad in trained:
+            parameter.requires_grad_(requires_grad)
+
+    return undo
+
+
+def _registries(module: nn.Module, kinds: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the dicts that hold what a module consists of, and what a layer knows of its adapters."""
+    yield from (getattr(module, kind) for kind in kinds)
+    if isinstance(module, QuantaCircuitLayer):
+        named = (getattr(module, name) for name in module.other_param_names)
+        yield from (registry for registry in named if isinstance(registry, dict))
+
+
+def _check_what_is_loaded(model: Any) -> None:
+    """Have all adapters of the model checked before any tensor is copied by `load_state_dict`."""
+    known = [getattr(hook, "hook", hook) for hook in model._load_state_dict_pre_hooks.values()]
+    if check_state not in known:
+        model.register_load_state_dict_pre_hook(check_state)
 
 
 _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"

@@ -19,15 +19,24 @@ _DAMAGED = "copy or download the file again, or take an earlier checkpoint if th
 
 
 def check_files(folder: str) -> None:
-    """Raise AdapterError where the folder's weights are truncated or no safetensors file; a missing file is PEFT's."""
+    """Raise AdapterError where the folder's weights are truncated or not finite; a missing file is PEFT's to report."""
     path = os.path.join(folder, WEIGHTS)
     if not os.path.isfile(path):
         return
     try:
         with safe_open(path, framework="pt") as file:
-            file.keys()
+            problems = [
+                Problem(f"{_shown(layer)}: {name} holds NaN or infinite numbers", _DAMAGED)
+                for layer, part, name in (key.partition(f".{METHOD}_") for key in file.keys())  # noqa: SIM118
+                if part and not _is_finite(file.get_tensor(layer + part + name))
+            ]
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path}: the file is damaged ({error})\nhint: {_DAMAGED}") from None
+    raise_problems(f"{path} is damaged:", problems)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def check_state(module: Any, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
@@ -35,24 +44,37 @@ def check_state(module: Any, state_dict: Mapping[str, Any], prefix: str, *_: Any
 
     It runs before anything is copied, as a pre-hook of `load_state_dict`: a whole adapter is refused, or none of it.
     """
-    from quanta_compiler.peft.layer import QuantaCircuitLayer
-
     problems: list[Problem] = []
     known: set[str] = set()
+    layers: set[str] = set()
     for name, layer in module.named_modules():
-        if isinstance(layer, QuantaCircuitLayer):
+        if hasattr(layer, f"{METHOD}_plan"):
             start = f"{prefix}{name}." if name else prefix
+            layers.add(start.rstrip("."))
             for adapter in layer.quanta_circuit_plan:
                 expected = dict(layer.state_shapes(adapter))
                 known.update(start + key for key in expected)
                 problems += _layer_problems(layer, adapter, expected, state_dict, start)
     for key in state_dict:
-        if f".{METHOD}_" in key and key.startswith(prefix) and key not in known:
-            what = key.rpartition(".")[2]
-            name = _shown(key.partition(f".{METHOD}_")[0])
-            text = f"{name}: the adapter has {what} for it, the model has no such layer with this adapter"
-            problems.append(Problem(text, _OTHER_MODEL))
+        layer, part, tensor = key.partition(f".{METHOD}_")
+        if part and key.startswith(prefix) and key not in known:
+            problems.append(_unexpected(layer, tensor, is_adapted=layer in layers))
     raise_problems("the saved adapter does not fit the model:", problems)
+
+
+def check_layer(layer: Any, adapter: str, name: str) -> None:
+    """Raise AdapterError where the tensors that a layer holds for an adapter do not fit it."""
+    expected = dict(layer.state_shapes(adapter))
+    state = {f"{name}.{key}": tensor for key, tensor in layer.state_dict().items()}
+    problems = list(_layer_problems(layer, adapter, expected, state, f"{name}."))
+    raise_problems("the loaded adapter does not fit the model:", problems)
+
+
+def _unexpected(layer: str, tensor: str, is_adapted: bool) -> Problem:
+    name = _shown(layer)
+    if is_adapted:
+        return Problem(f"{name}: {tensor} is saved, and the configuration has no place for it", _OTHER_CIRCUIT)
+    return Problem(f"{name}: {tensor} is saved, and the model has no such adapted layer", _OTHER_MODEL)
 
 
 def _shown(name: str) -> str:
@@ -81,5 +103,5 @@ def _layer_problems(
         elif tuple(tensor.shape) != shape:
             text = f"{name}: {shown} is saved as {list(tensor.shape)}, the circuit needs {list(shape)}"
             yield Problem(text, _OTHER_CIRCUIT)
-        elif tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
+        elif not _is_finite(tensor):
             yield Problem(f"{name}: {shown} holds NaN or infinite numbers", _DAMAGED)

@@ -221,7 +221,8 @@ def test_folding_is_refused_and_the_model_is_left_alone(base: Any) -> None:
     expected, modules = run(base), list(base.modules())
     grads = [parameter.requires_grad for parameter in base.parameters()]
     with pytest.raises(
-        AdapterError, match=r"(?s)q_proj: `residual='folded'` needs a plain weight.*quantized.*frozen_copy"
+        AdapterError,
+        match=r"(?s)q_proj: `residual='folded'` puts a weight in the place of the layer.*quantized.*frozen_copy",
     ):
         adapted(base, residual="folded")
     assert list(base.modules()) == modules
@@ -233,7 +234,7 @@ def test_a_second_adapter_that_cannot_be_folded_leaves_the_first_as_it_was(base:
     model = adapted(base)
     train(model)
     expected = run(model)
-    with pytest.raises(AdapterError, match="needs a plain weight"):
+    with pytest.raises(AdapterError, match="puts a weight in the place of the layer"):
         model.add_adapter("other", QuantaConfig(target_modules=TARGETS, residual="folded"))
     assert all(list(layer.quanta_circuit_gates) == ["default"] for layer in layers(model).values())
     assert torch.equal(run(model), expected)
@@ -272,7 +273,9 @@ def test_layers_that_only_run_say_that_they_cannot_be_merged(only_runs: Pair) ->
 
 
 def test_layers_that_only_run_refuse_folding(only_runs: Pair) -> None:
-    with pytest.raises(AdapterError, match=r"needs a plain weight, the layer is quantized \(gptq\)"):
+    with pytest.raises(
+        AdapterError, match=r"puts a weight in the place of the layer, and the layer is quantized \(gptq\)"
+    ):
         adapted(only_runs, residual="folded")
     assert not layers(only_runs)
 
