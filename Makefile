@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: example test test-slow lint format clean
+.PHONY: example test test-slow test-peft lint format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+test-peft: $(READY)
+	$(BIN)/python tests/peft_suite/run.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
