@@ -104,10 +104,39 @@ def test_the_readme_shows_what_is_compiled() -> None:
     assert f"{compiled.report.apply.saved_bytes_per_token:,.0f}" in readme
 
 
+def python_blocks(text: str) -> list[str]:
+    return [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import" in block]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/adapters.md"])
+def test_the_python_for_adapters_runs_as_printed(name: str, tmp_path: Path) -> None:
+    """The first block puts an adapter on `model`, the second loads a saved one onto `base_model`."""
+    first, second = (block for block in python_blocks((ROOT / name).read_text(encoding="utf-8")) if "peft" in block)
+    (tmp_path / "circuit.yaml").write_text("version: 1\nname: small\nlayout: 4x3x2\ngates: [all_pairs]\n")
+    setting = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+base = LlamaForCausalLM(LlamaConfig(vocab_size=32, **sizes))
+weights = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+x, model = torch.arange(5)[None], base
+expected = base(x).logits
+"""
+    between = """
+assert torch.equal(model(x).logits, expected)
+model.save_pretrained("the/saved/folder")
+base_model = LlamaForCausalLM(base.config)
+base_model.load_state_dict(weights)
+"""
+    script = "\n".join([setting, first, between, second, "assert torch.equal(model(x).logits, expected)"])
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_readme_s_python_runs_as_printed(tmp_path: Path) -> None:
     """Its blocks use the folder `build` of the command above them, whatever packages are installed."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "import" in block]
+    blocks = [block for block in python_blocks(readme) if "peft" not in block]
     assert len(blocks) == 2
     example = ROOT / "examples" / "llama2-7b-16-8-8-4.yaml"
     qc.compile_circuit(example).write(tmp_path / "build")
