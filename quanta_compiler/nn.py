@@ -83,14 +83,16 @@ class FittedCircuit:
         tensors = {_flat_name(key): tensor.detach().float() for key, tensor in module.named_parameters()}
         return {**tensors, **{_flat_name(key): tensor for key, tensor in module.named_buffers()}}
 
-    def draw_apart(self, seed: int) -> dict[str, torch.Tensor]:
-        """Return the trained tensors drawn uniformly whatever the file says: a circuit that is neither zero nor S."""
-        generator = torch.Generator("cpu").manual_seed(seed)
+    def draw_apart(self) -> dict[str, torch.Tensor]:
+        """Return the trained tensors drawn uniformly whatever the file says: a circuit that is neither zero nor S.
+
+        From torch's global generator, as PEFT's methods draw with `init_weights=False`.
+        """
         tensors = {}
         for name in self.trained:
             shape = self.shapes[name]
             bound = shape[-1] ** -0.5 if len(shape) > 1 else 1.0
-            tensors[name] = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+            tensors[name] = torch.empty(shape, device="cpu").uniform_(-bound, bound)
         return tensors
 
     def apply(self, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -111,8 +113,9 @@ class FittedCircuit:
         tensors = {name: whole(tensor).to(dtype) for name, tensor in tensors.items()}
         for first in range(0, self.in_features, self._block):
             columns = slice(first, min(first + self._block, self.in_features))
+            rows = torch.arange(columns.stop - first, device=device)
             unit = torch.zeros(columns.stop - first, self.in_features, dtype=dtype, device=device)
-            unit[:, columns].fill_diagonal_(1.0)
+            unit[rows, rows + first] = 1.0
             yield columns, self.apply(tensors, unit)
 
 

@@ -37,9 +37,10 @@ class QuantaConfig(PeftConfig):
         dropout: the probability that a number of the adapter's input is dropped; one mask for T and S. Refused with
             `folded`, where S has no input of its own.
         init_weights: True: the adapter begins as the circuit's file says; with the default `residual` as the identity.
-            False: the trained circuit is drawn apart from S, so that the adapter begins as some update (for tests).
-        init_seed: the seed of the circuits' parameters. Each layer draws from a generator of its own, seeded by this,
-            its name and the adapter's; torch's global generator is neither read nor moved.
+            False: the trained circuit is drawn apart from S, by torch's global generator, so that the adapter begins
+            as some update (for tests).
+        init_seed: the seed of the circuits' parameters. Each layer draws from a generator of its own, seeded by this
+            and its name; torch's global generator is neither read nor moved.
         target_modules: names of the modules to adapt, as a list (matched at the end), a regular expression, or
             `all-linear`. By default the keys of `circuit` where it is a mapping, else what PEFT's LoRA takes.
         exclude_modules: names of modules to leave alone, as a list or a regular expression.

@@ -95,7 +95,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self.quanta_circuit_scale[adapter_name] = config.scale
         self.quanta_circuit_configured_scale[adapter_name] = config.scale
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-        self._set_tensors(adapter_name, config, f"{layer_name}:{adapter_name}")
+        self._set_tensors(adapter_name, config)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def _refuse_folding(self) -> None:
@@ -114,13 +114,13 @@ class QuantaCircuitLayer(BaseTunerLayer):
             "hint: take `frozen_copy`, which never looks at the weight"
         )
 
-    def _set_tensors(self, adapter: str, config: QuantaConfig, salt: str) -> None:
+    def _set_tensors(self, adapter: str, config: QuantaConfig) -> None:
         """Make T, S and the rest on the base layer's device, in float32 at least.
 
         Never in less, also beside a weight of less: T - S may be smaller than the rounding of either.
         """
         fitted = self.quanta_circuit_plan[adapter]
-        initial, trained = self._drawn(fitted, config, salt)
+        initial, trained = self._drawn(fitted, config)
         device, dtype = self._base_device(), torch.promote_types(self._base_dtype(), torch.float32)
         # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): S is not made of them.
         gates = {name: nn.Parameter(trained[name].to(device, dtype, copy=True)) for name in fitted.trained}
@@ -142,14 +142,14 @@ class QuantaCircuitLayer(BaseTunerLayer):
         for name, tensor in frozen._buffers.items():
             frozen._buffers[name] = tensor.to(dtype).to(tensor.dtype)
 
-    def _drawn(self, fitted: FittedCircuit, config: QuantaConfig, salt: str) -> tuple[Tensors, Tensors]:
+    def _drawn(self, fitted: FittedCircuit, config: QuantaConfig) -> tuple[Tensors, Tensors]:
         """Return all tensors of S and those of T that train; empty ones for a model on the meta device."""
         if self._base_device().type == "meta":
             empty = {name: torch.empty(shape, device="meta") for name, shape in fitted.shapes.items()}
             return empty, empty
-        seed = int.from_bytes(hashlib.sha256(f"{config.init_seed}:{salt}".encode()).digest()[:7], "big")
+        seed = int.from_bytes(hashlib.sha256(f"{config.init_seed}:{self._layer_name}".encode()).digest()[:7], "big")
         initial = fitted.draw(seed)
-        return initial, initial if config.init_weights else fitted.draw_apart(seed + 1)
+        return initial, initial if config.init_weights else fitted.draw_apart()
 
     def _base_device(self) -> torch.device:
         device, _ = self._get_base_layer_device_and_dtype(self.get_base_layer())

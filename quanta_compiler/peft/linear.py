@@ -120,7 +120,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         write_weight(self, weight)
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
-        """Return the update W' - W of an adapter, shaped as the base weight is.
+        """Return the update W' - W of an adapter, shaped as the base weight is, in the adapter's dtype.
 
         Raises:
             KeyError: the layer has no such adapter.
@@ -136,7 +136,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             part = delta[columns] if self.fan_in_fan_out else delta[:, columns]
             part.copy_(block if self.fan_in_fan_out else block.T)
         assert delta is not None
-        return delta
+        return delta.to(self.compute_dtype(adapter))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Say that the update is added to the weight, so that a low-rank one can stand for it."""

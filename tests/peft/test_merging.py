@@ -123,6 +123,7 @@ def test_two_folded_adapters_at_once_are_the_sum_of_both() -> None:
     }
     results = []
     for residual in ("folded", "frozen_copy"):
+        torch.manual_seed(1)
         model = adapted(Mlp(), residual=residual, **config)
         model.add_adapter("second", QuantaConfig(residual=residual, **config))
         model.base_model.set_adapter(["default", "second"])

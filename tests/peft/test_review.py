@@ -147,9 +147,9 @@ def test_safe_merging_takes_no_more_memory(safe: bool) -> None:
     class Wide(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.proj = nn.Linear(2048, 2048, bias=False)
+            self.proj = nn.Linear(4096, 4096, bias=False)
 
-    model = adapted(Wide(), circuit=file_of("16x16x8", ["all_pairs"]), target_modules=["proj"], init_weights=False)
+    model = adapted(Wide(), circuit=file_of("16x16x16", ["all_pairs"]), target_modules=["proj"], init_weights=False)
     layer: Any = next(iter(circuit_layers(model).values()))
     own = layer.get_base_weight().untyped_storage().nbytes()
     assert peak_bytes(model, None, lambda: layer.merge(safe_merge=safe)) <= 1.25 * own

@@ -1,0 +1,218 @@
+"""Where PEFT's tests keep their rows, and what stands there instead.
+
+Three ways lead our configuration into a test that is not edited:
+- `TABLES`: a list of rows that a module names (`TEST_CASES`) gets our rows.
+- `PARAMETERS`: a list written inside a `parametrize` mark gets our values.
+- `NAMES`: a test that writes `LoraConfig(...)` in its body, for behaviour that every method shares, finds our
+  configuration under that name. Only the tests listed with it are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from suite_rows import CONFIG, QUANTIZED, apart, as_lokr, as_lora, custom_rows, pair_rows, task_rows
+
+from quanta_compiler.peft import QuantaCircuitLayer
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Names of a test module that mean our classes, and the tests that are run so."""
+
+    names: dict[str, Any]
+    tests: tuple[str, ...]
+    """`Class.test`, `Class.*` or `test`; shell patterns."""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A test that is not run, and why."""
+
+    module: str
+    test: str
+    reason: str
+    identity: str = "*"
+    """A shell pattern for the ids of its parameters."""
+
+
+TABLES: dict[str, dict[str, Callable[[], list[Any]]]] = {
+    "test_custom_models": {
+        "TEST_CASES": custom_rows,
+        "ALL_PEFT_CONFIG_CLASSES": lambda: [CONFIG],
+        "MULTIPLE_ACTIVE_ADAPTERS_TEST_CASES": pair_rows,
+    },
+    "test_config": {
+        "ALL_CONFIG_CLASSES": lambda: [(CONFIG, {})],
+        "LAYER_INDEXING_CONFIG_CLASSES": lambda: [(CONFIG, {})],
+    },
+    "test_decoder_models": {"ALL_CONFIGS": lambda: task_rows("CAUSAL_LM")},
+    "test_encoder_decoder_models": {"ALL_CONFIGS": lambda: task_rows("SEQ_2_SEQ_LM")},
+    "test_feature_extraction_models": {"ALL_CONFIGS": lambda: task_rows("FEATURE_EXTRACTION")},
+    "test_seq_classifier": {"ALL_CONFIGS": lambda: task_rows("SEQ_CLS")},
+    "test_token_classification_qa": {
+        "TOKEN_CLS_CONFIGS": lambda: task_rows("TOKEN_CLS"),
+        "QA_CONFIGS": lambda: task_rows("QUESTION_ANS"),
+    },
+    "test_quantization": {"TEST_CASES": lambda: [(CONFIG, keywords) for keywords in QUANTIZED]},
+}
+"""Module -> name of a table -> rows."""
+
+MODELS: dict[str, dict[str, str]] = {
+    "test_decoder_models": {"PEFT_DECODER_MODELS_TO_TEST": "quanta-compiler/tiny-random-conv1d-decoder"},
+}
+"""Module -> name of a list of models -> a model added to it."""
+
+PARAMETERS: dict[str, dict[tuple[str, str], Callable[[], list[Any]]]] = {
+    "test_custom_models": {
+        ("TestPeftCustomModel.test_multiple_adapters_mixed_modules_to_save", "config_cls"): lambda: [CONFIG],
+        (
+            "TestPeftCustomModel.test_multiple_adapters_mixed_modules_to_save_order_switched",
+            "config_cls",
+        ): lambda: [CONFIG],
+        ("TestPeftCustomModel.test_adapter_name_makes_no_difference", "config0"): lambda: [
+            apart(target_modules=["lin0"])
+        ],
+    },
+    "test_config": {
+        ("TestPeftConfig.test_save_pretrained_with_target_modules", "config_class"): lambda: [CONFIG],
+    },
+    "test_low_level_api": {
+        (
+            "TestInjectAdapterFromStateDict.test_inject_from_state_dict_and_from_config_target_same_layers",
+            "config",
+        ): lambda: [CONFIG()],
+    },
+    "test_other": {
+        ("TestAdapterTargeting.test_self_targeting_is_ignored", "config_cls, config_kwargs"): lambda: [
+            (CONFIG, {"target_modules": "l1.*"})
+        ],
+    },
+}
+"""Module -> (test, argument names) -> values."""
+
+NAMES: dict[str, Renamed] = {
+    "test_tuners_utils": Renamed(
+        {"LoraConfig": as_lora, "LoraLayer": QuantaCircuitLayer},
+        (
+            "TestPeftCustomKwargs.test_regex_matching_valid*",
+            "TestPeftCustomKwargs.test_module_matching_lora",
+            "TestPeftCustomKwargs.test_maybe_include_all_linear_layers_lora_[0-9]*",
+            "TestPeftCustomKwargs.test_maybe_include_all_linear_layers_internals*",
+            "TestPeftCustomKwargs.test_maybe_include_all_linear_does_not_target_classifier_head",
+            "TestPeftCustomKwargs.test_all_linear_nested_targets_correct_layers*",
+            "TestTargetedModuleNames.test_[!i]*",
+            "TestExcludedModuleNames.test_[!i]*",
+            "TestModelAndLayerStatus.test_layer_names_small",
+            "TestModelAndLayerStatus.test_enabled_small",
+            "TestModelAndLayerStatus.test_active_adapters_small",
+            "TestModelAndLayerStatus.test_merge_adapters_small",
+            "TestModelAndLayerStatus.test_requires_grad_small",
+            "TestModelAndLayerStatus.test_available_adapters_small",
+            "TestModelAndLayerStatus.test_devices_all_cpu_small",
+            "TestModelAndLayerStatus.test_with_modules_to_save",
+            "TestModelAndLayerStatus.test_quantization_backend_small",
+            "TestModelAndLayerStatus.test_base_model_type_small",
+            "TestModelAndLayerStatus.test_num_adapter_layers_small",
+            "TestModelAndLayerStatus.test_model_*_small",
+            "TestModelAndLayerStatus.test_model_enabled_irregular_with_modules_to_save",
+            "TestModelAndLayerStatus.test_model_active_adapters_with_modules_to_save_irregular",
+            "TestModelAndLayerStatus.test_model_requires_irregular_with_modules_to_save",
+            "TestFindMinimalTargetModules.test_get_peft_*",
+            "TestTunerStateDictKeyPrefixes.test_prefixes_auxiliary_modules_not_included",
+        ),
+    ),
+    "test_mapping": Renamed({"LoraConfig": as_lora}, ("TestGetPeftModel.*",)),
+    "test_lora_conversion": Renamed(
+        {"LoKrConfig": as_lokr},
+        (
+            "TestLoraConversion.test_fixed_rank_*",
+            "TestLoraConversion.test_dynamic_rank_*",
+            "TestLoraConversion.test_threshold_wrong_value_raises",
+            "TestLoraConversion.test_rank_higher_than_weight_dim_raises",
+            "TestLoraConversion.test_converting_transformers_model_works",
+            "TestLoraConversion.test_converted_lora_approximates_original_adapter",
+            "TestLoraConversion.test_with_tqdm_works",
+            "TestLoraConversion.test_save_as_lora",
+            "TestLoraConversion.test_model_without_peft_config",
+            "TestLoraConversion.test_converted_lora_with_multiple_adapters",
+            "TestLoraConversion.test_convert_model_with_modules_to_save",
+            "TestLoraConversion.test_with_torch_compile",
+            "TestLoraConversion.test_convert_float16_dtype",
+        ),
+    ),
+    "test_low_level_api": Renamed(
+        {"LoraConfig": as_lora},
+        (
+            "TestInjectAdapterFromStateDict.test_inject_from_state_dict_transformers",
+            "TestInjectAdapterFromStateDict.test_inject_from_state_dict_transformers_irregular_targets",
+            "TestInjectAdapterFromStateDict.test_inject_from_state_dict_low_cpu_mem_usage",
+            "TestInjectAdapterFromStateDict.test_inject_from_state_dict_extra_keys_warning",
+            "TestInjectAdapterFromStateDict.test_inject_from_state_dict_compiled_model",
+            "TestPeftStateDict.test_get_peft_model_state_dict_*",
+            "TestPeftStateDict.test_get_and_set_peft_model_state_dict_normal_names",
+            "TestPeftStateDict.test_get_and_set_peft_model_state_dict_weight_in_module_name",
+            "TestPeftStateDict.test_get_and_set_peft_model_state_dict_adapter_name_same_as_module_name",
+            "TestPeftStateDict.test_trained_modules_to_save_module_named_like_peft_prefix_round_trip",
+            "TestPeftStateDict.test_set_peft_model_state_dict_preserves_input",
+            "TestGetBaseModelStateDict.*",
+            "TestStateDictFsdpShapeValidation.test_save_pretrained_succeeds_for_normal_lora",
+        ),
+    ),
+    "test_other": Renamed(
+        {"LoraConfig": as_lora},
+        (
+            "TestModulesToSave*",
+            "TestTargetingAuxiliaryTrainingWrapper.test_nested_ignores_modules_to_save",
+            "TestTargetingAuxiliaryTrainingWrapper.test_targeting_module_to_save_raises",
+            "TestTargetingAuxiliaryTrainingWrapper.test_modules_to_save_targets_tuner_layer_raises",
+        ),
+    ),
+    "test_initialization": Renamed(
+        {"LoraConfig": as_lora},
+        (
+            "TestNoInfiniteRecursionDeepspeed.*",
+            "TestCustomModelConfigWarning.*",
+            "TestLowCpuMemUsage.test_from_pretrained_*",
+            "TestLowCpuMemUsage.test_load_adapter_*",
+            "TestLowCpuMemUsage.test_inject_adapter_*",
+            "TestNamingConflictWarning.*",
+            "TestLoadPeftKeyMapping.test_key_mapping_save_*_load_*_lora",
+        ),
+    ),
+    "test_hub_features": Renamed({"LoraConfig": as_lora}, ("TestLocalModel.*",)),
+}
+"""Module -> names that mean our classes, and the tests run so: those that read nothing of LoRA's own, as `lora_A`."""
+
+MODULES = sorted({*TABLES, *PARAMETERS, *NAMES})
+"""The test modules that are run."""
+
+EXCLUDED = (
+    Exclusion(
+        "test_config",
+        "TestPeftConfig.test_from_pretrained_cache_dir",
+        "downloads an adapter from the hub into an empty folder; no hub is needed for the rest",
+    ),
+    Exclusion(
+        "test_custom_models",
+        "TestPeftCustomModel.test_parameters_after_loading_model",
+        "SGD with steps of 0.5 on inputs up to 89 overflows to NaN before anything is saved, and NaN differs from "
+        "itself; the rows with a small scale run it for the same circuits",
+        identity="*, unscaled-*",
+    ),
+    Exclusion(
+        "test_initialization",
+        "TestNoInfiniteRecursionDeepspeed.test_no_infinite_recursion",
+        "PeftMixedModel takes a closed list of PEFT's own methods",
+        identity="PeftMixedModel",
+    ),
+    Exclusion(
+        "test_low_level_api",
+        "TestInjectAdapterFromStateDict.test_inject_from_state_dict_low_cpu_mem_usage",
+        "expects all of the state dict on the meta device, where PEFT puts parameters alone; the frozen copy is a "
+        "buffer, as VeRA's projections are",
+    ),
+)
+"""Tests that would run and cannot apply."""
