@@ -116,11 +116,11 @@ def _circuit_updates(
 
 
 def _quanta_config(folder: Path) -> Any:
-    """Return the configuration by PEFT's own way, which refuses a circuit that was changed by hand."""
+    """Return the configuration, which refuses a circuit that was changed by hand; weights are looked at elsewhere."""
     from quanta_compiler.peft import QuantaConfig
 
     try:
-        return QuantaConfig.from_pretrained(str(folder))
+        return QuantaConfig.from_peft_type(**QuantaConfig.from_json_file(str(folder / CONFIG_FILE)))
     except SpecError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:

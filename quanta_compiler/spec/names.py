@@ -15,7 +15,8 @@ RESERVED_AXES = frozenset({"auto", "rest"})
 """Words with a meaning of their own where an axis may stand."""
 
 # What torch.nn.Module, ParameterDict and ModuleDict have as attributes, and so refuse as the name of a member, in any
-# torch since 2.6. A test compares this with the torch that is installed. Names of the form __x__ are all refused.
+# torch since 2.6; `smart_apply` is what transformers adds to every module. A test compares this with the torch that is
+# installed. Names of the form __x__ are all refused.
 _TORCH_NAMES = """
     T_destination _apply _backward_hooks _backward_pre_hooks _buffers _call_impl _compiled_call_impl _forward_hooks
     _forward_hooks_always_called _forward_hooks_with_kwargs _forward_pre_hooks _forward_pre_hooks_with_kwargs
@@ -30,7 +31,7 @@ _TORCH_NAMES = """
     register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
     register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule setdefault
-    share_memory state_dict to to_empty train training type update values xpu zero_grad
+    share_memory smart_apply state_dict to to_empty train training type update values xpu zero_grad
 """
 TORCH_NAMES = frozenset(_TORCH_NAMES.split())
 
