@@ -141,6 +141,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
         frozen: Any = self.quanta_circuit_frozen[adapter]
         for name, tensor in frozen._buffers.items():
             frozen._buffers[name] = tensor.to(dtype).to(tensor.dtype)
+        if adapter in self.quanta_circuit_folded:
+            self._fold(adapter)
 
     def _drawn(self, fitted: FittedCircuit, config: QuantaConfig) -> tuple[Tensors, Tensors]:
         """Return all tensors of S and those of T that train; empty ones for a model on the meta device."""

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from quanta_compiler.nn import FeaturesError, fit_circuit
 from quanta_compiler.peft import AdapterError, QuantaConfig
+from quanta_compiler.peft.tensors import held
 
 TOKENS = torch.arange(7)[None]
 WEIGHTS = "adapter_model.safetensors"
@@ -100,6 +101,23 @@ def test_without_autocast_an_adapter_has_the_dtype_of_its_layer_and_comes_back_t
     model.save_pretrained(str(tmp_path))
     loaded = PeftModel.from_pretrained(Mlp(torch.bfloat16), str(tmp_path))
     assert torch.equal(loaded(x), Mlp(torch.bfloat16)(x))
+
+
+def test_without_autocast_the_copy_is_folded_as_it_is_rounded() -> None:
+    layers = []
+    for residual in ("folded", "frozen_copy"):
+        config = QuantaConfig(circuit=QUANTA, target_modules=["q_proj"], residual=residual)
+        model: Any = get_peft_model(Mlp(torch.bfloat16), config, autocast_adapter_dtype=False)
+        layers.append(next(iter(circuit_layers(model).values())))
+    folded, plain = layers
+    copy = plain.circuits("default")[1]
+    assert copy is not None
+    assert all(torch.equal(tensor, copy[name]) for name, tensor in (folded.circuits("default")[1] or {}).items())
+    fitted = plain.quanta_circuit_plan["default"]
+    operator = fitted.apply(copy, torch.eye(24)).T
+    weight: Any = folded.get_base_layer()
+    expected = (weight.weight.float() - operator).bfloat16()
+    assert torch.allclose(held(folded.quanta_circuit_folded, "default")["weight"], expected, rtol=0, atol=2**-12)
 
 
 def test_a_weight_is_folded_only_while_nothing_is_merged_into_it() -> None:

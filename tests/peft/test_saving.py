@@ -16,6 +16,7 @@ from random_circuits import file_of
 from safetensors.torch import load_file
 
 from quanta_compiler.peft import QuantaConfig
+from quanta_compiler.spec import load_spec
 
 
 def trained_model(dtype: torch.dtype = torch.float32, **keys: Any) -> Any:
@@ -65,37 +66,33 @@ def test_what_begins_at_zero_saves_no_frozen_copy(tmp_path: Path) -> None:
     ]
 
 
-def test_frozen_gates_and_constants_are_saved_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("residual", ["none", "frozen_copy"])
+def test_frozen_gates_and_constants_are_saved_once(residual: str, tmp_path: Path) -> None:
+    spec = load_spec(MIXED)
+
     class One(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.proj = torch.nn.Linear(MIXED.get("in_features", 24), MIXED.get("out_features", 24))
+            torch.manual_seed(0)
+            self.proj = torch.nn.Linear(spec.in_features, spec.out_features)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             result: torch.Tensor = self.proj(x)
             return result
 
-    from quanta_compiler.spec import load_spec
-
-    spec = load_spec(MIXED)
-
-    class Fitting(One):
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-            torch.manual_seed(0)
-            self.proj = torch.nn.Linear(spec.in_features, spec.out_features)
-
-    for residual in ("none", "frozen_copy"):
-        model = adapted(Fitting(), circuit=MIXED, target_modules=["proj"], residual=residual)
-        x = batch(width=spec.in_features)
-        train(model, x)
-        expected = model(x)
-        model.save_pretrained(str(tmp_path))
-        assert torch.equal(PeftModel.from_pretrained(Fitting(), str(tmp_path)).eval()(x), expected)
-        saved = load_file(tmp_path / "adapter_model.safetensors")
-        frozen = {gate.name for gate in spec.gates if gate.frozen}
-        for name in frozen:
-            assert not any("_gates." in key and key.endswith(f".{name}") for key in saved)
+    model = adapted(One(), circuit=MIXED, target_modules=["proj"], residual=residual)
+    x = batch(width=spec.in_features)
+    train(model, x)
+    expected = model(x)
+    model.save_pretrained(str(tmp_path))
+    assert torch.equal(PeftModel.from_pretrained(One(), str(tmp_path)).eval()(x), expected)
+    saved = [key.partition("quanta_circuit_")[2] for key in load_file(tmp_path / "adapter_model.safetensors")]
+    fixed = [gate.name for gate in spec.gates if gate.frozen]
+    fixed += [f"constant-{gate.name}" for gate in spec.gates if gate.kind == "constant"]
+    assert fixed
+    for name in fixed:
+        assert f"frozen.{name}" in saved
+        assert f"gates.{name}" not in saved
 
 
 def test_another_seed_and_another_process_change_nothing(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_template_fits_itself_to_the_larger_side() -> None:
     assert sizes(fit_circuit(document, 576, 192)) == [9, 8, 8]
     assert sizes(fit_circuit(document, 192, 576)) == [9, 8, 8]
     fitted = fit_circuit(document, 576, 1536)
-    assert sizes(fitted) == [12, 12, 12] or len(sizes(fitted)) == 3
+    assert sizes(fitted) == [16, 12, 8]
     assert (fitted.in_features, fitted.out_features) == (576, 1536)
 
 
