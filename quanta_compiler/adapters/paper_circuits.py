@@ -11,6 +11,7 @@ from quanta_compiler.adapters.paper_keys import Pair, PaperLayer, natural_key, p
 from quanta_compiler.adapters.problems import problem, some_of
 from quanta_compiler.adapters.tensor_file import TensorFile
 from quanta_compiler.diagnostics import Diagnostic, quote
+from quanta_compiler.targets import matches
 
 _NAME_LENGTH = 64
 """The longest name that a circuit may have."""
@@ -168,11 +169,6 @@ def base_features(file: TensorFile, layer: PaperLayer) -> tuple[int, int] | None
 def unused_patterns(patterns: Sequence[str], layers: Sequence[PaperLayer]) -> list[str]:
     """Return the patterns that match no layer."""
     return [pattern for pattern in patterns if not any(matches(pattern, layer.module) for layer in layers)]
-
-
-def matches(pattern: str, module: str) -> bool:
-    """Say whether a pattern means a module, as PEFT matches `rank_pattern`: a regular expression for its end."""
-    return re.match(rf"(.*\.)?({pattern})$", module) is not None
 
 
 def layers_text(modules: Sequence[str]) -> str:

@@ -15,7 +15,6 @@ from quanta_compiler.adapters.paper_circuits import (
     circuit_field,
     find_circuit,
     layers_text,
-    matches,
     missing_gates,
     target_names,
     unused_patterns,
@@ -25,6 +24,7 @@ from quanta_compiler.adapters.problems import problem, refusal, warning
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.report.terminal import plural
+from quanta_compiler.targets import matches
 
 Features = tuple[int, int]
 

@@ -19,6 +19,8 @@ from quanta_compiler.adapters.selection import chosen, refuse_nothing
 from quanta_compiler.adapters.tensor_file import TensorFile, open_safetensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote
+from quanta_compiler.nn import fit_circuit
+from quanta_compiler.targets import chosen_residual, circuit_for
 
 _OURS = "QUANTA_CIRCUIT"
 _KEY = re.compile(
@@ -131,10 +133,6 @@ def _quanta_config(folder: Path) -> Any:
 
 def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, torch.Tensor]]) -> CircuitUpdate:
     """Return the update of one layer; raise ValueError where its tensors do not fit its circuit."""
-    from quanta_compiler.nn import fit_circuit
-    from quanta_compiler.peft.circuits import circuit_for
-    from quanta_compiler.peft.layer import chosen_residual
-
     features = groups["features"].get("")
     if features is None or features.shape != (2,) or features.is_floating_point():
         raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")

@@ -8,10 +8,10 @@ from typing import Any
 
 from peft.config import PeftConfig
 
-from quanta_compiler.peft.circuits import checked_circuit, circuit_digest, is_mapping, plain_targets
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.registration import peft_type
 from quanta_compiler.peft.saved import check_files
+from quanta_compiler.targets import checked_circuit, circuit_digest, is_mapping, plain_targets
 
 RESIDUALS = ("auto", "frozen_copy", "folded", "none")
 

@@ -18,13 +18,7 @@ from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_layer
 from quanta_compiler.peft.tensors import Features, FrozenTensors, Tensors, computes_alone, held, layer_features
-
-
-def chosen_residual(residual: str, fitted: FittedCircuit) -> str:
-    """Return what `auto` means for a circuit."""
-    if residual != "auto":
-        return residual
-    return "none" if fitted.starts_at_zero else "frozen_copy"
+from quanta_compiler.targets import chosen_residual
 
 
 class QuantaCircuitLayer(BaseTunerLayer):

@@ -17,7 +17,6 @@ from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.nn import FeaturesError, FittedCircuit, fit_circuit
-from quanta_compiler.peft.circuits import circuit_digest, circuit_for
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.layer import QuantaCircuitLayer
@@ -26,6 +25,7 @@ from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_state
 from quanta_compiler.peft.tensors import layer_features
 from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.targets import circuit_digest, circuit_for
 
 
 class QuantaCircuitModel(BaseTuner):

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import quanta
 from lora_folders import diagonal_lora, save_lora
 from paper_checkpoints import generator, paper_layer
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner, Result
-
-from quanta_compiler.cli import app
 
 Golden = Callable[[str, str], None]
 
@@ -23,13 +21,6 @@ Golden = Callable[[str, str], None]
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def quanta(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, arguments)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def loras() -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import quanta
 from paper_checkpoints import State, generator, paper_layer, paper_update
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
-from typer.testing import CliRunner, Result
 
 from quanta_compiler.adapters.saved import read_adapter
-from quanta_compiler.cli import app
 
 CPU = torch.device("cpu")
 LAYOUT = (4, 3, 2)
@@ -24,13 +23,6 @@ LAYOUT = (4, 3, 2)
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def quanta(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, arguments)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def assert_agrees(state: State, prefix: str, layout: tuple[int, ...], module: str, scale: float = 1.0) -> None:

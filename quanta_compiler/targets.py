@@ -1,4 +1,7 @@
-"""The circuits of a configuration: read, checked, and in a form that PEFT's JSON gives back unchanged."""
+"""Which circuit goes to which target: read, checked, and in a form that PEFT's JSON gives back unchanged.
+
+PEFT itself is not imported here, so that saved adapters can be looked at without it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from quanta_compiler.nn import FeaturesError, is_template
+from quanta_compiler.nn import FeaturesError, FittedCircuit, is_template
 from quanta_compiler.spec import load_spec, read_data
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -125,3 +128,10 @@ def circuit_for(stored: Any, name: str) -> Document:
         raise FeaturesError(f"the circuits for {first!r} and for {second!r} both match, and neither is more specific")
     chosen: Document = stored[matching[0]]
     return chosen
+
+
+def chosen_residual(residual: str, fitted: FittedCircuit) -> str:
+    """Return what `auto` means for a circuit."""
+    if residual != "auto":
+        return residual
+    return "none" if fitted.starts_at_zero else "frozen_copy"
