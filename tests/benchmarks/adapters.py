@@ -85,6 +85,26 @@ def starting_error(dtype: torch.dtype, residual: str) -> str:
     return f"start, {residual}, {name}: output against the base layer | {same}"
 
 
+def autocast_error(moved: float) -> str:
+    """Return what autocast would round a small update by, and what it does: relative to the update's norm."""
+    _, model = adapted(torch.float32, "frozen_copy")
+    layer = model.base_model.model.proj
+    generator = torch.Generator().manual_seed(3)
+    for gate in layer.quanta_circuit_gates["default"].values():
+        gate.data += moved * gate.data.std() * torch.randn(gate.shape, generator=generator)
+    trained, frozen = layer.circuits("default")
+    fitted = layer.quanta_circuit_plan["default"]
+    x = torch.randn(256, 4096, generator=generator)
+    with torch.no_grad():
+        exact = fitted.apply(trained, x) - fitted.apply(frozen, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = fitted.apply(trained, x) - fitted.apply(frozen, x)
+            kept = layer._update("default", x, with_copy=True)
+    errors = [float((found.float() - exact).norm() / exact.norm()) for found in (rounded, kept)]
+    title = f"gates moved by {moved:g}, bfloat16 autocast: error of the update if rounded, and as applied"
+    return f"{title} | {errors[0]:.2f}, {errors[1]:.1e}"
+
+
 def merging(dtype: torch.dtype) -> list[str]:
     """Merge and unmerge: time, memory on top, and what is left of the base weight."""
     layer, model = adapted(dtype, "frozen_copy")
@@ -114,6 +134,7 @@ def main() -> None:
     rows = attaching(parser.parse_args().rounds)
     for dtype in (torch.float32, torch.bfloat16):
         rows += [starting_error(dtype, residual) for residual in ("frozen_copy", "folded")]
+    rows += [autocast_error(moved) for moved in (0.1, 0.01)]
     for dtype in (torch.float32, torch.bfloat16):
         rows += merging(dtype)
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
