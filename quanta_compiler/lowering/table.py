@@ -1,0 +1,200 @@
+"""Circuit -> gate table: what a fused kernel executes, as data that knows no device.
+
+The state of a token is an array of numbers. Every entry of the table reads one state and writes the next:
+
+    next[write_rest[b, s] + write_row[i]] = sum over j of matrix[b, i, j] * state[(b * rest + s) * columns + j]
+
+Offsets are in numbers. Each state is stored in the order that its reader wants, (blocks, rest, columns), so that a gate
+reads contiguously whichever axes it acts on, and it is the writes that are scattered: in a kernel that keeps the tokens
+innermost, a number is a whole vector and may be written anywhere at the same price. Backward runs the entries in
+reverse; a gradient is stored in the order (blocks, rest, rows) of the entry that made the state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.passes import canonical_order, drop_unit_axes
+
+Walk = tuple[tuple[int, int], ...]
+"""Nested loops as (size, stride), the outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixSource:
+    """Where an entry's matrices `[blocks, rows, columns]` come from: a gate, or one factor of a low-rank gate."""
+
+    gate: Gate
+    factor: str = ""
+    """`B` or `A`; empty for the whole matrix, which of a low-rank gate is B A."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableEntry:
+    """One gate's step from a state to the next; see the module's formula."""
+
+    name: str
+    matrix: MatrixSource | None
+    """None where columns are only cut or padded with zeros to rows (a `slice`)."""
+    blocks: int
+    rest: int
+    rows: int
+    columns: int
+    write_rest: Walk
+    """Over (blocks, rest), into the next state."""
+    write_row: Walk
+    grad_rest: Walk
+    """Over (blocks, rest), into the gradient of the state that the entry reads, as its maker stores it."""
+    grad_column: Walk
+
+    @property
+    def flops_per_token(self) -> int:
+        """Return the FLOPs of the matrix product, a multiply-add being two."""
+        return 2 * self.blocks * self.rest * self.rows * self.columns if self.matrix is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class GateTable:
+    """A circuit's entries in order, and how vectors enter and leave.
+
+    The first `in_features` numbers of an input (at most `in_size`) go to the places `read` of the first state, zeros to
+    the rest; the output's are at the places 0, 1, ... of the last state, which has `out_size` numbers, zeros behind.
+    """
+
+    in_features: int
+    out_features: int
+    in_size: int
+    out_size: int
+    read: Walk
+    """Over the inputs in order, into the first state."""
+    read_grad: Walk
+    """Over the outputs in order, into the gradient of the last state."""
+    entries: tuple[TableEntry, ...]
+
+    @property
+    def flops_per_token(self) -> int:
+        """Return the FLOPs of all matrix products, a multiply-add being two."""
+        return sum(entry.flops_per_token for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """An entry before it has offsets: which legs it reads and makes."""
+
+    name: str
+    matrix: MatrixSource | None
+    per: tuple[int, ...]
+    rest: tuple[int, ...]
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Return the legs of the state that is read, as it is stored."""
+        return self.per + self.rest + self.columns
+
+    @property
+    def makes(self) -> tuple[int, ...]:
+        """Return the legs of the gradient of the state that is made, as it is stored."""
+        return self.per + self.rest + self.rows
+
+
+def offsets(walk: Walk) -> list[int]:
+    """Return the offsets that nested loops visit, in order."""
+    found = [0]
+    for size, stride in walk:
+        found = [offset + place * stride for offset in found for place in range(size)]
+    return found
+
+
+def lower_table(circuit: Circuit) -> GateTable:
+    """Return the gate table of a circuit."""
+    circuit = canonical_order(drop_unit_axes(circuit))
+    sizes = [leg.size for leg in circuit.legs]
+    steps = _steps(circuit, sizes)
+    stored = [step.reads for step in steps] + [circuit.outputs]
+    gradients = [circuit.inputs] + [step.makes for step in steps]
+
+    def walk(legs: Sequence[int], layout: Sequence[int]) -> Walk:
+        return _walk(legs, layout, sizes)
+
+    entries = tuple(
+        TableEntry(
+            name=step.name,
+            matrix=step.matrix,
+            blocks=_volume(step.per, sizes),
+            rest=_volume(step.rest, sizes),
+            rows=_volume(step.rows, sizes),
+            columns=_volume(step.columns, sizes),
+            write_rest=walk(step.per + step.rest, stored[place + 1]),
+            write_row=walk(step.rows, stored[place + 1]),
+            grad_rest=walk(step.per + step.rest, gradients[place]),
+            grad_column=walk(step.columns, gradients[place]),
+        )
+        for place, step in enumerate(steps)
+    )
+    return GateTable(
+        in_features=circuit.in_features,
+        out_features=circuit.out_features,
+        in_size=circuit.in_size,
+        out_size=circuit.out_size,
+        read=walk(circuit.inputs, stored[0]),
+        read_grad=walk(circuit.outputs, gradients[-1]),
+        entries=entries,
+    )
+
+
+def _volume(legs: Sequence[int], sizes: Sequence[int]) -> int:
+    return math.prod(sizes[leg] for leg in legs)
+
+
+def _walk(legs: Sequence[int], layout: Sequence[int], sizes: Sequence[int]) -> Walk:
+    """Return the loops over `legs` into a layout, neighbours that are one stretch of memory joined."""
+    loops: list[tuple[int, int]] = []
+    for leg in legs:
+        stride = _volume(layout[layout.index(leg) + 1 :], sizes)
+        if loops and loops[-1][1] == stride * sizes[leg]:
+            loops[-1] = (loops[-1][0] * sizes[leg], stride)
+        else:
+            loops.append((sizes[leg], stride))
+    return tuple(loops)
+
+
+def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
+    """Return the gates as steps; a low-rank gate may be two, joined by a leg that is added to `sizes`."""
+    present = list(circuit.inputs)
+    steps: list[_Step] = []
+
+    def step(name: str, matrix: MatrixSource | None, gate: Gate, columns: Sequence[int], rows: Sequence[int]) -> None:
+        per = gate.per + (gate.columns if gate.kind == "diagonal" else ())
+        rest = tuple(leg for leg in present if leg not in per and leg not in columns)
+        steps.append(_Step(name, matrix, per, rest, tuple(columns), tuple(rows)))
+        # What is made goes where the first of what is read has been, so that the order of the axes is kept.
+        place = present.index(columns[0]) if columns else len(present)
+        present[:] = [leg for leg in present if leg not in columns]
+        present[place:place] = rows
+
+    for gate in circuit.gates:
+        if gate.kind == "diagonal":
+            step(gate.name, MatrixSource(gate), gate, (), ())
+        elif gate.kind == "slice":
+            step(gate.name, None, gate, gate.columns, gate.rows)
+        elif gate.kind == "lowrank" and _is_cheaper_apart(gate, sizes):
+            assert gate.rank is not None
+            sizes.append(gate.rank)
+            bond = (len(sizes) - 1,)
+            # The factors of a transposed share change places: (B A)^T = A^T B^T.
+            first, second = ("B", "A") if gate.transpose else ("A", "B")
+            step(f"{gate.name}.{first}", MatrixSource(gate, first), gate, gate.columns, bond)
+            step(f"{gate.name}.{second}", MatrixSource(gate, second), gate, bond, gate.rows)
+        else:
+            step(gate.name, MatrixSource(gate), gate, gate.columns, gate.rows)
+    return steps
+
+
+def _is_cheaper_apart(gate: Gate, sizes: Sequence[int]) -> bool:
+    rows, columns = _volume(gate.rows, sizes), _volume(gate.columns, sizes)
+    return gate.rank is not None and gate.rank * (rows + columns) < rows * columns
