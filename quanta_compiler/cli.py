@@ -141,7 +141,7 @@ def _check_stage(stage: str | None) -> str | None:
     return stage
 
 
-STAGE_NAMES = ("circuit", "network", "plan", "program", "source")
+STAGE_NAMES = ("circuit", "network", "plan", "program", "table", "source")
 
 
 @app.command()

@@ -76,16 +76,23 @@ class CompiledCircuit:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         backend: str = "auto",
+        recompute: bool = False,
     ) -> torch.nn.Module:
         """Return an instance of the emitted class.
 
         Parameters are drawn in float32 on the CPU, in the order of the file, from a generator seeded with `seed`, then
-        cast to `dtype` (default: torch's) on `device`. `backend`: `torch` is the emitted source; `auto` takes the
-        fastest there is.
+        cast to `dtype` (default: torch's) on `device`. `backend`: `torch` is the emitted source; `fused` runs the same
+        parameters through the project's kernel on the CPU, and through torch elsewhere, one tile of tokens at a time;
+        `auto` takes what is expected to be faster. With `recompute` the `torch` backend too keeps only the input for
+        backward and computes the rest again, as `fused` always does.
+
+        Raises:
+            ValueError: there is no such backend.
+
         """
         from quanta_compiler.loading import make_module
 
-        return make_module(self.source, seed=seed, dtype=dtype, device=device, backend=backend)
+        return make_module(self.source, seed=seed, dtype=dtype, device=device, backend=backend, recompute=recompute)
 
 
 def compile_circuit(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-BACKENDS = ("auto", "torch")
+BACKENDS = ("auto", "torch", "fused")
 # The module stands in sys.modules before it is complete, as Python's own import has it.
 _LOADING = threading.RLock()
 
@@ -24,11 +24,10 @@ def make_module(
     dtype: torch.dtype | None,
     device: torch.device | str | None,
     backend: str,
+    recompute: bool = False,
 ) -> torch.nn.Module:
     """Return an instance of an emitted class, its parameters drawn from a generator of their own."""
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-    circuit_class = load_class(source)
+    circuit_class = load_class(source, backend, recompute)
     # Made on the meta device first, so that torch's global generator is not touched.
     module = circuit_class(device="meta", dtype=dtype)
     module.to_empty(device=device if device is not None else torch.get_default_device())
@@ -37,12 +36,28 @@ def make_module(
     return module
 
 
-def load_class(source: str) -> Any:
-    """Return the class `Circuit` of an emitted source, the same one for the same source within a process."""
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a backend that there is not."""
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+
+
+def load_class(source: str, backend: str = "torch", recompute: bool = False) -> Any:
+    """Return the class `Circuit` of an emitted source on a backend, the same one within a process."""
+    check_backend(backend)
     name = "quanta_compiler_emitted_" + hashlib.sha256(source.encode("utf-8")).hexdigest()[:16]
     with _LOADING:
-        known = sys.modules.get(name)
-        return (known or _load(name, source)).__dict__["Circuit"]
+        known = (sys.modules.get(name) or _load(name, source)).__dict__
+        if backend == "torch" and not recompute:
+            return known["Circuit"]
+        variants: dict[tuple[str, bool], Any] = known["quanta_variants"]
+        if (backend, recompute) not in variants:
+            from quanta_compiler.kernels.modules import variant
+
+            variants[backend, recompute] = variant(known["Circuit"], backend, recompute)
+            variants[backend, recompute].quanta_variant = (backend, recompute)
+            copyreg.pickle(variants[backend, recompute], _reduce)
+        return variants[backend, recompute]
 
 
 def _load(name: str, source: str) -> types.ModuleType:
@@ -58,15 +73,17 @@ def _load(name: str, source: str) -> types.ModuleType:
         del sys.modules[name]
         raise
     module.__dict__["quanta_source"] = source
+    module.__dict__["quanta_variants"] = {}
     copyreg.pickle(module.__dict__["Circuit"], _reduce)
     return module
 
 
 def _reduce(module: Any) -> tuple[Any, ...]:
     """Pickle an instance as its class's source and its state: no importable file is needed to load it."""
-    return _blank, (sys.modules[type(module).__module__].__dict__["quanta_source"],), module.__dict__
+    source = sys.modules[type(module).__module__].__dict__["quanta_source"]
+    return _blank, (source, *getattr(type(module), "quanta_variant", ("torch", False))), module.__dict__
 
 
-def _blank(source: str) -> Any:
-    circuit_class = load_class(source)
+def _blank(source: str, backend: str = "torch", recompute: bool = False) -> Any:
+    circuit_class = load_class(source, backend, recompute)
     return circuit_class.__new__(circuit_class)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.loading import load_class, make_module
+from quanta_compiler.loading import BACKENDS, load_class, make_module
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
@@ -55,8 +55,13 @@ class FittedCircuit:
         """Names of the tensors that train, in the order of the file."""
         self.fixed = tuple(name for name in self._keys if name not in self.trained)
         """Names of the others: gates with `frozen: true`, and constants."""
+        # All of them now: torch.compile should find functions, not follow what makes them.
+        self._forwards: dict[tuple[str, bool], Any] = {
+            (backend, recompute): load_class(self.source, backend, recompute).forward
+            for backend in BACKENDS
+            for recompute in (False, True)
+        }
         self._block = max(1, int(_BLOCK_BYTES / compiled.report.apply.peak_bytes_per_token))
-        self._forward: Any = load_class(self.source).forward
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FittedCircuit:
         return self
@@ -95,12 +100,17 @@ class FittedCircuit:
             tensors[name] = torch.empty(shape, device="cpu").uniform_(-bound, bound)
         return tensors
 
-    def apply(self, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        """Apply the circuit: `[..., in_features] -> [..., out_features]`; the tensors have the dtype of `x`."""
+    def apply(
+        self, tensors: Mapping[str, torch.Tensor], x: torch.Tensor, backend: str = "auto", recompute: bool = False
+    ) -> torch.Tensor:
+        """Apply the circuit: `[..., in_features] -> [..., out_features]`; the tensors have the dtype of `x`.
+
+        `backend` and `recompute` are those of `CompiledCircuit.module`.
+        """
         parts = _Parts()
         for name, key in self._keys.items():
             parts.put(key, tensors[name])
-        result: torch.Tensor = self._forward(parts, x)
+        result: torch.Tensor = self._forwards[backend, recompute](parts, x)
         return result
 
     def operator_blocks(

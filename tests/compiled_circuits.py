@@ -28,8 +28,8 @@ def compiled(seed: int) -> CompiledCircuit:
 
 
 def scaled_module(circuit: CompiledCircuit, dtype: torch.dtype = torch.float64, seed: int = 0) -> torch.nn.Module:
-    """Return the circuit's module with well-scaled gates."""
-    return scale_gates(circuit.module(dtype=dtype), seed)
+    """Return the circuit's emitted module with well-scaled gates."""
+    return scale_gates(circuit.module(dtype=dtype, backend="torch"), seed)
 
 
 def plain_matrix(file: dict[str, Any], module: torch.nn.Module) -> torch.Tensor:

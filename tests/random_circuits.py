@@ -247,6 +247,32 @@ def random_file(seed: int, *, gates: int | None = None, frozen: float = 0.15) ->
     return file
 
 
+def commuting_file(draw: random.Random) -> dict[str, Any]:
+    """Return a circuit file whose gates are named and touch few of the axes, so that many commute."""
+    axes = "abcdef"
+    gates: list[dict[str, Any]] = []
+    for number in range(10):
+        touched = draw.sample(axes, draw.choice((1, 2, 2)))
+        gate: dict[str, Any] = {"axes": touched, "name": f"own_{number}"}
+        if draw.random() < 0.2:
+            gate |= {"kind": "lowrank", "rank": 2}
+        elif len(touched) == 2 and draw.random() < 0.2:
+            gate |= {"axes": touched[:1], "per": touched[1:]}
+        gates.append(gate)
+    return file_of({axis: draw.choice((2, 3, 4)) for axis in axes}, gates)
+
+
+def shuffled(file: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    """Exchange neighbours that touch no axis in common, many times."""
+    gates = list(file["gates"])
+    for _ in range(200):
+        place = draw.randrange(len(gates) - 1)
+        left, right = (set(gate["axes"]) | set(gate.get("per", ())) for gate in gates[place : place + 2])
+        if left.isdisjoint(right):
+            gates[place : place + 2] = gates[place + 1], gates[place]
+    return {**file, "gates": gates}
+
+
 @torch.no_grad()
 def scale_gates(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Draw every parameter from a normal distribution of standard deviation 1/sqrt(columns); return the module.

@@ -18,6 +18,8 @@ module = compiled.module()
 assert module(torch.ones(2, 16)).shape == (2, 16)
 assert compiled.graph.number_of_nodes() == 3
 assert "site-packages" in qc.__file__
+from quanta_compiler.kernels.build import SOURCE
+assert SOURCE.is_file()
 """
 
 
@@ -34,7 +36,7 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "quanta_compiler/py.typed" in names
+    assert {"quanta_compiler/py.typed", "quanta_compiler/kernels/circuit.cpp"} <= {*names}
     assert not [name for name in names if name.startswith(("tests/", "examples/"))]
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")

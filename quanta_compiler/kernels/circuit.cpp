@@ -5,9 +5,12 @@
 // matter where a line lies: the table says where each is written so that the next gate reads its columns one after
 // the other. The state never leaves the core's second-level cache, and nothing is permuted.
 //
-// Products are blocked in registers, ROWS rows of the matrix by LINES lines, with the matrix packed to match.
+// Products are blocked in registers, ROWS rows of the matrix by LINES lines, with the matrix packed to match. A few
+// tokens that fill no tile go one by one, the columns of the matrices in the lanes. Backward keeps nothing but the
+// input: it computes the states of a tile again, then walks the gates in reverse.
 // Sums are in float for float and bfloat16 vectors, in double for double ones.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +18,7 @@
 #include <new>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -245,6 +249,13 @@ int64_t matrix_numbers(const Gate& gate) {
   return gate.has_matrix ? int64_t(gate.blocks) * gate.rows * gate.columns : 0;
 }
 
+// Rounds up to whole vectors.
+template <class T>
+int64_t padded(int numbers) {
+  constexpr int WIDTH = Lanes<T>::WIDTH;
+  return int64_t(numbers + WIDTH - 1) / WIDTH * WIDTH;
+}
+
 // [blocks, rows, columns] -> per block and ROWS rows [columns, rows]; `transposed` packs the transposed matrices.
 template <class T>
 void pack(const Gate& gate, const T* matrix, T* packed, bool transposed) {
@@ -336,43 +347,55 @@ void enter(const E* x, int64_t width, int features, int size, int tokens, const 
   }
 }
 
-// lines[places[f]] -> y [tokens, features]; features past those of the state are zeros.
+// The first lines of a state -> y [tokens, features]; features past those of the state are zeros.
 template <class T, class E>
-void leave(const T* lines, const int32_t* places, int size, E* y, int64_t width, int features, int tokens) {
+void leave(const T* lines, int size, E* y, int64_t width, int features, int tokens) {
   constexpr int LINE = Lanes<T>::LINE, WIDTH = Lanes<T>::WIDTH;
-  auto line_of = [&](int f) { return lines + int64_t(places ? places[f] : f) * LINE; };
   int f = 0;
   if (tokens == LINE)
     for (; f + WIDTH <= features && f + WIDTH <= size; f += WIDTH)
       for (int p = 0; p < PARTS; p++) {
         typename Lanes<T>::Vector rows[WIDTH];
 #pragma GCC unroll 16
-        for (int i = 0; i < WIDTH; i++) rows[i] = load(line_of(f + i) + p * WIDTH);
+        for (int i = 0; i < WIDTH; i++) rows[i] = load(lines + int64_t(f + i) * LINE + p * WIDTH);
         turn<T>(rows);
 #pragma GCC unroll 16
         for (int t = 0; t < WIDTH; t++) store_narrow<T>(y + (p * WIDTH + t) * width + f, rows[t]);
       }
   for (; f < features; f++)
-    for (int t = 0; t < tokens; t++) narrow(f < size ? line_of(f)[t] : T(0), y[t * width + f]);
+    for (int t = 0; t < tokens; t++) narrow(f < size ? lines[int64_t(f) * LINE + t] : T(0), y[t * width + f]);
 }
 
 // ---- gradients of matrices ----
 
 constexpr int DEPTH = 8;  // lines turned over at a time: their panel stays in the first-level cache
 
+// sums [blocks, rows, padded columns] += the product of dy [blocks, rest, rows] and x [blocks, rest, columns] over rest
+// and tokens, for matrices of so few columns that most lanes of a panel would be padding.
 template <class T>
-int64_t padded(int columns) {
-  constexpr int WIDTH = Lanes<T>::WIDTH;
-  return (columns + WIDTH - 1) / WIDTH * WIDTH;
+void accumulate_few(const Gate& gate, const T* dy, const T* x, T* sums) {
+  constexpr int LINE = Lanes<T>::LINE, WIDTH = Lanes<T>::WIDTH;
+  const int rows = gate.rows, columns = gate.columns, rest = gate.rest;
+  for (int b = 0; b < gate.blocks; b++) {
+    for (int i = 0; i < rows; i++, sums += padded<T>(columns))
+      for (int j = 0; j < columns; j++) {
+        typename Lanes<T>::Vector found = {};
+        for (int s = 0; s < rest; s++)
+          for (int p = 0; p < LINE; p += WIDTH)
+            found += load(dy + (int64_t(s) * rows + i) * LINE + p) * load(x + (int64_t(s) * columns + j) * LINE + p);
+        for (int l = 0; l < WIDTH; l++) sums[j] += found[l];
+      }
+    x += int64_t(rest) * columns * LINE, dy += int64_t(rest) * rows * LINE;
+  }
 }
 
-// sums [blocks, rows, padded columns] += the product of dy [blocks, rest, rows] and x [blocks, rest, columns] over rest
-// and tokens.
+// The same for all others.
 template <class T>
 void accumulate_gradient(const Gate& gate, const T* dy, const T* x, T* sums, T* turned) {
   constexpr int LINE = Lanes<T>::LINE, WIDTH = Lanes<T>::WIDTH;
   const int rows = gate.rows, columns = gate.columns, rest = gate.rest;
   const int64_t wide = padded<T>(columns);
+  if (columns <= WIDTH / 4) return accumulate_few(gate, dy, x, sums);
   for (int b = 0; b < gate.blocks; b++, sums += rows * wide)
     for (int s = 0; s < rest; s += DEPTH) {
       const int count = rest - s < DEPTH ? rest - s : DEPTH;
@@ -402,7 +425,104 @@ void accumulate_gradient(const Gate& gate, const T* dy, const T* x, T* sums, T* 
     }
 }
 
+// ---- one token ----
+
+// A state of one token is kept as its maker writes it, (blocks, rest, rows): its reader takes single numbers, wherever
+// they are, and has the rows of its matrix in the lanes.
+
+constexpr int AT_ONCE = VECTOR_BYTES == 32 ? 4 : 8;  // vectors that one load of the matrix serves
+
+// y[v * rows + lanes of p] = sum over j of turned[j * 2 vectors + lanes of p] * x[line_places[v] + column_places[j]].
+template <class T, int P>
+void multiply_one(const T* turned, int columns, const T* x, const int32_t* line_places, int lines,
+                  const int32_t* column_places, T* y, int rows, int have) {
+  using Vector = typename Lanes<T>::Vector;
+  constexpr int WIDTH = Lanes<T>::WIDTH;
+  const T* from[AT_ONCE];
+  // What is missing repeats the last, and is not written.
+  for (int v = 0; v < AT_ONCE; v++) from[v] = x + line_places[std::min(v, lines - 1)];
+  Vector sums[P][AT_ONCE] = {};
+  for (int j = 0; j < columns; j++, turned += 2 * WIDTH) {
+    const int64_t place = column_places[j];
+    Vector matrix[P];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++) matrix[p] = load(turned + p * WIDTH);
+#pragma GCC unroll 16
+    for (int v = 0; v < AT_ONCE; v++) {
+      T factor = from[v][place];
+#pragma GCC unroll 16
+      for (int p = 0; p < P; p++) sums[p][v] += factor * matrix[p];
+    }
+  }
+  for (int v = 0; v < lines && v < AT_ONCE; v++)
+    for (int p = 0; p < P; p++) {
+      T* to = y + int64_t(v) * rows + p * WIDTH;
+      if (have >= (p + 1) * WIDTH) {
+        store_loose(to, sums[p][v]);
+      } else {
+        alignas(64) T lanes[WIDTH];
+        store(lanes, sums[p][v]);
+        for (int l = 0; p * WIDTH + l < have; l++) to[l] = lanes[l];
+      }
+    }
+}
+
+// Up to two vectors of rows of a matrix -> [columns, two vectors], padded with anything.
+template <class T>
+void turn_matrix(const T* matrix, int rows, int columns, T* turned) {
+  constexpr int WIDTH = Lanes<T>::WIDTH, stride = 2 * WIDTH;
+  for (int i = 0; i < rows; i += WIDTH) {
+    int j = 0;
+    for (; j + WIDTH <= columns; j += WIDTH) {
+      typename Lanes<T>::Vector square[WIDTH];
+#pragma GCC unroll 16
+      for (int r = 0; r < WIDTH; r++) square[r] = load_loose(matrix + int64_t(std::min(i + r, rows - 1)) * columns + j);
+      turn<T>(square);
+#pragma GCC unroll 16
+      for (int r = 0; r < WIDTH; r++) store(turned + (j + r) * stride + i, square[r]);
+    }
+    for (; j < columns; j++)
+      for (int r = 0; r < WIDTH; r++) turned[j * stride + i + r] = matrix[int64_t(std::min(i + r, rows - 1)) * columns + j];
+  }
+}
+
+template <class T>
+void step_one(const Gate& gate, const T* matrix, const T* x, T* y, T* scratch) {
+  constexpr int WIDTH = Lanes<T>::WIDTH;
+  const int rows = gate.rows, columns = gate.columns;
+  const int32_t* places = gate.grad_rest;
+  for (int b = 0; b < gate.blocks; b++, places += gate.rest, y += int64_t(gate.rest) * rows) {
+    if (!gate.has_matrix) {
+      for (int s = 0; s < gate.rest; s++)
+        for (int i = 0; i < rows; i++)
+          y[int64_t(s) * rows + i] = i < columns ? x[int64_t(places[s]) + gate.grad_column[i]] : T(0);
+      continue;
+    }
+    for (int i = 0; i < rows; i += 2 * WIDTH) {
+      const int have = std::min(rows - i, 2 * WIDTH);
+      const auto multiply = have > WIDTH ? multiply_one<T, 2> : multiply_one<T, 1>;
+      turn_matrix(matrix + int64_t(i) * columns, have, columns, scratch);
+      for (int s = 0; s < gate.rest; s += AT_ONCE)
+        multiply(scratch, columns, x, places + s, gate.rest - s, gate.grad_column, y + int64_t(s) * rows + i, rows, have);
+    }
+    matrix += int64_t(rows) * columns;
+  }
+}
+
+template <class T, class E>
+void forward_one(const Circuit& circuit, const E* x, const T* const* matrices, E* y, T* now, T* next, T* scratch) {
+  for (int f = 0; f < circuit.in_size; f++) now[f] = f < circuit.in_features ? widen(x[f]) : T(0);
+  for (int g = 0; g < circuit.gates; g++) {
+    step_one(circuit.gate[g], matrices[g], now, next, scratch);
+    std::swap(now, next);
+  }
+  for (int f = 0; f < circuit.out_features; f++) narrow(f < circuit.out_size ? now[circuit.read_grad[f]] : T(0), y[f]);
+}
+
 // ---- memory ----
+
+constexpr int64_t KEPT_BYTES = int64_t(1) << 26;  // states of a tile that backward keeps at once, where it has a choice
+constexpr int FEW = 8;  // at most so many tokens go one by one: a tile costs as much as some ten of them
 
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
@@ -415,28 +535,80 @@ Memory reserve(int64_t bytes) {
   return Memory(static_cast<char*>(memory));
 }
 
+// Memory for each of so many threads, fewer where there is not enough.
+template <class T>
+struct Workspace {
+  Workspace(int64_t numbers, int wanted) : numbers((numbers + 1023) / 1024 * 1024), threads(wanted) {
+    for (;; threads = (threads + 1) / 2) try {
+        memory = reserve(this->numbers * threads * sizeof(T));
+        return;
+      } catch (const std::bad_alloc&) {
+        if (threads == 1) throw;
+      }
+  }
+  T* of(int thread) const { return reinterpret_cast<T*>(memory.get()) + thread * numbers; }
+  T* own() const {
+#ifdef _OPENMP
+    return of(omp_get_thread_num());
+#else
+    return of(0);
+#endif
+  }
+  int64_t numbers;
+  int threads;
+  Memory memory;
+};
+
 template <class T>
 int64_t largest_state(const Circuit& circuit) {
-  int64_t largest = circuit.in_size > circuit.out_size ? circuit.in_size : circuit.out_size;
-  for (int g = 0; g < circuit.gates; g++) {
-    if (lines_read(circuit.gate[g]) > largest) largest = lines_read(circuit.gate[g]);
-    if (lines_made(circuit.gate[g]) > largest) largest = lines_made(circuit.gate[g]);
-  }
+  int64_t largest = std::max(circuit.in_size, circuit.out_size);
+  for (int g = 0; g < circuit.gates; g++)
+    largest = std::max({largest, lines_read(circuit.gate[g]), lines_made(circuit.gate[g])});
   return largest * Lanes<T>::LINE;
 }
 
+// Packed matrices of all gates, and where each begins.
 template <class T>
-Memory pack_all(const Circuit& circuit, const T* const* matrices, bool transposed, int first) {
-  int64_t numbers = 0;
-  for (int g = first; g < circuit.gates; g++) numbers += matrix_numbers(circuit.gate[g]);
-  Memory memory = reserve(numbers * sizeof(T));
-  T* packed = reinterpret_cast<T*>(memory.get());
-  for (int g = first; g < circuit.gates; g++) {
-    if (circuit.gate[g].has_matrix) pack(circuit.gate[g], matrices[g], packed, transposed);
-    packed += matrix_numbers(circuit.gate[g]);
+struct Packs {
+  Packs(const Circuit& circuit, const T* const* matrices, bool transposed) : begins(circuit.gates) {
+    int64_t numbers = 0;
+    for (int g = 0; g < circuit.gates; g++) begins[g] = numbers, numbers += matrix_numbers(circuit.gate[g]);
+    memory = reserve(numbers * sizeof(T));
+    for (int g = 0; g < circuit.gates; g++)
+      if (circuit.gate[g].has_matrix)
+        pack(circuit.gate[g], matrices[g], reinterpret_cast<T*>(memory.get()) + begins[g], transposed);
   }
-  return memory;
-}
+  const T* of(int g) const { return reinterpret_cast<const T*>(memory.get()) + begins[g]; }
+  std::vector<int64_t> begins;
+  Memory memory;
+};
+
+// Where backward keeps the state that each gate reads. Where all of them are too many, only the first of every segment
+// is kept, and a segment's own states are computed once more when its turn comes.
+template <class T>
+struct Kept {
+  explicit Kept(const Circuit& circuit) : begins(circuit.gates) {
+    const int gates = circuit.gates;
+    int64_t all = 0;
+    for (int g = 0; g < gates; g++) all += lines_read(circuit.gate[g]) * Lanes<T>::LINE;
+    while (all * int64_t(sizeof(T)) > KEPT_BYTES && int64_t(length) * length < gates) length++;
+    if (length == 1) length = gates;
+    for (int g = 0; g < gates; g += length) begins[g] = numbers, numbers += lines_read(circuit.gate[g]) * Lanes<T>::LINE;
+    int64_t longest = 0;
+    for (int first = 0; first < gates; first += length) {
+      int64_t own = 0;
+      for (int g = first + 1; g < std::min(gates, first + length); g++)
+        begins[g] = numbers + own, own += lines_read(circuit.gate[g]) * Lanes<T>::LINE;
+      longest = std::max(longest, own);
+    }
+    numbers += longest;
+  }
+  int length = 1;  // gates in a segment
+  int64_t numbers = 0;
+  std::vector<int64_t> begins;
+};
+
+// ---- the batch ----
 
 template <class T>
 void step(const Gate& gate, const T* packed, const T* x, T* y) {
@@ -446,139 +618,187 @@ void step(const Gate& gate, const T* packed, const T* x, T* y) {
     move(gate, x, y, false);
 }
 
+template <class T>
+void step_back(const Gate& gate, const T* packed, const T* dy, T* dx) {
+  if (gate.has_matrix)
+    apply(packed, dy, dx, gate.blocks, gate.rest, gate.columns, gate.rows, gate.grad_rest, gate.grad_column);
+  else
+    move(gate, dy, dx, true);
+}
+
 template <class T, class E>
 void forward(const Circuit& circuit, const E* x, int64_t tokens, const T* const* matrices, E* y, int threads) {
   constexpr int LINE = Lanes<T>::LINE;
-  const int64_t tiles = (tokens + LINE - 1) / LINE, state = largest_state<T>(circuit);
-  const Memory packs = pack_all(circuit, matrices, false, 0);
-  if (threads > tiles) threads = int(tiles);
-#pragma omp parallel num_threads(threads)
+  const int64_t few = tokens % LINE <= FEW ? tokens % LINE : 0, tiles = (tokens - few + LINE - 1) / LINE;
+  const int64_t state = largest_state<T>(circuit), width = circuit.in_features, out_width = circuit.out_features;
+  const Packs<T> packs(tiles ? circuit : Circuit{}, matrices, false);
+  int64_t scratch = 0;
+  for (int g = 0; few && g < circuit.gates; g++)
+    scratch = std::max<int64_t>(scratch, circuit.gate[g].columns * 2 * Lanes<T>::WIDTH);
+  const Workspace<T> workspace(2 * state + scratch, int(std::max<int64_t>(1, std::min<int64_t>(threads, tiles + few))));
+#pragma omp parallel num_threads(workspace.threads) if (workspace.threads > 1)
   {
-    const Memory memory = reserve(2 * state * sizeof(T));
-    T* const lines = reinterpret_cast<T*>(memory.get());
+    T* const lines = workspace.own();
 #pragma omp for schedule(dynamic)
-    for (int64_t tile = 0; tile < tiles; tile++) {
-      const int count = tokens - tile * LINE < LINE ? int(tokens - tile * LINE) : LINE;
+    for (int64_t job = 0; job < tiles + few; job++) {
+      if (job >= tiles) {
+        const int64_t token = tiles * LINE + job - tiles;
+        forward_one(circuit, x + token * width, matrices, y + token * out_width, lines, lines + state, lines + 2 * state);
+        continue;
+      }
+      const int64_t token = job * LINE;
+      const int count = int(std::min<int64_t>(tokens - token, LINE));
       T *now = lines, *next = lines + state;
-      enter(x + tile * LINE * circuit.in_features, circuit.in_features, circuit.in_features, circuit.in_size, count,
-            circuit.read, now);
-      const T* packed = reinterpret_cast<const T*>(packs.get());
+      enter(x + token * width, width, circuit.in_features, circuit.in_size, count, circuit.read, now);
       for (int g = 0; g < circuit.gates; g++) {
-        step(circuit.gate[g], packed, now, next);
-        packed += matrix_numbers(circuit.gate[g]);
+        step(circuit.gate[g], packs.of(g), now, next);
         std::swap(now, next);
       }
-      leave(now, nullptr, circuit.out_size, y + tile * LINE * circuit.out_features, circuit.out_features,
-            circuit.out_features, count);
+      leave(now, circuit.out_size, y + token * out_width, out_width, circuit.out_features, count);
     }
   }
 }
 
+// What one call of backward has, and every thread of it reads.
 template <class T, class E>
-void backward(const Circuit& circuit, const E* x, const E* dy, int64_t tokens, const T* const* matrices, E* dx,
-              T* const* gradients, int threads) {
-  constexpr int LINE = Lanes<T>::LINE, WIDTH = Lanes<T>::WIDTH;
-  const int64_t tiles = (tokens + LINE - 1) / LINE, state = largest_state<T>(circuit);
-  const int gates = circuit.gates;
-  const Memory packs = pack_all(circuit, matrices, false, 0), turned_packs = pack_all(circuit, matrices, true, 0);
-  if (threads > tiles) threads = int(tiles);
-  int64_t states = 0, sums_size = 0;
-  for (int g = 0; g < gates; g++) {
-    states += lines_read(circuit.gate[g]) * LINE;
-    if (gradients[g]) sums_size += circuit.gate[g].blocks * circuit.gate[g].rows * padded<T>(circuit.gate[g].columns);
+struct Backward {
+  const Circuit& circuit;
+  const E *x, *dy;
+  int64_t tokens;
+  E* dx;
+  T* const* gradients;
+  int needed;  // the first gate whose gradient is wanted; the number of gates where none is
+  Kept<T> kept;
+  Packs<T> packs, turned_packs;
+  int64_t state, panel, sums;
+
+  Backward(const Circuit& circuit, const E* x, const E* dy, int64_t tokens, const T* const* matrices, E* dx,
+           T* const* gradients)
+      : circuit(circuit), x(x), dy(dy), tokens(tokens), dx(dx), gradients(gradients), needed(circuit.gates),
+        kept(circuit), packs(circuit, matrices, false), turned_packs(circuit, matrices, true),
+        state(largest_state<T>(circuit)), panel(DEPTH * Lanes<T>::LINE * PANEL * Lanes<T>::WIDTH), sums(0) {
+    for (int g = circuit.gates - 1; g >= 0; g--)
+      if (gradients[g]) needed = g, sums += sum_numbers(circuit.gate[g]);
   }
-  for (int g = 0; g < gates; g++)
-    if (gradients[g]) std::memset(gradients[g], 0, matrix_numbers(circuit.gate[g]) * sizeof(T));
-#pragma omp parallel num_threads(threads)
-  {
-    const Memory memory = reserve((states + 2 * state + sums_size + DEPTH * LINE * PANEL * WIDTH) * sizeof(T));
-    T* const lines = reinterpret_cast<T*>(memory.get());
-    T* const flow = lines + states;
-    T* const panel = flow + 2 * state;
-    T* const sums = panel + DEPTH * LINE * PANEL * WIDTH;
-    std::memset(sums, 0, sums_size * sizeof(T));
-#pragma omp for schedule(dynamic)
-    for (int64_t tile = 0; tile < tiles; tile++) {
-      const int count = tokens - tile * LINE < LINE ? int(tokens - tile * LINE) : LINE;
-      enter(x + tile * LINE * circuit.in_features, circuit.in_features, circuit.in_features, circuit.in_size, count,
-            circuit.read, lines);
-      const T* packed = reinterpret_cast<const T*>(packs.get());
-      T* now = lines;
-      for (int g = 0; g + 1 < gates; g++) {
-        T* next = now + lines_read(circuit.gate[g]) * LINE;
-        step(circuit.gate[g], packed, now, next);
-        packed += matrix_numbers(circuit.gate[g]);
-        now = next;
-      }
-      T *grad = flow, *next_grad = flow + state;
-      enter(dy + tile * LINE * circuit.out_features, circuit.out_features, circuit.out_features, circuit.out_size,
-            count, circuit.read_grad, grad);
-      T* sum = sums + sums_size;
-      packed = reinterpret_cast<const T*>(turned_packs.get());
-      for (int g = 0; g < gates; g++) packed += matrix_numbers(circuit.gate[g]);
-      for (int g = gates - 1; g >= 0; g--) {
-        const Gate& gate = circuit.gate[g];
-        if (gradients[g]) {
-          sum -= gate.blocks * gate.rows * padded<T>(gate.columns);
-          accumulate_gradient(gate, grad, now, sum, panel);
-        }
-        packed -= matrix_numbers(gate);
-        if (g > 0 || dx) {
-          if (gate.has_matrix)
-            apply(packed, grad, next_grad, gate.blocks, gate.rest, gate.columns, gate.rows, gate.grad_rest,
-                  gate.grad_column);
-          else
-            move(gate, grad, next_grad, true);
-          std::swap(grad, next_grad);
-        }
-        if (g > 0) now -= lines_read(circuit.gate[g - 1]) * LINE;
-      }
-      if (dx)
-        leave(grad, nullptr, circuit.in_size, dx + tile * LINE * circuit.in_features, circuit.in_features,
-              circuit.in_features, count);
+  static int64_t sum_numbers(const Gate& gate) { return int64_t(gate.blocks) * gate.rows * padded<T>(gate.columns); }
+  int64_t numbers() const { return sums + 2 * state + panel + (needed < circuit.gates ? kept.numbers : 0); }
+
+  // Computes the states that the gates of [first, last] read from that of the first.
+  void recompute(int first, int last, T* states) const {
+    for (int g = first; g < last; g++)
+      step(circuit.gate[g], packs.of(g), states + kept.begins[g], states + kept.begins[g + 1]);
+  }
+
+  void tile(int64_t token, T* memory) const {
+    constexpr int LINE = Lanes<T>::LINE;
+    const int count = int(std::min<int64_t>(tokens - token, LINE)), gates = circuit.gates;
+    T *grad = memory + sums, *next_grad = grad + state, *const turned = next_grad + state, *const states = turned + panel;
+    if (needed < gates) {
+      enter(x + token * circuit.in_features, circuit.in_features, circuit.in_features, circuit.in_size, count,
+            circuit.read, states);
+      // The last segment's own states come with its turn; those before it are passed through.
+      for (int first = 0; first + kept.length < gates; first += kept.length)
+        recompute(first, first + kept.length, states);
     }
-#pragma omp critical
+    enter(dy + token * circuit.out_features, circuit.out_features, circuit.out_features, circuit.out_size, count,
+          circuit.read_grad, grad);
+    T* sum = memory + sums;
+    for (int g = gates - 1; g >= (dx ? 0 : needed); g--) {
+      const Gate& gate = circuit.gate[g];
+      const int first = g - g % kept.length;
+      if (needed < gates && (g == gates - 1 || g == first + kept.length - 1)) recompute(first, g, states);
+      if (gradients[g]) accumulate_gradient(gate, grad, states + kept.begins[g], sum -= sum_numbers(gate), turned);
+      if (g > 0 || dx) {
+        step_back(gate, turned_packs.of(g), grad, next_grad);
+        std::swap(grad, next_grad);
+      }
+    }
+    if (dx) leave(grad, circuit.in_size, dx + token * circuit.in_features, circuit.in_features, circuit.in_features, count);
+  }
+
+  // Adds up the sums of all threads, always in the same order; all threads share in it.
+  void add_up(const Workspace<T>& workspace) const {
+    int64_t begin = 0;
+    for (int g = 0; g < circuit.gates; g++) {
+      if (!gradients[g]) continue;
+      const Gate& gate = circuit.gate[g];
+      const int64_t wide = padded<T>(gate.columns);
+#pragma omp for schedule(static)
+      for (int64_t row = 0; row < int64_t(gate.blocks) * gate.rows; row++)
+        for (int j = 0; j < gate.columns; j++) {
+          T sum = 0;
+          for (int thread = 0; thread < workspace.threads; thread++)
+            sum += workspace.of(thread)[begin + row * wide + j];
+          gradients[g][row * gate.columns + j] = sum;
+        }
+      begin += sum_numbers(gate);
+    }
+  }
+
+  void run(int threads) const {
+    constexpr int LINE = Lanes<T>::LINE;
+    const int64_t tiles = (tokens + LINE - 1) / LINE;
+    const Workspace<T> workspace(numbers(), int(std::max<int64_t>(1, std::min<int64_t>(threads, tiles))));
+    // Cleared here, whoever comes: with fewer threads than asked for some have nothing to add.
+    for (int thread = 0; thread < workspace.threads; thread++) std::fill_n(workspace.of(thread), sums, T(0));
+#pragma omp parallel num_threads(workspace.threads) if (workspace.threads > 1)
     {
-      const T* sum = sums;
-      for (int g = 0; g < gates; g++) {
-        if (!gradients[g]) continue;
-        const Gate& gate = circuit.gate[g];
-        T* to = gradients[g];
-        const int64_t wide = padded<T>(gate.columns);
-        for (int64_t row = 0; row < int64_t(gate.blocks) * gate.rows; row++, sum += wide)
-          for (int j = 0; j < gate.columns; j++) *to++ += sum[j];
-      }
+      T* const memory = workspace.own();
+      // Static: which tiles are summed together decides how the sums are rounded.
+#pragma omp for schedule(static)
+      for (int64_t job = 0; job < tiles; job++) tile(job * LINE, memory);
+      add_up(workspace);
     }
   }
+};
+
+template <class T, class E>
+void backward(const Circuit& circuit, const void* x, const void* dy, int64_t tokens, const void* const* matrices,
+              void* dx, void* const* gradients, int threads) {
+  Backward<T, E>(circuit, static_cast<const E*>(x), static_cast<const E*>(dy), tokens,
+                 reinterpret_cast<const T* const*>(matrices), static_cast<E*>(dx),
+                 reinterpret_cast<T* const*>(gradients))
+      .run(threads);
 }
+
+template <class T, class E>
+void forward(const Circuit& circuit, const void* x, int64_t tokens, const void* const* matrices, void* y, int threads) {
+  forward(circuit, static_cast<const E*>(x), tokens, reinterpret_cast<const T* const*>(matrices), static_cast<E*>(y),
+          threads);
+}
+
+enum Kind { FLOAT, BFLOAT16, DOUBLE };  // of the vectors; matrices are float beside bfloat16 ones
 
 }  // namespace
 
 extern "C" {
 
-// Kinds of elements: 0 float, 1 bfloat16 (matrices and gradients float), 2 double.
+int quanta_abi() { return 1; }
+
+// y [tokens, out_features] = the circuit applied to x [tokens, in_features]; returns 1 where memory does not suffice.
+// `matrices` has one pointer for every gate, null where it has no matrix.
 int quanta_forward(const Circuit* circuit, int kind, const void* x, int64_t tokens, const void* const* matrices, void* y,
                    int threads) {
-  if (kind == 0)
-    forward<float>(*circuit, (const float*)x, tokens, (const float* const*)matrices, (float*)y, threads);
-  else if (kind == 1)
-    forward<float>(*circuit, (const Bfloat16*)x, tokens, (const float* const*)matrices, (Bfloat16*)y, threads);
-  else
-    forward<double>(*circuit, (const double*)x, tokens, (const double* const*)matrices, (double*)y, threads);
+  try {
+    if (kind == FLOAT) forward<float, float>(*circuit, x, tokens, matrices, y, threads);
+    if (kind == BFLOAT16) forward<float, Bfloat16>(*circuit, x, tokens, matrices, y, threads);
+    if (kind == DOUBLE) forward<double, double>(*circuit, x, tokens, matrices, y, threads);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
   return 0;
 }
 
+// dx and the gradients from dy, each null where it is not wanted; x is read only where a gradient is wanted.
 int quanta_backward(const Circuit* circuit, int kind, const void* x, const void* dy, int64_t tokens,
                     const void* const* matrices, void* dx, void* const* gradients, int threads) {
-  if (kind == 0)
-    backward<float>(*circuit, (const float*)x, (const float*)dy, tokens, (const float* const*)matrices, (float*)dx,
-                    (float* const*)gradients, threads);
-  else if (kind == 1)
-    backward<float>(*circuit, (const Bfloat16*)x, (const Bfloat16*)dy, tokens, (const float* const*)matrices,
-                    (Bfloat16*)dx, (float* const*)gradients, threads);
-  else
-    backward<double>(*circuit, (const double*)x, (const double*)dy, tokens, (const double* const*)matrices,
-                     (double*)dx, (double* const*)gradients, threads);
+  try {
+    if (kind == FLOAT) backward<float, float>(*circuit, x, dy, tokens, matrices, dx, gradients, threads);
+    if (kind == BFLOAT16) backward<float, Bfloat16>(*circuit, x, dy, tokens, matrices, dx, gradients, threads);
+    if (kind == DOUBLE) backward<double, double>(*circuit, x, dy, tokens, matrices, dx, gradients, threads);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
   return 0;
 }
 

@@ -155,6 +155,8 @@ def _walk(legs: Sequence[int], layout: Sequence[int], sizes: Sequence[int]) -> W
     """Return the loops over `legs` into a layout, neighbours that are one stretch of memory joined."""
     loops: list[tuple[int, int]] = []
     for leg in legs:
+        if sizes[leg] == 1:
+            continue  # The leg between the factors of a low-rank gate may be the only one left of size 1.
         stride = _volume(layout[layout.index(leg) + 1 :], sizes)
         if loops and loops[-1][1] == stride * sizes[leg]:
             loops[-1] = (loops[-1][0] * sizes[leg], stride)
@@ -172,8 +174,8 @@ def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
         per = gate.per + (gate.columns if gate.kind == "diagonal" else ())
         rest = tuple(leg for leg in present if leg not in per and leg not in columns)
         steps.append(_Step(name, matrix, per, rest, tuple(columns), tuple(rows)))
-        # What is made goes where the first of what is read has been, so that the order of the axes is kept.
-        place = present.index(columns[0]) if columns else len(present)
+        # What is made goes where the foremost of what is read has been, so that the order of the axes is kept.
+        place = min(map(present.index, columns), default=len(present))
         present[:] = [leg for leg in present if leg not in columns]
         present[place:place] = rows
 

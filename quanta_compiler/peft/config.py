@@ -8,6 +8,7 @@ from typing import Any
 
 from peft.config import PeftConfig
 
+from quanta_compiler.loading import check_backend
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.registration import peft_type
 from quanta_compiler.peft.saved import check_files
@@ -47,6 +48,9 @@ class QuantaConfig(PeftConfig):
         layers_to_transform: indices of the layers to adapt; needs a list as `target_modules`.
         layers_pattern: the name of the module list that `layers_to_transform` counts.
         modules_to_save: other modules to train and to save with the adapter, a classifier, say.
+        backend: how the circuits are computed: `torch` by the emitted forward pass, `fused` by the project's kernel on
+            the CPU, `auto` by what is expected to be faster. The numbers differ by rounding alone.
+        recompute: keep only the input for backward on the `torch` backend too, and compute the rest again.
         circuit_hash: the SHA-256 of `circuit`, filled in here. A saved config whose circuit was changed is refused.
 
     Raises:
@@ -85,6 +89,10 @@ class QuantaConfig(PeftConfig):
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Other modules to train and to save with the adapter."}
     )
+    backend: str = field(default="auto", metadata={"help": "How circuits are computed: `auto`, `torch` or `fused`."})
+    recompute: bool = field(
+        default=False, metadata={"help": "Keep only the input for backward on the `torch` backend too."}
+    )
     circuit_hash: str | None = field(default=None, metadata={"help": "SHA-256 of `circuit`; filled in by itself."})
 
     def __post_init__(self) -> None:
@@ -121,6 +129,7 @@ class QuantaConfig(PeftConfig):
             raise ValueError(f"`dropout` cannot be used with `residual='folded'`: S has no input of its own; {hint}")
         if not _is_number(self.scale) or not abs(self.scale) < float("inf"):
             raise ValueError(f"`scale` is a finite number, got {self.scale!r}")
+        check_backend(self.backend)
         if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
             raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
 

@@ -34,7 +34,10 @@ class QuantaCircuitLayer(BaseTunerLayer):
     adapter_layer_names = (f"{METHOD}_gates",)
     other_param_names = tuple(
         f"{METHOD}_{name}"
-        for name in ("frozen", "features", "folded", "dropout", "scale", "configured_scale", "residual", "plan")
+        for name in (
+            *("frozen", "features", "folded", "dropout", "scale", "configured_scale", "residual", "plan"),
+            "backend",
+        )
     )
 
     if TYPE_CHECKING:
@@ -60,6 +63,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self.quanta_circuit_residual: dict[str, str] = {}
         self.quanta_circuit_plan: dict[str, FittedCircuit] = {}
         self.quanta_circuit_configured_scale: dict[str, float] = {}
+        self.quanta_circuit_backend: dict[str, tuple[str, bool]] = {}
+        """What computes an adapter's circuits, and whether it keeps only the input for backward."""
         self._layer_name = ""
         self._stale_folds: set[str] = set()
         """Adapters to fold again once the base weight is the base weight."""
@@ -88,6 +93,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self.quanta_circuit_residual[adapter_name] = residual
         self.quanta_circuit_scale[adapter_name] = config.scale
         self.quanta_circuit_configured_scale[adapter_name] = config.scale
+        self.quanta_circuit_backend[adapter_name] = (config.backend, config.recompute)
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self._set_tensors(adapter_name, config)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)

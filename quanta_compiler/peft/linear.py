@@ -70,6 +70,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         """Return scale (T x - S x), without S where it is folded into the weight or there is none."""
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
         dtype = self.compute_dtype(adapter)
+        how = self.quanta_circuit_backend[adapter]
         trained, frozen = self.circuits(adapter)
         x = self.quanta_circuit_dropout[adapter](self._cast_input_dtype(x, dtype))
         if with_copy and frozen is not None:
@@ -77,9 +78,9 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
             with torch.autocast(x.device.type, enabled=False):
                 x = self._cast_input_dtype(x, dtype)
-                update = fitted.apply(_cast(trained, dtype), x) - fitted.apply(_cast(frozen, dtype), x)
+                update = fitted.apply(_cast(trained, dtype), x, *how) - fitted.apply(_cast(frozen, dtype), x, *how)
         else:
-            update = fitted.apply(_cast(trained, dtype), x)
+            update = fitted.apply(_cast(trained, dtype), x, *how)
         return update * scale if scale != 1 else update
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

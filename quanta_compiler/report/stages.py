@@ -29,6 +29,8 @@ from quanta_compiler.lowering.program import (
 from quanta_compiler.planner.plan import Leaf, Plan, Step
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.planner.published import einsum_equation
+from quanta_compiler.report.table_stage import table_text
+from quanta_compiler.report.wording import resized
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
@@ -39,14 +41,14 @@ def circuit_text(spec: CircuitSpec) -> str:
         f"circuit {circuit.name}: {circuit.in_features} -> {circuit.out_features} features",
         f"input {_made(circuit, circuit.inputs)}{_fitted(circuit.in_features, circuit.in_size)}",
         *(_gate_line(circuit, gate) for gate in circuit.gates),
-        f"output {_used(circuit.outputs)}{_fitted(circuit.out_features, circuit.out_size)}",
+        f"output {_used(circuit.outputs)}{_fitted(circuit.out_size, circuit.out_features)}",
     ]
     return _joined(lines)
 
 
-def _fitted(features: int, size: int) -> str:
+def _fitted(before: int, after: int) -> str:
     """Say how a vector of the user's width becomes the circuit's, or the other way round."""
-    return "" if features == size else f"  ({features} features, {'padded' if features < size else 'truncated'})"
+    return "" if before == after else f"  ({before} {resized(before, after)})"
 
 
 def _made(circuit: Circuit, legs: Sequence[int]) -> str:
@@ -200,6 +202,7 @@ STAGES: MappingProxyType[str, Callable[[CircuitSpec], str]] = MappingProxyType(
         "network": network_text,
         "plan": plan_text,
         "program": program_text,
+        "table": table_text,
         "source": source_text,
     }
 )

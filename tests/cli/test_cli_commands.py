@@ -138,7 +138,7 @@ def test_expand_prints_the_circuit_written_out() -> None:
     assert load_spec(result.stdout) == load_spec(Path("kinds.yaml"))
 
 
-@pytest.mark.parametrize("stage", ["circuit", "network", "plan", "program"])
+@pytest.mark.parametrize("stage", ["circuit", "network", "plan", "program", "table"])
 def test_expand_prints_a_stage(golden: Golden, stage: str) -> None:
     result = quanta("expand", "kinds.yaml", "--stage", stage)
     assert result.exit_code == 0
@@ -149,14 +149,29 @@ def test_the_stage_source_is_what_is_compiled() -> None:
     assert quanta("expand", "kinds.yaml", "--stage", "source").stdout == compile_circuit(Path("kinds.yaml")).source
 
 
+@pytest.mark.parametrize(
+    ("widths", "first", "last"),
+    [((15, 12), "15 padded to 16", "16 truncated to 12"), ((18, 20), "18 truncated to 16", "16 padded to 20")],
+)
+def test_stages_say_what_happens_at_the_ends(widths: tuple[int, int], first: str, last: str) -> None:
+    width_keys = "in_features: {}\nout_features: {}\n".format(*widths)
+    text = f"version: 1\nname: ends\nlayout: 4x4\n{width_keys}gates: [[0, 1]]\n"
+    circuit = quanta("expand", "-", "--stage", "circuit", stdin=text).stdout
+    assert f"input %0=0:4, %1=1:4  ({first})\n" in circuit
+    assert f"output %2, %3  ({last})\n" in circuit
+    table = quanta("expand", "-", "--stage", "table", stdin=text).stdout
+    assert f"input {first}\n" in table
+    assert f"output {last}\n" in table
+
+
 def test_stages_are_named_alike_in_the_help_and_in_the_table() -> None:
     assert tuple(stages.STAGES) == STAGE_NAMES
 
 
 def test_an_unknown_stage_is_wrong_usage() -> None:
-    result = quanta("expand", "good.yaml", "--stage", "table")
+    result = quanta("expand", "good.yaml", "--stage", "tables")
     assert result.exit_code == 2
-    assert "circuit, network, plan, program, source" in " ".join(result.stderr.split())
+    assert "circuit, network, plan, program, table, source" in " ".join(result.stderr.split())
 
 
 def test_compile_writes_three_files_and_prints_a_summary(golden: Golden) -> None:

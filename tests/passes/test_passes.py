@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from compiled_circuits import compiled, scaled_module
-from random_circuits import error, file_of, random_file
+from random_circuits import commuting_file, error, file_of, random_file, shuffled
 
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
@@ -107,31 +107,10 @@ def pair(axes: str, **keys: Any) -> dict[str, Any]:
     return {"axes": list(axes), "name": axes, **keys}
 
 
-def shuffled(file: dict[str, Any], draw: random.Random) -> dict[str, Any]:
-    """Exchange neighbours that touch no axis in common, many times."""
-    gates = list(file["gates"])
-    for _ in range(200):
-        place = draw.randrange(len(gates) - 1)
-        left, right = (set(gate["axes"]) | set(gate.get("per", ())) for gate in gates[place : place + 2])
-        if left.isdisjoint(right):
-            gates[place : place + 2] = gates[place + 1], gates[place]
-    return {**file, "gates": gates}
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_files_that_differ_in_the_order_of_commuting_gates_give_one_circuit_and_one_plan(seed: int) -> None:
     draw = random.Random(seed)
-    axes = "abcdef"
-    gates: list[dict[str, Any]] = []
-    for number in range(10):
-        touched = draw.sample(axes, draw.choice((1, 2, 2)))
-        gate: dict[str, Any] = {"axes": touched, "name": f"own_{number}"}
-        if draw.random() < 0.2:
-            gate |= {"kind": "lowrank", "rank": 2}
-        elif len(touched) == 2 and draw.random() < 0.2:
-            gate |= {"axes": touched[:1], "per": touched[1:]}
-        gates.append(gate)
-    file = file_of({axis: draw.choice((2, 3, 4)) for axis in axes}, gates)
+    file = commuting_file(draw)
     circuits = [build_circuit(load_spec(one)) for one in (file, shuffled(file, draw), shuffled(file, draw))]
     ordered = [nameless(canonical_order(circuit)) for circuit in circuits]
     assert ordered[0] == ordered[1] == ordered[2]

@@ -1,0 +1,177 @@
+"""The fused kernel as a shared library: built once on first use, cached, and loaded by ctypes.
+
+The kernel is C++ that the user's own compiler translates the first time that it is needed (about ten seconds), as
+torch's compiler does with the C++ that it generates: whoever runs `torch.compile` on a CPU has a compiler already. The
+source reads a circuit as a table, so that one build serves every circuit. What else could have been:
+
+- Binaries in the wheel: a build farm for every platform, and code for no CPU in particular, or for several at once;
+  what is built where it runs uses the vectors that there are.
+- Numba: llvmlite, a second or two for its import, a compilation for every signature, and no say in which numbers stay
+  in registers, which is where the speed comes from.
+- Triton: for GPUs; on CPUs it is an experiment.
+- torch's own C++ extensions: they need ninja, a minute for torch's headers, and a new binary for every torch release.
+  A library of plain C functions needs none of it.
+
+Environment variables:
+
+- `QUANTA_KERNEL=off` (or `0`): no kernel, the portable path runs, without a warning.
+- `QUANTA_CACHE`: the cache folder, see `cache_folder.py`. One that cannot be written, or to which others may write, is
+  no failure: the library is then built in every process anew.
+- `CXX`: the compiler.
+
+That a first build takes its time is said with level WARNING on the logger `quanta_compiler`: it reaches stderr unless
+the program decides otherwise, which INFO would not, and what is printed cannot be turned off. That the kernel cannot be
+built is a RuntimeWarning, once in a process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+
+# Torch first: it brings libgomp with it and loads it for everybody, so that the library, which asks for libgomp.so.1,
+# gets that one (its functions even from wheels that rename the file), and torch's threads are its threads.
+import torch  # noqa: F401
+
+from quanta_compiler.cache_folder import cache_folder
+from quanta_compiler.kernels.cached import keep_library, library_key, turn, whole_libraries
+from quanta_compiler.kernels.compiler import Compiler, KernelError, compile_library, find_compiler
+
+ABI = 1
+"""What the library's `quanta_abi()` must return."""
+SOURCE = Path(__file__).with_name("circuit.cpp")
+
+_LOG = logging.getLogger("quanta_compiler")
+
+
+class _Kernel:
+    """The library of this process, or the reason why there is none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._library: ctypes.CDLL | None = None
+        self._error: KernelError | None = None
+        self._told = False
+
+    def get(self, *, tell: bool) -> tuple[ctypes.CDLL | None, KernelError | None]:
+        with self._lock:
+            if self._library is None and self._error is None:
+                try:
+                    self._library = _find_or_build()
+                except KernelError as error:
+                    self._error = error
+                except OSError as error:
+                    self._error = KernelError(str(error))
+            told = self._told
+            self._told = told or tell
+        if self._error is not None and tell and not told:
+            # Outside of the lock and with everything settled, because a warning may be turned into an exception.
+            warnings.warn(_warning(self._error), RuntimeWarning, stacklevel=3)
+        return self._library, self._error
+
+
+_KERNEL = _Kernel()
+
+
+def kernel_library() -> ctypes.CDLL | None:
+    """Return the kernel's library, built or loaded on the first call; None where it cannot be had.
+
+    The first None of a process comes with a RuntimeWarning that says why, unless the user has turned the kernel off.
+    """
+    return None if _turned_off() else _KERNEL.get(tell=True)[0]
+
+
+def build_problem() -> str | None:
+    """Return why `kernel_library()` is None, as a sentence without a full stop; None where it is not."""
+    if _turned_off():
+        return f"QUANTA_KERNEL={os.environ['QUANTA_KERNEL']} turns the fused kernel off"
+    error = _KERNEL.get(tell=False)[1]
+    return None if error is None else error.reason
+
+
+def _turned_off() -> bool:
+    return os.environ.get("QUANTA_KERNEL", "").strip().lower() in ("off", "0")
+
+
+def _warning(error: KernelError) -> str:
+    return (
+        f"quanta-compiler: the fused kernel could not be built, the portable path runs instead: {error.reason}\n"
+        f"hint: {error.hint + '; ' if error.hint else ''}QUANTA_KERNEL=off turns the kernel off without this warning"
+    )
+
+
+def _find_or_build() -> ctypes.CDLL:
+    """Return a cached library or a new one; KernelError and OSError say why there is none."""
+    source = SOURCE.read_bytes()
+    stem = f"circuit-{library_key(source)}"
+    folder, problem = _folder()
+    try:
+        compiler = find_compiler()
+    except KernelError:
+        library = _cached(folder, stem)
+        if library is None:
+            raise
+        return library
+    stem += f"-{compiler.identity}"
+    library = _cached(folder, stem)
+    if library is not None:
+        return library
+    with turn(folder, stem):
+        # Another process may have built it while this one waited.
+        library = _cached(folder, stem)
+        if library is not None:
+            return library
+        often = _how_often(folder, problem)
+        _LOG.warning("quanta-compiler: building the fused kernel with %s (about 10 s, %s)", compiler.name, often)
+        return _build(compiler, source, folder, stem)
+
+
+def _folder() -> tuple[Path | None, str]:
+    """Return the cache folder, or None and why there is none."""
+    try:
+        return cache_folder(), ""
+    except OSError as error:
+        return None, str(error)
+
+
+def _how_often(folder: Path | None, problem: str) -> str:
+    """Say how often a user will wait for a build."""
+    if folder is not None:
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+            return f"once: it is kept in {folder}"
+        except OSError as error:
+            problem = str(error)
+    return f"in every process: it cannot be kept, {problem}"
+
+
+def _cached(folder: Path | None, stem: str) -> ctypes.CDLL | None:
+    for path in whole_libraries(folder, f"{stem}-*.so"):
+        try:
+            return _load(path)
+        except KernelError as error:
+            _LOG.debug("not used: %s", error)
+    return None
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+        abi = library.quanta_abi()
+    except (OSError, AttributeError) as error:
+        raise KernelError(f"the library does not load: {error}", "QUANTA_CACHE names another folder for it") from error
+    if abi != ABI:
+        raise KernelError(f"the library {path} has the interface {abi}, not {ABI}")
+    return library
+
+
+def _build(compiler: Compiler, source: bytes, folder: Path | None, stem: str) -> ctypes.CDLL:
+    # The library stays in memory when its file has gone.
+    with tempfile.TemporaryDirectory(prefix="quanta-compiler-", ignore_cleanup_errors=True) as scratch:
+        built = compile_library(compiler, source, SOURCE.name, Path(scratch))
+        return _load(keep_library(built, folder, stem) or built)

@@ -1,0 +1,133 @@
+"""The compiled kernel's functions, and a gate table in the form that they read."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, offsets
+
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+"""The dtypes of vectors that the kernel knows, by the numbers that it has for them."""
+
+_Places = ctypes.POINTER(ctypes.c_int32)
+
+
+class _Gate(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("has_matrix", "blocks", "rest", "rows", "columns")),
+        *((name, _Places) for name in ("write_rest", "write_row", "grad_rest", "grad_column")),
+    )
+
+
+class _Circuit(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("in_features", "out_features", "in_size", "out_size", "gates")),
+        *((name, _Places) for name in ("read", "read_grad")),
+        ("gate", ctypes.POINTER(_Gate)),
+    )
+
+
+def matrix_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that matrices and sums have beside vectors of `dtype`."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class KernelTable:
+    """A gate table as the kernel reads it. Vectors are contiguous, matrices too and of `matrix_dtype`."""
+
+    def __init__(self, library: ctypes.CDLL, table: GateTable) -> None:
+        self._library = library
+        self._table = table
+        self._kept: list[Any] = []
+        """What the structures point to."""
+        gates = (_Gate * len(table.entries))(*(self._gate(entry) for entry in table.entries))
+        self._kept.append(gates)
+        self._circuit = _Circuit(
+            table.in_features,
+            table.out_features,
+            table.in_size,
+            table.out_size,
+            len(table.entries),
+            self._places(table.read),
+            self._places(table.read_grad),
+            gates,
+        )
+        self._has_matrix = [entry.matrix is not None for entry in table.entries]
+
+    def _places(self, walk: Walk) -> Any:
+        found = offsets(walk)
+        array = (ctypes.c_int32 * len(found))(*found)
+        self._kept.append(array)
+        return ctypes.cast(array, _Places)
+
+    def _gate(self, entry: TableEntry) -> _Gate:
+        walks = (entry.write_rest, entry.write_row, entry.grad_rest, entry.grad_column)
+        sizes = (entry.blocks, entry.rest, entry.rows, entry.columns)
+        return _Gate(entry.matrix is not None, *sizes, *map(self._places, walks))
+
+    def _addresses(self, tensors: Sequence[torch.Tensor | None]) -> Any:
+        """Return one address for every entry, from one tensor for every entry that has a matrix."""
+        given = iter(tensors)
+        found = [next(given) if has_matrix else None for has_matrix in self._has_matrix]
+        return (ctypes.c_void_p * len(found))(*(None if tensor is None else tensor.data_ptr() for tensor in found))
+
+    def forward(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return `[tokens, in_features] -> [tokens, out_features]`.
+
+        Raises:
+            MemoryError: there is none for a tile of the circuit.
+
+        """
+        y = x.new_empty((x.shape[0], self._table.out_features))
+        status = self._library.quanta_forward(
+            ctypes.byref(self._circuit),
+            KINDS[x.dtype],
+            ctypes.c_void_p(x.data_ptr()),
+            ctypes.c_int64(x.shape[0]),
+            self._addresses(matrices),
+            ctypes.c_void_p(y.data_ptr()),
+            torch.get_num_threads(),
+        )
+        _check(status)
+        return y
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        x: torch.Tensor | None,
+        matrices: Sequence[torch.Tensor],
+        needed: Sequence[bool],
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+        """Return the gradients of the input and of the matrices, from that of the output.
+
+        `needed` says which, the input first; None stands for the others. `x` is only looked at for a matrix.
+
+        Raises:
+            MemoryError: there is none for a tile of the circuit.
+
+        """
+        tokens = grad.shape[0]
+        dx = grad.new_empty((tokens, self._table.in_features)) if needed[0] else None
+        sums = [torch.empty_like(matrix) if one else None for matrix, one in zip(matrices, needed[1:], strict=True)]
+        status = self._library.quanta_backward(
+            ctypes.byref(self._circuit),
+            KINDS[grad.dtype],
+            ctypes.c_void_p(None if x is None else x.data_ptr()),
+            ctypes.c_void_p(grad.data_ptr()),
+            ctypes.c_int64(tokens),
+            self._addresses(matrices),
+            ctypes.c_void_p(None if dx is None else dx.data_ptr()),
+            self._addresses(sums),
+            torch.get_num_threads(),
+        )
+        _check(status)
+        return dx, sums
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("there is no memory for one tile of this circuit's states")

@@ -1,0 +1,73 @@
+"""Emitted classes with another way to run their forward pass; parameters, state dict and `operator()` are theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from quanta_compiler.kernels.choice import prefers_fused
+from quanta_compiler.kernels.library import KINDS
+from quanta_compiler.kernels.operator import apply_circuit, executable, is_autocast, kernel_runs
+
+Forward = Callable[[Any, torch.Tensor], torch.Tensor]
+
+
+def variant(base: Any, backend: str, recompute: bool) -> Any:
+    """Return an emitted class that runs on `backend`; `base` itself where that is what it does.
+
+    With `recompute` nothing but the input is kept for backward on the `torch` backend too, which then computes the
+    forward pass again.
+    """
+    plain: Forward = _recomputing(base.forward) if recompute else base.forward
+    if backend == "fused":
+        return _subclass(base, _fused(base))
+    if backend == "auto" and prefers_fused(executable(base.circuit).table):
+        return _subclass(base, _automatic(_fused(base), plain))
+    return _subclass(base, plain) if recompute else base
+
+
+def _subclass(base: Any, forward: Forward) -> Any:
+    """Return a class of the same name and place, with another forward pass."""
+    members = {"__module__": base.__module__, "__doc__": base.__doc__, "forward": forward}
+    forward.__doc__ = base.forward.__doc__
+    return type("Circuit", (base,), members)
+
+
+def _recomputing(plain: Forward) -> Forward:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = checkpoint(plain, self, x, use_reentrant=False, preserve_rng_state=False)
+        return result
+
+    return forward
+
+
+def _automatic(fused: Forward, plain: Forward) -> Forward:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cpu" and x.dtype in KINDS and kernel_runs():
+            return fused(self, x)
+        return plain(self, x)
+
+    return forward
+
+
+def _fused(base: Any) -> Forward:
+    # Looked up once: torch.compile would follow the cache into everything that makes a table.
+    circuit, matrices = base.circuit, executable(base.circuit).matrices
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        gates = self.gates
+
+        def stored(gate: str, part: str) -> torch.Tensor:
+            if part == "value":
+                return getattr(self, f"constant_{gate}")  # type: ignore[no-any-return]
+            return gates[gate][part] if part else gates[gate]  # type: ignore[no-any-return]
+
+        found = matrices(stored)
+        if found and found[0].dtype != x.dtype and not is_autocast(x.device):
+            raise ValueError(f"the input is {x.dtype}, the gates are {found[0].dtype}: convert one of them")
+        return apply_circuit(circuit, x, found)
+
+    return forward

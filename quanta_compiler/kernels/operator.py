@@ -1,0 +1,259 @@
+"""The circuit as torch operators: `quanta_compiler::apply`, and `apply_backward` for its gradients.
+
+Both are registered with fake and autograd implementations, so that torch.compile, torch.export, checkpointing and
+distributed training treat them as any operator of torch. A circuit is named by its JSON text: an exported program holds
+all that it needs, and another process that imports this package runs it.
+
+On the CPU they run the project's kernel (circuit.cpp), on other devices, for dtypes that the kernel does not know, and
+where it could not be built, the same table carried out by torch (portable.py). Neither keeps more than the input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, cast
+
+import torch
+
+from quanta_compiler.ir.build import build_circuit
+from quanta_compiler.kernels import portable
+from quanta_compiler.kernels.build import kernel_library
+from quanta_compiler.kernels.library import KINDS, KernelTable, matrix_dtype
+from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
+from quanta_compiler.spec import load_spec
+
+# Untyped in torch.
+_LIBRARY: Any = cast(Any, torch.library.Library)("quanta_compiler", "DEF")
+_LIBRARY.define("apply(Tensor x, Tensor[] matrices, str circuit) -> Tensor")
+_LIBRARY.define("apply_backward(Tensor grad, Tensor? x, Tensor[] matrices, str circuit, bool[] needed) -> Tensor[]")
+
+Matrices = Sequence[torch.Tensor]
+Lookup = Callable[[str, str], torch.Tensor]
+"""Returns a stored tensor by its gate and part: "" the matrix, `A` and `B` the factors, `value` of a constant gate."""
+
+
+class Executable:
+    """A circuit's table with all that is derived from it once."""
+
+    def __init__(self, text: str) -> None:
+        circuit = build_circuit(load_spec(json.loads(text)))
+        self.table: GateTable = lower_table(circuit)
+        self.in_features, self.out_features = circuit.in_features, circuit.out_features
+        sources = [entry.matrix for entry in self.table.entries if entry.matrix is not None]
+        self._readers = [_reader(source) for source in sources]
+        self.numbers = [
+            entry.blocks * entry.rows * entry.columns for entry in self.table.entries if entry.matrix is not None
+        ]
+
+    @cached_property
+    def kernel(self) -> KernelTable | None:
+        """The table for the compiled kernel; None where that could not be built."""
+        library = kernel_library()
+        return None if library is None else KernelTable(library, self.table)
+
+    def matrices(self, lookup: Lookup) -> list[torch.Tensor]:
+        """Return the matrices of all entries that have one, from the tensors that a circuit stores."""
+        return [reader(lookup) for reader in self._readers]
+
+
+def _reader(source: MatrixSource) -> Callable[[Lookup], torch.Tensor]:
+    """Return what makes an entry's matrices, `[blocks, rows, columns]` in any shape, from stored tensors."""
+    gate, owner = source.gate, source.gate.parameter
+    if gate.kind == "constant":
+        return lambda lookup: lookup(gate.name, "value")
+    if gate.kind == "lowrank" and not source.factor:
+        if gate.transpose:
+            return lambda lookup: (lookup(owner, "B") @ lookup(owner, "A")).mT
+        return lambda lookup: lookup(owner, "B") @ lookup(owner, "A")
+    if gate.transpose and gate.kind != "diagonal":
+        return lambda lookup: lookup(owner, source.factor).mT
+    return lambda lookup: lookup(owner, source.factor)
+
+
+@lru_cache(maxsize=512)
+def executable(circuit: str) -> Executable:
+    """Return a circuit's executable form, made once for every text."""
+    return Executable(circuit)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def kernel_runs() -> bool:
+    """Say whether there is a kernel; the first call in a process may build it."""
+    return kernel_library() is not None
+
+
+def _prepared(
+    found: Executable, like: torch.Tensor, matrices: Matrices
+) -> tuple[KernelTable | None, list[torch.Tensor]]:
+    """Return the kernel, None where it cannot take tensors like these, and the matrices in the dtype of the sums."""
+    kernel = found.kernel if like.device.type == "cpu" and like.dtype in KINDS else None
+    dtype = matrix_dtype(like.dtype)
+    # Asked first, because one token is over in the time that a dozen calls without effect take.
+    return kernel, [m if m.dtype == dtype and m.is_contiguous() else m.to(dtype).contiguous() for m in matrices]
+
+
+def _apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
+    found = executable(circuit)
+    _check(found, x, matrices)
+    flat = x.reshape(-1, found.in_features).contiguous()
+    kernel, prepared = _prepared(found, flat, matrices)
+    y = portable.forward_blocks(found.table, flat, prepared) if kernel is None else kernel.forward(flat, prepared)
+    return y.view(*x.shape[:-1], found.out_features)
+
+
+def _apply_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor | None,
+    matrices: Matrices,
+    circuit: str,
+    needed: Sequence[bool],
+) -> list[torch.Tensor]:
+    found = executable(circuit)
+    flat_grad = grad.detach().reshape(-1, found.out_features).contiguous()
+    flat = None if x is None else x.detach().reshape(-1, found.in_features).contiguous()
+    kernel, prepared = _prepared(found, flat_grad, matrices)
+    if kernel is not None:
+        dx, sums = kernel.backward(flat_grad, flat, prepared, needed)
+    else:
+        dx, sums = portable.backward_blocks(found.table, flat_grad, flat, prepared, needed)
+    results = [] if dx is None else [dx.view(*grad.shape[:-1], found.in_features)]
+    for total, matrix in zip(sums, matrices, strict=True):
+        if total is not None:
+            results.append(total.to(matrix.dtype).view(matrix.shape))
+    return results
+
+
+def _check(found: Executable, x: torch.Tensor, matrices: Matrices) -> None:
+    """Raise ValueError where the tensors do not go together."""
+    if x.shape[-1:] != (found.in_features,):
+        raise ValueError(f"expected [..., {found.in_features}], got {list(x.shape)}")
+    if not x.dtype.is_floating_point:
+        raise ValueError(f"expected vectors of a floating-point dtype, got {x.dtype}")
+    for matrix, numbers in zip(matrices, found.numbers, strict=True):
+        if matrix.device != x.device:
+            raise ValueError(f"the input is on {x.device}, the gates are on {matrix.device}")
+        if matrix.numel() != numbers:
+            raise ValueError(f"expected a gate of {numbers} numbers, got {list(matrix.shape)}")
+
+
+def _fake_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
+    found = executable(circuit)
+    _check(found, x, matrices)
+    return x.new_empty((*x.shape[:-1], found.out_features))
+
+
+def _fake_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor | None,
+    matrices: Matrices,
+    circuit: str,
+    needed: Sequence[bool],
+) -> list[torch.Tensor]:
+    results = [grad.new_empty((*grad.shape[:-1], executable(circuit).in_features))] if needed[0] else []
+    return results + [matrix.new_empty(matrix.shape) for matrix, one in zip(matrices, needed[1:], strict=True) if one]
+
+
+class _Apply(torch.autograd.Function):
+    """Keeps the input, and that only where a matrix needs a gradient."""
+
+    # In the older form with `ctx`, which takes a third of the time of `setup_context` on a single token.
+    @staticmethod
+    def forward(ctx: Any, circuit: str, x: torch.Tensor, *matrices: torch.Tensor) -> torch.Tensor:
+        ctx.circuit = circuit
+        ctx.save_for_backward(x if any(ctx.needs_input_grad[2:]) else None, *matrices)
+        with torch._C._AutoDispatchBelowAutograd():
+            return cast(torch.Tensor, APPLY(x, matrices, circuit))
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, *matrices = ctx.saved_tensors
+        needed = ctx.needs_input_grad[1:]
+        backward = _differentiable_backward if torch.is_grad_enabled() else APPLY_BACKWARD
+        found = iter(backward(grad, x, matrices, ctx.circuit, needed))
+        return None, *(next(found) if one else None for one in needed)
+
+
+def _differentiable_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
+    """Return what the operator does, by operators of torch that can be differentiated any number of times."""
+    found = executable(circuit)
+    dtype = matrix_dtype(x.dtype)
+    flat = x.reshape(-1, found.in_features).to(dtype)
+    y = portable.apply_table(found.table, flat, [matrix.to(dtype) for matrix in matrices]).to(x.dtype)
+    return y.reshape(*x.shape[:-1], found.out_features)
+
+
+def _differentiable_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor | None,
+    matrices: Matrices,
+    circuit: str,
+    needed: Sequence[bool],
+) -> list[torch.Tensor]:
+    """Return the same gradients in a form that can be differentiated again, at the memory of plain autograd."""
+    if x is None:
+        # The gradient of a linear map does not depend on where it is taken.
+        x = grad.new_zeros((*grad.shape[:-1], executable(circuit).in_features)).requires_grad_()
+    y = _differentiable_apply(x, matrices, circuit)
+    wanted = [tensor for tensor, one in zip((x, *matrices), needed, strict=True) if one]
+    return list(torch.autograd.grad(y, wanted, grad, create_graph=True))
+
+
+def _apply_with_gradient(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
+    if torch._C._are_functorch_transforms_active():
+        # torch.func has no place for an operator with an autograd implementation of its own.
+        return _differentiable_apply(x, matrices, circuit)
+    if torch.is_grad_enabled() and (x.requires_grad or any(matrix.requires_grad for matrix in matrices)):
+        return cast(torch.Tensor, cast(Any, _Apply).apply(circuit, x, *matrices))
+    with torch._C._AutoDispatchBelowAutograd():
+        return cast(torch.Tensor, APPLY(x, matrices, circuit))
+
+
+def _apply_batched(
+    info: Any, dims: tuple[Any, ...], x: torch.Tensor, matrices: Matrices, circuit: str
+) -> tuple[torch.Tensor, int]:
+    """Apply the circuit under torch.vmap."""
+    x_dim, matrix_dims, _ = dims
+    if all(dim is None for dim in matrix_dims):
+        return cast(torch.Tensor, APPLY(x.movedim(x_dim, 0), matrices, circuit)), 0
+    results = [
+        APPLY(
+            x if x_dim is None else x.select(x_dim, place),
+            [m if dim is None else m.select(dim, place) for m, dim in zip(matrices, matrix_dims, strict=True)],
+            circuit,
+        )
+        for place in range(info.batch_size)
+    ]
+    return torch.stack(results), 0
+
+
+_LIBRARY.impl("apply", _apply, "CompositeExplicitAutograd")
+_LIBRARY.impl("apply", _apply_with_gradient, "Autograd")
+_LIBRARY.impl("apply_backward", _apply_backward, "CompositeExplicitAutograd")
+torch.library.register_fake("quanta_compiler::apply", _fake_apply, lib=_LIBRARY)
+torch.library.register_fake("quanta_compiler::apply_backward", _fake_backward, lib=_LIBRARY)
+torch.library.register_vmap("quanta_compiler::apply", _apply_batched, lib=_LIBRARY)
+
+APPLY = torch.ops.quanta_compiler.apply.default
+APPLY_BACKWARD = torch.ops.quanta_compiler.apply_backward.default
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Say whether autocast is on for a device; some, as `meta`, know no autocast."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def apply_circuit(circuit: str, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
+    """Apply a circuit given by its JSON text: `[..., in_features] -> [..., out_features]`, in the dtype of `x`.
+
+    `matrices`, one for every entry of the table that has one, may be more precise than `x`; sums are in float32 at
+    least, and the result is rounded once. Under autocast `x` is rounded to autocast's dtype first.
+
+    Raises:
+        ValueError: the tensors have other sizes or devices than the circuit and each other.
+
+    """
+    if is_autocast(x.device) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    return cast(torch.Tensor, APPLY(x, list(matrices), circuit))
