@@ -16,7 +16,6 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -71,22 +70,28 @@ inline void store_loose(T* to, typename Lanes<T>::Vector value) {
 struct Bfloat16 {
   std::uint16_t bits;
 };
-inline float widen(Bfloat16 value) {
-  std::uint32_t bits = std::uint32_t(value.bits) << 16;
-  float wide;
-  std::memcpy(&wide, &bits, 4);
-  return wide;
-}
+
 inline float widen(float value) { return value; }
 inline double widen(double value) { return value; }
+inline float widen(Bfloat16 value) {
+  const std::uint32_t bits = std::uint32_t(value.bits) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, sizeof wide);
+  return wide;
+}
+
+// To nearest, ties to even, in one number or many; a NaN stays one.
+template <class Bits>
+inline Bits rounded_to_upper_half(Bits bits, Bits is_nan) {
+  const Bits nearest = bits + 0x7fffu + ((bits >> 16) & 1u), quiet = bits | 0x400000u;
+  return ((quiet & is_nan) | (nearest & ~is_nan)) >> 16;
+}
 inline void narrow(float value, float& to) { to = value; }
 inline void narrow(double value, double& to) { to = value; }
 inline void narrow(float value, Bfloat16& to) {
   std::uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  // To nearest, ties to even; a NaN stays one.
-  std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  to.bits = (bits & 0x7fffffffu) > 0x7f800000u ? std::uint16_t((bits >> 16) | 0x40u) : std::uint16_t(rounded);
+  std::memcpy(&bits, &value, sizeof bits);
+  to.bits = std::uint16_t(rounded_to_upper_half(bits, value == value ? 0u : ~0u));
 }
 
 // ---- squares of WIDTH x WIDTH numbers, turned over in registers ----
@@ -307,23 +312,34 @@ void move(const Gate& gate, const T* x, T* y, bool backward) {
 
 // ---- tokens in rows <-> lines ----
 
-template <class T, class E>
-inline typename Lanes<T>::Vector load_wide(const E* from) {
-  if constexpr (std::is_same<T, E>::value) {
-    return load_loose(from);
-  } else {
-    typename Lanes<T>::Vector wide;
-    for (int l = 0; l < Lanes<T>::WIDTH; l++) wide[l] = widen(from[l]);
-    return wide;
-  }
+typedef std::uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef std::uint32_t Words __attribute__((vector_size(VECTOR_BYTES)));
+
+template <class T>
+inline typename Lanes<T>::Vector load_wide(const T* from) {
+  return load_loose(from);
 }
-template <class T, class E>
-inline void store_narrow(E* to, typename Lanes<T>::Vector value) {
-  if constexpr (std::is_same<T, E>::value) {
-    store_loose(to, value);
-  } else {
-    for (int l = 0; l < Lanes<T>::WIDTH; l++) narrow(value[l], to[l]);
-  }
+template <class T>
+inline Lanes<float>::Vector load_wide(const Bfloat16* from) {
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  const Words bits = __builtin_convertvector(halves, Words) << 16;
+  Lanes<float>::Vector wide;
+  std::memcpy(&wide, &bits, sizeof wide);
+  return wide;
+}
+template <class T>
+inline void store_narrow(T* to, typename Lanes<T>::Vector value) {
+  store_loose(to, value);
+}
+template <class T>
+inline void store_narrow(Bfloat16* to, Lanes<float>::Vector value) {
+  Words bits, is_nan;
+  std::memcpy(&bits, &value, sizeof bits);
+  const auto unordered = value != value;
+  std::memcpy(&is_nan, &unordered, sizeof is_nan);
+  const Halves halves = __builtin_convertvector(rounded_to_upper_half(bits, is_nan), Halves);
+  std::memcpy(to, &halves, sizeof halves);
 }
 
 // x [tokens, features] -> lines[places[f]]; features past those of x, and tokens past those of the tile, are zeros.

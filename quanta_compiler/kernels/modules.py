@@ -24,7 +24,7 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
     plain: Forward = _recomputing(base.forward) if recompute else base.forward
     if backend == "fused":
         return _subclass(base, _fused(base))
-    if backend == "auto" and prefers_fused(executable(base.circuit).table):
+    if backend == "auto" and prefers_fused(executable(base.circuit).table, executable(base.circuit).tokens):
         return _subclass(base, _automatic(_fused(base), plain))
     return _subclass(base, plain) if recompute else base
 

@@ -38,7 +38,9 @@ class Executable:
     """A circuit's table with all that is derived from it once."""
 
     def __init__(self, text: str) -> None:
-        circuit = build_circuit(load_spec(json.loads(text)))
+        spec = load_spec(json.loads(text))
+        circuit = build_circuit(spec)
+        self.tokens = spec.tokens
         self.table: GateTable = lower_table(circuit)
         self.in_features, self.out_features = circuit.in_features, circuit.out_features
         sources = [entry.matrix for entry in self.table.entries if entry.matrix is not None]
