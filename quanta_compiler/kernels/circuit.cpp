@@ -575,12 +575,12 @@ struct Workspace {
   Memory memory;
 };
 
-template <class T>
+// Numbers in the largest state of one token.
 int64_t largest_state(const Circuit& circuit) {
   int64_t largest = std::max(circuit.in_size, circuit.out_size);
   for (int g = 0; g < circuit.gates; g++)
     largest = std::max({largest, lines_read(circuit.gate[g]), lines_made(circuit.gate[g])});
-  return largest * Lanes<T>::LINE;
+  return largest;
 }
 
 // Packed matrices of all gates, and where each begins.
@@ -646,7 +646,9 @@ template <class T, class E>
 void forward(const Circuit& circuit, const E* x, int64_t tokens, const T* const* matrices, E* y, int threads) {
   constexpr int LINE = Lanes<T>::LINE;
   const int64_t few = tokens % LINE <= FEW ? tokens % LINE : 0, tiles = (tokens - few + LINE - 1) / LINE;
-  const int64_t state = largest_state<T>(circuit), width = circuit.in_features, out_width = circuit.out_features;
+  // Memory that a single token does not need would cost it more than the multiplying: it would come from the system.
+  const int64_t state = tiles ? largest_state(circuit) * LINE : padded<T>(int(largest_state(circuit)));
+  const int64_t width = circuit.in_features, out_width = circuit.out_features;
   const Packs<T> packs(tiles ? circuit : Circuit{}, matrices, false);
   int64_t scratch = 0;
   for (int g = 0; few && g < circuit.gates; g++)
@@ -692,7 +694,7 @@ struct Backward {
            T* const* gradients)
       : circuit(circuit), x(x), dy(dy), tokens(tokens), dx(dx), gradients(gradients), needed(circuit.gates),
         kept(circuit), packs(circuit, matrices, false), turned_packs(circuit, matrices, true),
-        state(largest_state<T>(circuit)), panel(DEPTH * Lanes<T>::LINE * PANEL * Lanes<T>::WIDTH), sums(0) {
+        state(largest_state(circuit) * Lanes<T>::LINE), panel(DEPTH * Lanes<T>::LINE * PANEL * Lanes<T>::WIDTH), sums(0) {
     for (int g = circuit.gates - 1; g >= 0; g--)
       if (gradients[g]) needed = g, sums += sum_numbers(circuit.gate[g]);
   }

@@ -40,7 +40,14 @@ class KernelTable:
     """A gate table as the kernel reads it. Vectors are contiguous, matrices too and of `matrix_dtype`."""
 
     def __init__(self, library: ctypes.CDLL, table: GateTable) -> None:
-        self._library = library
+        circuit, address, count = ctypes.POINTER(_Circuit), ctypes.c_void_p, ctypes.c_int
+        addresses = ctypes.POINTER(address)
+        forward = ctypes.CFUNCTYPE(count, circuit, count, address, ctypes.c_int64, addresses, address, count)
+        backward = ctypes.CFUNCTYPE(
+            count, circuit, count, address, address, ctypes.c_int64, addresses, address, addresses, count
+        )
+        self._forward = forward(("quanta_forward", library))
+        self._backward = backward(("quanta_backward", library))
         self._table = table
         self._kept: list[Any] = []
         """What the structures point to."""
@@ -83,13 +90,13 @@ class KernelTable:
 
         """
         y = x.new_empty((x.shape[0], self._table.out_features))
-        status = self._library.quanta_forward(
-            ctypes.byref(self._circuit),
+        status = self._forward(
+            self._circuit,
             KINDS[x.dtype],
-            ctypes.c_void_p(x.data_ptr()),
-            ctypes.c_int64(x.shape[0]),
+            x.data_ptr(),
+            x.shape[0],
             self._addresses(matrices),
-            ctypes.c_void_p(y.data_ptr()),
+            y.data_ptr(),
             torch.get_num_threads(),
         )
         _check(status)
@@ -113,14 +120,14 @@ class KernelTable:
         tokens = grad.shape[0]
         dx = grad.new_empty((tokens, self._table.in_features)) if needed[0] else None
         sums = [torch.empty_like(matrix) if one else None for matrix, one in zip(matrices, needed[1:], strict=True)]
-        status = self._library.quanta_backward(
-            ctypes.byref(self._circuit),
+        status = self._backward(
+            self._circuit,
             KINDS[grad.dtype],
-            ctypes.c_void_p(None if x is None else x.data_ptr()),
-            ctypes.c_void_p(grad.data_ptr()),
-            ctypes.c_int64(tokens),
+            None if x is None else x.data_ptr(),
+            grad.data_ptr(),
+            tokens,
             self._addresses(matrices),
-            ctypes.c_void_p(None if dx is None else dx.data_ptr()),
+            None if dx is None else dx.data_ptr(),
             self._addresses(sums),
             torch.get_num_threads(),
         )
