@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from quanta_compiler import __version__, adapter_commands
+from quanta_compiler import __version__, adapter_commands, bench_command
 from quanta_compiler.console import (
     FAILED,
     can_draw_boxes,
@@ -303,3 +303,4 @@ def schema() -> None:
 
 
 adapter_commands.register(app)
+bench_command.register(app)

@@ -6,7 +6,7 @@
 // the other. The state never leaves the core's second-level cache, and nothing is permuted.
 //
 // Products are blocked in registers, ROWS rows of the matrix by LINES lines, with the matrix packed to match. A few
-// tokens that fill no tile go one by one, the columns of the matrices in the lanes. Backward keeps nothing but the
+// tokens that fill no tile go one by one, the rows of the matrices in the lanes. Backward keeps nothing but the
 // input: it computes the states of a tile again, then walks the gates in reverse.
 // Sums are in float for float and bfloat16 vectors, in double for double ones.
 

@@ -1,0 +1,88 @@
+"""What takes part in a measurement: something with a forward pass, and tensors that train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from quanta_compiler.driver import CompiledCircuit
+from quanta_compiler.ir.parameters import all_stored
+
+
+class LeftOutError(Exception):
+    """A contestant cannot take part here; the message is a clause that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one mode takes, known before it runs: FLOPs, and about how many bytes beside its own tensors."""
+
+    flops: float
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """Something to measure: `forward` maps `[tokens, in_features]` to `[tokens, out_features]`."""
+
+    name: str
+    title: str
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    parameters: tuple[torch.Tensor, ...]
+    """Those that train. Of a contestant that computes the circuit: in the order of the file, each as many numbers as
+    the circuit stores."""
+    own: tuple[torch.Tensor, ...]
+    """Every tensor that it holds between two passes, those that train included."""
+    costs: Mapping[str, Cost]
+    """The modes that it has."""
+    operator: Callable[[], torch.Tensor] | None = None
+    """Its matrix, `[out_features, in_features]`."""
+    is_circuit: bool = False
+    """Whether it computes the circuit, so that its numbers can be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all contestants of one measurement share."""
+
+    compiled: CompiledCircuit
+    dtype: torch.dtype
+    gates: Mapping[str, torch.Tensor]
+    """The values of the circuit's stored tensors, keyed as in the state dict after `gates.`."""
+
+    @property
+    def tokens(self) -> int:
+        """Return the size of the batch: what the circuit was planned for."""
+        return self.compiled.report.apply.planned_tokens
+
+    @property
+    def features(self) -> tuple[int, int]:
+        """Return `in_features, out_features`."""
+        return self.compiled.spec.in_features, self.compiled.spec.out_features
+
+    @property
+    def circuit_flops(self) -> tuple[float, float]:
+        """Return the FLOPs of the planned circuit: of a forward pass, and of its matrix."""
+        report = self.compiled.report
+        return report.apply.flops_per_token * self.tokens, float(report.operator.flops)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Return the keys of the gates that train, in the order of the file."""
+        return tuple(stored.key for stored in all_stored(self.compiled.circuit) if not stored.gate.frozen)
+
+
+def draw_gates(compiled: CompiledCircuit, dtype: torch.dtype, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return gates that about keep the scale of a vector.
+
+    Those that the file asks for may begin at zero or shrink the output until numbers are denormal, which some
+    processors are slow with, and which agree with anything.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return {
+        stored.key: (torch.randn(stored.shape, generator=generator) / math.sqrt(stored.fan_in)).to(dtype)
+        for stored in all_stored(compiled.circuit)
+    }

@@ -1,0 +1,297 @@
+"""The circuit as a tensor network that others contract: torch.einsum at once or gate by gate, and opt_einsum.
+
+Where our report publishes a low-rank gate as one operand, here it is two: nobody would write out B A.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import opt_einsum
+import torch
+from opt_einsum.parser import get_symbol
+
+from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Setting
+from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
+from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.parameters import all_stored
+
+_LETTERS = 52
+"""How many indices torch.einsum can tell apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """A tensor of the network: what it is stored as, its legs, and those of them that it leaves in the state."""
+
+    key: str
+    legs: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """The gates' tensors in the order in which they are applied; `sizes` is indexed by leg."""
+
+    factors: tuple[_Factor, ...]
+    sizes: tuple[int, ...]
+
+    def shape(self, legs: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.sizes[leg] for leg in legs)
+
+
+def _network(circuit: Circuit) -> _Network:
+    if any(gate.kind == "slice" for gate in circuit.gates):
+        raise LeftOutError("the circuit has a `slice` gate, which an einsum can only write as a matrix of 0 and 1")
+    sizes = [leg.size for leg in circuit.legs]
+    factors: list[_Factor] = []
+    for gate in circuit.gates:
+        if gate.kind == "lowrank":
+            sizes.append(gate.rank or 1)
+        factors += _factors(gate, len(sizes) - 1)
+    return _Network(tuple(factors), tuple(sizes))
+
+
+def _factors(gate: Gate, bond: int) -> list[_Factor]:
+    """Return a gate's tensors, the one that meets the state first in front."""
+    if gate.kind == "diagonal":
+        return [_Factor(gate.parameter, gate.per + gate.columns, gate.per + gate.columns)]
+    # A transposed gate is the same stored matrix with its legs the other way round.
+    rows, columns = (gate.columns, gate.rows) if gate.transpose else (gate.rows, gate.columns)
+    if gate.kind == "lowrank":
+        left = _Factor(f"{gate.parameter}.B", (*gate.per, *rows, bond), gate.per)
+        right = _Factor(f"{gate.parameter}.A", (*gate.per, bond, *columns), gate.per)
+        return [left, right] if gate.transpose else [right, left]
+    key = gate.name if gate.kind == "constant" else gate.parameter
+    return [_Factor(key, gate.per + rows + columns, gate.per)]
+
+
+class _Tensors:
+    """The network's tensors: leaves of autograd, shaped as their first gate needs them."""
+
+    def __init__(self, network: _Network, setting: Setting) -> None:
+        circuit = setting.compiled.circuit
+        shapes = {factor.key: network.shape(factor.legs) for factor in reversed(network.factors)}
+        self.leaves: dict[str, torch.Tensor] = {}
+        for stored in all_stored(circuit):
+            leaf = setting.gates[stored.key].view(shapes[stored.key]).detach()
+            self.leaves[stored.key] = leaf.requires_grad_(not stored.gate.frozen)
+        self.all = dict(self.leaves)
+        for gate in circuit.gates:
+            if gate.kind == "constant":
+                self.all[gate.name] = torch.tensor(gate.value, dtype=setting.dtype).view(shapes[gate.name])
+        self._reads = [
+            (self.all[factor.key], network.shape(factor.legs), shapes[factor.key] != network.shape(factor.legs))
+            for factor in network.factors
+        ]
+
+    def read(self) -> list[torch.Tensor]:
+        """Return the factors' tensors; a shared one whose second gate splits it otherwise is viewed anew."""
+        return [tensor.view(shape) if differs else tensor for tensor, shape, differs in self._reads]
+
+
+def _equation(terms: Sequence[Sequence[int]], output: Sequence[int]) -> str:
+    symbols: dict[int, str] = {}
+    for term in terms:
+        for leg in term:
+            symbols.setdefault(leg, get_symbol(len(symbols)))
+    return (
+        ",".join("".join(symbols[leg] for leg in term) for term in terms) + "->" + "".join(symbols[i] for i in output)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Contraction:
+    """One einsum over the whole network, `[*operands] -> output`."""
+
+    equation: str
+    shapes: tuple[tuple[int, ...], ...]
+    symbols: int
+
+
+def _apply_contraction(circuit: Circuit, network: _Network, tokens: int) -> _Contraction:
+    batch = len(network.sizes)
+    terms = [(batch, *circuit.inputs), *(factor.legs for factor in network.factors)]
+    shapes = [(tokens, *network.shape(circuit.inputs)), *(network.shape(factor.legs) for factor in network.factors)]
+    return _Contraction(_equation(terms, (batch, *circuit.outputs)), tuple(shapes), batch + 1)
+
+
+def _operator_contraction(circuit: Circuit, network: _Network) -> tuple[_Contraction, tuple[int, ...]]:
+    """Return the einsum of the matrix, and the sizes of the identities that come last.
+
+    An axis that no gate contracts would stand in the output twice: its two sides are tied by an identity.
+    """
+    terms = [factor.legs for factor in network.factors]
+    sizes, output, eyes = list(network.sizes), [], []
+    for leg in circuit.outputs:
+        if leg in circuit.inputs:
+            sizes.append(sizes[leg])
+            terms.append((len(sizes) - 1, leg))
+            eyes.append(sizes[leg])
+        output.append(len(sizes) - 1 if leg in circuit.inputs else leg)
+    shapes = tuple(tuple(sizes[leg] for leg in term) for term in terms)
+    return _Contraction(_equation(terms, (*output, *circuit.inputs)), shapes, len(sizes)), tuple(eyes)
+
+
+def optimizer_for(operands: int) -> str:
+    """Return how opt_einsum is to search, as thoroughly as the code of the paper on up to four axes.
+
+    On five axes that code takes `branch-all`, which searches all_pairs on 8x8x4x4x4 for 11 s and finds what `branch-2`
+    finds in 0.01 s.
+    """
+    return "optimal" if operands <= 7 else "branch-2" if operands <= 11 else "auto"
+
+
+Contract = Callable[..., Any]
+
+
+def opt_einsum_contestant(setting: Setting) -> Contestant:
+    """Return one expression over the input and all gates, planned once, as in the code of the QuanTA paper."""
+
+    def prepare(contraction: _Contraction) -> Contract:
+        optimizer = optimizer_for(len(contraction.shapes))
+        expression: Contract = opt_einsum.contract_expression(
+            contraction.equation, *contraction.shapes, optimize=optimizer
+        )
+        return expression
+
+    return _whole("opt-einsum", "opt_einsum.contract_expression, planned once", setting, prepare)
+
+
+def einsum_contestant(setting: Setting) -> Contestant:
+    """Return torch.einsum over the input and all gates as torch ships it: with opt_einsum's order, at every call."""
+
+    def prepare(contraction: _Contraction) -> Contract:
+        if contraction.symbols > _LETTERS:
+            raise LeftOutError(f"torch.einsum knows {_LETTERS} indices, the circuit has {contraction.symbols}")
+        equation = contraction.equation
+        return lambda *operands: torch.einsum(equation, *operands)
+
+    return _whole("einsum", "torch.einsum over everything, planned at every call", setting, prepare)
+
+
+def _whole(name: str, title: str, setting: Setting, prepare: Callable[[_Contraction], Contract]) -> Contestant:
+    circuit = setting.compiled.circuit
+    network = _network(circuit)
+    tensors = _Tensors(network, setting)
+    apply = _apply_contraction(circuit, network, setting.tokens)
+    operator, eyes = _operator_contraction(circuit, network)
+    contract = prepare(apply)
+    layout = network.shape(circuit.inputs)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        state = _resized(x, circuit.in_size).reshape(-1, *layout)
+        return _resized(contract(state, *tensors.read()).reshape(-1, circuit.out_size), circuit.out_features)
+
+    def matrix() -> torch.Tensor:
+        assert contract_gates is not None, "the contestant offers no operator"
+        made = contract_gates(*tensors.read(), *identities).reshape(circuit.out_size, circuit.in_size)
+        return _resized(_resized(made.t(), circuit.out_features).t(), circuit.in_features)
+
+    costs = _costs(setting, _intermediates(apply))
+    try:
+        contract_gates = prepare(operator)
+        costs[OPERATOR] = Cost(setting.circuit_flops[1], 3 * setting.dtype.itemsize * sum(_intermediates(operator)))
+    except LeftOutError:
+        # The matrix has an index more for every axis that no gate contracts.
+        contract_gates = None
+        del costs[OPERATOR]
+    identities = [torch.eye(size, dtype=setting.dtype) for size in eyes]
+    offered = matrix if contract_gates is not None else None
+    return _contestant(name, title, setting, tensors, forward=forward, costs=costs, operator=offered)
+
+
+def gate_by_gate_contestant(setting: Setting) -> Contestant:
+    """Return one torch.einsum after the other, in the order of the file."""
+    circuit = setting.compiled.circuit
+    network = _network(circuit)
+    tensors = _Tensors(network, setting)
+    steps, volumes = _steps(circuit, network)
+    layout = network.shape(circuit.inputs)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        state = _resized(x, circuit.in_size).reshape(-1, *layout)
+        for equation, tensor in zip(steps, tensors.read(), strict=True):
+            state = torch.einsum(equation, state, tensor)
+        return _resized(state.reshape(-1, circuit.out_size), circuit.out_features)
+
+    costs = _costs(setting, [setting.tokens * volume for volume in volumes])
+    del costs[OPERATOR]
+    title = "one torch.einsum for every gate"
+    return _contestant("gate-by-gate", title, setting, tensors, forward=forward, costs=costs, operator=None)
+
+
+def _steps(circuit: Circuit, network: _Network) -> tuple[list[str], list[int]]:
+    """Return the equations of gate by gate, and how many numbers a token's state has after each."""
+    batch = len(network.sizes)
+    state = [batch, *circuit.inputs]
+    equations, volumes = [], [circuit.in_size]
+    for place, factor in enumerate(network.factors):
+        before = list(state)
+        state = _after(state, factor)
+        if place == len(network.factors) - 1:
+            state = [batch, *circuit.outputs]
+        if len({*before, *factor.legs}) > _LETTERS:
+            raise LeftOutError(f"torch.einsum knows {_LETTERS} indices, and a gate meets more")
+        equations.append(_equation([before, factor.legs], state))
+        volumes.append(math.prod(network.shape(state[1:]) if place < len(network.factors) - 1 else [circuit.out_size]))
+    return equations, volumes
+
+
+def _after(state: list[int], factor: _Factor) -> list[int]:
+    """Return the legs of the state after a factor: new ones stand where the contracted ones stood."""
+    new = [leg for leg in factor.legs if leg not in state]
+    contracted = [leg for leg in factor.legs if leg in state and leg not in factor.kept]
+    if len(new) == len(contracted):
+        replaced = dict(zip(contracted, new, strict=True))
+        return [replaced.get(leg, leg) for leg in state]
+    return [leg for leg in state if leg not in contracted] + new
+
+
+def _contestant(
+    name: str,
+    title: str,
+    setting: Setting,
+    tensors: _Tensors,
+    *,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    costs: dict[str, Cost],
+    operator: Callable[[], torch.Tensor] | None,
+) -> Contestant:
+    return Contestant(
+        name=name,
+        title=title,
+        forward=forward,
+        parameters=tuple(tensors.leaves[key] for key in setting.trained),
+        own=tuple(tensors.all.values()),
+        costs=costs,
+        operator=operator,
+        is_circuit=True,
+    )
+
+
+def _resized(rows: torch.Tensor, width: int) -> torch.Tensor:
+    """Return `[n, width]`: rows padded with zeros or truncated, untouched where they fit."""
+    missing = width - rows.shape[1]
+    return rows if missing == 0 else torch.nn.functional.pad(rows, (0, missing))
+
+
+def _intermediates(contraction: _Contraction) -> list[float]:
+    """Return how many numbers each result of opt_einsum's order has, the operands' first."""
+    optimizer = optimizer_for(len(contraction.shapes))
+    _, info = opt_einsum.contract_path(contraction.equation, *contraction.shapes, shapes=True, optimize=optimizer)
+    return [sum(math.prod(shape) for shape in contraction.shapes), *map(float, info.size_list)]
+
+
+def _costs(setting: Setting, numbers: Sequence[float]) -> dict[str, Cost]:
+    """Return the costs of a chain of tensors: each may be permuted, which copies it, and has a gradient later."""
+    forward, operator = setting.circuit_flops
+    item = setting.dtype.itemsize
+    return {
+        FORWARD: Cost(forward, item * (numbers[0] + 3 * max(numbers))),
+        TRAINING: Cost(3 * forward, 4 * item * sum(numbers)),
+        OPERATOR: Cost(operator, 0.0),
+    }

@@ -1,0 +1,90 @@
+"""Our own contestants: the compiled module with each of its backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Setting
+from quanta_compiler.bench.options import FORWARD, OPERATOR, OURS, TRAINING
+from quanta_compiler.driver import CompiledCircuit
+from quanta_compiler.kernels.library import KINDS
+from quanta_compiler.kernels.operator import kernel_runs
+from quanta_compiler.loading import load_class
+
+_TITLES = {
+    "fused": "our fused kernel",
+    "torch": "our module, plain torch",
+    "torch-recomputed": "our module, recomputed for backward",
+}
+
+
+def our_names(compiled: CompiledCircuit, dtype: torch.dtype) -> tuple[str, ...]:
+    """Return `options.OURS`, the one that `backend="auto"` takes in front: the others are compared with it."""
+    try:
+        _require_kernel(dtype)
+    except LeftOutError:
+        return ("torch", *(name for name in OURS if name != "torch"))
+    first = "torch" if load_class(compiled.source, "auto") is load_class(compiled.source) else "fused"
+    return (first, *(name for name in OURS if name != first))
+
+
+def make_module(compiled: CompiledCircuit, dtype: torch.dtype, name: str) -> torch.nn.Module:
+    """Return the compiled module as one of `options.OURS`.
+
+    Raises:
+        LeftOutError: this installation cannot make it.
+
+    """
+    backend, _, recomputed = name.partition("-")
+    if backend == "fused":
+        _require_kernel(dtype)
+    return compiled.module(dtype=dtype, device="cpu", backend=backend, recompute=bool(recomputed))
+
+
+def _require_kernel(dtype: torch.dtype) -> None:
+    """Raise LeftOutError where torch would stand in for the kernel."""
+    if dtype not in KINDS:
+        raise LeftOutError(f"the kernel does not compute in {str(dtype).removeprefix('torch.')}")
+    if not kernel_runs():
+        raise LeftOutError("the kernel could not be built here")
+
+
+def our_contestant(name: str, setting: Setting) -> Contestant:
+    """Return one of `options.OURS`.
+
+    Raises:
+        LeftOutError: this installation cannot make it.
+
+    """
+    module: Any = make_module(setting.compiled, setting.dtype, name)
+    named = dict(module.named_parameters())
+    with torch.no_grad():
+        for key, value in setting.gates.items():
+            named[f"gates.{key}"].copy_(value)
+    return Contestant(
+        name=name,
+        title=_TITLES[name],
+        forward=module,
+        parameters=tuple(named[f"gates.{key}"] for key in setting.trained),
+        own=(*module.parameters(), *module.buffers()),
+        costs=_costs(setting),
+        operator=module.operator,
+        is_circuit=True,
+    )
+
+
+def _costs(setting: Setting) -> dict[str, Cost]:
+    """Return what the report says, for the size of the numbers; in backward each saved tensor has a gradient."""
+    report, tokens = setting.compiled.report, setting.tokens
+    scale = setting.dtype.itemsize / 4
+    peak = scale * tokens * report.apply.peak_bytes_per_token
+    saved = scale * tokens * report.apply.saved_bytes_per_token
+    gates = sum(gate.nbytes for gate in setting.gates.values())
+    forward, operator = setting.circuit_flops
+    return {
+        FORWARD: Cost(forward, peak + gates),
+        TRAINING: Cost(3 * forward, 2 * (peak + saved + gates)),
+        OPERATOR: Cost(operator, scale * report.operator.peak_bytes + gates),
+    }

@@ -1,0 +1,106 @@
+"""Time, measured in interleaved rounds: whatever else the machine does strikes all alike."""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+Clock = Callable[[], float]
+
+SAMPLE_SECONDS = 2e-3
+"""A sample takes at least this long: what is quicker is repeated within it."""
+WIDE_SPREAD = 0.15
+"""From this spread on a median is not to be believed."""
+_MOST_REPETITIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to time: `run(n)` does it n times."""
+
+    key: Hashable
+    run: Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of one repetition over the rounds."""
+
+    seconds_median: float
+    seconds_quartiles: tuple[float, float]
+    repetitions: int
+    """Within a sample."""
+
+    @property
+    def spread(self) -> float:
+        """Return the distance of the quartiles, relative to the median."""
+        low, high = self.seconds_quartiles
+        return (high - low) / self.seconds_median if self.seconds_median else 0.0
+
+
+def measure(
+    jobs: Sequence[Job], rounds: int, *, clock: Clock = time.perf_counter, advance: Callable[[], None] = lambda: None
+) -> dict[Hashable, Timing]:
+    """Time every job once a round; `advance` is called after every sample.
+
+    The jobs have run once before: nothing is warmed up here. Their order is shuffled anew for each round, not rotated,
+    so that no job always follows the same one and finds what that left in the caches.
+    """
+    repetitions = {job.key: _repetitions(job, clock) for job in jobs}
+    samples: dict[Hashable, list[float]] = {job.key: [] for job in jobs}
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            # What a round leaves is young; looking through all of torch's objects takes longer than most rounds.
+            gc.collect(1)
+            for job in shuffled(jobs, turn):
+                count = repetitions[job.key]
+                samples[job.key].append(_seconds(job, count, clock) / count)
+                advance()
+    finally:
+        if collects:
+            gc.enable()
+    return {key: summary(seconds, repetitions[key]) for key, seconds in samples.items()}
+
+
+def shuffled(jobs: Sequence[Job], turn: int) -> list[Job]:
+    """Return the jobs in the order of a round, the same in every run."""
+    order = list(jobs)
+    random.Random(turn).shuffle(order)
+    return order
+
+
+def _repetitions(job: Job, clock: Clock) -> int:
+    """Return how often a job is repeated within a sample."""
+    count = 1
+    while True:
+        elapsed = _seconds(job, count, clock)
+        if elapsed >= SAMPLE_SECONDS or count >= _MOST_REPETITIONS:
+            return count
+        wanted = math.ceil(1.1 * count * SAMPLE_SECONDS / elapsed) if elapsed > 0 else _MOST_REPETITIONS
+        count = min(_MOST_REPETITIONS, max(wanted, count + 1))
+
+
+def trial(jobs: Sequence[Job], clock: Clock = time.perf_counter) -> dict[Hashable, float]:
+    """Run every job once; return the seconds of that cold run."""
+    return {job.key: _seconds(job, 1, clock) for job in jobs}
+
+
+def _seconds(job: Job, count: int, clock: Clock) -> float:
+    start = clock()
+    job.run(count)
+    return clock() - start
+
+
+def summary(seconds: Sequence[float], repetitions: int) -> Timing:
+    """Return the median and the quartiles of samples."""
+    if len(seconds) == 1:
+        return Timing(seconds[0], (seconds[0], seconds[0]), repetitions)
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Timing(median, (low, high), repetitions)

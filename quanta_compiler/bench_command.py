@@ -1,0 +1,221 @@
+"""`quanta bench`: options parsed, the measurement done elsewhere, results printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
+from quanta_compiler.console import FAILED, guarded, is_terminal, print_json, print_tables, tell_diagnostics
+from quanta_compiler.diagnostics import Diagnostic, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from quanta_compiler.bench.result import Bench
+    from quanta_compiler.bench.run import Silent
+    from quanta_compiler.driver import CompiledCircuit
+
+PICTURES = (".svg", ".png", ".pdf")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(name="bench")(bench)
+
+
+def _dtype(name: str) -> str:
+    if name not in DTYPES:
+        raise typer.BadParameter(f"{name!r} is no dtype: choose one of {', '.join(DTYPES)}")
+    return name
+
+
+def _only(text: str | None) -> str | None:
+    for name in _names(text) or ():
+        if name not in NAMES:
+            meant = did_you_mean(name, NAMES)
+            hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(NAMES)}"
+            raise typer.BadParameter(f"{name!r} is no contestant: {hint}")
+    return text
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def _picture(path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() not in PICTURES:
+        raise typer.BadParameter(f"{str(path)!r} should end in one of {', '.join(PICTURES)}")
+    return path
+
+
+@guarded
+def bench(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.")],
+    *,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(metavar="T", callback=_dtype, help=f"What is computed in: {', '.join(DTYPES)}.")
+    ] = DTYPES[0],
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")] = ROUNDS,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", callback=_only, help="Measure these beside ours, with commas between them."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", callback=_picture, help=f"Draw a picture: {', '.join(PICTURES)}."
+        ),
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Stop rather than take more memory; by default half of what is free."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")
+    ] = False,
+) -> None:
+    """Measure the compiled module.
+
+    Beside other ways to compute the circuit (torch.einsum, opt_einsum), a dense layer and LoRA, in interleaved rounds
+    of one process: time as a ratio to ours, memory, and how far it is from the speed of one large matrix product and
+    from copying the input and the output. Whoever computes something else is told and not timed.
+    """
+    chosen = _names(only)
+    on_layer = [name for name in chosen or () if name in ADAPTERS]
+    if on_layer and not adapters:
+        raise typer.BadParameter(
+            f"{on_layer[0]!r} is measured on a frozen layer: add --adapters", param_hint="'--only'"
+        )
+    from quanta_compiler.circuit_files import compile_file, display_name, refuse_to_overwrite
+
+    if output is not None:
+        from quanta_compiler.adapters.pictures import require_matplotlib
+
+        refuse_to_overwrite(file, [output])
+        _require_folder(output)
+        require_matplotlib()
+    compiled, warnings = compile_file(file, tokens)
+    tell_diagnostics(warnings)
+    from quanta_compiler.bench.tables import bench_tables
+
+    options = Options(dtype=dtype, rounds=rounds, threads=threads, adapters=adapters, only=chosen, max_bytes=max_bytes)
+    result = _measured(compiled, options)
+    tell_diagnostics(_doubts(result, display_name(file)))
+    if output is not None:
+        from quanta_compiler.bench.picture import write_picture
+
+        write_picture(result, output)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_tables(bench_tables(result))
+    if result.wrong:
+        tell_diagnostics(_wrong_results(result, display_name(file)))
+        raise typer.Exit(FAILED)
+
+
+def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
+    from quanta_compiler.bench.run import bench as measure
+    from quanta_compiler.verification import LimitError
+
+    with _progress() as progress:
+        try:
+            return measure(compiled, options, progress=progress)
+        except RuntimeError as error:
+            # What torch raises where it gets no memory has no class of its own on the CPU.
+            if "allocate" not in str(error):
+                raise
+            tokens = f"{compiled.report.apply.planned_tokens:,}"
+            remedy = "measure fewer --tokens, or lower --max-bytes"
+            raise LimitError(f"there is not enough memory for {tokens} tokens: {remedy}") from None
+
+
+def _require_folder(path: Path) -> None:
+    """Raise OutputError now where a picture could not be written after minutes."""
+    from quanta_compiler.emit.files import OutputError
+
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: give the name of a file")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _doubts(result: Bench, source: str) -> list[Diagnostic]:
+    """Warn of what makes the figures hard to believe."""
+    found = []
+    threads, cores = result.settings["threads"], result.machine["cores"]
+    if result.is_crowded:
+        message = f"other programs kept {result.others_cores:.1f} of {cores} cores busy (threads measured: {threads})"
+        fewer = ", or measure with fewer --threads: threads that wait for each other are slowed most"
+        hint = f"close them{fewer if threads > 1 else ''}"
+        found.append(Diagnostic("warning", message, source, hint=hint))
+    wide = sorted(result.wide_spreads(), key=lambda one: -one[1])
+    if wide:
+        shown = ", ".join(f"{name} {100 * spread:.0f}%" for name, spread in wide[:4])
+        more = f", and {len(wide) - 4} more" if len(wide) > 4 else ""
+        hint = f"close other programs, or take more rounds (--rounds {2 * result.settings['rounds'] + 1})"
+        found.append(Diagnostic("warning", f"spread too wide to believe: {shown}{more}", source, hint=hint))
+    return found
+
+
+def _wrong_results(result: Bench, source: str) -> list[Diagnostic]:
+    from quanta_compiler.bench.result import mode_title
+
+    hint = "this is a fault of the contestant, not of the file: please report it with the file"
+    return [
+        Diagnostic(
+            "error",
+            f"{name} computes something else: {mode_title(mode)} is {error:.1e} of the norm away from the module in "
+            f"float64 (tolerance {result.tolerance:g})",
+            source,
+            hint=hint,
+        )
+        for name, mode, error in result.wrong
+    ]
+
+
+@contextmanager
+def _progress() -> Iterator[Silent]:
+    """Show a bar on stderr where a person looks at it."""
+    from quanta_compiler.bench.run import Silent
+
+    if not is_terminal(sys.stderr):
+        yield Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Bar(Silent):
+        def __init__(self, progress: Progress) -> None:
+            self._progress = progress
+            self._task = progress.add_task("preparing", total=None)
+
+        def begin(self, total: int) -> None:
+            self._progress.update(self._task, description="samples", total=total)
+
+        def advance(self) -> None:
+            self._progress.advance(self._task)
+            self._progress.refresh()
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Redrawn when a sample is finished: a thread that draws would take a core from what is measured.
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
+        yield Bar(progress)
