@@ -54,9 +54,10 @@ def load_class(source: str, backend: str = "torch", recompute: bool = False) -> 
         if (backend, recompute) not in variants:
             from quanta_compiler.kernels.modules import variant
 
-            variants[backend, recompute] = variant(known["Circuit"], backend, recompute)
-            variants[backend, recompute].quanta_variant = (backend, recompute)
-            copyreg.pickle(variants[backend, recompute], _reduce)
+            made = variants[backend, recompute] = variant(known["Circuit"], backend, recompute)
+            if made is not known["Circuit"]:
+                made.quanta_variant = (backend, recompute)
+                copyreg.pickle(made, _reduce)
         return variants[backend, recompute]
 
 

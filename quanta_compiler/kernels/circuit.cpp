@@ -96,7 +96,7 @@ inline void narrow(float value, Bfloat16& to) {
 
 // ---- squares of WIDTH x WIDTH numbers, turned over in registers ----
 
-#if defined(__clang__) || __GNUC__ >= 12
+#if (defined(__clang__) || __GNUC__ >= 12) && !defined(QUANTA_NO_SHUFFLES)
 template <class V, int D, bool UPPER, int... I>
 inline V mixed(V a, V b, std::integer_sequence<int, I...>) {
   constexpr int N = sizeof...(I);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -34,6 +35,16 @@ class _Circuit(ctypes.Structure):
 def matrix_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype that matrices and sums have beside vectors of `dtype`."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Say whether autocast is on for a device; some, as `meta`, know no autocast."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which torch's products are in the dtype of their factors: sums are in `matrix_dtype`."""
+    return torch.autocast(device.type, enabled=False) if is_autocast(device) else nullcontext()
 
 
 class KernelTable:

@@ -9,8 +9,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.kernels.choice import prefers_fused
-from quanta_compiler.kernels.library import KINDS
-from quanta_compiler.kernels.operator import apply_circuit, executable, is_autocast, kernel_runs
+from quanta_compiler.kernels.library import KINDS, is_autocast
+from quanta_compiler.kernels.operator import apply_circuit, executable, kernel_runs
 
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
 
@@ -55,7 +55,8 @@ def _automatic(fused: Forward, plain: Forward) -> Forward:
 
 def _fused(base: Any) -> Forward:
     # Looked up once: torch.compile would follow the cache into everything that makes a table.
-    circuit, matrices = base.circuit, executable(base.circuit).matrices
+    circuit, found = base.circuit, executable(base.circuit)
+    matrices, first = found.matrices, found.first_stored
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         gates = self.gates
@@ -65,11 +66,15 @@ def _fused(base: Any) -> Forward:
         def stored(gate: str, part: str) -> torch.Tensor:
             if part == "value":
                 return getattr(self, f"constant_{gate}")  # type: ignore[no-any-return]
-            return gates[gate][part] if part else direct[gate]  # type: ignore[no-any-return]
+            if part:
+                return gates[gate][part]  # type: ignore[no-any-return]
+            # What parametrizes, prunes or shards a gate leaves it elsewhere.
+            return direct[gate] if gate in direct else gates[gate]  # type: ignore[no-any-return]
 
-        found = matrices(stored)
-        if found and found[0].dtype != x.dtype and not is_autocast(x.device):
-            raise ValueError(f"the input is {x.dtype}, the gates are {found[0].dtype}: convert one of them")
-        return apply_circuit(circuit, x, found)
+        if first is not None and not is_autocast(x.device):
+            dtype = stored(*first).dtype
+            if dtype != x.dtype:
+                raise ValueError(f"the input is {x.dtype}, the gates are {dtype}: convert one of them")
+        return apply_circuit(circuit, x, matrices(stored))
 
     return forward

@@ -16,12 +16,13 @@ from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels import portable
 from quanta_compiler.kernels.build import kernel_library
-from quanta_compiler.kernels.library import KINDS, KernelTable, matrix_dtype
+from quanta_compiler.kernels.library import KINDS, KernelTable, is_autocast, matrix_dtype, without_autocast
 from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
 from quanta_compiler.spec import load_spec
 
@@ -46,6 +47,8 @@ class Executable:
         self.in_features, self.out_features = circuit.in_features, circuit.out_features
         sources = [entry.matrix for entry in self.table.entries if entry.matrix is not None]
         self._readers = [_reader(source) for source in sources]
+        self.first_stored = _stored_by(sources[0]) if sources else None
+        """A tensor that the circuit stores, by its gate and part: all have one dtype. None where it stores none."""
         self.numbers = [
             entry.blocks * entry.rows * entry.columns for entry in self.table.entries if entry.matrix is not None
         ]
@@ -61,6 +64,13 @@ class Executable:
         return [reader(lookup) for reader in self._readers]
 
 
+def _stored_by(source: MatrixSource) -> tuple[str, str]:
+    """Return a tensor that an entry's matrices come from."""
+    if source.gate.kind == "constant":
+        return source.gate.name, "value"
+    return source.gate.parameter, source.factor or ("B" if source.gate.kind == "lowrank" else "")
+
+
 def _reader(source: MatrixSource) -> Callable[[Lookup], torch.Tensor]:
     """Return what makes an entry's matrices, `[blocks, rows, columns]` in any shape, from stored tensors."""
     gate, owner = source.gate, source.gate.parameter
@@ -68,11 +78,18 @@ def _reader(source: MatrixSource) -> Callable[[Lookup], torch.Tensor]:
         return lambda lookup: lookup(gate.name, "value")
     if gate.kind == "lowrank" and not source.factor:
         if gate.transpose:
-            return lambda lookup: (lookup(owner, "B") @ lookup(owner, "A")).mT
-        return lambda lookup: lookup(owner, "B") @ lookup(owner, "A")
+            return lambda lookup: _product(lookup(owner, "B"), lookup(owner, "A")).mT
+        return lambda lookup: _product(lookup(owner, "B"), lookup(owner, "A"))
     if gate.transpose and gate.kind != "diagonal":
         return lambda lookup: lookup(owner, source.factor).mT
     return lambda lookup: lookup(owner, source.factor)
+
+
+def _product(b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """Return B A in the dtype of the sums: it is no rounding of its own."""
+    dtype = matrix_dtype(b.dtype)
+    with without_autocast(b.device):
+        return b.to(dtype) @ a.to(dtype)
 
 
 @lru_cache(maxsize=512)
@@ -114,6 +131,7 @@ def _apply_backward(
     needed: Sequence[bool],
 ) -> list[torch.Tensor]:
     found = executable(circuit)
+    _check_backward(found, grad, x, matrices, needed)
     flat_grad = grad.detach().reshape(-1, found.out_features).contiguous()
     flat = None if x is None else x.detach().reshape(-1, found.in_features).contiguous()
     kernel, prepared = _prepared(found, flat_grad, matrices)
@@ -134,11 +152,39 @@ def _check(found: Executable, x: torch.Tensor, matrices: Matrices) -> None:
         raise ValueError(f"expected [..., {found.in_features}], got {list(x.shape)}")
     if not x.dtype.is_floating_point:
         raise ValueError(f"expected vectors of a floating-point dtype, got {x.dtype}")
+    _check_matrices(found, x.device, matrices)
+
+
+def _check_matrices(found: Executable, device: torch.device, matrices: Matrices) -> None:
+    if len(matrices) != len(found.numbers):
+        raise ValueError(f"expected {len(found.numbers)} matrices, got {len(matrices)}")
     for matrix, numbers in zip(matrices, found.numbers, strict=True):
-        if matrix.device != x.device:
-            raise ValueError(f"the input is on {x.device}, the gates are on {matrix.device}")
+        if matrix.device != device:
+            raise ValueError(f"the input is on {device}, the gates are on {matrix.device}")
         if matrix.numel() != numbers:
             raise ValueError(f"expected a gate of {numbers} numbers, got {list(matrix.shape)}")
+
+
+def _check_backward(
+    found: Executable, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
+) -> None:
+    """Raise ValueError where the tensors do not go together, as those of autograd do: the kernel would not see it."""
+    if grad.shape[-1:] != (found.out_features,):
+        raise ValueError(f"expected a gradient [..., {found.out_features}], got {list(grad.shape)}")
+    if len(needed) != 1 + len(matrices):
+        raise ValueError(f"expected to be asked for {1 + len(matrices)} gradients, got {len(needed)}")
+    if x is None:
+        if any(needed[1:]):
+            raise ValueError("the gradient of a gate needs the input")
+        _check_matrices(found, grad.device, matrices)
+        return
+    _check(found, x, matrices)
+    if x.shape[:-1] != grad.shape[:-1]:
+        raise ValueError(f"the input is {list(x.shape)}, the gradient of the result {list(grad.shape)}")
+    if x.dtype != grad.dtype:
+        raise ValueError(f"the input is {x.dtype}, the gradient of the result {grad.dtype}")
+    if x.device != grad.device:
+        raise ValueError(f"the input is on {x.device}, the gradient of the result on {grad.device}")
 
 
 def _fake_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
@@ -181,9 +227,11 @@ class _Apply(torch.autograd.Function):
 def _differentiable_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
     """Return what the operator does, by operators of torch that can be differentiated any number of times."""
     found = executable(circuit)
+    _check(found, x, matrices)
     dtype = matrix_dtype(x.dtype)
     flat = x.reshape(-1, found.in_features).to(dtype)
-    y = portable.apply_table(found.table, flat, [matrix.to(dtype) for matrix in matrices]).to(x.dtype)
+    with without_autocast(x.device):
+        y = portable.apply_table(found.table, flat, [matrix.to(dtype) for matrix in matrices]).to(x.dtype)
     return y.reshape(*x.shape[:-1], found.out_features)
 
 
@@ -198,14 +246,17 @@ def _differentiable_backward(
     if x is None:
         # The gradient of a linear map does not depend on where it is taken.
         x = grad.new_zeros((*grad.shape[:-1], executable(circuit).in_features)).requires_grad_()
+    # By names of their own: one tensor may be the matrix of several gates, or be made of another one.
+    x, *matrices = (tensor.view_as(tensor) for tensor in (x, *matrices))
     y = _differentiable_apply(x, matrices, circuit)
     wanted = [tensor for tensor, one in zip((x, *matrices), needed, strict=True) if one]
-    return list(torch.autograd.grad(y, wanted, grad, create_graph=True))
+    with without_autocast(grad.device):
+        return list(torch.autograd.grad(y, wanted, grad, create_graph=True))
 
 
 def _apply_with_gradient(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
-    if torch._C._are_functorch_transforms_active():
-        # torch.func has no place for an operator with an autograd implementation of its own.
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        # Neither torch.func nor forward differentiation has a place for an autograd implementation of our own.
         return _differentiable_apply(x, matrices, circuit)
     if torch.is_grad_enabled() and (x.requires_grad or any(matrix.requires_grad for matrix in matrices)):
         return cast(torch.Tensor, cast(Any, _Apply).apply(circuit, x, *matrices))
@@ -245,11 +296,6 @@ APPLY = torch.ops.quanta_compiler.apply.default
 APPLY_BACKWARD = torch.ops.quanta_compiler.apply_backward.default
 
 
-def is_autocast(device: torch.device) -> bool:
-    """Say whether autocast is on for a device; some, as `meta`, know no autocast."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-
-
 def apply_circuit(circuit: str, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
     """Apply a circuit given by its JSON text: `[..., in_features] -> [..., out_features]`, in the dtype of `x`.
 
@@ -260,6 +306,6 @@ def apply_circuit(circuit: str, x: torch.Tensor, matrices: Matrices) -> torch.Te
         ValueError: the tensors have other sizes or devices than the circuit and each other.
 
     """
-    if is_autocast(x.device) and x.dtype != torch.float64:
+    if is_autocast(x.device) and x.is_floating_point() and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     return cast(torch.Tensor, APPLY(x, list(matrices), circuit))

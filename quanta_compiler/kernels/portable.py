@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from quanta_compiler.kernels.library import matrix_dtype
+from quanta_compiler.kernels.library import matrix_dtype, without_autocast
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk
 
 _BLOCK_NUMBERS = 2**24
@@ -26,8 +26,9 @@ def apply_table(table: GateTable, x: torch.Tensor, matrices: Sequence[torch.Tens
 def forward_blocks(table: GateTable, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return what `apply_table` does, a few tokens at a time, in the dtype of `x`; matrices have that of the sums."""
     y = x.new_empty((x.shape[0], table.out_features))
-    for block in _blocks(table, x.shape[0]):
-        y[block] = apply_table(table, x[block].to(matrix_dtype(x.dtype)), matrices).to(y.dtype)
+    with without_autocast(x.device):
+        for block in _blocks(table, x.shape[0]):
+            y[block] = apply_table(table, x[block].to(matrix_dtype(x.dtype)), matrices).to(y.dtype)
     return y
 
 
@@ -41,13 +42,14 @@ def backward_blocks(
     """Return the gradients of the input and of the matrices, in this order, as the kernel does."""
     dx = grad.new_empty((grad.shape[0], table.in_features)) if needed[0] else None
     sums = [torch.zeros_like(matrix) if one else None for matrix, one in zip(matrices, needed[1:], strict=True)]
-    for block in _blocks(table, grad.shape[0]):
-        states = None
-        if x is not None:
-            states = _states(table, x[block].to(matrix_dtype(x.dtype)), matrices)
-        flow = _backward_block(table, grad[block].to(matrix_dtype(grad.dtype)), states, matrices, sums)
-        if dx is not None:
-            dx[block] = _resized(flow, table.in_features).to(dx.dtype)
+    with without_autocast(grad.device):
+        for block in _blocks(table, grad.shape[0]):
+            states = None
+            if x is not None:
+                states = _states(table, x[block].to(matrix_dtype(x.dtype)), matrices)
+            flow = _backward_block(table, grad[block].to(matrix_dtype(grad.dtype)), states, matrices, sums)
+            if dx is not None:
+                dx[block] = _resized(flow, table.in_features).to(dx.dtype)
     return dx, sums
 
 
