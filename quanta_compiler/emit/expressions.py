@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
     Access,
     Copy,
-    Groups,
     Layout,
     Load,
     Matmul,
     Multiply,
     Operation,
+    Pick,
     Program,
     Resize,
     Tie,
+    is_front,
     sources,
 )
+
+Statement = tuple[str, str, str]
+"""A statement, a comment on its result, and a label, with which the statements of one step end."""
 
 
 def stored_name(key: str) -> str:
@@ -33,6 +38,16 @@ def _leaf_name(gate: Gate, kind: str) -> str:
     return stored_name(gate.parameter + {"lowrank_b": ".B", "lowrank_a": ".A"}.get(kind, ""))
 
 
+def _argument_name(load: Load) -> str:
+    """Return how a function that gets a tensor of the state dict calls it: no two alike, whatever gates are called."""
+    gate = load.leaf.gate
+    if gate is None:
+        return "one"
+    if gate.kind == "constant":
+        return f"constant_{gate.name}"
+    return {"lowrank_b": "b", "lowrank_a": "a"}.get(load.leaf.kind, "gate") + f"_{gate.parameter}"
+
+
 class Expressions:
     """Writes one program as statements; every statement comes with the legs of its result as a comment."""
 
@@ -44,12 +59,14 @@ class Expressions:
         self.dims_of: dict[int, str] = {}
         """The dimensions that a value has where it was made, as Python text."""
         self.layouts: dict[int, Layout] = {}
+        self.kept: set[int] = set()
+        """Values whose names no other value may take: what is stored, and in a loop what every slice reads."""
         self.made = 0
 
-    def statements(self) -> list[tuple[str, str, str]]:
-        """Return (statement, comment on its result, label) in order; a label ends the statements of one step."""
-        lines: list[tuple[str, str, str]] = []
-        for operation in self.program.operations:
+    def statements(self, operations: Sequence[Operation]) -> list[Statement]:
+        """Return the statements of the program's next operations."""
+        lines: list[Statement] = []
+        for operation in operations:
             self.layouts[operation.result] = operation.layout
             if isinstance(operation, Load):
                 self._load(operation)
@@ -58,6 +75,7 @@ class Expressions:
                 # A free reshape: the next view reads the same memory by the new legs.
                 self.names[operation.result] = self.names[operation.source.value]
                 self.dims_of[operation.result] = self.dims_of[operation.source.value]
+                self.kept.update({operation.result} if operation.source.value in self.kept else ())
                 continue
             code = self._code(operation)
             name, spent = self._name(operation)
@@ -69,11 +87,31 @@ class Expressions:
                 lines.append((f"del {spent}", "", label))
         return lines
 
+    def enter_loop(self) -> dict[str, str]:
+        """Let the operations from here on stand in a function of their own; return its arguments: name -> value."""
+        loop = self.program.loop
+        assert loop is not None
+        inside = self.program.operations[loop.first :]
+        # Values of the loop itself have no names yet.
+        read = [access.value for operation in inside for access in sources(operation) if access.value in self.names]
+        arguments: dict[str, str] = {}
+        stored = {
+            self.names[operation.result]: _argument_name(operation)
+            for operation in self.program.operations
+            if isinstance(operation, Load)
+        }
+        for value in read:
+            outside = self.names[value]
+            self.names[value] = stored.get(outside, outside)
+            arguments[self.names[value]] = outside
+            self.kept.add(value)
+        return arguments
+
     def result(self) -> tuple[str, str]:
         """Return the name that holds the output, and its dimensions."""
         return self.names[self.program.output], self.dims_of[self.program.output]
 
-    def dims(self, groups: Groups) -> str:
+    def dims(self, groups: Iterable[Layout]) -> str:
         """Return sizes as Python text, the batch being `n`."""
         return ", ".join(self._dim(group) for group in groups)
 
@@ -84,6 +122,8 @@ class Expressions:
         return "n" if size == 1 else f"n * {size}"
 
     def _load(self, load: Load) -> None:
+        if load.leaf.kind != "input":
+            self.kept.add(load.result)
         if load.leaf.kind == "input":
             self.names[load.result] = "x"
             self.dims_of[load.result] = f"n, {self.program.in_size}"
@@ -99,7 +139,7 @@ class Expressions:
     def _name(self, operation: Operation) -> tuple[str, str]:
         """Return the name of a result and the name that is spent with it: a tensor is used once, so it may be freed."""
         read = [access.value for access in sources(operation)]
-        own = [self.names[value] for value in read if not self._is_stored(value)]
+        own = [self.names[value] for value in read if value not in self.kept]
         if not own:
             self.made += 1
             return f"w{self.made}", ""
@@ -107,17 +147,16 @@ class Expressions:
         spent = [name for name in own if name != keep]
         return keep, spent[0] if spent else ""
 
-    def _is_stored(self, value: int) -> bool:
-        return self.names[value].startswith(("self.", "gates["))
-
     def _code(self, operation: Operation) -> str:
         if isinstance(operation, Copy):
             return self._copy(operation)
+        if isinstance(operation, Pick):
+            return self._pick(operation)
         if isinstance(operation, Matmul):
-            left, right = self._access(operation.left), self._access(operation.right)
+            left, right = self.access(operation.left), self.access(operation.right)
             return f"torch.bmm({left}, {right})" if len(operation.groups) == 3 else f"{left} @ {right}"
         if isinstance(operation, Multiply):
-            return f"{self._access(operation.left)} * {self._access(operation.right)}"
+            return f"{self.access(operation.left)} * {self.access(operation.right)}"
         if isinstance(operation, Resize):
             return self._resize(operation)
         assert isinstance(operation, Tie)
@@ -126,7 +165,7 @@ class Expressions:
     def _copy(self, operation: Copy) -> str:
         """Write a copy: `reshape` makes one only where it cannot give a view, and a batch of 1 makes many views."""
         source, groups = operation.source.groups, operation.groups
-        code = self._access(operation.source)
+        code = self.access(operation.source)
         if source != groups:
             code += f".reshape({self.dims(groups)})"
         old = [leg for leg in self.layouts[operation.source.value] if leg != self.plan.batch]
@@ -134,14 +173,53 @@ class Expressions:
         moves = not all(is_run(tuple(old), tuple(group)) for group in merged)
         return code if moves else f"{code}.contiguous()"
 
+    def _pick(self, operation: Pick) -> str:
+        """Index the fixed legs of a value, viewed with a dimension for them; move the others where that is no view."""
+        layout = self.layouts[operation.value]
+        runs = self._pick_runs(operation, layout)
+        code = self.names[operation.value]
+        if self.dims(runs) != self.dims_of[operation.value]:
+            code += f".view({self.dims(runs)})"
+        places = [self.index(run) if run[0] in operation.picked else ":" for run in runs]
+        last = max(i for i, place in enumerate(places) if place != ":")
+        code += f"[{', '.join(places[: last + 1])}]"
+        if is_front(operation, layout):
+            return code
+        kept = [run for run in runs if run[0] not in operation.picked]
+        return f"{code}{permuted([kept.index(group) for group in operation.groups])}.contiguous()"
+
+    def _pick_runs(self, operation: Pick, layout: Layout) -> list[Layout]:
+        """Return a layout cut into the groups of a pick's result and stretches of the loop's legs between them."""
+        assert self.program.loop is not None
+        order = self.program.loop.legs
+        runs: list[Layout] = []
+        for leg in layout:
+            if runs and leg in runs[-1]:
+                continue
+            if leg not in operation.picked:
+                runs.append(next(group for group in operation.groups if leg in group))
+            elif runs and runs[-1][-1] in order and order.index(runs[-1][-1]) + 1 == order.index(leg):
+                runs[-1] = (*runs[-1], leg)
+            else:
+                runs.append((leg,))
+        return runs
+
+    def index(self, legs: Layout) -> str:
+        """Return the index that slice `i` has along neighbouring legs of the loop, flattened."""
+        assert self.program.loop is not None
+        order = self.program.loop.legs
+        inner = math.prod(self.plan.sizes[leg] for leg in order[order.index(legs[-1]) + 1 :])
+        code = f"i // {inner}" if inner > 1 else "i"
+        return code if legs[0] == order[0] else f"{code} % {math.prod(self.plan.sizes[leg] for leg in legs)}"
+
     def _resize(self, operation: Resize) -> str:
-        source = self._access(operation.source)
+        source = self.access(operation.source)
         if operation.new_size < operation.old_size:
             return f"{source}[:, :{operation.new_size}].contiguous()"
         return f"torch.nn.functional.pad({source}, (0, 0, 0, {operation.new_size - operation.old_size}))"
 
     def _tie(self, operation: Tie) -> str:
-        source = self._access(operation.source)
+        source = self.access(operation.source)
         new, old = operation.legs
         if not operation.source.groups[-1]:
             others = ["-1"] * (len(operation.source.groups) - 1)
@@ -149,7 +227,7 @@ class Expressions:
         places = operation.layout.index(new), operation.layout.index(old)
         return f"torch.diag_embed({source}, dim1={places[0]}, dim2={places[1]})"
 
-    def _access(self, access: Access) -> str:
+    def access(self, access: Access) -> str:
         """Return a value read with the dimensions of an access: a view in the layout's order, then a permutation."""
         layout = self.layouts[access.value]
         groups = access.groups
@@ -163,15 +241,7 @@ class Expressions:
         code = self.names[access.value]
         if self.dims(viewed) != self.dims_of[access.value]:
             code += f".view({self.dims(viewed) or '()'})"
-        order = [in_order.index(i) for i in range(len(groups))]
-        if order == sorted(order):
-            return code
-        if order == [1, 0]:
-            return f"{code}.t()"
-        moved = [i for i, place in enumerate(order) if i != place]
-        if len(moved) == 2:
-            return f"{code}.transpose({moved[0]}, {moved[1]})"
-        return f"{code}.permute({', '.join(str(place) for place in order)})"
+        return code + permuted([in_order.index(i) for i in range(len(groups))])
 
     def _diary(self, operation: Operation) -> str:
         """Return the dimensions of a result in the order of memory."""
@@ -179,3 +249,15 @@ class Expressions:
             "n" if leg == self.plan.batch else f"{self.plan.labels[leg]}:{self.plan.sizes[leg]}"
             for leg in operation.layout
         )
+
+
+def permuted(order: Sequence[int]) -> str:
+    """Return the call that brings dimensions into an order."""
+    if list(order) == sorted(order):
+        return ""
+    if list(order) == [1, 0]:
+        return ".t()"
+    moved = [i for i, place in enumerate(order) if i != place]
+    if len(moved) == 2:
+        return f".transpose({moved[0]}, {moved[1]})"
+    return f".permute({', '.join(str(place) for place in order)})"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
-from quanta_compiler.emit.expressions import Expressions, stored_name
+from quanta_compiler.emit.body import WIDTH, Body
+from quanta_compiler.emit.expressions import stored_name
 from quanta_compiler.emit.initialization import constant_lines, reset_lines
+from quanta_compiler.emit.operator import OperatorLines
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored, matrix_shape
 from quanta_compiler.lowering.program import Load, Program
@@ -19,7 +21,6 @@ from quanta_compiler.lowering.program import Load, Program
 SEAL = "# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: "
 GUARDED_BYTES = 1 << 30
 """An operator that needs more looks at the free memory first; below that the check would only be noise."""
-WIDTH = 110
 
 
 def emit_source(circuit: Circuit, apply: Program, operator: Program, circuit_text: str, peak_bytes: int) -> str:
@@ -43,13 +44,13 @@ class _Emitter:
     def __init__(self, circuit: Circuit, apply: Program, operator: Program, circuit_text: str, peak_bytes: int) -> None:
         self.circuit = circuit
         self.apply = apply
-        self.operator = operator
         self.circuit_text = circuit_text
-        self.peak_bytes = peak_bytes
+        self.is_guarded = peak_bytes > GUARDED_BYTES
         self.gates = circuit.gates_in_file_order()
         self.axes_of = {gate.name: self._axes(gate) for gate in self.gates}
         self.stored = all_stored(circuit)
         self.constants = [gate for gate in self.gates if gate.kind == "constant"]
+        self.operator = OperatorLines(circuit, operator, self._body, peak_bytes if self.is_guarded else None)
         self.uses_one = any(
             isinstance(operation, Load) and operation.leaf.kind == "one" for operation in operator.operations
         )
@@ -96,13 +97,15 @@ class _Emitter:
             yield ""
         yield from self._forward()
         yield ""
-        yield from self._operator()
+        yield from self.operator.method()
         if self._needs_order():
             yield ""
             yield from self._ordered_state_dict()
-        if self.peak_bytes > GUARDED_BYTES:
+        if self.is_guarded:
             yield ""
             yield from _memory_guard()
+        slices = list(self.operator.slices_class())
+        yield from ["", *slices] if slices else []
 
     def _constructor(self) -> Iterator[str]:
         yield (
@@ -142,6 +145,9 @@ class _Emitter:
         per = f" per {axes(gate.per)}" if gate.per else ""
         return f"{gate.kind} on {axes(gate.columns)}{changed}{per}"
 
+    def _body(self, program: Program) -> Body:
+        return Body(program, self._stored_shapes(), self.axes_of)
+
     def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
         for stored in self.stored:
@@ -167,77 +173,14 @@ class _Emitter:
         if circuit.in_features < circuit.in_size:
             missing = circuit.in_size - circuit.in_features
             yield f"    x = torch.nn.functional.pad(x, (0, {missing}))  # zeros behind, to the circuit's width"
-        result = yield from self._body(self.apply)
+        lines, result = self._body(self.apply).whole(f"n, {self.apply.out_size}")
+        yield from lines
         if circuit.out_features < circuit.out_size:
             yield f"    {result} = {result}[:, :{circuit.out_features}].contiguous()  # the circuit's first outputs"
         if circuit.out_features > circuit.out_size:
             missing = circuit.out_features - circuit.out_size
             yield f"    {result} = torch.nn.functional.pad({result}, (0, {missing}))  # zeros behind"
         yield f"    return {result}.view(*lead, {circuit.out_features})"
-
-    def _body(self, program: Program) -> Generator[str, None, str]:
-        """Yield the statements of a program; return the name of its result."""
-        expressions = Expressions(program, self._stored_shapes())
-        statements = expressions.statements()
-        apply = program.plan.batch is not None
-        wanted = f"n, {program.out_size}" if apply else f"{program.out_size}, {program.in_size}"
-        name, dims = expressions.result()
-        untyped = name != "x"
-        waiting: list[tuple[str, str]] = []
-        for statement, diary, label in statements:
-            first = untyped and statement.startswith(f"{name} = ")
-            untyped = untyped and not first
-            # What a ParameterDict holds has no type: type checkers are told once what comes of it.
-            waiting.append((statement.replace(" = ", ": torch.Tensor = ", 1) if first else statement, diary))
-            if label:
-                # What only moves data prepares the next product, and stands under its heading.
-                yield from self._section(self._heading(label), waiting)
-                waiting = []
-        yield from self._section("", waiting)
-        code = name if dims == wanted else f"{name}.view({wanted})"
-        if name.startswith(("gates[", "self.")):
-            yield f"    w: torch.Tensor = {code}.clone()"
-            return "w"
-        if code != name:
-            yield f"    {name} = {code}"
-        return name
-
-    def _section(self, heading: str, statements: list[tuple[str, str]]) -> Iterator[str]:
-        if heading:
-            yield f"    # {heading}"
-        for statement, diary in statements:
-            line = f"    {statement}"
-            beside = f"{line}  # {diary}" if diary else line
-            if len(beside) <= WIDTH + 2:
-                yield beside
-                continue
-            yield f"    # {diary}"
-            yield line
-
-    def _heading(self, label: str) -> str:
-        """Return the gates that a step brings in: one with its axes, more by name."""
-        if label not in self.axes_of:
-            return label if len(label) < WIDTH else f"{label[:WIDTH]}..."
-        return f"{label}: {self.axes_of[label]}"
-
-    def _operator(self) -> Iterator[str]:
-        circuit = self.circuit
-        yield "def operator(self) -> torch.Tensor:"
-        shape = f"[{circuit.out_features}, {circuit.in_features}]"
-        yield f'    """Return the circuit\'s matrix, {shape}, differentiable."""'
-        if self.peak_bytes > GUARDED_BYTES:
-            yield f"    self._require_memory({self.peak_bytes // 4})"
-        if self.stored:
-            yield "    gates = self.gates"
-        result = yield from self._body(self.operator)
-        rows, columns = circuit.out_features - circuit.out_size, circuit.in_features - circuit.in_size
-        if rows < 0 or columns < 0:
-            kept = min(circuit.out_features, circuit.out_size), min(circuit.in_features, circuit.in_size)
-            yield f"    {result} = {result}[:{kept[0]}, :{kept[1]}].contiguous()"
-        if rows > 0 or columns > 0:
-            pads = f"(0, {max(columns, 0)}, 0, {max(rows, 0)})"
-            yield f"    {result} = torch.nn.functional.pad({result}, {pads})"
-        yield f"    return {result}"
 
     def _needs_order(self) -> bool:
         """Return whether torch would list the gates in another order than the file: own tensors before nested ones."""

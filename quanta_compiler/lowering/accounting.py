@@ -10,12 +10,15 @@ from quanta_compiler.lowering.program import (
     Copy,
     Layout,
     Load,
+    Loop,
     Matmul,
     Multiply,
     Operation,
+    Pick,
     Program,
     Resize,
     Tie,
+    is_front,
     sources,
 )
 from quanta_compiler.planner.plan import Leaf
@@ -30,7 +33,9 @@ class StepCost:
     op: str
     operands: tuple[str, ...]
     shape: tuple[int, ...]
+    """Of the result; what a loop runs has the number of slices in front."""
     flops: int
+    """Of the whole step: of all slices together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,10 @@ class _Account:
     given: _Storage | None = None
     """The input's own storage, which the caller holds."""
     input: _Tensor | None = None
+    held: list[_Storage] = field(default_factory=list)
+    """What is alive for as long as the loop runs: the result, and what every slice is made from."""
+    slices: int | None = None
+    """Within the loop, how many slices it makes."""
     made: int = 0
     peak: int = 0
 
@@ -88,7 +97,12 @@ class _Account:
         return f"%{self.made}"  # no gate can be called so
 
     def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], flops: int = 0) -> None:
-        self.steps.append(StepCost(op, operands, shape, flops))
+        lead = () if self.slices is None else (self.slices,)
+        self.steps.append(StepCost(op, operands, lead + shape, flops))
+
+    def free(self, storage: _Storage) -> None:
+        if storage is not self.given and not any(storage is one for one in self.held):
+            self.live = [one for one in self.live if one is not storage]
 
 
 def program_cost(program: Program) -> ProgramCost:
@@ -98,6 +112,8 @@ def program_cost(program: Program) -> ProgramCost:
         account.input = _take_input(account)
     last_use = {access.value: i for i, op in enumerate(program.operations) for access in sources(op)}
     for i, operation in enumerate(program.operations):
+        if program.loop is not None and i == program.loop.first:
+            _enter_loop(account, program.loop)
         account.layouts[operation.result] = operation.layout
         if isinstance(operation, Load):
             account.tensors[operation.result] = _load(account, operation.leaf)
@@ -106,9 +122,12 @@ def program_cost(program: Program) -> ProgramCost:
         for access in sources(operation):
             storage = account.tensors[access.value].storage
             aliased = storage is account.tensors[operation.result].storage
-            if last_use[access.value] == i and not aliased and not _is_input(account, storage):
-                account.live = [one for one in account.live if one is not storage]
-    _resize_output(account)
+            if last_use[access.value] == i and not aliased:
+                account.free(storage)
+    if program.loop is not None:
+        _write_slice(account)
+    else:
+        _resize_output(account)
     return ProgramCost(
         steps=tuple(account.steps),
         flops=sum(step.flops for step in account.steps),
@@ -117,9 +136,19 @@ def program_cost(program: Program) -> ProgramCost:
     )
 
 
-def _is_input(account: _Account, storage: _Storage) -> bool:
-    """Return whether a storage is the caller's: it stays alive for as long as the module runs."""
-    return storage is account.given
+def _enter_loop(account: _Account, loop: Loop) -> None:
+    """Make the result, which the loop fills, and keep all that its slices are made from."""
+    account.new_storage(account.program.out_features * account.program.in_features)
+    account.held = list(account.live)
+    account.slices = loop.slices
+
+
+def _write_slice(account: _Account) -> None:
+    program = account.program
+    layout = program.operations[-1].layout
+    legs = program.plan.output[: program.rows], program.plan.output[program.rows :]
+    shape = tuple(account.volume(tuple(leg for leg in side if leg in layout)) for side in legs)
+    account.step("copy", (account.tensors[program.output].name,), shape)
 
 
 def _load(account: _Account, leaf: Leaf) -> _Tensor:
@@ -150,8 +179,8 @@ def _take_input(account: _Account) -> _Tensor:
 def _run(account: _Account, operation: Operation) -> _Tensor:
     if isinstance(operation, Matmul | Multiply):
         return _product(account, operation)
-    assert isinstance(operation, Copy | Resize | Tie)
-    source = account.tensors[operation.source.value]
+    assert isinstance(operation, Copy | Resize | Tie | Pick)
+    source = account.tensors[sources(operation)[0].value]
     if _is_view(account, operation):
         return source
     shape = tuple(account.volume(group) for group in operation.groups)
@@ -161,7 +190,7 @@ def _run(account: _Account, operation: Operation) -> _Tensor:
     return _Tensor(name, storage, source.needs_grad)
 
 
-def _is_view(account: _Account, operation: Copy | Resize | Tie) -> bool:
+def _is_view(account: _Account, operation: Copy | Resize | Tie | Pick) -> bool:
     """Return whether torch moves nothing: dimensions of size 1 may go anywhere, and a first part is a view."""
     if isinstance(operation, Tie):
         return False
@@ -169,6 +198,8 @@ def _is_view(account: _Account, operation: Copy | Resize | Tie) -> bool:
         cut_from_one = operation.new_size < operation.old_size and account.volume(operation.source.groups[0]) == 1
         return operation.new_size == operation.old_size or cut_from_one
     sizes = account.program.plan.sizes
+    if isinstance(operation, Pick):
+        return is_front(operation, account.layouts[operation.value])
     old = account.layouts[operation.source.value]
     return [leg for leg in old if sizes[leg] > 1] == [leg for leg in operation.layout if sizes[leg] > 1]
 
@@ -205,6 +236,5 @@ def _resize_output(account: _Account) -> None:
             continue
         fresh = account.new_storage(math.prod(after))
         account.step("copy", (result.name,), after)
-        if not _is_input(account, storage):
-            account.live = [one for one in account.live if one is not storage]
+        account.free(storage)
         storage = fresh

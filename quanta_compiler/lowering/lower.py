@@ -1,53 +1,80 @@
-"""Plan -> Program: every tensor gets a layout, and as few are moved as the plan allows.
-
-The steps from a chosen leaf to the result form a chain; what joins it from the side has been lowered before. Along the
-chain a beam of layouts is kept, cheapest first, where cost is the number of elements moved. A product may leave the new
-legs in front or behind, in any order (the gate's rows are permuted, not the state), so one copy can serve several
-steps.
-"""
+"""Plan -> Program: straight, or where a result is large, in a loop over slices of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from heapq import nsmallest
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.lowering.moves import ContractionMoves, Move, Situation, SliceMoves, tie_moves
-from quanta_compiler.lowering.program import (
-    Access,
-    Copy,
-    Groups,
-    Layout,
-    Load,
-    Matmul,
-    Multiply,
-    Operation,
-    Program,
-    Resize,
-    Tie,
-)
-from quanta_compiler.planner.cost import volume
-from quanta_compiler.planner.plan import Plan, Step
+from quanta_compiler.lowering.accounting import ELEMENT_BYTES, program_cost
+from quanta_compiler.lowering.chains import Lowering
+from quanta_compiler.lowering.moves import COPY_OVERHEAD
+from quanta_compiler.lowering.program import Access, Load, Loop, Matmul, Multiply, Operation, Pick, Program, sources
+from quanta_compiler.lowering.slicing import PEAK, Slicing, row_legs, slicings
+from quanta_compiler.planner.plan import Plan
 
-BEAM = (2, 24)
-"""Layouts kept after every step, at the least and at the most: more found nothing better on the examples."""
-BEAM_STEPS = 800
-"""Layouts looked at along one chain, which bounds the time that a long one takes."""
-FORESIGHT = 3
-"""Later steps whose legs a copy may put in place."""
+SLICED_ELEMENTS = 1 << 18
+"""An operator of fewer elements is built at once: a loop would take longer than the copies that it saves."""
+SLICES = 16
+"""Fewer slices were measured to be slower: a larger one does not stay in the cache between its steps."""
+SCATTERED_SHARE = 8
+"""Slices that are no runs of rows cost this part of the result more: all of its pages are written again by each."""
+TRIED = (1, 4)
+"""Slicings lowered before the best of them is taken, at the least and at the most; so many more that fail."""
+TRIED_STEPS = 60
+"""Steps lowered for that, which bounds the time that a long plan takes."""
 
 
-def lower(plan: Plan, circuit: Circuit) -> Program:
-    """Return the operations that carry out a plan of a circuit."""
-    # The result's first dimension: the batch, or the rows of the matrix.
-    columns = sum(circuit.legs[leg].size > 1 for leg in circuit.inputs)
-    lowering = _Lowering(plan, 1 if plan.batch is not None else len(plan.output) - columns)
-    value = lowering.lower(lowering.root, plan.output)
+def lower(plan: Plan, circuit: Circuit, *, sliced_from: int = SLICED_ELEMENTS) -> Program:
+    """Return the operations that carry out a plan of a circuit.
+
+    An operator of at least `sliced_from` elements that would need more than 1.25 times its own memory is built slice by
+    slice, if that needs less. One that needs no more is built at once, and only added to a matrix slice by slice.
+
+    More remains where something without the legs of a slice is as large as the result (as between two dense gates with
+    a `slice` gate in the middle, or if so large a stored tensor must be copied), where the axes have no divisors to
+    slice by, and where nothing mixes, so that the result is a diagonal.
+    """
+    straight = lower_straight(plan, circuit)
+    result = circuit.out_features * circuit.in_features
+    if plan.batch is not None or result < sliced_from:
+        return straight
+    sliced = _best_slicing(straight, circuit, result)
+    excess = _excess(_peak(straight), result)
+    if sliced is None or (_excess(_peak(sliced), result) >= excess > 0):
+        return straight
+    return sliced if excess > 0 else replace(straight, in_slices=sliced)
+
+
+def lower_straight(plan: Plan, circuit: Circuit) -> Program:
+    """Return a program without a loop."""
+    rows = row_legs(plan, circuit)
+    lowering = Lowering(plan)
+    value = lowering.lower(len(plan.leaves) + len(plan.steps) - 1, plan.output, rows)
     assert lowering.layouts[value] == plan.output, "the result stands in the layout that was asked for"
+    return _program(plan, circuit, tuple(lowering.operations), rows)
+
+
+def lower_sliced(slicing: Slicing, circuit: Circuit, straight: Program) -> tuple[Program, int]:
+    """Return the program of a slicing, and what its copies cost in elements moved."""
+    lowering = Lowering(slicing.plan, slicing)
+    target = slicing.slice_layout
+    value = lowering.lower(slicing.root, target, len(target) if slicing.is_cut else None)
+    operations, first = _hoist(lowering.operations, value)
+    loop = Loop(legs=slicing.legs, slices=slicing.slices, first=first, ties=slicing.ties)
+    cost = lowering.cost + COPY_OVERHEAD * (len(operations) - first) * slicing.slices
+    if slicing.legs[0] != slicing.plan.output[0]:
+        cost += circuit.out_features * circuit.in_features // SCATTERED_SHARE
+    program = _program(slicing.plan, circuit, operations, slicing.rows)
+    return replace(program, loop=loop, at_once=straight), cost
+
+
+def _program(plan: Plan, circuit: Circuit, operations: tuple[Operation, ...], rows: int) -> Program:
     return Program(
         plan=plan,
-        operations=tuple(lowering.operations),
+        operations=operations,
+        rows=rows,
         in_features=circuit.in_features,
         out_features=circuit.out_features,
         in_size=circuit.in_size,
@@ -55,232 +82,69 @@ def lower(plan: Plan, circuit: Circuit) -> Program:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A layout reached after some steps of a chain, and how."""
-
-    cost: int
-    layout: Layout
-    earlier: _Node | None = None
-    move: Move | None = None
-    """How the layout was reached from the earlier one."""
+def _peak(program: Program) -> int:
+    return program_cost(program).peak_bytes // ELEMENT_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A step of a chain: what joins from the side is a value already."""
-
-    tensor: int
-    step: Step
-    side: int | None
-
-
-class _Lowering:
-    def __init__(self, plan: Plan, rows: int) -> None:
-        self.plan = plan
-        self.rows = rows
-        self.root = len(plan.leaves) + len(plan.steps) - 1
-        self.operations: list[Operation] = []
-        self.layouts: list[Layout] = []
-        self.has_input = self._mark_input()
-
-    def _mark_input(self) -> list[bool]:
-        marks = [leaf.kind == "input" for leaf in self.plan.leaves]
-        for step in self.plan.steps:
-            marks.append(any(marks[tensor] for tensor in step.inputs))
-        return marks
-
-    def lower(self, tensor: int, target: Layout) -> int:
-        """Emit the operations that compute `tensor` in the layout `target`; return its value."""
-        # By hand, not by recursion: chains join chains as deep as a circuit is long.
-        waiting, chains = [tensor], []
-        while waiting:
-            root = waiting.pop()
-            chain, start = self._chain(root)
-            chains.append((root, chain, start))
-            waiting += [side for _, side in chain if side is not None]
-        values: dict[int, int] = {}
-        for root, chain, start in reversed(chains):
-            links = [_Link(node, self._step(node), None if side is None else values[side]) for node, side in chain]
-            values[root] = self._lower_chain(start, links, target if root == tensor else None)
-        return values[tensor]
-
-    def _lower_chain(self, start: int, links: list[_Link], target: Layout | None) -> int:
-        leaf = self.plan.leaves[start]
-        value = self._add(Load(self._new(), leaf.legs, leaf))
-        for move, link in self._best_moves(leaf.legs, links, target):
-            value = self._emit(value, move, link)
-        if target is not None and self.layouts[value] != target:
-            value = self._copy(value, target, (target[: self.rows], target[self.rows :]))
-        return value
-
-    def _chain(self, tensor: int) -> tuple[list[tuple[int, int | None]], int]:
-        """Return the steps from a leaf up to `tensor`, each with what joins it from the side, and the leaf."""
-        chain: list[tuple[int, int | None]] = []
-        while tensor >= len(self.plan.leaves):
-            step = self._step(tensor)
-            heavy = self._heavy(step)
-            chain.append((tensor, next((node for node in step.inputs if node != heavy), None)))
-            tensor = heavy
-        return chain[::-1], tensor
-
-    def _step(self, tensor: int) -> Step:
-        return self.plan.steps[tensor - len(self.plan.leaves)]
-
-    def _heavy(self, step: Step) -> int:
-        return max(step.inputs, key=lambda node: (self.has_input[node], self._volume(node)))
-
-    def _volume(self, tensor: int) -> int:
-        return volume(self.plan.legs(tensor), self.plan.sizes)
-
-    def _best_moves(self, start: Layout, links: list[_Link], target: Layout | None) -> list[tuple[Move, _Link]]:
-        needs = [self._needs(link) for link in links]
-        width = max(BEAM[0], min(BEAM[1], BEAM_STEPS // max(1, len(links))))
-        beam = [_Node(0, start)]
-        for place, link in enumerate(links):
-            situation = Situation(self.plan.sizes, tuple(needs[place + 1 : place + 1 + FORESIGHT]), target)
-            moves_from = self._moves(frozenset(beam[0].layout), link, situation)
-            reached: dict[Layout, tuple[int, _Node, Move]] = {}
-            for node in beam:
-                for move in moves_from(node.layout):
-                    cost = node.cost + move.cost
-                    known = reached.get(move.after)
-                    if known is None or cost < known[0]:
-                        reached[move.after] = (cost, node, move)
-            kept = nsmallest(width, [(cost, layout) for layout, (cost, _, _) in reached.items()])
-            beam = [_Node(cost, layout, *reached[layout][1:]) for cost, layout in kept]
-        closing = Situation(self.plan.sizes, (), target)
-        write_cost = closing.write_cost(beam[0].layout)
-
-        def total(node: _Node) -> tuple[int, Layout]:
-            if target is None or node.layout == target:
-                return node.cost, node.layout
-            return node.cost + closing.copy_cost(node.layout, target, write_cost), node.layout
-
-        last: _Node | None = min(beam, key=total)
-        found: list[Move] = []
-        while last is not None and last.move is not None:
-            found.append(last.move)
-            last = last.earlier
-        return list(zip(reversed(found), links, strict=True))
-
-    def _needs(self, link: _Link) -> frozenset[int]:
-        """Return the legs that a step wants together at an end of the layout."""
-        step = link.step
-        if step.kind == "slice":
-            return frozenset(step.axes)
-        if link.side is None:
-            return frozenset()
-        return frozenset(self.layouts[link.side]) - step.legs
-
-    def _moves(self, state: frozenset[int], link: _Link, situation: Situation) -> Callable[[Layout], Iterable[Move]]:
-        """Return what yields a step's moves from a layout of the state's legs."""
-        step = link.step
-        if step.kind == "slice":
-            assert step.gate is not None
-            rows = step.gate.rows
-            return SliceMoves(state, step.axes, rows, situation).moves
-        if step.kind == "tie":
-            return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
-        assert link.side is not None
-        return ContractionMoves(state, self.layouts[link.side], step.legs, situation).moves
-
-    def _new(self) -> int:
-        return len(self.layouts)
-
-    def _add(self, operation: Operation) -> int:
-        assert operation.result == len(self.layouts)
-        self.operations.append(operation)
-        self.layouts.append(operation.layout)
-        return operation.result
-
-    def _copy(self, value: int, layout: Layout, groups: Groups) -> int:
-        source = _shared_runs(self.layouts[value], layout)
-        return self._add(Copy(self._new(), layout, Access(value, source), groups))
-
-    def _emit(self, value: int, move: Move, link: _Link) -> int:
-        step = link.step
-        if step.kind == "contract":
-            return self._emit_contraction(value, move, link)
-        if step.kind == "tie":
-            old, new = step.axes
-            held = (old,) if old in self.layouts[value] else ()
-            access = Access(value, (*move.groups, held))
-            return self._add(Tie(self._new(), move.after, access, (new, old), "tie"))
-        assert step.gate is not None
-        if move.copy is not None:
-            value = self._copy(value, move.copy, _ordered(move.groups, move.copy))
-        rows = step.gate.rows
-        return self._add(
-            Resize(
-                result=self._new(),
-                layout=move.after,
-                source=Access(value, move.groups),
-                groups=(move.groups[0], rows, move.groups[2]),
-                old_size=volume(frozenset(step.axes), self.plan.sizes),
-                new_size=volume(frozenset(rows), self.plan.sizes),
-                label=step.gate.name,
-            )
-        )
-
-    def _emit_contraction(self, value: int, move: Move, link: _Link) -> int:
-        side = link.side
-        assert side is not None
-        label = self._label(link.tensor)
-        if not move.side_groups:
-            if move.side_copy is not None:
-                side = self._copy(side, move.side_copy, _ordered(move.groups, move.side_copy))
-            left = Access(value, _present(move.groups, self.layouts[value]))
-            right = Access(side, _present(move.groups, self.layouts[side]))
-            return self._add(Multiply(self._new(), move.after, left, right, link.step.flops, label))
-        if move.copy is not None:
-            value = self._copy(value, move.copy, _ordered(move.groups, move.copy))
-        if move.side_copy is not None:
-            side = self._copy(side, move.side_copy, _ordered(move.side_groups, move.side_copy))
-        batch, kept, contracted = move.groups
-        _, _, new = move.side_groups
-        lead = (batch,) if batch else ()
-        if move.swapped:
-            left, right = Access(side, (*lead, new, contracted)), Access(value, (*lead, contracted, kept))
-        else:
-            left, right = Access(value, (*lead, kept, contracted)), Access(side, (*lead, contracted, new))
-        return self._add(Matmul(self._new(), move.after, left, right, link.step.flops, label))
-
-    def _label(self, tensor: int) -> str:
-        """Return the gates that a step brings to the chain."""
-        step = self.plan.steps[tensor - len(self.plan.leaves)]
-        heavy = self._heavy(step)
-        names: dict[int, str] = {}
-        # The leaf that the chain begins with enters with its first step.
-        waiting = [node for node in step.inputs if node != heavy or node < len(self.plan.leaves)]
-        while waiting:
-            node = waiting.pop()
-            if node >= len(self.plan.leaves):
-                waiting += self.plan.steps[node - len(self.plan.leaves)].inputs
-                continue
-            gate = self.plan.leaves[node].gate
-            if gate is not None:
-                names[gate.position] = gate.name
-        return ", ".join(names[position] for position in sorted(names))
+def _best_slicing(straight: Program, circuit: Circuit, result: int) -> Program | None:
+    """Return the cheapest sliced program that needs little enough; where none does, one that needs least."""
+    plan = straight.plan
+    limit = max(TRIED[0], min(TRIED[1], TRIED_STEPS // max(1, len(plan.steps))))
+    best: Program | None = None
+    least: tuple[int, int] | None = None
+    tried = 0
+    for slicing in _promising(slicings(plan, circuit), result)[: 4 * limit]:
+        program, cost = lower_sliced(slicing, circuit, straight)
+        need = _excess(_peak(program), result), cost
+        if least is None or need < least:
+            best, least = program, need
+        tried += need[0] == 0
+        if tried == limit:
+            break
+    return best
 
 
-def _present(groups: Groups, layout: Layout) -> Groups:
-    return tuple(group if group and group[0] in layout else () for group in groups)
+def _excess(peak: int, result: int) -> int:
+    """Return by how many eighths of the result a peak is above what it may be."""
+    return max(0, math.ceil(8 * (peak / result - PEAK)))
 
 
-def _ordered(groups: Groups, layout: Layout) -> Groups:
-    """Return non-empty groups in the order of a layout."""
-    return tuple(
-        sorted((group for group in groups if group and group[0] in layout), key=lambda group: layout.index(group[0]))
-    )
+def _promising(found: Sequence[Slicing], result: int) -> list[Slicing]:
+    """Return slicings in the order in which they are worth trying."""
+
+    def promise(slicing: Slicing) -> tuple[int, bool, int, int]:
+        # More slices are more kernels, and whole axes are easier to read.
+        distance = abs(slicing.slices - SLICES)
+        return _excess(slicing.least_peak(result), result), slicing.slices < SLICES, distance, len(slicing.plan.sizes)
+
+    return sorted(found, key=promise)
 
 
-def _shared_runs(old: Layout, new: Layout) -> Groups:
-    """Return `new` cut into the fewest groups that are runs of `old`."""
-    groups: list[Layout] = []
-    for leg in new:
-        if groups and old.index(leg) == old.index(groups[-1][-1]) + 1:
-            groups[-1] = (*groups[-1], leg)
-        else:
-            groups.append((leg,))
-    return tuple(groups)
+def _hoist(operations: Sequence[Operation], value: int) -> tuple[tuple[Operation, ...], int]:
+    """Return operations with those that do not depend on the slice in front, and how many these are.
+
+    `value` is the slice. Values are numbered anew, in order.
+    """
+    varying: set[int] = set()
+    for operation in operations:
+        if isinstance(operation, Pick) or any(access.value in varying for access in sources(operation)):
+            varying.add(operation.result)
+    assert value in varying, "a slice depends on which it is"
+    fixed = [operation for operation in operations if operation.result not in varying]
+    ordered = fixed + [operation for operation in operations if operation.result in varying]
+    numbers = {operation.result: number for number, operation in enumerate(ordered)}
+    return tuple(_renumbered(operation, numbers) for operation in ordered), len(fixed)
+
+
+def _renumbered(operation: Operation, numbers: Mapping[int, int]) -> Operation:
+    def read(access: Access) -> Access:
+        return Access(numbers[access.value], access.groups)
+
+    result = numbers[operation.result]
+    if isinstance(operation, Load):
+        return replace(operation, result=result)
+    if isinstance(operation, Pick):
+        return replace(operation, result=result, value=numbers[operation.value])
+    if isinstance(operation, Matmul | Multiply):
+        return replace(operation, result=result, left=read(operation.left), right=read(operation.right))
+    return replace(operation, result=result, source=read(operation.source))

@@ -224,3 +224,16 @@ def tie_moves(state: Layout, old: int, new: int, situation: Situation) -> Iterat
     for order in situation.orders((*others, new, old)):
         read = tuple((leg,) for leg in order if leg not in (old, new))
         yield Move(situation.write_cost(order), order, None, None, read)
+
+
+def pick_moves(state: Layout, fixed: frozenset[int], situation: Situation) -> Iterator[Move]:
+    """Yield the layouts in which a slice can be read: as it is where the fixed legs stand in front, else by a copy."""
+    picked = tuple([leg for leg in state if leg in fixed])
+    others = tuple([leg for leg in state if leg not in fixed])
+    if state[: len(picked)] == picked:
+        yield Move(0, others, None, None, ())
+    write_cost = situation.write_cost(state)
+    for order in situation.orders(others):
+        copied = picked + order
+        if copied != state:
+            yield Move(situation.copy_cost(state, copied, write_cost), order, None, None, ())

@@ -108,7 +108,29 @@ class Tie:
         return tuple((leg,) for leg in self.layout)
 
 
-Operation = Load | Copy | Matmul | Multiply | Resize | Tie
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One slice of a value: the legs that the loop fixes go, each at the index of the slice.
+
+    A view where they stand in front of the value's layout and the others in the order of `layout`; a copy elsewhere.
+    """
+
+    result: int
+    layout: Layout
+    value: int
+    picked: Layout
+    """The legs that go, in the order of the loop."""
+    groups: Groups
+    """The dimensions of the result, cut so that each is a run of the value's layout."""
+
+
+def is_front(pick: Pick, layout: Layout) -> bool:
+    """Return whether a pick from a value of a layout is a view, whole and in order."""
+    count = len(pick.picked)
+    return set(layout[:count]) == set(pick.picked) and layout[count:] == pick.layout
+
+
+Operation = Load | Copy | Matmul | Multiply | Resize | Tie | Pick
 
 
 def sources(operation: Operation) -> tuple[Access, ...]:
@@ -117,21 +139,51 @@ def sources(operation: Operation) -> tuple[Access, ...]:
         return operation.left, operation.right
     if isinstance(operation, Load):
         return ()
+    if isinstance(operation, Pick):
+        return (Access(operation.value, (operation.picked, *operation.groups)),)
     return (operation.source,)
 
 
 @dataclass(frozen=True, slots=True)
+class Loop:
+    """How a program builds an operator slice by slice, each written to its place in the result."""
+
+    legs: Layout
+    """Legs of the result, neighbours in it: a slice has one index of each."""
+    slices: int
+    """How many are made: fewer than there are indices where the rest would be cut off again."""
+    first: int
+    """The operation that the loop begins with; those before it run once."""
+    ties: tuple[tuple[int, int], ...]
+    """Legs of the result, (output side, input side), off whose diagonal it is zero.
+
+    A slice has the input side, or where it is the same along that leg, neither.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
-    """Operations in order, the last one's result being the output, in the layout `plan.output`."""
+    """Operations in order, the last one's result being the output, in the layout `plan.output`.
+
+    Where there is a loop, the operations from `loop.first` on run once for every slice, on values without the legs that
+    the loop fixes, and the last one's result is a slice, in any layout.
+    """
 
     plan: Plan
     operations: tuple[Operation, ...]
+    rows: int
+    """How many legs of `plan.output` are the first dimension of the result: the batch, or a matrix's rows."""
     in_features: int
     """The input's width as the user gives it: padded or truncated to the product of the circuit's input legs."""
     out_features: int
     """Likewise for the output."""
     in_size: int
     out_size: int
+    loop: Loop | None = None
+    at_once: Program | None = None
+    """The same matrix without the loop, for compilers, which would unroll it."""
+    in_slices: Program | None = None
+    """The same matrix with a loop, to be added to another: where it is large, but built better at once."""
 
     @property
     def output(self) -> int:

@@ -66,6 +66,12 @@ class Plan:
         """Return the FLOPs of all steps, a multiply-add being two."""
         return sum(step.flops for step in self.steps)
 
+    @property
+    def closing_ties(self) -> tuple[Step, ...]:
+        """Return the steps at the end that only write identities out."""
+        count = next((i for i, step in enumerate(reversed(self.steps)) if step.kind != "tie"), len(self.steps))
+        return self.steps[len(self.steps) - count :]
+
     def legs(self, tensor: int) -> frozenset[int]:
         """Return the legs of a leaf or of a step's result."""
         if tensor < len(self.leaves):

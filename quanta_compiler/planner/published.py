@@ -54,7 +54,7 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
         live.append(len(network.operands) + len(path) - 1)
         return live[-1]
 
-    final = len(plan.leaves) + len(plan.steps) - _closing_ties(plan)
+    final = len(plan.leaves) + len(plan.steps) - len(plan.closing_ties)
     for step in plan.steps:
         operands = [nodes[node] for node in step.inputs]
         if step.kind == "slice" and step.gate is not None:
@@ -73,12 +73,3 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
 def _is_second_factor(kind: str, transpose: bool) -> bool:
     """Return whether a leaf is the factor of a low-rank gate that multiplies the input: A, or B of a transpose."""
     return kind == ("lowrank_b" if transpose else "lowrank_a")
-
-
-def _closing_ties(plan: Plan) -> int:
-    count = 0
-    for step in reversed(plan.steps):
-        if step.kind != "tie":
-            break
-        count += 1
-    return count

@@ -60,6 +60,7 @@ def _operator_report(circuit: Circuit, program: Program, cost: ProgramCost) -> O
         flops=cost.flops,
         sequential_flops=plan.sequential_flops,
         peak_bytes=cost.peak_bytes,
+        slices=1 if program.loop is None else program.loop.slices,
         steps=_steps(cost.steps),
     )
 

@@ -41,7 +41,8 @@ class RankReport:
 class StepReport:
     """One step of a plan: `op` is `matmul`, `elementwise` or `copy`; FLOPs of the whole step, a multiply-add 2.
 
-    Operands are `input`, a gate (`g0`, `g0.B`), or `%n`, the result of step n counted from 1.
+    Operands are `input`, a gate (`g0`, `g0.B`), or `%n`, the result of step n counted from 1. The shape is that of the
+    result; of a step that is run once for every slice of an operator, with the number of slices in front.
     """
 
     op: str
@@ -77,6 +78,8 @@ class OperatorReport:
     flops: int
     sequential_flops: int
     peak_bytes: int
+    slices: int
+    """In how many slices the matrix is built, each written to its place; 1: at once."""
     steps: tuple[StepReport, ...]
 
 

@@ -19,13 +19,16 @@ from quanta_compiler.lowering.program import (
     Access,
     Copy,
     Load,
+    Loop,
     Matmul,
     Multiply,
     Operation,
+    Pick,
     Program,
     Resize,
     Tie,
 )
+from quanta_compiler.lowering.slicing import made_in_loop
 from quanta_compiler.planner.plan import Leaf, Plan, Step
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.planner.published import einsum_equation
@@ -94,24 +97,40 @@ def _network_lines(network: Network) -> Iterator[str]:
 
 def plan_text(spec: CircuitSpec) -> str:
     """Return the contraction orders of both modes, step by step, with their costs."""
-    apply, operator = _plans(spec)
+    apply, operator = _programs(spec)
     return _joined([*_plan_lines(apply), "", *_plan_lines(operator)])
 
 
-def _plans(spec: CircuitSpec) -> tuple[Plan, Plan]:
+def _programs(spec: CircuitSpec) -> tuple[Program, Program]:
     circuit = build_circuit(spec)
-    return plan_apply(circuit, spec.tokens, spec.optimizer), plan_operator(circuit, spec.optimizer)
+    apply = lower(plan_apply(circuit, spec.tokens, spec.optimizer), circuit)
+    return apply, lower(plan_operator(circuit, spec.optimizer), circuit)
 
 
-def _plan_lines(plan: Plan) -> Iterator[str]:
+def _plan_lines(program: Program) -> Iterator[str]:
+    plan, loop = program.plan, program.loop
     batch = f"{plan.tokens} tokens, " if plan.batch is not None else ""
     yield f"{_mode(plan)}: {batch}planned by {plan.optimizer}"
     yield f"  {plan.flops} FLOPs, {plan.sequential_flops} gate by gate"
     for place, leaf in enumerate(plan.leaves):
         yield f"  t{place} = {_leaf_name(leaf)} [{_labelled(plan, leaf.legs)}]"
-    for place, step in enumerate(plan.steps, start=len(plan.leaves)):
-        yield f"  t{place} = {_step_call(step)} [{_labelled(plan, sorted(step.legs))}] {step.flops} FLOPs"
+    last = len(plan.leaves) + len(plan.steps) - 1
+    inside = made_in_loop(plan, loop.legs, last - len(loop.ties)) if loop is not None else frozenset()
+    steps = list(enumerate(plan.steps, start=len(plan.leaves)))
+    lines = {place: f"t{place} = {_step_call(step)} [{_labelled(plan, sorted(step.legs))}]" for place, step in steps}
+    for place, step in steps:
+        if place not in inside:
+            yield f"  {lines[place]} {step.flops} FLOPs"
+    if loop is not None:
+        yield f"  {_loop_heading(plan, loop)}"
+    for place, step in steps:
+        if place in inside:
+            yield f"    {lines[place]} {step.flops} FLOPs in all slices"
     yield f"  -> [{_labelled(plan, plan.output)}]"
+
+
+def _loop_heading(plan: Plan, loop: Loop) -> str:
+    return f"in {loop.slices} slices, each of one index of {_labelled(plan, loop.legs)}:"
 
 
 def _mode(plan: Plan) -> str:
@@ -141,18 +160,30 @@ def _labelled(plan: Plan, legs: Iterable[int]) -> str:
 
 def program_text(spec: CircuitSpec) -> str:
     """Return the operations of both modes on contiguous values, in the order in which they run."""
-    circuit = build_circuit(spec)
-    apply, operator = (lower(plan, circuit) for plan in _plans(spec))
-    return _joined([*_program_lines(apply), "", *_program_lines(operator)])
+    apply, operator = _programs(spec)
+    lines = [*_program_lines(apply, _mode(apply.plan)), "", *_program_lines(operator, _mode(operator.plan))]
+    if operator.in_slices is not None:
+        lines += ["", *_program_lines(operator.in_slices, "operator, to be added to a matrix")]
+    return _joined(lines)
 
 
-def _program_lines(program: Program) -> Iterator[str]:
+def _program_lines(program: Program, title: str) -> Iterator[str]:
     plan = program.plan
     cost = program_cost(program)
-    yield f"{_mode(plan)}: {cost.flops} FLOPs, {cost.peak_bytes} bytes at once"
-    for operation in program.operations:
-        yield f"  v{operation.result} = {_operation_call(program, operation)} [{_labelled(plan, operation.layout)}]"
-    yield f"  -> v{program.output}"
+    yield f"{title}: {cost.flops} FLOPs, {cost.peak_bytes} bytes at once"
+    indent = "  "
+    for place, operation in enumerate(program.operations):
+        if program.loop is not None and place == program.loop.first:
+            yield indent + _loop_heading(plan, program.loop)
+            indent += "  "
+        call = _operation_call(program, operation)
+        yield f"{indent}v{operation.result} = {call} [{_labelled(plan, operation.layout)}]"
+    place_text = "" if program.loop is None else f" to its place{''.join(map(_tie_text, program.loop.ties))}"
+    yield f"{indent}-> v{program.output}{place_text}"
+
+
+def _tie_text(tie: tuple[int, int]) -> str:
+    return f", where %{tie[0]} is %{tie[1]}"
 
 
 def _operation_call(program: Program, operation: Operation) -> str:
@@ -172,6 +203,8 @@ def _operation_call(program: Program, operation: Operation) -> str:
             return f"resize {read(source)} {old} to {new}, {label}"
         case Tie(source=source, legs=legs):
             return f"tie {read(source)} to %{legs[0]}"
+        case Pick(value=value, picked=picked, groups=groups):
+            return f"pick {_used(picked)} of {read(Access(value, groups))}"
 
 
 def _numbers(legs: Iterable[int]) -> str:
@@ -184,7 +217,7 @@ def source_text(spec: CircuitSpec) -> str:
     from quanta_compiler.spec import to_dict
 
     circuit = build_circuit(spec)
-    apply, operator = (lower(plan, circuit) for plan in _plans(spec))
+    apply, operator = _programs(spec)
     return emit_source(circuit, apply, operator, circuit_json(to_dict(spec)), program_cost(operator).peak_bytes)
 
 

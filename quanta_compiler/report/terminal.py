@@ -131,10 +131,12 @@ def _apply_rows(report: Report) -> list[Cells]:
 def _operator_rows(report: Report) -> list[Cells]:
     operator = report.operator
     never = report.breakeven_tokens is None
+    peak = f"bytes at once ({bytes_text(operator.peak_bytes)})"
+    peak += f", built in {operator.slices} slices" if operator.slices > 1 else ""
     remark = "its matrix is never cheaper" if never else "tokens, from which on the matrix is as cheap to build"
     return [
         ("operator(): FLOPs", f"{operator.flops:,}", _against(operator.sequential_flops, operator.flops)),
-        ("operator(): peak", f"{operator.peak_bytes:,}", f"bytes at once ({bytes_text(operator.peak_bytes)})"),
+        ("operator(): peak", f"{operator.peak_bytes:,}", peak),
         ("break-even", "never" if never else f"{report.breakeven_tokens:,}", remark),
         ("planned for", f"{report.apply.planned_tokens:,}", "tokens a batch"),
     ]

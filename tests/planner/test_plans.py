@@ -245,6 +245,7 @@ from random_circuits import random_file, file_of
 from quanta_compiler.driver import compile_circuit
 files = [random_file(seed) for seed in range(10)]
 files += [file_of([2] * 12, [{"pattern": "brick", "repeat": 6}]), file_of([2] * 7, ["all_pairs"])]
+files.append(file_of("8x8x8", ["all_pairs"]))
 for file in files:
     compiled = compile_circuit(file)
     text = compiled.source + compiled.report.to_json()
@@ -262,4 +263,4 @@ def test_source_and_report_are_the_same_bytes_under_any_hash_seed() -> None:
 
     first = run("1")
     assert first == run("4242")
-    assert len(first.splitlines()) == 12
+    assert len(first.splitlines()) == 13

@@ -50,7 +50,7 @@ def circuit_of(case: int | str) -> CompiledCircuit:
 @pytest.mark.parametrize("case", CASES)
 def test_parameters_are_those_of_the_module(case: int | str) -> None:
     circuit = circuit_of(case)
-    report, module = circuit.report, circuit.module()
+    report, module = circuit.report, circuit.module(backend="torch")
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
     assert (report.parameters.trainable, report.parameters.frozen) == (trainable, frozen)
@@ -64,7 +64,7 @@ def test_parameters_are_those_of_the_module(case: int | str) -> None:
 def test_flops_are_those_that_torch_counts(case: int | str) -> None:
     circuit = circuit_of(case)
     apply, operator = circuit.report.apply, circuit.report.operator
-    module, tokens = circuit.module(), apply.planned_tokens
+    module, tokens = circuit.module(backend="torch"), apply.planned_tokens
     x = torch.zeros(tokens, circuit.report.in_features)
     for steps, run in ((apply.steps, lambda: module(x)), (operator.steps, module.operator)):
         assert {step.op for step in steps} <= {"matmul", "elementwise", "copy"}
@@ -86,7 +86,7 @@ def test_no_plan_costs_more_than_gate_by_gate(case: int | str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_saved_bytes_are_those_that_autograd_keeps(case: int | str) -> None:
     circuit = circuit_of(case)
-    module, apply = circuit.module(), circuit.report.apply
+    module, apply = circuit.module(backend="torch"), circuit.report.apply
     x = torch.zeros(apply.planned_tokens, circuit.report.in_features, requires_grad=True)
     assert saved_bytes(module, lambda: module(x)) == round(apply.saved_bytes_per_token * apply.planned_tokens)
 
@@ -94,7 +94,7 @@ def test_saved_bytes_are_those_that_autograd_keeps(case: int | str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_peak_bytes_are_those_alive_at_once(case: int | str) -> None:
     circuit = circuit_of(case)
-    module, report = circuit.module(), circuit.report
+    module, report = circuit.module(backend="torch"), circuit.report
     x = torch.zeros(report.apply.planned_tokens, report.in_features)
     wanted = report.apply.peak_bytes_per_token * report.apply.planned_tokens
     assert peak_bytes(module, x, lambda: module(x)) == round(wanted)
@@ -256,7 +256,7 @@ def independent(seed: int) -> dict[str, Any]:
 def test_gain_is_the_one_that_is_measured(seed: int) -> None:
     circuit = compile_circuit(independent(seed))
     squares = []
-    module = circuit.module()
+    module = circuit.module(backend="torch")
     x = torch.randn(16, circuit.spec.in_features, generator=torch.Generator().manual_seed(seed))
     for draw in range(400):
         module.reset_parameters(torch.Generator().manual_seed(draw))  # type: ignore[operator]

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 2a40da572a90f66cc5db8cea7caf50380af598706c533573f216ef31a3f172f6
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: c84740cc09fbc12f2f49548188e437ee5381ece523a9347767dccb72215289b4
 """Circuit all-pairs: 4096 -> 4096 features.
 
 Layout 16 x 8 x 8 x 4, 6 gates, 43008 trainable parameters; circuit d93b6d80e672f041.
@@ -92,8 +92,31 @@ class Circuit(torch.nn.Module):
         x = x.view(n, 4, 8, 128).transpose(1, 3).reshape(n, 4096)  # n 0:16 1:8 2:8 3:4
         return x.view(*lead, 4096)
 
-    def operator(self) -> torch.Tensor:
-        """Return the circuit's matrix, [4096, 4096], differentiable."""
+    def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        """Return the circuit's matrix, [4096, 4096], differentiable.
+
+        It is built in 16 slices, each written to its place: no second matrix is made.
+        Nothing of a slice is kept for backward, which makes it again.
+
+        With `add_to`, a matrix of that shape, `scale` times the operator is added to it in place, without
+        gradients and computed in the dtype of the parameters, and it is returned.
+        """
+        if add_to is not None:
+            if add_to.shape != (4096, 4096):
+                raise ValueError(f"expected [4096, 4096] to add to, got {list(add_to.shape)}")
+            with torch.no_grad(), torch.autocast(add_to.device.type, enabled=False):
+                parts = self._operator_parts()
+                for i in range(16):
+                    self._Slices.place(add_to, i).add_(self._Slices.make(i, *parts), alpha=scale)
+            return add_to
+        if torch.compiler.is_compiling():
+            return self._operator_at_once()  # a compiler would unroll the loop
+        parts = self._operator_parts()
+        result: torch.Tensor = self._Slices.apply(*parts)  # type: ignore[no-untyped-call, unused-ignore]
+        return result
+
+    def _operator_at_once(self) -> torch.Tensor:
+        """Return the same matrix, built without a loop."""
         gates = self.gates
         # g4, g5
         w1: torch.Tensor = gates["g5"].view(2048, 8).t().reshape(1024, 16)  # 1:8 0:16 1:8 0:16
@@ -113,3 +136,82 @@ class Circuit(torch.nn.Module):
         w1 = w1 @ gates["g0"]  # 0:16 1:8 2:8 3:4 0':16 1':8 2':8 3':4
         w1 = w1.view(4096, 4096)
         return w1
+
+    def _operator_parts(self) -> tuple[torch.Tensor, ...]:
+        """Return what every slice of the operator is made from: the arguments of `_Slices.make`."""
+        gates = self.gates
+        return gates["g5"], gates["g4"], gates["g3"], gates["g2"], gates["g1"], gates["g0"]
+
+    class _Slices(torch.autograd.Function):
+        """The operator in 16 slices, one for each index of 0:16."""
+
+        @staticmethod
+        def make(
+            i: int,
+            gate_g5: torch.Tensor,
+            gate_g4: torch.Tensor,
+            gate_g3: torch.Tensor,
+            gate_g2: torch.Tensor,
+            gate_g1: torch.Tensor,
+            gate_g0: torch.Tensor,
+        ) -> torch.Tensor:
+            """Return slice `i`, with the dimensions of its place."""
+            # g4, g5
+            w1 = gate_g5.view(16, 1024)[i]  # 1:8 0:16 1:8
+            w1 = w1.view(128, 8).t().reshape(64, 16)  # 1:8 1:8 0:16
+            w1 = gate_g4.view(16, 1024).t() @ w1.t()  # 2:8 0:16 2:8 1:8 1:8
+            # g3: dense on 1:8, 2:8
+            w1 = w1.view(8, 16, 8, 8, 8).permute(1, 0, 4, 3, 2).reshape(1024, 64)  # 0:16 2:8 1:8 1:8 2:8
+            w1 = w1 @ gate_g3  # 0:16 2:8 1:8 1:8 2:8
+            # g2: dense on 0:16, 3:4
+            w1 = w1.view(16, 4096).t() @ gate_g2.view(16, 256)  # 2:8 1:8 1:8 2:8 3:4 0':16 3:4
+            # g1: dense on 1:8, 3:4
+            w1 = w1.view(64, 8, 8, 64, 4).permute(2, 0, 3, 1, 4).reshape(32768, 32)  # 2:8 2:8 1:8 3:4 0':16 1:8 3:4
+            w1 = w1 @ gate_g1  # 2:8 2:8 1:8 3:4 0':16 1':8 3:4
+            # g0: dense on 2:8, 3:4
+            w1 = w1.view(8, 8, 8, 512, 4).permute(2, 1, 3, 0, 4).reshape(32768, 32)  # 1:8 2:8 3:4 0':16 1':8 2:8 3:4
+            w1 = w1 @ gate_g0  # 1:8 2:8 3:4 0':16 1':8 2':8 3':4
+            return w1.view(256, 4096)
+
+        @staticmethod
+        def place(matrix: torch.Tensor, i: int) -> torch.Tensor:
+            """Return a view of where slice `i` stands in the matrix."""
+            return matrix.view(16, 256, 4096)[i]
+
+        @staticmethod
+        def forward(*parts: torch.Tensor) -> torch.Tensor:
+            slices = Circuit._Slices
+            result = parts[0].new_empty(4096, 4096)
+            for i in range(16):
+                slices.place(result, i).copy_(slices.make(i, *parts))
+            return result
+
+        @staticmethod
+        def setup_context(
+            ctx: torch.autograd.function.BackwardCFunction,
+            inputs: tuple[torch.Tensor, ...],
+            output: torch.Tensor,
+        ) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(
+            ctx: torch.autograd.function.BackwardCFunction,
+            gradient: torch.Tensor,
+        ) -> tuple[torch.Tensor | None, ...]:
+            slices = Circuit._Slices
+            twice = torch.is_grad_enabled()  # gradients of the gradients are wanted
+            needed = ctx.needs_input_grad
+            with torch.enable_grad():
+                # Views of their own, so that what a part was made from is not differentiated here.
+                parts = [part.view_as(part) for part in ctx.saved_tensors]
+                wanted = [part for part, is_needed in zip(parts, needed) if is_needed]
+                # A sum of many slices is rounded once.
+                wide = [torch.promote_types(part.dtype, torch.float32) for part in wanted]
+                sums = [torch.zeros_like(part, dtype=dtype) for part, dtype in zip(wanted, wide)]
+                for i in range(16):
+                    place = slices.place(gradient, i)
+                    found = torch.autograd.grad(slices.make(i, *parts), wanted, place, create_graph=twice)
+                    sums = [total + more for total, more in zip(sums, found)]
+            gradients = (total.to(part.dtype) for total, part in zip(sums, wanted))
+            return tuple(next(gradients) if is_needed else None for is_needed in needed)

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 60a083fb7b3c0b0497d785f2f9b77143160ac2de5a35395ab7da95ce39ea1aab
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 3f609a92545a3081d30ec77ea1afdb4892d7160021223eaa6efe8e5548092ce2
 """Circuit kinds: 20 -> 16 features.
 
 Layout 4 x 3 x 2, 6 gates, 84 trainable parameters; circuit 4b172fc0386afd5c.
@@ -123,8 +123,17 @@ class Circuit(torch.nn.Module):
         x = torch.nn.functional.pad(x, (0, 6))  # zeros behind
         return x.view(*lead, 16)
 
-    def operator(self) -> torch.Tensor:
-        """Return the circuit's matrix, [16, 20], differentiable."""
+    def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        """Return the circuit's matrix, [16, 20], differentiable.
+
+        With `add_to`, a matrix of that shape, `scale` times the operator is added to it in place, without
+        gradients and computed in the dtype of the parameters, and it is returned.
+        """
+        if add_to is not None:
+            if add_to.shape != (16, 20):
+                raise ValueError(f"expected [16, 20] to add to, got {list(add_to.shape)}")
+            with torch.no_grad(), torch.autocast(add_to.device.type, enabled=False):
+                return add_to.add_(self.operator(), alpha=scale)
         gates = self.gates
         # phase, fixed
         w1 = gates["phase"].view(1, 4, 2) * self.constant_fixed.view(2, 4, 1)  # a:2 a:4 c:2

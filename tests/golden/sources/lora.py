@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: e33b23cb918d7e57d283057196e23ad803fa4f73f28d93493edfabc5b6e8fb33
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 2386b50992aa6579220a8ab05154027f17c6065625d411e3cc1e91159d51add0
 """Circuit lora: 64 -> 48 features.
 
 Layout 64, 2 gates, 896 trainable parameters; circuit 437487ed308c3798.
@@ -62,8 +62,17 @@ class Circuit(torch.nn.Module):
         x = x @ gates["B"].t()  # n y:48
         return x.view(*lead, 48)
 
-    def operator(self) -> torch.Tensor:
-        """Return the circuit's matrix, [48, 64], differentiable."""
+    def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        """Return the circuit's matrix, [48, 64], differentiable.
+
+        With `add_to`, a matrix of that shape, `scale` times the operator is added to it in place, without
+        gradients and computed in the dtype of the parameters, and it is returned.
+        """
+        if add_to is not None:
+            if add_to.shape != (48, 64):
+                raise ValueError(f"expected [48, 64] to add to, got {list(add_to.shape)}")
+            with torch.no_grad(), torch.autocast(add_to.device.type, enabled=False):
+                return add_to.add_(self.operator(), alpha=scale)
         gates = self.gates
         # A, B
         w1: torch.Tensor = gates["B"] @ gates["A"]  # y:48 x':64

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 37ba4e6f21418ab25a37617d73231d34d53e8063695fd93657e3430318e7c86f
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: c165e7ca333409b59c5e33a45a1c104b325d3df0d11e0c2bb5d82b35553f48c7
 """Circuit monarch: 64 -> 64 features.
 
 Layout 8 x 8, 2 gates, 1024 trainable parameters; circuit e71022d1b0d517a2.
@@ -63,8 +63,17 @@ class Circuit(torch.nn.Module):
         x = x.view(8, n * 8).t().reshape(n, 64)  # n a:8 b:8
         return x.view(*lead, 64)
 
-    def operator(self) -> torch.Tensor:
-        """Return the circuit's matrix, [64, 64], differentiable."""
+    def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        """Return the circuit's matrix, [64, 64], differentiable.
+
+        With `add_to`, a matrix of that shape, `scale` times the operator is added to it in place, without
+        gradients and computed in the dtype of the parameters, and it is returned.
+        """
+        if add_to is not None:
+            if add_to.shape != (64, 64):
+                raise ValueError(f"expected [64, 64] to add to, got {list(add_to.shape)}")
+            with torch.no_grad(), torch.autocast(add_to.device.type, enabled=False):
+                return add_to.add_(self.operator(), alpha=scale)
         gates = self.gates
         # L, R
         w1: torch.Tensor = gates["R"].view(64, 8).t().reshape(64, 8)  # a':8 b:8 a:8

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 21bd5494953fab2587d87cd2cba3bb3cc0519493c6b515d84750dc42ff5fa262
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: cc8a7f85b5a5c5278cc07b7665a9bbafdf7bff9e926e2dcf4ab2a2dce013ee17
 """Circuit one-gate: 12 -> 12 features.
 
 Layout 3 x 4, 1 gate, 144 trainable parameters; circuit 22a36a7ffb53b52c.
@@ -56,8 +56,17 @@ class Circuit(torch.nn.Module):
         x = x @ gates["g0"].t()  # n 0:3 1:4
         return x.view(*lead, 12)
 
-    def operator(self) -> torch.Tensor:
-        """Return the circuit's matrix, [12, 12], differentiable."""
+    def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        """Return the circuit's matrix, [12, 12], differentiable.
+
+        With `add_to`, a matrix of that shape, `scale` times the operator is added to it in place, without
+        gradients and computed in the dtype of the parameters, and it is returned.
+        """
+        if add_to is not None:
+            if add_to.shape != (12, 12):
+                raise ValueError(f"expected [12, 12] to add to, got {list(add_to.shape)}")
+            with torch.no_grad(), torch.autocast(add_to.device.type, enabled=False):
+                return add_to.add_(self.operator(), alpha=scale)
         gates = self.gates
         w: torch.Tensor = gates["g0"].clone()
         return w

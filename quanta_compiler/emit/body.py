@@ -1,0 +1,73 @@
+"""Statements as the lines of a function: under headings, with comments that keep to the width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from quanta_compiler.emit.expressions import Expressions, Statement
+from quanta_compiler.lowering.program import Program
+
+WIDTH = 110
+
+
+class Body:
+    """One program as the bodies of the functions that it becomes."""
+
+    def __init__(self, program: Program, stored_shapes: dict[str, tuple[int, ...]], axes_of: Mapping[str, str]) -> None:
+        self.program = program
+        self.axes_of = axes_of
+        """What a gate acts on, for its heading."""
+        self.expressions = Expressions(program, stored_shapes)
+
+    def whole(self, result_dims: str) -> tuple[list[str], str]:
+        """Return the lines of a program without a loop, and the name that holds its result with these dimensions."""
+        statements = self.expressions.statements(self.program.operations)
+        name, dims = self.expressions.result()
+        if name != "x":
+            statements = list(_typed(statements, name))
+        lines = list(self.lines(statements))
+        code = name if dims == result_dims else f"{name}.view({result_dims})"
+        if name.startswith(("gates[", "self.")):
+            return [*lines, f"    w: torch.Tensor = {code}.clone()"], "w"
+        if code != name:
+            lines.append(f"    {name} = {code}")
+        return lines, name
+
+    def lines(self, statements: Iterable[Statement]) -> Iterator[str]:
+        """Yield statements under the headings of their steps."""
+        waiting: list[tuple[str, str]] = []
+        for statement, diary, label in statements:
+            waiting.append((statement, diary))
+            if label:
+                # What only moves data prepares the next product, and stands under its heading.
+                yield from _section(self._heading(label), waiting)
+                waiting = []
+        yield from _section("", waiting)
+
+    def _heading(self, label: str) -> str:
+        """Return the gates that a step brings in: one with its axes, more by name."""
+        if label not in self.axes_of:
+            return label if len(label) < WIDTH else f"{label[:WIDTH]}..."
+        return f"{label}: {self.axes_of[label]}"
+
+
+def _typed(statements: Iterable[Statement], name: str) -> Iterator[Statement]:
+    """Annotate the first use of a name: what a ParameterDict holds has no type, so type checkers are told once."""
+    untyped = True
+    for statement, diary, label in statements:
+        first = untyped and statement.startswith(f"{name} = ")
+        untyped = untyped and not first
+        yield (statement.replace(" = ", ": torch.Tensor = ", 1) if first else statement), diary, label
+
+
+def _section(heading: str, statements: Iterable[tuple[str, str]]) -> Iterator[str]:
+    if heading:
+        yield f"    # {heading}"
+    for statement, diary in statements:
+        line = f"    {statement}"
+        beside = f"{line}  # {diary}" if diary else line
+        if len(beside) <= WIDTH + 2:
+            yield beside
+            continue
+        yield f"    # {diary}"
+        yield line

@@ -1,0 +1,200 @@
+"""`operator()` of an emitted module: built at once, or slice by slice, each written to its place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from quanta_compiler.emit.body import WIDTH, Body
+from quanta_compiler.emit.places import SlicePlaces
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.parameters import TRAINED_KINDS
+from quanta_compiler.lowering.program import Program
+
+_CONTEXT = "torch.autograd.function.BackwardCFunction"
+
+
+class OperatorLines:
+    """The method, and where it works slice by slice, what makes the slices and their gradients."""
+
+    def __init__(
+        self, circuit: Circuit, program: Program, new_body: Callable[[Program], Body], peak_bytes: int | None
+    ) -> None:
+        self.circuit = circuit
+        self.program = program
+        self.new_body = new_body
+        self.peak_bytes = peak_bytes
+        """What it needs, where that is so much that the memory is looked at first."""
+        self.reads_gates = any(gate.kind in TRAINED_KINDS for gate in circuit.gates)
+        self.shape = circuit.out_features, circuit.in_features
+        self.sliced = program if program.loop is not None else program.in_slices
+        """The program with a loop, if the matrix is so large that there is one."""
+        if self.sliced is not None:
+            self._prepare(self.sliced)
+
+    def _prepare(self, program: Program) -> None:
+        """Write the statements before the loop, and those in it, once: the method and the class share their names."""
+        assert program.loop is not None
+        body, first = self.new_body(program), program.loop.first
+        expressions = body.expressions
+        self.before = list(body.lines(expressions.statements(program.operations[:first])))
+        self.arguments = expressions.enter_loop()
+        self.inside = list(body.lines(expressions.statements(program.operations[first:])))
+        self.places = SlicePlaces(program, expressions)
+
+    def method(self) -> Iterator[str]:
+        """Yield `operator`, and what its slices are made from."""
+        yield "def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:"
+        yield from self._docstring()
+        yield "    if add_to is not None:"
+        yield f"        if add_to.shape != {self.shape}:"
+        message = f"expected {list(self.shape)} to add to, got "
+        yield f'            raise ValueError(f"{message}{{list(add_to.shape)}}")'
+        yield from self._add()
+        yield from self._guard("    ", self.peak_bytes)
+        if self.program.at_once is None:
+            yield from self._at_once(self.program)
+        else:
+            yield from self._build_in_slices()
+            yield ""
+            yield "def _operator_at_once(self) -> torch.Tensor:"
+            yield '    """Return the same matrix, built without a loop."""'
+            yield from self._at_once(self.program.at_once)
+        if self.sliced is not None:
+            yield ""
+            yield from self._parts()
+
+    def _docstring(self) -> Iterator[str]:
+        yield f'    """Return the circuit\'s matrix, {list(self.shape)}, differentiable.'
+        yield ""
+        if self.program.loop is not None:
+            slices = self.places.slices
+            yield f"    It is built in {slices} slices, each written to its place: no second matrix is made."
+            yield "    Nothing of a slice is kept for backward, which makes it again."
+            yield ""
+        yield "    With `add_to`, a matrix of that shape, `scale` times the operator is added to it in place, without"
+        yield "    gradients and computed in the dtype of the parameters, and it is returned."
+        yield '    """'
+
+    def _guard(self, indent: str, peak_bytes: int | None) -> Iterator[str]:
+        if peak_bytes is not None:
+            yield f"{indent}self._require_memory({peak_bytes // 4})"
+
+    def _add(self) -> Iterator[str]:
+        yield "        with torch.no_grad(), torch.autocast(add_to.device.type, enabled=False):"
+        if self.sliced is None:
+            yield "            return add_to.add_(self.operator(), alpha=scale)"
+            return
+        if self.peak_bytes is not None:
+            yield from self._guard("            ", self.peak_bytes - 4 * math.prod(self.shape))
+        yield "            parts = self._operator_parts()"
+        yield f"            for i in range({self.places.slices}):"
+        yield "                self._Slices.place(add_to, i).add_(self._Slices.make(i, *parts), alpha=scale)"
+        yield "        return add_to"
+
+    def _build_in_slices(self) -> Iterator[str]:
+        yield "    if torch.compiler.is_compiling():"
+        yield "        return self._operator_at_once()  # a compiler would unroll the loop"
+        yield "    parts = self._operator_parts()"
+        yield "    result: torch.Tensor = self._Slices.apply(*parts)  # type: ignore[no-untyped-call, unused-ignore]"
+        yield "    return result"
+
+    def _at_once(self, program: Program) -> Iterator[str]:
+        circuit = self.circuit
+        if self.reads_gates:
+            yield "    gates = self.gates"
+        lines, result = self.new_body(program).whole(f"{circuit.out_size}, {circuit.in_size}")
+        yield from lines
+        rows, columns = circuit.out_features - circuit.out_size, circuit.in_features - circuit.in_size
+        if rows < 0 or columns < 0:
+            kept = min(circuit.out_features, circuit.out_size), min(circuit.in_features, circuit.in_size)
+            yield f"    {result} = {result}[:{kept[0]}, :{kept[1]}].contiguous()"
+        if rows > 0 or columns > 0:
+            pads = f"(0, {max(columns, 0)}, 0, {max(rows, 0)})"
+            yield f"    {result} = torch.nn.functional.pad({result}, {pads})"
+        yield f"    return {result}"
+
+    def _parts(self) -> Iterator[str]:
+        yield "def _operator_parts(self) -> tuple[torch.Tensor, ...]:"
+        yield '    """Return what every slice of the operator is made from: the arguments of `_Slices.make`."""'
+        if self.reads_gates:
+            yield "    gates = self.gates"
+        yield from self.before
+        values = list(self.arguments.values())
+        line = f"    return {', '.join(values)}" + ("," if len(values) == 1 else "")
+        if len(line) <= WIDTH:
+            yield line
+            return
+        yield "    return ("
+        yield from (f"        {value}," for value in values)
+        yield "    )"
+
+    def slices_class(self) -> Iterator[str]:
+        """Yield the class inside of the class that makes slices, if there are any."""
+        if self.sliced is None:
+            return
+        yield "class _Slices(torch.autograd.Function):" if self.program.loop is not None else "class _Slices:"
+        yield f'    """The operator in {self.places.slices} slices, one for each index of {self.places.axes}."""'
+        functions = [self._make(), self._place()]
+        if self.program.loop is not None:
+            functions += [self._forward(), _setup_context(), self._backward()]
+        for lines in functions:
+            yield ""
+            yield "    @staticmethod"
+            yield from (f"    {line}" if line else "" for line in lines)
+
+    def _make(self) -> Iterator[str]:
+        yield from _signature("make", ["i: int", *(f"{name}: torch.Tensor" for name in self.arguments)], "torch.Tensor")
+        yield '    """Return slice `i`, with the dimensions of its place."""'
+        yield from self.inside
+        yield f"    return {self.places.slice_code()}"
+
+    def _place(self) -> Iterator[str]:
+        yield "def place(matrix: torch.Tensor, i: int) -> torch.Tensor:"
+        yield '    """Return a view of where slice `i` stands in the matrix."""'
+        yield f"    return {self.places.place_code()}"
+
+    def _forward(self) -> Iterator[str]:
+        yield "def forward(*parts: torch.Tensor) -> torch.Tensor:"
+        made = "new_empty" if self.places.fills_matrix else "new_zeros"
+        yield "    slices = Circuit._Slices"
+        yield f"    result = parts[0].{made}{self.shape}"
+        yield f"    for i in range({self.places.slices}):"
+        yield "        slices.place(result, i).copy_(slices.make(i, *parts))"
+        yield "    return result"
+
+    def _backward(self) -> Iterator[str]:
+        arguments = [f"ctx: {_CONTEXT}", "gradient: torch.Tensor"]
+        yield from _signature("backward", arguments, "tuple[torch.Tensor | None, ...]")
+        yield "    slices = Circuit._Slices"
+        yield "    twice = torch.is_grad_enabled()  # gradients of the gradients are wanted"
+        yield "    needed = ctx.needs_input_grad"
+        yield "    with torch.enable_grad():"
+        yield "        # Views of their own, so that what a part was made from is not differentiated here."
+        yield "        parts = [part.view_as(part) for part in ctx.saved_tensors]"
+        yield "        wanted = [part for part, is_needed in zip(parts, needed) if is_needed]"
+        yield "        # A sum of many slices is rounded once."
+        yield "        wide = [torch.promote_types(part.dtype, torch.float32) for part in wanted]"
+        yield "        sums = [torch.zeros_like(part, dtype=dtype) for part, dtype in zip(wanted, wide)]"
+        yield f"        for i in range({self.places.slices}):"
+        yield "            place = slices.place(gradient, i)"
+        yield "            found = torch.autograd.grad(slices.make(i, *parts), wanted, place, create_graph=twice)"
+        yield "            sums = [total + more for total, more in zip(sums, found)]"
+        yield "    gradients = (total.to(part.dtype) for total, part in zip(sums, wanted))"
+        yield "    return tuple(next(gradients) if is_needed else None for is_needed in needed)"
+
+
+def _setup_context() -> Iterator[str]:
+    arguments = [f"ctx: {_CONTEXT}", "inputs: tuple[torch.Tensor, ...]", "output: torch.Tensor"]
+    yield from _signature("setup_context", arguments, "None")
+    yield "    ctx.save_for_backward(*inputs)"
+
+
+def _signature(name: str, arguments: Sequence[str], result: str) -> Iterator[str]:
+    line = f"def {name}({', '.join(arguments)}) -> {result}:"
+    if len(line) <= WIDTH:
+        yield line
+        return
+    yield f"def {name}("
+    yield from (f"    {argument}," for argument in arguments)
+    yield f") -> {result}:"

@@ -1,0 +1,326 @@
+"""Plan -> Program: every tensor gets a layout, and as few are moved as the plan allows.
+
+The steps from a chosen leaf to the result form a chain; what joins it from the side has been lowered before. Along the
+chain a beam of layouts is kept, cheapest first, where cost is the number of elements moved. A product may leave the new
+legs in front or behind, in any order (the gate's rows are permuted, not the state), so one copy can serve several
+steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from heapq import nsmallest
+
+from quanta_compiler.lowering.moves import ContractionMoves, Move, Situation, SliceMoves, pick_moves, tie_moves
+from quanta_compiler.lowering.program import (
+    Access,
+    Copy,
+    Groups,
+    Layout,
+    Load,
+    Matmul,
+    Multiply,
+    Operation,
+    Pick,
+    Resize,
+    Tie,
+)
+from quanta_compiler.lowering.slicing import Slicing
+from quanta_compiler.planner.cost import volume
+from quanta_compiler.planner.plan import Plan, Step
+
+BEAM = (2, 24)
+"""Layouts kept after every step, at the least and at the most: more found nothing better on the examples."""
+BEAM_STEPS = 800
+"""Layouts looked at along one chain, which bounds the time that a long one takes."""
+FORESIGHT = 3
+"""Later steps whose legs a copy may put in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A layout reached after some steps of a chain, and how."""
+
+    cost: int
+    layout: Layout
+    earlier: _Node | None = None
+    move: Move | None = None
+    """How the layout was reached from the earlier one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A step of a chain: what joins from the side is a value already. Without a step: where the loop is entered."""
+
+    tensor: int
+    step: Step | None
+    side: int | None
+    is_inside: bool = False
+    """Whether the loop runs it, once for every slice."""
+
+
+class Lowering:
+    """Gathers the operations that carry out a plan, or a slicing of one."""
+
+    def __init__(self, plan: Plan, slicing: Slicing | None = None) -> None:
+        self.plan = plan
+        self.slicing = slicing
+        self.fixed = frozenset(slicing.legs) if slicing is not None else frozenset[int]()
+        self.slices = slicing.slices if slicing is not None else 1
+        self.operations: list[Operation] = []
+        self.layouts: list[Layout] = []
+        self.cost = 0
+        """What the chosen layouts cost, in elements moved."""
+        self.has_input = self._mark_input()
+
+    def _mark_input(self) -> list[bool]:
+        marks = [leaf.kind == "input" for leaf in self.plan.leaves]
+        for step in self.plan.steps:
+            marks.append(any(marks[tensor] for tensor in step.inputs))
+        return marks
+
+    def lower(self, tensor: int, target: Layout, rows: int | None = None) -> int:
+        """Emit the operations that compute `tensor`; return its value.
+
+        With `rows` it stands in the layout `target` at last, a matrix whose rows are so many legs. Without, the reader
+        brings it into that order: a slice, as it is written.
+        """
+        # By hand, not by recursion: chains join chains as deep as a circuit is long.
+        waiting, chains = [tensor], []
+        while waiting:
+            root = waiting.pop()
+            chain, start = self._chain(root)
+            chains.append((root, chain, start))
+            waiting += [side for _, side in chain if side is not None]
+        values: dict[int, int] = {}
+        for root, chain, start in reversed(chains):
+            links = [_Link(node, self._step(node), None if side is None else values[side]) for node, side in chain]
+            links = self._with_entry(root, start, links)
+            values[root] = self._lower_chain(start, links, target if root == tensor else None)
+        value = values[tensor]
+        if rows is not None and self.layouts[value] != target:
+            return self._copy(value, target, (target[:rows], target[rows:]))
+        return value
+
+    def _lower_chain(self, start: int, links: list[_Link], target: Layout | None) -> int:
+        leaf = self.plan.leaves[start]
+        value = self._add(Load(self._new(), leaf.legs, leaf))
+        for move, link in self._best_moves(leaf.legs, links, target):
+            value = self._emit(value, move, link)
+        return value
+
+    def _with_entry(self, root: int, start: int, links: list[_Link]) -> list[_Link]:
+        """Return a chain with the place where it comes into the loop, if it does: from there on it has fewer legs."""
+        if self.slicing is None:
+            return links
+        inside = [self._is_inside(link.tensor) for link in links]
+        outer = inside.index(True) if True in inside else len(links)
+        within = [replace(link, is_inside=True) for link in links[outer:]]
+        before = links[outer - 1].tensor if outer else start
+        enters = within or self.slicing.consumes_in_loop(root)
+        if enters and not self.fixed.isdisjoint(self.plan.legs(before)):
+            return [*links[:outer], _Link(before, None, None), *within]
+        return [*links[:outer], *within]
+
+    def _chain(self, tensor: int) -> tuple[list[tuple[int, int | None]], int]:
+        """Return the steps from a leaf up to `tensor`, each with what joins it from the side, and the leaf."""
+        chain: list[tuple[int, int | None]] = []
+        while tensor >= len(self.plan.leaves):
+            step = self._step(tensor)
+            heavy = self._heavy(tensor)
+            chain.append((tensor, next((node for node in step.inputs if node != heavy), None)))
+            tensor = heavy
+        return chain[::-1], tensor
+
+    def _step(self, tensor: int) -> Step:
+        return self.plan.steps[tensor - len(self.plan.leaves)]
+
+    def _is_inside(self, tensor: int) -> bool:
+        return self.slicing is not None and tensor in self.slicing.inside
+
+    def _heavy(self, tensor: int) -> int:
+        """Return the input of a step that the chain goes through: the one with more numbers, where it is computed."""
+        step = self._step(tensor)
+        fixed = self.fixed if self._is_inside(tensor) else frozenset[int]()
+
+        def weight(node: int) -> tuple[bool, int]:
+            return self.has_input[node], volume(self.plan.legs(node) - fixed, self.plan.sizes)
+
+        return max(step.inputs, key=weight)
+
+    def _best_moves(self, start: Layout, links: list[_Link], target: Layout | None) -> list[tuple[Move, _Link]]:
+        needs = [self._needs(link) for link in links]
+        width = max(BEAM[0], min(BEAM[1], BEAM_STEPS // max(1, len(links))))
+        beam = [_Node(0, start)]
+        for place, link in enumerate(links):
+            situation = Situation(self.plan.sizes, tuple(needs[place + 1 : place + 1 + FORESIGHT]), target)
+            times = self.slices if link.is_inside else 1
+            moves_from = self._moves(frozenset(beam[0].layout), link, situation)
+            reached: dict[Layout, tuple[int, _Node, Move]] = {}
+            for node in beam:
+                for move in moves_from(node.layout):
+                    cost = node.cost + move.cost * times
+                    known = reached.get(move.after)
+                    if known is None or cost < known[0]:
+                        reached[move.after] = (cost, node, move)
+            kept = nsmallest(width, [(cost, layout) for layout, (cost, _, _) in reached.items()])
+            beam = [_Node(cost, layout, *reached[layout][1:]) for cost, layout in kept]
+        closing = Situation(self.plan.sizes, (), target)
+        write_cost = closing.write_cost(beam[0].layout)
+
+        def total(node: _Node) -> tuple[int, Layout]:
+            if target is None or node.layout == target:
+                return node.cost, node.layout
+            # What is in another order is moved once more, a slice as it is written to its place.
+            return node.cost + closing.copy_cost(node.layout, target, write_cost) * self.slices, node.layout
+
+        best = min(beam, key=total)
+        self.cost += total(best)[0]
+        last: _Node | None = best
+        found: list[Move] = []
+        while last is not None and last.move is not None:
+            found.append(last.move)
+            last = last.earlier
+        return list(zip(reversed(found), links, strict=True))
+
+    def _needs(self, link: _Link) -> frozenset[int]:
+        """Return the legs that a step wants together at an end of the layout."""
+        step = link.step
+        if step is None:
+            return self.fixed
+        if step.kind == "slice":
+            return frozenset(step.axes)
+        if link.side is None:
+            return frozenset()
+        return frozenset(self.layouts[link.side]) - step.legs
+
+    def _moves(self, state: frozenset[int], link: _Link, situation: Situation) -> Callable[[Layout], Iterable[Move]]:
+        """Return what yields a step's moves from a layout of the state's legs."""
+        step = link.step
+        if step is None:
+            return lambda layout: pick_moves(layout, self.fixed, situation)
+        if step.kind == "slice":
+            assert step.gate is not None
+            rows = step.gate.rows
+            return SliceMoves(state, step.axes, rows, situation).moves
+        if step.kind == "tie":
+            return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
+        assert link.side is not None
+        result = step.legs - self.fixed if link.is_inside else step.legs
+        return ContractionMoves(state, self.layouts[link.side], result, situation).moves
+
+    def _new(self) -> int:
+        return len(self.layouts)
+
+    def _add(self, operation: Operation) -> int:
+        assert operation.result == len(self.layouts)
+        self.operations.append(operation)
+        self.layouts.append(operation.layout)
+        return operation.result
+
+    def _copy(self, value: int, layout: Layout, groups: Groups) -> int:
+        source = _shared_runs(self.layouts[value], layout)
+        return self._add(Copy(self._new(), layout, Access(value, source), groups))
+
+    def _pick(self, value: int, move: Move) -> int:
+        assert self.slicing is not None
+        picked = tuple(leg for leg in self.slicing.legs if leg in self.layouts[value])
+        groups = _shared_runs(self.layouts[value], move.after)
+        return self._add(Pick(self._new(), move.after, value, picked, groups))
+
+    def _emit(self, value: int, move: Move, link: _Link) -> int:
+        step = link.step
+        if step is None:
+            return self._pick(value, move)
+        if step.kind == "contract":
+            return self._emit_contraction(value, move, link)
+        if step.kind == "tie":
+            old, new = step.axes
+            held = (old,) if old in self.layouts[value] else ()
+            access = Access(value, (*move.groups, held))
+            return self._add(Tie(self._new(), move.after, access, (new, old), "tie"))
+        assert step.gate is not None
+        if move.copy is not None:
+            value = self._copy(value, move.copy, _ordered(move.groups, move.copy))
+        rows = step.gate.rows
+        return self._add(
+            Resize(
+                result=self._new(),
+                layout=move.after,
+                source=Access(value, move.groups),
+                groups=(move.groups[0], rows, move.groups[2]),
+                old_size=volume(frozenset(step.axes), self.plan.sizes),
+                new_size=volume(frozenset(rows), self.plan.sizes),
+                label=step.gate.name,
+            )
+        )
+
+    def _emit_contraction(self, value: int, move: Move, link: _Link) -> int:
+        side = link.side
+        assert side is not None
+        assert link.step is not None
+        label = self._label(link.tensor)
+        flops = self._flops(link.step) if link.is_inside else link.step.flops
+        if not move.side_groups:
+            if move.side_copy is not None:
+                side = self._copy(side, move.side_copy, _ordered(move.groups, move.side_copy))
+            left = Access(value, _present(move.groups, self.layouts[value]))
+            right = Access(side, _present(move.groups, self.layouts[side]))
+            return self._add(Multiply(self._new(), move.after, left, right, flops, label))
+        if move.copy is not None:
+            value = self._copy(value, move.copy, _ordered(move.groups, move.copy))
+        if move.side_copy is not None:
+            side = self._copy(side, move.side_copy, _ordered(move.side_groups, move.side_copy))
+        batch, kept, contracted = move.groups
+        _, _, new = move.side_groups
+        lead = (batch,) if batch else ()
+        if move.swapped:
+            left, right = Access(side, (*lead, new, contracted)), Access(value, (*lead, contracted, kept))
+        else:
+            left, right = Access(value, (*lead, kept, contracted)), Access(side, (*lead, contracted, new))
+        return self._add(Matmul(self._new(), move.after, left, right, flops, label))
+
+    def _flops(self, step: Step) -> int:
+        """Return what a step of the loop costs in all slices."""
+        assert self.slicing is not None
+        return step.flops // self.slicing.indices * self.slices
+
+    def _label(self, tensor: int) -> str:
+        """Return the gates that a step brings to the chain."""
+        step = self.plan.steps[tensor - len(self.plan.leaves)]
+        heavy = self._heavy(tensor)
+        names: dict[int, str] = {}
+        # The leaf that the chain begins with enters with its first step.
+        waiting = [node for node in step.inputs if node != heavy or node < len(self.plan.leaves)]
+        while waiting:
+            node = waiting.pop()
+            if node >= len(self.plan.leaves):
+                waiting += self.plan.steps[node - len(self.plan.leaves)].inputs
+                continue
+            gate = self.plan.leaves[node].gate
+            if gate is not None:
+                names[gate.position] = gate.name
+        return ", ".join(names[position] for position in sorted(names))
+
+
+def _present(groups: Groups, layout: Layout) -> Groups:
+    return tuple(group if group and group[0] in layout else () for group in groups)
+
+
+def _ordered(groups: Groups, layout: Layout) -> Groups:
+    """Return non-empty groups in the order of a layout."""
+    return tuple(
+        sorted((group for group in groups if group and group[0] in layout), key=lambda group: layout.index(group[0]))
+    )
+
+
+def _shared_runs(old: Layout, new: Layout) -> Groups:
+    """Return `new` cut into the fewest groups that are runs of `old`."""
+    groups: list[Layout] = []
+    for leg in new:
+        if groups and old.index(leg) == old.index(groups[-1][-1]) + 1:
+            groups[-1] = (*groups[-1], leg)
+        else:
+            groups.append((leg,))
+    return tuple(groups)
