@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.loading import BACKENDS, load_class, make_module
+from quanta_compiler.loading import BACKENDS, check_backend, load_class, make_module
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
@@ -110,6 +110,8 @@ class FittedCircuit:
         parts = _Parts()
         for name, key in self._keys.items():
             parts.put(key, tensors[name])
+        if backend not in BACKENDS:
+            check_backend(backend)
         result: torch.Tensor = self._forwards[backend, recompute](parts, x)
         return result
 

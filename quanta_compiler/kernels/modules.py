@@ -38,6 +38,8 @@ def _subclass(base: Any, forward: Forward) -> Any:
 
 def _recomputing(plain: Forward) -> Forward:
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            return plain(self, x)  # torch.func knows no checkpoints
         result: torch.Tensor = checkpoint(plain, self, x, use_reentrant=False, preserve_rng_state=False)
         return result
 

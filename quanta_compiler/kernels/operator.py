@@ -11,6 +11,7 @@ where it could not be built, the same table carried out by torch (portable.py). 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, cast
@@ -18,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.flop_counter import register_flop_formula
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels import portable
@@ -219,7 +221,9 @@ class _Apply(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, *matrices = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
-        backward = _differentiable_backward if torch.is_grad_enabled() else APPLY_BACKWARD
+        # Gradients of many outputs at once (`is_grads_batched`) come in a batch that only torch's own operators know.
+        is_batched = torch._C._functorch.is_legacy_batchedtensor(grad)
+        backward = _differentiable_backward if torch.is_grad_enabled() or is_batched else APPLY_BACKWARD
         found = iter(backward(grad, x, matrices, ctx.circuit, needed))
         return None, *(next(found) if one else None for one in needed)
 
@@ -246,12 +250,20 @@ def _differentiable_backward(
     if x is None:
         # The gradient of a linear map does not depend on where it is taken.
         x = grad.new_zeros((*grad.shape[:-1], executable(circuit).in_features)).requires_grad_()
-    # By names of their own: one tensor may be the matrix of several gates, or be made of another one.
-    x, *matrices = (tensor.view_as(tensor) for tensor in (x, *matrices))
-    y = _differentiable_apply(x, matrices, circuit)
-    wanted = [tensor for tensor, one in zip((x, *matrices), needed, strict=True) if one]
-    with without_autocast(grad.device):
-        return list(torch.autograd.grad(y, wanted, grad, create_graph=True))
+    twice = torch.is_grad_enabled()
+    with torch.enable_grad(), without_autocast(grad.device):
+        # By names of their own: one tensor may be the matrix of several gates, or be made of another one.
+        x, *matrices = (tensor.view_as(tensor) for tensor in (x, *matrices))
+        y = _differentiable_apply(x, matrices, circuit)
+        wanted = [tensor for tensor, one in zip((x, *matrices), needed, strict=True) if one]
+        return list(torch.autograd.grad(y, wanted, grad, create_graph=twice))
+
+
+def _nobody_watches(x: torch.Tensor, matrices: Matrices) -> bool:
+    """Say whether a call can be answered at once: no mode, no subclass and no lazy view has a say in it."""
+    if _get_current_dispatch_mode() is not None:
+        return False
+    return all(type(tensor) in (torch.Tensor, torch.nn.Parameter) and not tensor.is_neg() for tensor in (x, *matrices))
 
 
 def _apply_with_gradient(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
@@ -260,8 +272,8 @@ def _apply_with_gradient(x: torch.Tensor, matrices: Matrices, circuit: str) -> t
         return _differentiable_apply(x, matrices, circuit)
     if torch.is_grad_enabled() and (x.requires_grad or any(matrix.requires_grad for matrix in matrices)):
         return cast(torch.Tensor, cast(Any, _Apply).apply(circuit, x, *matrices))
-    if type(x) is torch.Tensor and _get_current_dispatch_mode() is None:
-        # Nobody else wants to see the call: a second dispatch would take a tenth of the time of one token.
+    if _nobody_watches(x, matrices):
+        # A second dispatch would take a tenth of the time of one token.
         return _apply(x, matrices, circuit)
     with torch._C._AutoDispatchBelowAutograd():
         return cast(torch.Tensor, APPLY(x, matrices, circuit))
@@ -285,12 +297,50 @@ def _apply_batched(
     return torch.stack(results), 0
 
 
+def _backward_batched(
+    info: Any, dims: tuple[Any, ...], grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, *rest: Any
+) -> tuple[list[torch.Tensor], list[int]]:
+    """Compute gradients under torch.vmap, one after the other: of several outputs, say, for a Jacobian."""
+    grad_dim, x_dim, matrix_dims = dims[:3]
+
+    def at(tensor: Any, dim: int | None, place: int) -> Any:
+        return tensor if dim is None else tensor.select(dim, place)
+
+    results = [
+        APPLY_BACKWARD(
+            at(grad, grad_dim, place),
+            at(x, x_dim, place),
+            [at(matrix, dim, place) for matrix, dim in zip(matrices, matrix_dims, strict=True)],
+            *rest,
+        )
+        for place in range(info.batch_size)
+    ]
+    stacked = [torch.stack(tensors) for tensors in zip(*results, strict=True)]
+    return stacked, [0] * len(stacked)
+
+
+def _apply_flops(x: tuple[int, ...], matrices: Any, circuit: str, *_: Any, **__: Any) -> int:
+    """Return the FLOPs of the matrix products, from shapes, as FlopCounterMode asks for them."""
+    return executable(circuit).table.flops_per_token * math.prod(x[:-1])
+
+
+def _backward_flops(
+    grad: tuple[int, ...], x: Any, matrices: Any, circuit: str, needed: Sequence[bool], *_: Any, **__: Any
+) -> int:
+    """Return the FLOPs of backward: the states computed again, the gradient passed on, and those of the matrices."""
+    passes = 3 if any(needed[1:]) else 1
+    return passes * executable(circuit).table.flops_per_token * math.prod(grad[:-1])
+
+
 _LIBRARY.impl("apply", _apply, "CompositeExplicitAutograd")
 _LIBRARY.impl("apply", _apply_with_gradient, "Autograd")
 _LIBRARY.impl("apply_backward", _apply_backward, "CompositeExplicitAutograd")
 torch.library.register_fake("quanta_compiler::apply", _fake_apply, lib=_LIBRARY)
 torch.library.register_fake("quanta_compiler::apply_backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_vmap("quanta_compiler::apply", _apply_batched, lib=_LIBRARY)
+torch.library.register_vmap("quanta_compiler::apply_backward", _backward_batched, lib=_LIBRARY)
+register_flop_formula(torch.ops.quanta_compiler.apply)(_apply_flops)
+register_flop_formula(torch.ops.quanta_compiler.apply_backward)(_backward_flops)
 
 APPLY = torch.ops.quanta_compiler.apply.default
 APPLY_BACKWARD = torch.ops.quanta_compiler.apply_backward.default

@@ -130,6 +130,8 @@ class QuantaConfig(PeftConfig):
         if not _is_number(self.scale) or not abs(self.scale) < float("inf"):
             raise ValueError(f"`scale` is a finite number, got {self.scale!r}")
         check_backend(self.backend)
+        if not isinstance(self.recompute, bool):
+            raise ValueError(f"`recompute` is True or False, got {self.recompute!r}")
         if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
             raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
 

@@ -98,7 +98,7 @@ def autocast_error(moved: float) -> str:
     with torch.no_grad():
         exact = fitted.apply(trained, x) - fitted.apply(frozen, x)
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = fitted.apply(trained, x) - fitted.apply(frozen, x)
+            rounded = fitted.apply(trained, x, "torch") - fitted.apply(frozen, x, "torch")
             kept = layer._update("default", x, with_copy=True)
     errors = [float((found.float() - exact).norm() / exact.norm()) for found in (rounded, kept)]
     title = f"gates moved by {moved:g}, bfloat16 autocast: error of the update if rounded, and as applied"

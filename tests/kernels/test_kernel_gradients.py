@@ -103,15 +103,16 @@ def compare(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("seed", range(0, 160, 16))
+@pytest.mark.parametrize("seed", range(0, 160, 20))
 def test_gradients_are_the_same_bits_in_every_run(seed: int, dtype: torch.dtype) -> None:
     _, fused = on_both(compiled(seed), dtype)
-    x = vectors(compiled(seed), 75, dtype=dtype)
+    # So many tiles that threads would not come to share them alike by chance.
+    x = vectors(compiled(seed), 700, dtype=dtype)
     found = {}
     for number in (1, 3):
         with threads(number):
             found[number] = gradients(fused, x)
-            for _ in range(2):
+            for _ in range(4):
                 again = gradients(fused, x)
                 assert all(torch.equal(gradient, again[name]) for name, gradient in found[number].items())
     # Sums over tokens are added up in another order by another number of threads; the input's gradient is no such sum.
