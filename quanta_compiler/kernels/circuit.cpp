@@ -661,9 +661,10 @@ void step_back(const Gate& gate, const T* packed, const T* dy, T* dx) {
 }
 
 template <class T, class E>
-void forward(const Circuit& circuit, const E* x, int64_t tokens, const T* const* matrices, E* y, int threads) {
+void forward(const Circuit& circuit, const E* x, int64_t tokens, const T* const* matrices, E* y, int threads,
+             bool one_by_one) {
   constexpr int LINE = Lanes<T>::LINE;
-  const int64_t few = tokens % LINE <= FEW ? tokens % LINE : 0, tiles = (tokens - few + LINE - 1) / LINE;
+  const int64_t few = one_by_one ? tokens : tokens % LINE <= FEW ? tokens % LINE : 0, tiles = (tokens - few + LINE - 1) / LINE;
   // Memory that a single token does not need would cost it more than the multiplying: it would come from the system.
   const int64_t state = tiles ? largest_state(circuit) * LINE : padded<T>(int(largest_state(circuit)));
   const int64_t width = circuit.in_features, out_width = circuit.out_features;
@@ -801,8 +802,15 @@ void backward(const Circuit& circuit, const void* x, const void* dy, int64_t tok
 
 template <class T, class E>
 void forward(const Circuit& circuit, const void* x, int64_t tokens, const void* const* matrices, void* y, int threads) {
-  forward(circuit, static_cast<const E*>(x), tokens, reinterpret_cast<const T* const*>(matrices), static_cast<E*>(y),
-          threads);
+  const auto run = [&](bool one_by_one) {
+    forward(circuit, static_cast<const E*>(x), tokens, reinterpret_cast<const T* const*>(matrices), static_cast<E*>(y),
+            threads, one_by_one);
+  };
+  try {
+    run(false);
+  } catch (const std::bad_alloc&) {
+    run(true);  // a token takes a small part of a tile's memory
+  }
 }
 
 enum Kind { FLOAT, BFLOAT16, DOUBLE };  // of the vectors; matrices are float beside bfloat16 ones

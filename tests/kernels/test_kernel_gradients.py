@@ -106,6 +106,7 @@ def compare(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize("seed", range(0, 160, 20))
 def test_gradients_are_the_same_bits_in_every_run(seed: int, dtype: torch.dtype) -> None:
     _, fused = on_both(compiled(seed), dtype)
+    executable_of(fused)
     # So many tiles that threads would not come to share them alike by chance.
     x = vectors(compiled(seed), 700, dtype=dtype)
     found = {}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from compiled_circuits import PeakMeter, saved_bytes
-from fused_circuits import assert_close, gradients, on_both, threads, vectors
+from fused_circuits import assert_close, executable_of, gradients, on_both, threads, vectors
 from random_circuits import error, file_of
 from torch.nn.utils import parametrize, prune
 
@@ -114,6 +114,7 @@ def test_auto_runs_what_is_expected_to_be_faster(monkeypatch: pytest.MonkeyPatch
         circuit = compile_circuit(file_of("3x7", [[0, 1], [1]], name=f"chosen-{name}"))
         plain, automatic = on_both(circuit, backend="auto")
         expected = plain if name == "torch" else on_both(circuit)[1]
+        executable_of(automatic)
         x = vectors(circuit, 37)
         assert torch.equal(automatic(x), expected(x))
         # What the kernel does not know goes to the emitted file.

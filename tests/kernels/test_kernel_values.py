@@ -85,6 +85,7 @@ def test_vectors_and_gates_may_begin_anywhere_in_memory(seed: int, dtype: torch.
     """As do those of a flat parameter of FSDP, or of a slice: where no vector of the CPU's begins."""
     circuit = compiled(seed)
     _, fused = on_both(circuit, dtype)
+    executable_of(fused)
     moved = {name: unaligned(parameter.detach()) for name, parameter in fused.named_parameters()}
     for tokens in (5, 32, 44):
         x = vectors(circuit, tokens, dtype=dtype)
@@ -107,6 +108,7 @@ def unaligned(tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("seed", range(0, 160, 5))
 def test_the_number_of_threads_changes_no_bit_of_the_result(seed: int, dtype: torch.dtype) -> None:
     _, fused = on_both(compiled(seed), dtype)
+    executable_of(fused)
     x = vectors(compiled(seed), 75, dtype=dtype)
     with threads(1):
         expected = fused(x)
