@@ -664,7 +664,8 @@ template <class T, class E>
 void forward(const Circuit& circuit, const E* x, int64_t tokens, const T* const* matrices, E* y, int threads,
              bool one_by_one) {
   constexpr int LINE = Lanes<T>::LINE;
-  const int64_t few = one_by_one ? tokens : tokens % LINE <= FEW ? tokens % LINE : 0, tiles = (tokens - few + LINE - 1) / LINE;
+  const int64_t left = tokens % LINE, few = one_by_one ? tokens : left <= FEW ? left : 0;
+  const int64_t tiles = (tokens - few + LINE - 1) / LINE;
   // Memory that a single token does not need would cost it more than the multiplying: it would come from the system.
   const int64_t state = tiles ? largest_state(circuit) * LINE : padded<T>(int(largest_state(circuit)));
   const int64_t width = circuit.in_features, out_width = circuit.out_features;

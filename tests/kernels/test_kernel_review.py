@@ -21,11 +21,11 @@ class Wrapper(torch.Tensor):
 
     @staticmethod
     def __new__(cls, shape: tuple[int, ...]) -> Any:
-        make: Any = torch.Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
+        make: Any = torch.Tensor._make_wrapper_subclass
         return make(cls, shape, dtype=torch.float64)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{func} reached a wrapper")
 
 
@@ -47,8 +47,8 @@ def test_a_lazily_negated_input_is_negated() -> None:
 def test_jacobians_of_many_outputs_at_once() -> None:
     plain, fused = on_both(CIRCUIT)
     x = vectors(CIRCUIT, 2)
-    expected = torch.autograd.functional.jacobian(plain, x, vectorize=True)
-    assert error(torch.autograd.functional.jacobian(fused, x, vectorize=True), expected) < 1e-12
+    jacobian: Any = torch.autograd.functional.jacobian
+    assert error(jacobian(fused, x, vectorize=True), jacobian(plain, x, vectorize=True)) < 1e-12
 
 
 def test_recomputing_under_torch_func() -> None:
