@@ -54,43 +54,49 @@ def _picture(path: Path | None) -> Path | None:
     return path
 
 
+File = Annotated[str, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.")]
+Tokens = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
+    ),
+]
+Dtype = Annotated[str, typer.Option(metavar="T", callback=_dtype, help=f"What is computed in: {', '.join(DTYPES)}.")]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
+]
+Rounds = Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")]
+Adapters = Annotated[
+    bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
+]
+Only = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", callback=_only, help="Measure these beside ours, with commas between them."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", callback=_picture, help=f"Draw a picture: {', '.join(PICTURES)}."),
+]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Stop rather than take more memory; by default half of what is free."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
+
+
 @guarded
 def bench(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.")],
+    file: File,
     *,
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
-        ),
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(metavar="T", callback=_dtype, help=f"What is computed in: {', '.join(DTYPES)}.")
-    ] = DTYPES[0],
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")] = ROUNDS,
-    adapters: Annotated[
-        bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
-    ] = False,
-    only: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", callback=_only, help="Measure these beside ours, with commas between them."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", callback=_picture, help=f"Draw a picture: {', '.join(PICTURES)}."
-        ),
-    ] = None,
-    max_bytes: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Stop rather than take more memory; by default half of what is free."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")
-    ] = False,
+    tokens: Tokens = None,
+    dtype: Dtype = DTYPES[0],
+    threads: Threads = None,
+    rounds: Rounds = ROUNDS,
+    adapters: Adapters = False,
+    only: Only = None,
+    output: Output = None,
+    max_bytes: MaxBytes = None,
+    as_json: Json = False,
 ) -> None:
     """Measure the compiled module.
 

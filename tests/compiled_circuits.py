@@ -11,10 +11,9 @@ import opt_einsum
 import torch
 from plain_oracle import plain_operator
 from random_circuits import random_file, scale_gates
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from quanta_compiler.bench.memory import StorageMeter
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.reference import gate_matrix
 
@@ -116,39 +115,16 @@ def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
     return sum(saved.values())
 
 
-class PeakMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the storages that operations make, and remembers the most bytes that were alive at once."""
-
-    def __init__(self, given: torch.Tensor | None, module: torch.nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
-        self.live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
-        if given is not None:
-            self.note(given)
-
-    def note(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() in self.own:
-            return
-        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-        self.live[reference.cdata] = (reference, storage.nbytes())
-        expired = [key for key, entry in self.live.items() if entry[0].expired()]  # type: ignore[no-untyped-call]
-        for key in expired:
-            del self.live[key]
-        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                self.note(tensor)
-        return result
+def peak_meter(module: torch.nn.Module, *held: torch.Tensor) -> StorageMeter:
+    """Return a meter of what operations make, beside the module's own tensors and those `held` by the caller."""
+    return StorageMeter([*module.parameters(), *module.buffers(), *held])
 
 
 @torch.no_grad()
 def peak_bytes(module: torch.nn.Module, given: torch.Tensor | None, run: Callable[[], object]) -> int:
     """Return the most bytes alive at once while `run` is evaluated, its input included, parameters not."""
-    with PeakMeter(given, module) as meter:
+    with peak_meter(module) as meter:
+        if given is not None:
+            meter.note(given)
         run()
     return int(meter.peak)

@@ -14,8 +14,8 @@ from random_circuits import error
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.kernels import portable
 from quanta_compiler.kernels.build import build_problem
+from quanta_compiler.kernels.executable import Executable, executable
 from quanta_compiler.kernels.library import matrix_dtype
-from quanta_compiler.kernels.operator import Executable, executable
 
 Backward = Callable[..., tuple[torch.Tensor | None, list[torch.Tensor | None]]]
 TOKENS = (0, 1, 7, 8, 9, 16, 17, 40)

@@ -9,8 +9,8 @@ import torch
 from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Setting
 from quanta_compiler.bench.options import FORWARD, OPERATOR, OURS, TRAINING
 from quanta_compiler.driver import CompiledCircuit
+from quanta_compiler.kernels.executable import kernel_runs
 from quanta_compiler.kernels.library import KINDS
-from quanta_compiler.kernels.operator import kernel_runs
 from quanta_compiler.loading import load_class
 
 _TITLES = {

@@ -14,7 +14,7 @@ source reads a circuit as a table, so that one build serves every circuit. What 
 
 Environment variables:
 
-- `QUANTA_KERNEL=off` (or `0`): no kernel, the portable path runs, without a warning.
+- `QUANTA_KERNEL=off` (or `0`): no kernel, torch computes circuits, without a warning.
 - `QUANTA_CACHE`: the cache folder, see `cache_folder.py`. One that cannot be written, or to which others may write, is
   no failure: the library is then built in every process anew.
 - `CXX`: the compiler.
@@ -100,7 +100,7 @@ def _turned_off() -> bool:
 
 def _warning(error: KernelError) -> str:
     return (
-        f"quanta-compiler: the fused kernel could not be built, the portable path runs instead: {error.reason}\n"
+        f"quanta-compiler: the fused kernel could not be built, torch computes circuits instead: {error.reason}\n"
         f"hint: {error.hint + '; ' if error.hint else ''}QUANTA_KERNEL=off turns the kernel off without this warning"
     )
 

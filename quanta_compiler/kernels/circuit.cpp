@@ -446,8 +446,9 @@ void accumulate_gradient(const Gate& gate, const T* dy, const T* x, T* sums, T* 
 
 // ---- one token ----
 
-// A state of one token is kept as its maker writes it, (blocks, rest, rows): its reader takes single numbers, wherever
-// they are, and has the rows of its matrix in the lanes.
+// A state of one token is kept as its maker writes it, (blocks, rest, rows), as gradients are in a tile; so it is the
+// places of gradients that are read here. A gate takes single numbers, wherever they are, and has the rows of its matrix
+// in the lanes.
 
 constexpr int AT_ONCE = VECTOR_BYTES == 32 ? 4 : 8;  // vectors that one load of the matrix serves
 
@@ -621,12 +622,14 @@ struct Packs {
 // is kept, and a segment's own states are computed once more when its turn comes.
 template <class T>
 struct Kept {
-  explicit Kept(const Circuit& circuit) : begins(circuit.gates) {
+  Kept(const Circuit& circuit, int64_t most_bytes) : begins(circuit.gates) {
     const int gates = circuit.gates;
     int64_t all = 0;
     for (int g = 0; g < gates; g++) all += lines_read(circuit.gate[g]) * Lanes<T>::LINE;
-    while (all * int64_t(sizeof(T)) > KEPT_BYTES && int64_t(length) * length < gates) length++;
-    if (length == 1) length = gates;
+    if (all * int64_t(sizeof(T)) <= most_bytes)
+      length = gates;
+    else
+      while (int64_t(length) * length < gates) length++;
     for (int g = 0; g < gates; g += length) begins[g] = numbers, numbers += lines_read(circuit.gate[g]) * Lanes<T>::LINE;
     int64_t longest = 0;
     for (int first = 0; first < gates; first += length) {
@@ -712,9 +715,9 @@ struct Backward {
   int64_t state, panel, sums;
 
   Backward(const Circuit& circuit, const E* x, const E* dy, int64_t tokens, const T* const* matrices, E* dx,
-           T* const* gradients)
+           T* const* gradients, int64_t kept_bytes)
       : circuit(circuit), x(x), dy(dy), tokens(tokens), dx(dx), gradients(gradients), needed(circuit.gates),
-        kept(circuit), packs(circuit, matrices, false), turned_packs(circuit, matrices, true),
+        kept(circuit, kept_bytes), packs(circuit, matrices, false), turned_packs(circuit, matrices, true),
         state(largest_state(circuit) * Lanes<T>::LINE), panel(DEPTH * Lanes<T>::LINE * PANEL * Lanes<T>::WIDTH), sums(0) {
     for (int g = circuit.gates - 1; g >= 0; g--)
       if (gradients[g]) needed = g, sums += sum_numbers(circuit.gate[g]);
@@ -745,7 +748,7 @@ struct Backward {
     for (int g = gates - 1; g >= (dx ? 0 : needed); g--) {
       const Gate& gate = circuit.gate[g];
       const int first = g - g % kept.length;
-      if (needed < gates && (g == gates - 1 || g == first + kept.length - 1)) recompute(first, g, states);
+      if (g >= needed && (g == gates - 1 || g == first + kept.length - 1)) recompute(first, g, states);
       if (gradients[g]) accumulate_gradient(gate, grad, states + kept.begins[g], sum -= sum_numbers(gate), turned);
       if (g > 0 || dx) {
         step_back(gate, turned_packs.of(g), grad, next_grad);
@@ -795,10 +798,17 @@ struct Backward {
 template <class T, class E>
 void backward(const Circuit& circuit, const void* x, const void* dy, int64_t tokens, const void* const* matrices,
               void* dx, void* const* gradients, int threads) {
-  Backward<T, E>(circuit, static_cast<const E*>(x), static_cast<const E*>(dy), tokens,
-                 reinterpret_cast<const T* const*>(matrices), static_cast<E*>(dx),
-                 reinterpret_cast<T* const*>(gradients))
-      .run(threads);
+  const auto run = [&](int64_t kept_bytes) {
+    Backward<T, E>(circuit, static_cast<const E*>(x), static_cast<const E*>(dy), tokens,
+                   reinterpret_cast<const T* const*>(matrices), static_cast<E*>(dx),
+                   reinterpret_cast<T* const*>(gradients), kept_bytes)
+        .run(threads);
+  };
+  try {
+    run(KEPT_BYTES);
+  } catch (const std::bad_alloc&) {
+    run(0);  // in segments, which keep as few states as can be
+  }
 }
 
 template <class T, class E>

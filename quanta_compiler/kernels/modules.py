@@ -9,8 +9,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.kernels.choice import prefers_fused
+from quanta_compiler.kernels.executable import executable, kernel_runs
 from quanta_compiler.kernels.library import KINDS, is_autocast
-from quanta_compiler.kernels.operator import apply_circuit, executable, kernel_runs
+from quanta_compiler.kernels.operator import apply_circuit
 
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
 

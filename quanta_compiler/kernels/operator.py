@@ -10,10 +10,8 @@ where it could not be built, the same table carried out by torch (portable.py). 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -21,177 +19,29 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
-from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels import portable
-from quanta_compiler.kernels.build import kernel_library
-from quanta_compiler.kernels.library import KINDS, KernelTable, is_autocast, matrix_dtype, without_autocast
-from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
-from quanta_compiler.spec import load_spec
+from quanta_compiler.kernels.executable import Matrices, executable
+from quanta_compiler.kernels.library import is_autocast, matrix_dtype, without_autocast
 
 # Untyped in torch.
 _LIBRARY: Any = cast(Any, torch.library.Library)("quanta_compiler", "DEF")
 _LIBRARY.define("apply(Tensor x, Tensor[] matrices, str circuit) -> Tensor")
 _LIBRARY.define("apply_backward(Tensor grad, Tensor? x, Tensor[] matrices, str circuit, bool[] needed) -> Tensor[]")
 
-Matrices = Sequence[torch.Tensor]
-Lookup = Callable[[str, str], torch.Tensor]
-"""Returns a stored tensor by its gate and part: "" the matrix, `A` and `B` the factors, `value` of a constant gate."""
-
-
-class Executable:
-    """A circuit's table with all that is derived from it once."""
-
-    def __init__(self, text: str) -> None:
-        spec = load_spec(json.loads(text))
-        circuit = build_circuit(spec)
-        self.tokens = spec.tokens
-        self.table: GateTable = lower_table(circuit)
-        self.in_features, self.out_features = circuit.in_features, circuit.out_features
-        sources = [entry.matrix for entry in self.table.entries if entry.matrix is not None]
-        self._readers = [_reader(source) for source in sources]
-        self.first_stored = _stored_by(sources[0]) if sources else None
-        """A tensor that the circuit stores, by its gate and part: all have one dtype. None where it stores none."""
-        self.numbers = [
-            entry.blocks * entry.rows * entry.columns for entry in self.table.entries if entry.matrix is not None
-        ]
-
-    @cached_property
-    def kernel(self) -> KernelTable | None:
-        """The table for the compiled kernel; None where that could not be built."""
-        library = kernel_library()
-        return None if library is None else KernelTable(library, self.table)
-
-    def matrices(self, lookup: Lookup) -> list[torch.Tensor]:
-        """Return the matrices of all entries that have one, from the tensors that a circuit stores."""
-        return [reader(lookup) for reader in self._readers]
-
-
-def _stored_by(source: MatrixSource) -> tuple[str, str]:
-    """Return a tensor that an entry's matrices come from."""
-    if source.gate.kind == "constant":
-        return source.gate.name, "value"
-    return source.gate.parameter, source.factor or ("B" if source.gate.kind == "lowrank" else "")
-
-
-def _reader(source: MatrixSource) -> Callable[[Lookup], torch.Tensor]:
-    """Return what makes an entry's matrices, `[blocks, rows, columns]` in any shape, from stored tensors."""
-    gate, owner = source.gate, source.gate.parameter
-    if gate.kind == "constant":
-        return lambda lookup: lookup(gate.name, "value")
-    if gate.kind == "lowrank" and not source.factor:
-        if gate.transpose:
-            return lambda lookup: _product(lookup(owner, "B"), lookup(owner, "A")).mT
-        return lambda lookup: _product(lookup(owner, "B"), lookup(owner, "A"))
-    if gate.transpose and gate.kind != "diagonal":
-        return lambda lookup: lookup(owner, source.factor).mT
-    return lambda lookup: lookup(owner, source.factor)
-
-
-def _product(b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-    """Return B A in the dtype of the sums: it is no rounding of its own."""
-    dtype = matrix_dtype(b.dtype)
-    with without_autocast(b.device):
-        return b.to(dtype) @ a.to(dtype)
-
-
-@lru_cache(maxsize=512)
-def executable(circuit: str) -> Executable:
-    """Return a circuit's executable form, made once for every text."""
-    return Executable(circuit)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def kernel_runs() -> bool:
-    """Say whether there is a kernel; the first call in a process may build it."""
-    return kernel_library() is not None
-
-
-def _prepared(
-    found: Executable, like: torch.Tensor, matrices: Matrices
-) -> tuple[KernelTable | None, list[torch.Tensor]]:
-    """Return the kernel, None where it cannot take tensors like these, and the matrices in the dtype of the sums."""
-    kernel = found.kernel if like.device.type == "cpu" and like.dtype in KINDS else None
-    dtype = matrix_dtype(like.dtype)
-    # Asked first, because one token is over in the time that a dozen calls without effect take.
-    return kernel, [m if m.dtype == dtype and m.is_contiguous() else m.to(dtype).contiguous() for m in matrices]
-
 
 def _apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
-    found = executable(circuit)
-    _check(found, x, matrices)
-    flat = x.reshape(-1, found.in_features).contiguous()
-    kernel, prepared = _prepared(found, flat, matrices)
-    y = portable.forward_blocks(found.table, flat, prepared) if kernel is None else kernel.forward(flat, prepared)
-    return y.view(*x.shape[:-1], found.out_features)
+    return executable(circuit).forward(x, matrices)
 
 
 def _apply_backward(
-    grad: torch.Tensor,
-    x: torch.Tensor | None,
-    matrices: Matrices,
-    circuit: str,
-    needed: Sequence[bool],
+    grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, circuit: str, needed: Sequence[bool]
 ) -> list[torch.Tensor]:
-    found = executable(circuit)
-    _check_backward(found, grad, x, matrices, needed)
-    flat_grad = grad.detach().reshape(-1, found.out_features).contiguous()
-    flat = None if x is None else x.detach().reshape(-1, found.in_features).contiguous()
-    kernel, prepared = _prepared(found, flat_grad, matrices)
-    if kernel is not None:
-        dx, sums = kernel.backward(flat_grad, flat, prepared, needed)
-    else:
-        dx, sums = portable.backward_blocks(found.table, flat_grad, flat, prepared, needed)
-    results = [] if dx is None else [dx.view(*grad.shape[:-1], found.in_features)]
-    for total, matrix in zip(sums, matrices, strict=True):
-        if total is not None:
-            results.append(total.to(matrix.dtype).view(matrix.shape))
-    return results
-
-
-def _check(found: Executable, x: torch.Tensor, matrices: Matrices) -> None:
-    """Raise ValueError where the tensors do not go together."""
-    if x.shape[-1:] != (found.in_features,):
-        raise ValueError(f"expected [..., {found.in_features}], got {list(x.shape)}")
-    if not x.dtype.is_floating_point:
-        raise ValueError(f"expected vectors of a floating-point dtype, got {x.dtype}")
-    _check_matrices(found, x.device, matrices)
-
-
-def _check_matrices(found: Executable, device: torch.device, matrices: Matrices) -> None:
-    if len(matrices) != len(found.numbers):
-        raise ValueError(f"expected {len(found.numbers)} matrices, got {len(matrices)}")
-    for matrix, numbers in zip(matrices, found.numbers, strict=True):
-        if matrix.device != device:
-            raise ValueError(f"the input is on {device}, the gates are on {matrix.device}")
-        if matrix.numel() != numbers:
-            raise ValueError(f"expected a gate of {numbers} numbers, got {list(matrix.shape)}")
-
-
-def _check_backward(
-    found: Executable, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
-) -> None:
-    """Raise ValueError where the tensors do not go together, as those of autograd do: the kernel would not see it."""
-    if grad.shape[-1:] != (found.out_features,):
-        raise ValueError(f"expected a gradient [..., {found.out_features}], got {list(grad.shape)}")
-    if len(needed) != 1 + len(matrices):
-        raise ValueError(f"expected to be asked for {1 + len(matrices)} gradients, got {len(needed)}")
-    if x is None:
-        if any(needed[1:]):
-            raise ValueError("the gradient of a gate needs the input")
-        _check_matrices(found, grad.device, matrices)
-        return
-    _check(found, x, matrices)
-    if x.shape[:-1] != grad.shape[:-1]:
-        raise ValueError(f"the input is {list(x.shape)}, the gradient of the result {list(grad.shape)}")
-    if x.dtype != grad.dtype:
-        raise ValueError(f"the input is {x.dtype}, the gradient of the result {grad.dtype}")
-    if x.device != grad.device:
-        raise ValueError(f"the input is on {x.device}, the gradient of the result on {grad.device}")
+    return executable(circuit).backward(grad, x, matrices, needed)
 
 
 def _fake_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
     found = executable(circuit)
-    _check(found, x, matrices)
+    found.check(x, matrices)
     return x.new_empty((*x.shape[:-1], found.out_features))
 
 
@@ -231,7 +81,7 @@ class _Apply(torch.autograd.Function):
 def _differentiable_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
     """Return what the operator does, by operators of torch that can be differentiated any number of times."""
     found = executable(circuit)
-    _check(found, x, matrices)
+    found.check(x, matrices)
     dtype = matrix_dtype(x.dtype)
     flat = x.reshape(-1, found.in_features).to(dtype)
     with without_autocast(x.device):

@@ -24,7 +24,7 @@ import torch
 import quanta_compiler as qc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from compiled_circuits import PeakMeter
+from compiled_circuits import peak_meter
 from random_circuits import file_of
 
 LAYOUTS = ("16x8x8x4", "16x16x16", "8x8x8x8", "16x16x4x4", "16x8x8x5", "16x8x8x8", "8x8x4x4x4")
@@ -48,9 +48,8 @@ def opt_einsum_operator(compiled: qc.CompiledCircuit, module: Any) -> Builder:
 
 def peak(module: Any, build: Builder, gradient: torch.Tensor | None) -> float:
     """Return the most that is alive at once by the matrix's size; with a gradient, backward included, it itself not."""
-    with torch.set_grad_enabled(gradient is not None), PeakMeter(None, module) as meter:
-        if gradient is not None:
-            meter.own.add(gradient.untyped_storage().data_ptr())
+    held = () if gradient is None else (gradient,)
+    with torch.set_grad_enabled(gradient is not None), peak_meter(module, *held) as meter:
         built = build()
         if gradient is not None:
             torch.autograd.backward(built, gradient)

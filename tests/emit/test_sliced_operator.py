@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiled_circuits import PeakMeter, compiled, plain_matrix, scaled_module
+from compiled_circuits import compiled, peak_meter, plain_matrix, scaled_module
 from random_circuits import error, file_of, random_file
 from sliced_circuits import sliced
 from torch.utils.checkpoint import checkpoint
@@ -223,8 +223,7 @@ def test_adding_holds_no_second_matrix(medium: CompiledCircuit) -> None:
     for circuit in (medium, lora):
         module: Any = scaled_module(circuit, torch.float32)
         weight = torch.zeros(512, 512)
-        with PeakMeter(None, module) as meter:
-            meter.own.add(weight.untyped_storage().data_ptr())
+        with peak_meter(module, weight) as meter:
             module.operator(add_to=weight)
         assert meter.peak <= 0.25 * weight.nbytes
         assert error(weight, module.operator()) < 1e-6
@@ -250,10 +249,9 @@ def test_recording_gradients_needs_no_second_matrix_either(layout: str) -> None:
     module: Any = scaled_module(circuit, torch.float32)
     own = 4 * circuit.spec.in_features * circuit.spec.out_features
     gradient = torch.ones(circuit.spec.out_features, circuit.spec.in_features)
-    with PeakMeter(None, module) as meter:
+    with peak_meter(module, gradient) as meter:
         built = module.operator()
         assert meter.peak <= 1.25 * own
-        meter.own.add(gradient.untyped_storage().data_ptr())
         built.backward(gradient)
     # What the slices' gates get their gradients from, beside the matrix itself.
     assert meter.peak <= 1.5 * own

@@ -119,7 +119,7 @@ def test_without_a_compiler_one_warning_says_so_whoever_asks(workshop: Workshop)
     (warning,) = caught
     assert warning.category is RuntimeWarning
     assert str(warning.message) == (
-        "quanta-compiler: the fused kernel could not be built, the portable path runs instead: "
+        "quanta-compiler: the fused kernel could not be built, torch computes circuits instead: "
         "no C++ compiler found (looked for $CXX, c++, g++, clang++)\n"
         "hint: install one, or name it in $CXX; QUANTA_KERNEL=off turns the kernel off without this warning"
     )
@@ -168,7 +168,7 @@ def test_a_compiler_that_fails_is_quoted_with_its_first_error(
 ) -> None:
     caplog.set_level(logging.DEBUG, "quanta_compiler")
     path = workshop.compiler(first)
-    assert f"the portable path runs instead: {path} failed: {reason}\nhint: QUANTA_KERNEL=off" in only_warning()
+    assert f"torch computes circuits instead: {path} failed: {reason}\nhint: QUANTA_KERNEL=off" in only_warning()
     assert build.build_problem() == f"{path} failed: {reason}"
     # Once with every choice of flags, and never again in this process.
     assert len(workshop.calls()) == len(compiler.OPTIONAL_FLAGS)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiled_circuits import PeakMeter, saved_bytes
+from compiled_circuits import peak_meter, saved_bytes
 from fused_circuits import assert_close, executable_of, gradients, on_both, threads, vectors
 from random_circuits import error, file_of
 from torch.nn.utils import parametrize, prune
@@ -145,12 +145,11 @@ def test_nothing_but_the_input_is_kept() -> None:
 
 def alive_after(module: torch.nn.Module, x: torch.Tensor) -> int:
     """Return the bytes of all that a forward pass has made and that is alive after it, the result included."""
-    with PeakMeter(None, module) as meter:
-        meter.own.add(x.untyped_storage().data_ptr())
+    with peak_meter(module, x) as meter:
         y = module(x)
-    found: list[int] = [size for storage, size in meter.live.values() if not storage.expired()]
+    found = int(meter.live())
     del y
-    return sum(found)
+    return found
 
 
 # Threads and processes

@@ -13,7 +13,8 @@ from fused_circuits import gradients, on_both, vectors
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.kernels.operator import apply_circuit, executable
+from quanta_compiler.kernels.executable import executable
+from quanta_compiler.kernels.operator import apply_circuit
 
 SEEDS = range(160)
 STEP = 2.0**-8

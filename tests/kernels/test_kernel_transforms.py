@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels import modules, operator
+from quanta_compiler.kernels import executable, modules
 from quanta_compiler.kernels.build import kernel_library
 
 STEPS = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
@@ -33,7 +33,7 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> CompiledCircuit:
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run what follows by the kernel, and by what takes its place."""
     if request.param == "portable":
-        monkeypatch.setattr(operator, "KINDS", {})
+        monkeypatch.setattr(executable, "KINDS", {})
     elif kernel_library() is None:
         pytest.skip("there is no kernel")
     return str(request.param)

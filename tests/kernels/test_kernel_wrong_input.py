@@ -155,7 +155,7 @@ def test_backward_of_what_does_not_go_together(mixed: CompiledCircuit, change: d
 # Where there is no kernel
 
 WARNING = (
-    "quanta-compiler: the fused kernel could not be built, the portable path runs instead: it is monday\n"
+    "quanta-compiler: the fused kernel could not be built, torch computes circuits instead: it is monday\n"
     "hint: QUANTA_KERNEL=off turns the kernel off without this warning"
 )
 
