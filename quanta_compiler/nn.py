@@ -18,20 +18,13 @@ from typing import Any
 import torch
 
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.fitting import fitted_spec
 from quanta_compiler.loading import BACKENDS, check_backend, load_class, make_module
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 _BLOCK_BYTES = 2**21
 """What applying the circuit to one block of columns may hold at once, in float32."""
-
-
-class FeaturesError(ValueError):
-    """There is no circuit for a layer, or it is written for other features."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 class FittedCircuit:
@@ -164,8 +157,7 @@ def _flat_name(key: str) -> str:
 def fit_circuit(document: Mapping[str, Any] | str, in_features: int, out_features: int) -> FittedCircuit:
     """Compile a circuit for layers of one shape; the same object for the same circuit and shape within a process.
 
-    `{auto: N}` is laid out for the larger of the two sizes. Where a file does not write `in_features` or
-    `out_features`, those of the layer are taken: its layout is used as it is written, padded with zeros or truncated.
+    Which circuit it is says `fitted_spec`.
 
     Raises:
         SpecError: the document is no circuit.
@@ -178,29 +170,9 @@ def fit_circuit(document: Mapping[str, Any] | str, in_features: int, out_feature
 
 @lru_cache(maxsize=512)
 def _fit(text: str, in_features: int, out_features: int) -> FittedCircuit:
-    document = json.loads(text)
-    if is_template(document):
-        spec = load_spec(document, in_features=in_features, out_features=out_features)
-    else:
-        spec = load_spec({"in_features": in_features, "out_features": out_features, **document})
-    # A template takes its sizes from the layer; what it writes must agree all the same.
-    written = document.get("out_features", out_features)
-    if (spec.in_features, spec.out_features, written) != (in_features, out_features, out_features):
-        message = (
-            f"circuit {spec.name!r} is written for {spec.in_features} -> {written} features, "
-            f"the layer has {in_features} -> {out_features}"
-        )
-        hint = "leave `in_features` and `out_features` out of the circuit, which is then padded or truncated"
-        raise FeaturesError(message, hint)
-    return FittedCircuit(spec)
+    return FittedCircuit(fitted_spec(json.loads(text), in_features, out_features))
 
 
 @lru_cache(maxsize=512)
 def _refit(text: str) -> FittedCircuit:
     return FittedCircuit(load_spec(json.loads(text)))
-
-
-def is_template(document: Mapping[str, Any]) -> bool:
-    """Say whether a circuit takes its layout from the layer: `{auto: N}` without `in_features`."""
-    layout = document.get("layout")
-    return isinstance(layout, Mapping) and "auto" in layout and "in_features" not in document

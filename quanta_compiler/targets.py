@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from quanta_compiler.nn import FeaturesError, FittedCircuit, is_template
+from quanta_compiler.fitting import FeaturesError, is_template
+from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.spec import load_spec, read_data
 
 PRESETS: dict[str, dict[str, Any]] = {

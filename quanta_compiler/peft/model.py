@@ -16,7 +16,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
-from quanta_compiler.nn import FeaturesError, FittedCircuit, fit_circuit
+from quanta_compiler.fitting import FeaturesError
+from quanta_compiler.nn import FittedCircuit, fit_circuit
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.layer import QuantaCircuitLayer

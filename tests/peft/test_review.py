@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from quanta_compiler.nn import FeaturesError, fit_circuit
+from quanta_compiler.fitting import FeaturesError
+from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import AdapterError, QuantaConfig
 from quanta_compiler.peft.tensors import held
 

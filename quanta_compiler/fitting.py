@@ -1,0 +1,50 @@
+"""Which circuit a file is for a layer: templates take the layer's widths, others are padded, truncated or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quanta_compiler.spec import load_spec
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+
+class FeaturesError(ValueError):
+    """There is no circuit for a layer, or it is written for other features."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def is_template(document: Mapping[str, Any]) -> bool:
+    """Say whether a circuit takes its layout from the layer: `{auto: N}` without `in_features`."""
+    layout = document.get("layout")
+    return isinstance(layout, Mapping) and "auto" in layout and "in_features" not in document
+
+
+def fitted_spec(document: Mapping[str, Any], in_features: int, out_features: int) -> CircuitSpec:
+    """Return a file's circuit for a layer.
+
+    `{auto: N}` is laid out for the larger of the two sizes. Where a file does not write `in_features` or
+    `out_features`, those of the layer are taken: its layout is used as it is written, padded with zeros or truncated.
+
+    Raises:
+        SpecError: the document is no circuit.
+        FeaturesError: the document writes `in_features` or `out_features`, and they are not those of the layer.
+
+    """
+    if is_template(document):
+        spec = load_spec(document, in_features=in_features, out_features=out_features)
+    else:
+        spec = load_spec({"in_features": in_features, "out_features": out_features, **document})
+    # A template takes its sizes from the layer; what it writes must agree all the same.
+    written = document.get("out_features", out_features)
+    if (spec.in_features, spec.out_features, written) != (in_features, out_features, out_features):
+        message = (
+            f"circuit {spec.name!r} is written for {spec.in_features} -> {written} features, "
+            f"the layer has {in_features} -> {out_features}"
+        )
+        hint = "leave `in_features` and `out_features` out of the circuit, which is then padded or truncated"
+        raise FeaturesError(message, hint)
+    return spec
