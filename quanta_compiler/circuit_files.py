@@ -60,8 +60,7 @@ def read_circuit(file: str) -> CircuitSpec:
     if file != STANDARD_INPUT:
         return load_spec(Path(file))
     try:
-        # A text without a line break would be taken for a path.
-        spec = load_spec(_standard_input() + "\n")
+        spec = load_spec(standard_input())
     except SpecError as error:
         renamed = [replace(diagnostic, source=STANDARD_INPUT_NAME) for diagnostic in error.diagnostics]
         raise SpecError(renamed, error.omitted) from None
@@ -69,13 +68,15 @@ def read_circuit(file: str) -> CircuitSpec:
     return replace(spec, warnings=warnings)
 
 
-def _standard_input() -> str:
+def standard_input() -> str:
+    """Return the text of a circuit from standard input, so that it is not taken for a path; raise SpecError."""
     from quanta_compiler.spec.files import decode, too_large
 
     data = b"" if sys.stdin is None else sys.stdin.buffer.read(FILE_BYTES + 1)
     if len(data) > FILE_BYTES:
         raise too_large(STANDARD_INPUT_NAME)
-    return decode(STANDARD_INPUT_NAME, data)
+    # A text without a line break would be taken for a path.
+    return decode(STANDARD_INPUT_NAME, data) + "\n"
 
 
 def check_file(file: str) -> Checked:

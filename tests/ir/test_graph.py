@@ -12,7 +12,8 @@ from drawn_circuits import circuit_of, named_circuit, pair, random_circuit
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns
-from quanta_compiler.ir.graph import connectivity, contraction_graph, gates_to_full
+from quanta_compiler.ir.graph import connectivity, contraction_graph
+from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.reference import circuit_operator
 
 SEEDS = range(40)
