@@ -240,6 +240,10 @@ class Problems:
         self._seen.add(identity)
         return not known
 
+    def errors(self) -> tuple[Diagnostic, ...]:
+        """Return the errors, sorted by place."""
+        return tuple(sorted(self._errors, key=_place_of))
+
     def warnings(self) -> tuple[Diagnostic, ...]:
         """Return the warnings, sorted by place."""
         return tuple(sorted(self._warnings, key=_place_of))
@@ -247,4 +251,4 @@ class Problems:
     def raise_errors(self) -> None:
         """Raise all errors as one SpecError, if there are any."""
         if self._errors:
-            raise SpecError(sorted(self._errors, key=_place_of), self._omitted)
+            raise SpecError(self.errors(), self._omitted)

@@ -18,9 +18,10 @@ class FeaturesError(ValueError):
 
 
 def is_template(document: Mapping[str, Any]) -> bool:
-    """Say whether a circuit takes its layout from the layer: `{auto: N}` without `in_features`."""
+    """Say whether a circuit takes its layout from the layer: `{auto: N}`, or a preset's own, without `in_features`."""
     layout = document.get("layout")
-    return isinstance(layout, Mapping) and "auto" in layout and "in_features" not in document
+    chosen = isinstance(layout, Mapping) and "auto" in layout
+    return (chosen or ("preset" in document and layout is None)) and "in_features" not in document
 
 
 def fitted_spec(document: Mapping[str, Any], in_features: int, out_features: int) -> CircuitSpec:

@@ -15,11 +15,7 @@ from typing import Any
 from quanta_compiler.fitting import FeaturesError, is_template
 from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.spec import load_spec, read_data
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "quanta": {"version": 1, "name": "quanta", "layout": {"auto": 4}, "gates": ["all_pairs"]},
-}
-"""Circuits that fit themselves to every target."""
+from quanta_compiler.spec.presets import preset_document
 
 CircuitField = str | os.PathLike[str] | Mapping[str, Any] | None
 Document = dict[str, Any] | str
@@ -34,18 +30,18 @@ def checked_circuit(value: CircuitField, preset: str) -> Any:
 
     Raises:
         SpecError: a circuit is wrong.
-        ValueError: the preset is unknown, or the mapping is no mapping from target to circuit.
+        ValueError: the preset is unknown or its options are wrong, or the mapping is no mapping from target to circuit.
 
     """
     if value is None:
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}: there is {', '.join(PRESETS)}")
-        return dict(PRESETS[preset])
+        if not isinstance(preset, str):
+            raise ValueError(f"`preset` is the name of a preset, such as 'lora:8', got {preset!r}")
+        return preset_document(preset)
     if not isinstance(value, Mapping) or "version" in value:
         return _document(value)
     if not value:
         raise ValueError("`circuit` is an empty mapping: give a circuit, or a mapping from target to circuit")
-    if "layout" in value or "gates" in value:
+    if any(key in value for key in ("layout", "gates", "preset")):
         raise ValueError("`circuit` has no `version`: a circuit needs `version: 1`, a mapping has targets as its keys")
     stored: dict[str, Document] = {}
     for target, source in value.items():
@@ -90,7 +86,7 @@ def _document(source: Any) -> Document:
 def _order_counts(data: Mapping[str, Any]) -> bool:
     """Say whether sorting the keys would make another circuit: named axes, and gates that rename theirs."""
     layout = data.get("layout")
-    targets = [gate.get("to") for gate in data["gates"] if isinstance(gate, Mapping)]
+    targets = [gate.get("to") for gate in data.get("gates", ()) if isinstance(gate, Mapping)]
     return any(isinstance(mapping, Mapping) and len(mapping) > 1 for mapping in (layout, *targets))
 
 

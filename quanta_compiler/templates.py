@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.presets import PRESETS, Preset, preset_document
+from quanta_compiler.spec.render import flow_text
 from quanta_compiler.spec.scalars import reads_as_text
 
 _LONGEST_LAYOUT = 2000
@@ -12,6 +16,8 @@ _MANY_AXES = 16
 """From here on `all_pairs` is a long list of gates, and neighbours are paired instead."""
 _MANY_GATES = 20
 """So many default gates leave a five-digit fraction of the input."""
+_EXAMPLE_WIDTH = 4096
+"""The width that a preset's file begins with where none is given."""
 
 
 class TemplateError(Exception):
@@ -23,12 +29,15 @@ class TemplateError(Exception):
 
 
 def circuit_template(
-    layout: str, name: str | None = None, in_features: int | None = None, out_features: int | None = None
+    options: Mapping[str, int | str],
+    name: str | None = None,
+    in_features: int | None = None,
+    out_features: int | None = None,
 ) -> str:
-    """Return a commented circuit file.
+    """Return a commented circuit file with gates.
 
     Args:
-        layout: as a circuit file writes it, such as `16x8x8x4` or `{auto: 4}`.
+        options: what was given; a `layout` must be, as a circuit file writes it, such as `16x8x8x4` or `{auto: 4}`.
         name: the circuit's name; by default one from the layout's sizes.
         in_features: the input's width, where it is not the product of the layout.
         out_features: the output's width, likewise.
@@ -37,15 +46,64 @@ def circuit_template(
         TemplateError: one of them is wrong.
 
     """
-    layout = layout.strip()
-    if not layout or len(layout) > _LONGEST_LAYOUT or not layout.isprintable():
-        raise TemplateError("--layout", "write sizes with x between them, such as `16x8x8x4`")
+    for option in options:
+        if option != "layout":
+            raise TemplateError(_flag(option), "it is an option of presets: name one with --preset")
+    if "layout" not in options:
+        raise TemplateError("--layout", "give the axes, or name a family of circuits with --preset")
+    layout = str(options["layout"]).strip()
+    _check_layout_text(layout)
     widths = _width_lines(in_features, out_features)
     # Which gates suit depends on the number of axes, which is known once a first circuit is read.
     axes = len(_load(_text(name or "circuit", layout, widths, "[0]", None)).layout)
     pattern = "[0]" if axes == 1 else "all_pairs" if axes < _MANY_AXES else "brick"
     spec = _load(_text(name or "circuit", layout, widths, pattern, None))
     text = _text(name or _default_name(spec), layout, widths, pattern, spec)
+    _load(text)
+    return text
+
+
+def preset_template(
+    preset: str,
+    options: Mapping[str, int | str],
+    name: str | None = None,
+    in_features: int | None = None,
+    out_features: int | None = None,
+) -> str:
+    """Return a commented circuit file that names a preset.
+
+    Args:
+        preset: the name, or the short notation such as `lora:8`.
+        options: what was given of the preset's options; a layout as a circuit file writes it.
+        name: the circuit's name; by default that of the preset.
+        in_features: the input's width; by default 4096, or the product of a layout that is written out.
+        out_features: the output's width; by default the input's.
+
+    Raises:
+        TemplateError: one of them is wrong.
+
+    """
+    try:
+        document = preset_document(preset)
+    except ValueError as error:
+        raise TemplateError("--preset", str(error)) from None
+    chosen = PRESETS[document["preset"]]
+    for option in options:
+        if option not in chosen.options:
+            takes = ", ".join(map(_flag, chosen.options)) or "no options"
+            raise TemplateError(_flag(option), f"preset `{document['preset']}` takes {takes}")
+    if "layout" in options:
+        _check_layout_text(str(options["layout"]))
+    title = name or document["preset" if options else "name"]
+    values = {option: _shown(options.get(option, document[option])) for option in chosen.options}
+    bare = ["version: 1", f"name: {_name_text(title)}", f"preset: {document['preset']}"]
+    remarks = {option: chosen.model.model_fields[option].description for option in chosen.options}
+    given = [f"{option}: {value}  # {remarks[option]}" for option, value in values.items()]
+    if in_features is None and not _is_written_out(values.get("layout")):
+        in_features = _EXAMPLE_WIDTH
+    widths = _width_lines(in_features, out_features)
+    spec = _load("\n".join([*bare, *given, *widths]) + "\n")
+    text = "\n".join(_preset_lines(bare, given, widths, chosen, spec)) + "\n"
     _load(text)
     return text
 
@@ -59,12 +117,22 @@ def _load(text: str) -> CircuitSpec:
         raise TemplateError(_option(problem), f"{problem.message}{hint}") from None
 
 
-_OPTIONS = {"name": "NAME", "in_features": "--in-features", "out_features": "--out-features"}
-
-
 def _option(problem: Diagnostic) -> str:
     """Return what on the command line a problem of the file comes from."""
-    return _OPTIONS.get(problem.path.split("[")[0], "--layout")
+    key = problem.path.split("[")[0].split(".")[0]
+    if key == "name":
+        return "NAME"
+    return "--layout" if key in ("", "version", "gates") else _flag(key)
+
+
+def _flag(key: str) -> str:
+    """Return the command line's option for a key of the file."""
+    return "--" + key.replace("_", "-")
+
+
+def _check_layout_text(layout: str) -> None:
+    if not layout or len(layout) > _LONGEST_LAYOUT or not layout.isprintable():
+        raise TemplateError("--layout", "write sizes with x between them, such as `16x8x8x4`")
 
 
 def _default_name(spec: CircuitSpec) -> str:
@@ -79,17 +147,11 @@ def _width_lines(in_features: int | None, out_features: int | None) -> list[str]
 
 def _text(name: str, layout: str, widths: list[str], pattern: str, spec: CircuitSpec | None) -> str:
     """Return the file, bare where `spec` is not yet known."""
-    # JSON's quotes and escapes are YAML's.
-    from json import dumps
-
-    bare = ["version: 1", f"name: {name if reads_as_text(name) else dumps(name)}"]
+    bare = ["version: 1", f"name: {_name_text(name)}"]
     if spec is None:
         return "\n".join([*bare, f"layout: {layout}", *widths, "gates:", f"  - {pattern}"]) + "\n"
     lines = [
-        "# A circuit: `quanta check FILE` validates it, `quanta draw FILE` shows it, `quanta report FILE` says what it",
-        "# costs, and `quanta compile FILE` writes it as a PyTorch module. To complete and check it while typing, save",
-        "# `quanta schema` as circuit.schema.json beside it and begin the file with the line",
-        "#   # yaml-language-server: $schema=circuit.schema.json",
+        *_HEADING,
         *bare,
         "",
         *_layout_part(layout, widths, spec),
@@ -98,10 +160,28 @@ def _text(name: str, layout: str, widths: list[str], pattern: str, spec: Circuit
         "",
         *_init_part(spec),
         "",
-        "# The batch to plan for, in tokens; it changes the cost, never the result.",
-        "# plan: {tokens: 2048}",
+        *_PLAN_PART,
     ]
     return "\n".join(lines) + "\n"
+
+
+_HEADING = (
+    "# A circuit: `quanta check FILE` validates it, `quanta draw FILE` shows it, `quanta report FILE` says what it",
+    "# costs, and `quanta compile FILE` writes it as a PyTorch module. To complete and check it while typing, save",
+    "# `quanta schema` as circuit.schema.json beside it and begin the file with the line",
+    "#   # yaml-language-server: $schema=circuit.schema.json",
+)
+_PLAN_PART = (
+    "# The batch to plan for, in tokens; it changes the cost, never the result.",
+    "# plan: {tokens: 2048}",
+)
+
+
+def _name_text(name: str) -> str:
+    # JSON's quotes and escapes are YAML's.
+    from json import dumps
+
+    return name if reads_as_text(name) else dumps(name)
 
 
 def _layout_part(layout: str, widths: list[str], spec: CircuitSpec) -> list[str]:
@@ -163,4 +243,39 @@ def _init_part(spec: CircuitSpec) -> list[str]:
     return [
         "# How gates are drawn: the default, kaiming_uniform, shrinks the output by 0.58 a gate; orthogonal does not.",
         f"{comment}init: orthogonal",
+    ]
+
+
+def _shown(value: object) -> str:
+    """Write an option's value; a layout of the command line is a text of the file already."""
+    return value.strip() if isinstance(value, str) else flow_text(value)
+
+
+def _is_written_out(layout: str | None) -> bool:
+    return layout is not None and "auto" not in layout
+
+
+def _preset_lines(bare: list[str], given: list[str], widths: list[str], preset: Preset, spec: CircuitSpec) -> list[str]:
+    """Return the lines of a preset's file."""
+    missing = [f"# {key}: {value}" for key, value in _widths_of(spec) if not _is_given(key, widths)]
+    return [
+        *_HEADING,
+        *bare[:2],
+        "",
+        f"# {preset.meaning},",
+        f"#   {preset.operator}",
+        "# for n in_features and m out_features, their factors being n_k and m_k. The trained parameters are",
+        f"#   {preset.parameters}",
+        "# `quanta expand FILE` prints the layout and the gates that this stands for.",
+        bare[2],
+        *given,
+        "",
+        "# The widths of the layer. As an adapter leave both out: every layer then has its own.",
+        *widths,
+        *missing,
+        "",
+        "# How all gates are drawn; without it as the preset does, so that training can start.",
+        "# init: orthogonal",
+        "",
+        *_PLAN_PART,
     ]

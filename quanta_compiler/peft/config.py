@@ -26,9 +26,10 @@ class QuantaConfig(PeftConfig):
             or a mapping from target to either. Targets are matched as PEFT matches those of `rank_pattern`: a regular
             expression for the end of the module's name; of several that match, the longest counts. The circuit itself
             is stored here and saved with the adapter, never its path. A layout `{auto: N}` without `in_features` is
-            made for the larger of each target's `in_features` and `out_features`; any other layout is used as it is
-            written, the input padded with zeros or truncated, and so the output.
-        preset: the family taken where no circuit is given: `quanta` is `{auto: 4}` with `all_pairs`.
+            made for the larger of each target's `in_features` and `out_features`, a preset for both; any other layout
+            is used as it is written, the input padded with zeros or truncated, and so the output.
+        preset: the family taken where no circuit is given, by name or with its options: `lora:8`, `krona`,
+            `tt:rank=4,layout=16-16-16`; `quanta`, the default, is `{auto: 4}` with `all_pairs`.
         residual: what the update W' - W of a layer is. `frozen_copy`: T - S, S being the frozen initial copy of the
             circuit T; both are applied, and the adapted model begins as the base model bit for bit. `folded`: the same
             with W - S kept beside W, one more weight matrix in memory and one circuit less to apply; exact up to the
@@ -63,7 +64,9 @@ class QuantaConfig(PeftConfig):
     circuit: Any = field(
         default=None, metadata={"help": "A circuit file, a circuit as a dict, or a mapping from target to either."}
     )
-    preset: str = field(default="quanta", metadata={"help": "The circuits where `circuit` is not given: `quanta`."})
+    preset: str = field(
+        default="quanta", metadata={"help": "The circuits where `circuit` is not given, such as `lora:8`."}
+    )
     residual: str = field(
         default="auto", metadata={"help": "What the update is: `auto`, `frozen_copy`, `folded` or `none`."}
     )

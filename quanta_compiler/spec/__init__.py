@@ -14,7 +14,7 @@ from typing import Any
 
 from quanta_compiler.diagnostics import Diagnostic, Problems, SpecError
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
-from quanta_compiler.spec.document import read_document
+from quanta_compiler.spec.document import Document, read_document
 from quanta_compiler.spec.files import read_file, too_large
 from quanta_compiler.spec.limits import FILE_BYTES
 from quanta_compiler.spec.loader import DictSource, TextSource, read_text
@@ -46,14 +46,20 @@ def load_spec(
 
     A `str` is a YAML text where it contains a line break or begins with `{`, and a path otherwise. Warnings are kept
     on the spec. `in_features` and `out_features` are sizes for a template (`layout: {auto: N}` without `in_features`),
-    whose layout is then that of the larger of the two; other files keep their own sizes. They must be positive
-    (ValueError).
+    whose layout is then that of the larger of the two, and for a preset that does not write its own; other files keep
+    their own sizes. They must be positive (ValueError).
     """
     if any(size is not None and size < 1 for size in (in_features, out_features)):
         raise ValueError(f"the sizes for a template are positive, got {in_features} and {out_features}")
     data, problems = _read(source)
     document = read_document(data, problems)
-    spec = None if document is None else resolve(document, problems, in_features, out_features)
+    spec: CircuitSpec | None = None
+    if isinstance(document, Document):
+        spec = resolve(document, problems, in_features, out_features)
+    elif document is not None:
+        from quanta_compiler.spec.preset_files import resolve_preset
+
+        spec = resolve_preset(document, problems, in_features, out_features)
     problems.raise_errors()
     assert spec is not None, "resolving failed without a problem"
     return replace(spec, warnings=problems.warnings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel
@@ -81,7 +82,8 @@ class Translator:
         mapping = self._value_at(tuple(outer))
         allowed, others, what = self._keys_for(tuple(outer), mapping)
         if key in others:
-            self.problems.error(path, f"{quote(key)} does not go with {what}", _why_not(key, mapping), key=True)
+            why = _why_not(key, mapping) if outer else _why_not_with_preset(key, mapping)
+            self.problems.error(path, f"{quote(key)} does not go with {what}", why, key=True)
             return
         absent = [name for name in allowed if name not in mapping]
         close = did_you_mean(key, absent)
@@ -99,7 +101,7 @@ class Translator:
     def _keys_for(self, path: DataPath, mapping: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str]:
         """Return the keys that a mapping takes, those that its relatives take, and what it is called."""
         if not path:
-            return list(CircuitFile.model_fields), (), "a circuit"
+            return _keys_of_file(mapping)
         if path == ("plan",):
             return list(Plan.model_fields), (), "`plan`"
         model = _model_of(mapping)
@@ -165,6 +167,27 @@ class Translator:
         self.problems.error(path, f"unknown optimizer {quote(value)}", hint)
 
 
+def report_unknown_preset(name: Any, presets: Collection[str], problems: Problems) -> None:
+    """Report a preset that there is not."""
+    if not isinstance(name, str):
+        problems.error(("preset",), f"`preset` must be a name, got {describe(name)}", _one_of(presets))
+        return
+    close = did_you_mean(name, presets)
+    hint = f"did you mean `{close}`?" if close else _one_of(presets)
+    problems.error(("preset",), f"unknown preset {quote(name)}", hint)
+
+
+def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str]:
+    """Return the keys that a file takes, those that files of another form take, and what it is called."""
+    if "preset" not in data:
+        return list(CircuitFile.model_fields), (), "a circuit"
+    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+
+    model = PRESET_MODELS.get(data["preset"], PresetFile)
+    options = [key for other in PRESET_MODELS.values() for key in other.model_fields]
+    return list(model.model_fields), (*options, *CircuitFile.model_fields), f"preset `{data['preset']}`"
+
+
 _EXAMPLES = {
     "version": "write `version: 1`",
     "name": "such as `name: my-circuit`",
@@ -226,3 +249,13 @@ def _why_not(key: Any, mapping: dict[Any, Any]) -> str | None:
         "repeat": "`repeat` goes with `pattern`",
         "per": f"a {kind} gate is the same for every index; leave `per` out",
     }.get(str(key))
+
+
+def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:
+    """Say what to do about a key that does not go with the preset."""
+    if key in ("gates", "output"):
+        return "a preset has gates of its own; `quanta expand` writes them out to be changed"
+    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+
+    options = [name for name in PRESET_MODELS[mapping["preset"]].model_fields if name not in PresetFile.model_fields]
+    return "its options are " + ", ".join(f"`{name}`" for name in options) if options else "it has no options"

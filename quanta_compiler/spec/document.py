@@ -6,16 +6,25 @@ What is wrong is reported and then mended or left out, so that the rest of the f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.checks import describe
-from quanta_compiler.spec.complaints import ALL_GATE_KEYS, Translator, by_mapping, data_path
+from quanta_compiler.spec.complaints import (
+    ALL_GATE_KEYS,
+    Translator,
+    by_mapping,
+    data_path,
+    report_unknown_preset,
+)
 from quanta_compiler.spec.models import CircuitFile
 from quanta_compiler.spec.values import VERSION
+
+if TYPE_CHECKING:
+    from quanta_compiler.spec.preset_models import PresetFile
 
 _NO_FILE = CircuitFile.model_construct()
 
@@ -43,6 +52,13 @@ class Document:
     """Top-level keys whose value was refused: the models hold a placeholder."""
 
 
+@dataclass(slots=True)
+class PresetDocument:
+    """A preset file's model; what could not be read of it has its default."""
+
+    file: PresetFile
+
+
 _ROUNDS = 4
 _KEYS = 100
 """No mapping but `to` has a tenth of that."""
@@ -56,7 +72,7 @@ _STRUCTURE = ("name", "axes", "to", "pattern", "repeat")
 """Keys that say a gate's effect on the axes; what remains of it where its matrix cannot be read."""
 
 
-def read_document(data: Any, problems: Problems) -> Document | None:
+def read_document(data: Any, problems: Problems) -> Document | PresetDocument | None:
     """Validate plain data; report every problem, and return what can be gone on with."""
     if not isinstance(data, dict):
         hint = "such as `version: 1`, `name: example`, `layout: 16x8x8x4`, `gates: [all_pairs]`"
@@ -70,6 +86,8 @@ def read_document(data: Any, problems: Problems) -> Document | None:
     if len(data) > _KEYS:
         problems.error((), f"a circuit has {len(data):,} keys", "is this another file?")
         return None
+    if "preset" in data:
+        return _read_preset(data, problems)
     if isinstance(gates, list | tuple):
         data = {
             **data,
@@ -86,6 +104,33 @@ def read_document(data: Any, problems: Problems) -> Document | None:
                 _report_only(data, errors, problems)
                 return None
             data = _mend(data, errors, document, problems)
+    return None
+
+
+def _read_preset(data: dict[Any, Any], problems: Problems) -> PresetDocument | None:
+    """Validate a file that names a preset in place of its gates."""
+    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+
+    name = data["preset"]
+    model: type[PresetFile] | None = PRESET_MODELS.get(name) if isinstance(name, str) else None
+    if model is None:
+        report_unknown_preset(name, PRESET_MODELS, problems)
+        # Which options it takes is not known: only what every preset takes is checked.
+        data = {**{key: data[key] for key in PresetFile.model_fields if key in data}, "preset": ""}
+    # A round can bring up what the last one's problems kept pydantic from looking at.
+    for _ in range(_ROUNDS):
+        try:
+            return PresetDocument((model or PresetFile).model_validate(data))
+        except ValidationError as error:
+            translator = Translator(data, problems)
+            data = dict(data)
+            for path, group in by_mapping(error.errors(include_url=False)):
+                translator.report(path, group)
+                for item in group:
+                    key = item["loc"][0] if item["loc"] else None
+                    data.pop(key, None)
+                    if key in ("version", "name"):
+                        data[key] = _PLACEHOLDERS[key]
     return None
 
 

@@ -43,11 +43,13 @@ Rank = Annotated[int, Field(ge=1, le=limits.WIDTH, description="The rank r of th
 Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]
 
 
-class _Model(BaseModel):
+class FileModel(BaseModel):
+    """A mapping of the file: no key that is not known, no value of another type."""
+
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
 
-class _Gate(_Model):
+class _Gate(FileModel):
     """A matrix applied to some axes."""
 
     axes: Axes
@@ -104,7 +106,7 @@ class SharedGate(_Gate):
     per: Per = ()
 
 
-class _Pattern(_Model):
+class _Pattern(FileModel):
     """A list of gates by rule."""
 
     pattern: PatternName
@@ -181,14 +183,14 @@ GateItem = Annotated[
 ]
 
 
-class Plan(_Model):
+class Plan(FileModel):
     """How to plan the contraction."""
 
     tokens: Annotated[int, Field(ge=1, le=limits.TOKENS, description="The batch to plan for.")] = 2048
     optimizer: Annotated[Optimizer, Field(description="How to search the order of contractions.")] = "auto"
 
 
-class CircuitFile(_Model):
+class CircuitFile(FileModel):
     """A circuit: gates applied to the axes of a reshaped vector."""
 
     version: Version

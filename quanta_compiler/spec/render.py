@@ -32,11 +32,11 @@ def to_yaml(spec: CircuitSpec) -> str:
     data = to_dict(spec)
     gates = data.pop("gates")
     layout = data.pop("layout")
-    layout_text = "x".join(map(str, layout)) if isinstance(layout, list) else _flow(layout)
-    lines = [f"version: {data['version']}", f"name: {_flow(data['name'])}", f"layout: {layout_text}"]
+    layout_text = "x".join(map(str, layout)) if isinstance(layout, list) else flow_text(layout)
+    lines = [f"version: {data['version']}", f"name: {flow_text(data['name'])}", f"layout: {layout_text}"]
     lines += [f"{key}: {data[key]}" for key in ("in_features", "out_features")]
-    lines += ["gates:", *(f"  - {_flow(gate)}" for gate in gates)]
-    lines += [f"{key}: {_flow(data[key])}" for key in ("output", "plan")]
+    lines += ["gates:", *(f"  - {flow_text(gate)}" for gate in gates)]
+    lines += [f"{key}: {flow_text(data[key])}" for key in ("output", "plan")]
     return "\n".join(lines) + "\n"
 
 
@@ -61,22 +61,23 @@ def _gate(gate: GateSpec) -> dict[str, Any]:
     if gate.value is not None:
         data["value"] = [list(row) for row in gate.value]
     if gate.init is not None:
-        data["init"] = _init(gate.init)
+        data["init"] = init_data(gate.init)
     if gate.frozen:
         data["frozen"] = True
     return data
 
 
-def _init(init: Init) -> Any:
+def init_data(init: Init) -> Any:
+    """Return an initialiser as a file writes it."""
     return init.scheme if init.std is None else {"scheme": init.scheme, "std": init.std}
 
 
-def _flow(value: Any) -> str:
+def flow_text(value: Any) -> str:
     """Write data as one line of YAML."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)}: {flow_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow_text, value)) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -87,4 +88,4 @@ def _flow(value: Any) -> str:
 
 
 def _key(key: str) -> str:
-    return key if key.isdigit() else _flow(key)
+    return key if key.isdigit() else flow_text(key)

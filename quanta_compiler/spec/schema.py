@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import BaseModel
+
 from quanta_compiler.spec.models import CircuitFile
+from quanta_compiler.spec.preset_models import PRESET_MODELS
 from quanta_compiler.spec.schema_parts import NAME
 
 # The newest draft that the editors' language servers read in full.
@@ -18,13 +21,21 @@ _DEFAULTS = {"init": "kaiming_uniform"}
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the circuit file."""
+    """Return the JSON Schema of the circuit file: a circuit written out, or one of the presets."""
+    forms: list[type[BaseModel]] = [CircuitFile, *PRESET_MODELS.values()]
     definitions: dict[str, Any] = {}
-    schema = _tidy(CircuitFile.model_json_schema(), definitions)
-    definitions.update(schema.pop("$defs", {}))
-    definitions = {name.removeprefix("_"): definitions[name] for name in sorted(definitions)}
-    schema["properties"]["init"]["default"] = _DEFAULTS["init"]
-    return {"$schema": _DRAFT, **schema, "title": "A circuit of quanta-compiler", "$defs": definitions}
+    for form in forms:
+        schema = _tidy(form.model_json_schema(), definitions)
+        definitions.update(schema.pop("$defs", {}))
+        definitions[form.__name__] = schema
+    definitions[CircuitFile.__name__]["properties"]["init"]["default"] = _DEFAULTS["init"]
+    return {
+        "$schema": _DRAFT,
+        "title": "A circuit of quanta-compiler",
+        "type": "object",
+        "anyOf": [{"$ref": f"#/$defs/{form.__name__}"} for form in forms],
+        "$defs": {name: definitions[name] for name in sorted(definitions)},
+    }
 
 
 def schema_text() -> str:

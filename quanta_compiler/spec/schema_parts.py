@@ -82,6 +82,7 @@ LAYOUT: dict[str, Any] = {
         },
     ],
 }
+PRESET_LAYOUT: dict[str, Any] = {**LAYOUT, NAME: "PresetLayout", "anyOf": LAYOUT["anyOf"][:-1]}
 AXES: dict[str, Any] = {
     NAME: "Axes",
     "type": "array",

@@ -129,6 +129,15 @@ def check_layout(value: Any) -> Layout:
     refuse([((), f"`layout` must say the sizes of the axes, got {describe(value)}", hint)])
 
 
+def check_preset_layout(value: Any) -> Layout:
+    """Check the layout of a preset, whose axes have no names: the preset itself refers to them."""
+    layout = check_layout(value)
+    if layout.names is not None:
+        hint = "write `16x8x8x4`, `[16, 8, 8, 4]` or `{auto: 4}`"
+        refuse([((), "the axes of a preset's layout cannot be named", hint)])
+    return layout
+
+
 def _layout_text(text: str) -> Layout:
     if not _LAYOUT_TEXT.match(text):
         hint = "write sizes with x or - between them, such as `16x8x8x4`"

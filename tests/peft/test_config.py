@@ -69,7 +69,7 @@ def test_named_axes_keep_their_order(tmp_path: Path) -> None:
 
 def test_without_a_circuit_it_is_the_quanta_preset() -> None:
     config = QuantaConfig()
-    assert config.circuit == {"version": 1, "name": "quanta", "layout": {"auto": 4}, "gates": ["all_pairs"]}
+    assert config.circuit == {"version": 1, "name": "quanta", "preset": "quanta", "layout": {"auto": 4}}
     assert config.circuit_hash == QuantaConfig(circuit=config.circuit).circuit_hash
 
 
@@ -91,7 +91,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "dropout-folded": ({"dropout": 0.1, "residual": "folded"}, "`dropout` cannot be used with `residual='folded'`"),
     "scale": ({"scale": float("nan")}, "`scale` is a finite number, got nan"),
     "seed": ({"init_seed": 1.5}, "`init_seed` is an integer, got 1.5"),
-    "preset": ({"preset": "quantum"}, "unknown preset 'quantum': there is quanta"),
+    "preset": ({"preset": "quantum"}, "unknown preset 'quantum': did you mean 'quanta'?"),
+    "preset-option": ({"preset": "lora:x"}, "'lora:x': `rank` must be an integer, got the text 'x'"),
+    "preset-type": ({"preset": 8}, "`preset` is the name of a preset, such as 'lora:8', got 8"),
+    "preset-no-version": ({"circuit": {"preset": "lora"}}, "`circuit` has no `version`"),
     "empty": ({"circuit": {}}, "`circuit` is an empty mapping"),
     "no-version": ({"circuit": {"layout": "4x4", "gates": [[0]]}}, "`circuit` has no `version`"),
     "no-version-in-mapping": ({"circuit": {"q": {"layout": 4}}}, "the circuit for target 'q' has no `version`"),

@@ -11,6 +11,7 @@ from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.spec import load_spec
 
 HEAD = "version: 1\nname: example\nlayout: 16x8x8x4\n"
+PRESET = "version: 1\nname: example\n"
 NAMED = "version: 1\nname: example\nlayout: {row: 8, column: 4}\n"
 
 WRONG: dict[str, str] = {
@@ -67,6 +68,16 @@ WRONG: dict[str, str] = {
     "std": HEAD + "init: {scheme: normal, std: 0}\ngates:\n  - {axes: [0], init: {scheme: zeros, std: 1.0}}\n",
     "null_value": HEAD + "gates:\n  - {axes: [0], to: null, per: }\n",
     "terminal_escape": HEAD + 'gates:\n  - {axes: [0], name: "\\e[31mred\\u202e"}\n',
+    "preset_unknown": PRESET + "preset: lorra\nrank: 8\nplan: {tokens: 0}\n",
+    "preset_no_name": PRESET + "preset: [lora]\nin_features: x\n",
+    "preset_other_option": PRESET + "preset: krona\nrank: 8\nlayout: 8x8\n",
+    "preset_with_gates": PRESET + "preset: lora\nlayout: 8x8\ngates: [each]\noutput: [0]\nrak: 4\n",
+    "preset_without_options": PRESET + "preset: butterfly\nlayout: 8x8\nin_features: 64\n",
+    "preset_options": "preset: tt\nrank: 0\nlayout: {a: 4, b: 16}\nin_features: 0\n",
+    "preset_template": PRESET + "preset: lora\nrank: 8\n",
+    "preset_too_large": PRESET + "preset: tt\nlayout: 64x64x64\nrank: 100000\n",
+    "preset_default_too_large": PRESET + "preset: btt\nin_features: 16777216\n",
+    "preset_one_axis": PRESET + "preset: quanta\nlayout: 16\n",
     "long_line": HEAD + "gates: [" + "[0], " * 60 + "[9], " + "[1], " * 60 + "]\n",
 }
 

@@ -124,6 +124,52 @@ def test_what_a_schema_can_express_is_refused_by_both(change: dict[str, Any]) ->
         load_spec(data)
 
 
+PRESET: dict[str, Any] = {"version": 1, "name": "a", "in_features": 64}
+ACCEPTED_PRESETS: list[dict[str, Any]] = [
+    {"preset": "quanta", "layout": {"auto": 3}, "init": "orthogonal"},
+    {"preset": "lora", "rank": 8, "out_features": 32, "plan": {"tokens": 64}},
+    {"preset": "krona", "layout": "8-8"},
+    {"preset": "tt", "layout": [8, 8], "rank": 2},
+    {"preset": "loretta", "layout": "4x4x4", "rank": 2, "tt_rank": 3},
+    {"preset": "monarch", "blocks": 4, "block_rank": 4},
+    {"preset": "btt", "layout": 64, "rank": 1},
+    {"preset": "butterfly"},
+]
+REFUSED_PRESETS: list[dict[str, Any]] = [
+    {"preset": "lorra"},
+    {"preset": None},
+    {"preset": "lora", "layout": "8x8"},
+    {"preset": "lora", "gates": ["each"]},
+    {"preset": "lora", "output": [0]},
+    {"preset": "lora", "rank": 0},
+    {"preset": "lora", "rank": True},
+    {"preset": "lora", "rank": "8"},
+    {"preset": "lora", "rank": 1 << 25},
+    {"preset": "lora", "init": "zero"},
+    {"preset": "lora", "plan": {"token": 1}},
+    {"preset": "krona", "rank": 8},
+    {"preset": "krona", "layout": {"a": 8, "b": 8}},
+    {"preset": "krona", "layout": {"auto": 0}},
+    {"preset": "monarch", "rank": 2},
+    {"preset": "butterfly", "in_features": 0},
+]
+
+
+@pytest.mark.parametrize("change", ACCEPTED_PRESETS, ids=json.dumps)
+def test_presets_are_accepted_by_both(change: dict[str, Any]) -> None:
+    data = {**PRESET, **change}
+    VALIDATOR.validate(data)
+    load_spec(data)
+
+
+@pytest.mark.parametrize("change", REFUSED_PRESETS, ids=json.dumps)
+def test_wrong_presets_are_refused_by_both(change: dict[str, Any]) -> None:
+    data = {**PRESET, **change}
+    assert not VALIDATOR.is_valid(data)
+    with pytest.raises(SpecError):
+        load_spec(data)
+
+
 @pytest.mark.parametrize("key", ["version", "name", "layout", "gates"])
 def test_required_keys(key: str) -> None:
     data = {other: value for other, value in BASE.items() if other != key}

@@ -1,0 +1,140 @@
+"""Preset files to the circuits that they stand for.
+
+    version: 1
+    name: adapter
+    preset: lora
+    rank: 8
+    in_features: 4096
+
+What is wrong with such a circuit is told at the options that it comes from.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from quanta_compiler.diagnostics import Diagnostic, Problems
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.document import Document, PresetDocument, read_document
+from quanta_compiler.spec.loader import DictSource
+from quanta_compiler.spec.preset_circuits import Expansion
+from quanta_compiler.spec.preset_models import PresetFile
+from quanta_compiler.spec.presets import PRESETS
+from quanta_compiler.spec.render import init_data
+from quanta_compiler.spec.resolve import resolve
+from quanta_compiler.spec.values import Layout
+
+
+def resolve_preset(
+    document: PresetDocument, problems: Problems, in_features: int | None, out_features: int | None
+) -> CircuitSpec | None:
+    """Resolve a preset file to the circuit that it stands for; None where problems were reported.
+
+    `in_features` and `out_features` are taken where the file does not write its own; `out_features` is `in_features`
+    where neither gives it.
+    """
+    file = document.file
+    if problems.has_errors:
+        return None
+    columns = _in_features(file, in_features, problems)
+    if columns is None:
+        return None
+    rows = next((width for width in (file.out_features, out_features) if width is not None), columns)
+    expansion = PRESETS[file.preset].circuit(file, columns, rows)
+    inner = Problems(DictSource())
+    expanded = read_document(_circuit_data(file, expansion, columns, rows), inner)
+    assert isinstance(expanded, Document), "a preset expands to a circuit"
+    spec = resolve(expanded, inner)
+    _relay(inner, file, expansion, problems)
+    for option, largest in expansion.largest.items():
+        _warn_about_excess(file, option, largest, problems)
+    if expansion.chosen_width is not None:
+        _warn_about_fitting(file, expansion.chosen_width, max(columns, rows), problems)
+    return None if problems.has_errors else spec
+
+
+def _in_features(file: PresetFile, given: int | None, problems: Problems) -> int | None:
+    """Return the width of the input: the file's, the layer's, or that of a layout which is written out."""
+    if file.in_features is not None or given is not None:
+        return file.in_features if file.in_features is not None else given
+    layout: Layout | None = getattr(file, "layout", None)
+    if layout is not None and layout.auto is None:
+        return math.prod(layout.sizes)
+    message = (
+        f"preset `{file.preset}` needs `in_features`; without it the file is a template, which only adapters accept"
+    )
+    problems.error(("preset",), message, "add `in_features`, or use the file as a template in an adapter")
+    return None
+
+
+def _circuit_data(file: PresetFile, expansion: Expansion, in_features: int, out_features: int) -> dict[str, Any]:
+    """Return the circuit file that a preset file stands for; its `init` is that of every gate."""
+    data: dict[str, Any] = {
+        "version": file.version,
+        "name": file.name,
+        "in_features": in_features,
+        "out_features": out_features,
+        **expansion.circuit,
+        "plan": {"tokens": file.plan.tokens, "optimizer": file.plan.optimizer},
+    }
+    if file.init is not None:
+        data["init"] = init_data(file.init)
+        gates = [
+            {key: gate[key] for key in gate if key != "init"} if isinstance(gate, dict) else gate
+            for gate in data["gates"]
+        ]
+        data["gates"] = gates
+    return data
+
+
+def _relay(inner: Problems, file: PresetFile, expansion: Expansion, problems: Problems) -> None:
+    """Report the problems of the expanded circuit at the options that they come from."""
+    for diagnostic in (*inner.errors(), *inner.warnings()):
+        option = _option(diagnostic, file)
+        if diagnostic.severity == "error":
+            of_gate = diagnostic.path.startswith("gates[") and not diagnostic.path.endswith("]")
+            hint = f"preset `{file.preset}` has this gate: choose smaller options" if of_gate else diagnostic.hint
+            problems.error((option,), diagnostic.message, hint)
+        elif not _is_expected(diagnostic, expansion):
+            problems.warning((option,), diagnostic.message, diagnostic.hint)
+
+
+def _option(diagnostic: Diagnostic, file: PresetFile) -> str:
+    """Return the key of the preset file that a problem of the expanded circuit comes from."""
+    part = re.split(r"[.\[]", diagnostic.path)[0]
+    candidates = [part]
+    if part == "gates":
+        # Of the list as a whole only what all gates start at is complained about.
+        candidates = ["init"] if diagnostic.path == "gates" else [PRESETS[file.preset].main or "preset", "layout"]
+    return next((key for key in candidates if key in file.model_fields_set), "preset")
+
+
+def _is_expected(diagnostic: Diagnostic, expansion: Expansion) -> bool:
+    """Say whether a warning of the circuit is told in the preset's own words, or is what the preset is known to do."""
+    if expansion.chosen_width is not None and diagnostic.path in ("in_features", "out_features"):
+        return True
+    return diagnostic.path.endswith(".rank")
+
+
+def _warn_about_excess(file: PresetFile, option: str, largest: int, problems: Problems) -> None:
+    value = getattr(file, option)
+    if value > largest:
+        message = f"`{option}` {value} is more than this circuit can use ({largest})"
+        path = option if option in file.model_fields_set else "preset"
+        problems.warning((path,), message, f"`{option}: {largest}` has the same updates with fewer parameters")
+
+
+def _warn_about_fitting(file: PresetFile, width: int, wanted: int, problems: Problems) -> None:
+    """Warn where a square circuit is wider than the larger of the two widths; the smaller is padded in any case."""
+    if width == wanted:
+        return
+    layout: Layout | None = getattr(file, "layout", None)
+    if layout is None:
+        message, hint = f"{wanted} is no power of two: the circuit is {width} wide", None
+    else:
+        message = f"{wanted} has no {layout.auto} factors of similar size: the circuit is {width} wide"
+        hint = "a layout of your own choice may waste less"
+    path = "layout" if layout is not None and "layout" in file.model_fields_set else "preset"
+    problems.warning((path,), message, hint)

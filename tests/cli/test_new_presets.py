@@ -1,0 +1,85 @@
+"""`quanta new --preset`: what it prints is valid as it stands, and wrong options are told by their name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from quanta_compiler import load_spec
+from quanta_compiler.cli import app
+from quanta_compiler.spec.presets import PRESETS, preset_document
+
+CASES: list[tuple[list[str], str]] = [
+    *(([name], name) for name in PRESETS),
+    (["lora:4"], "lora:4"),
+    (["lora", "--rank", "4"], "lora:4"),
+    (["tt", "--rank", "2", "--layout", "16x16x16"], "tt:rank=2,layout=16x16x16"),
+    (["quanta", "--layout", "{auto: 3}"], "quanta:auto=3"),
+    (["loretta", "--tt-rank", "9", "--rank", "2"], "loretta:rank=2,tt_rank=9"),
+    (["monarch", "--blocks", "8", "--block-rank", "2"], "monarch:blocks=8,block_rank=2"),
+    (["krona", "--layout", "[64, 64]"], "krona:64x64"),
+]
+
+
+def new(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["new", *arguments])
+
+
+@pytest.mark.parametrize(("arguments", "short"), CASES, ids=str)
+def test_the_file_is_valid_and_the_preset_as_asked_for(arguments: list[str], short: str) -> None:
+    result = new("mine", "--preset", *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    spec = load_spec(result.stdout)
+    assert spec.warnings == ()
+    expected = {**preset_document(short), "name": "mine"}
+    assert spec == load_spec(expected, in_features=4096, out_features=4096)
+    assert max(map(len, result.stdout.splitlines())) <= 120
+    for line in re.findall(r"(?m)^# (?:init: .*|plan: .*|in_features: .*|out_features: .*)$", result.stdout):
+        load_spec(result.stdout.replace(line, line.removeprefix("# ")))
+
+
+def test_widths_and_names() -> None:
+    spec = load_spec(new("--preset", "btt", "--in-features", "100", "--out-features", "64").stdout)
+    assert (spec.name, spec.in_features, spec.out_features) == ("btt", 100, 64)
+    assert load_spec(new("--preset", "lora:4").stdout).name == "lora-4"
+    assert load_spec(new("--preset", "lora:4", "--rank", "3").stdout).name == "lora"
+
+
+def test_expand_prints_the_circuit_that_the_preset_stands_for() -> None:
+    text = new("--preset", "tt", "--layout", "4x4x4").stdout
+    result = CliRunner().invoke(app, ["expand", "-"], input=text)
+    assert result.exit_code == 0
+    assert "preset" not in result.stdout
+    assert "name: core2" in result.stdout
+    assert load_spec(result.stdout) == load_spec(text)
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["--preset", "lra"], "'--preset': unknown preset 'lra': did you mean 'lora'?"),
+    (["--preset", "lora:x"], "'--preset': 'lora:x': `rank` must be an integer"),
+    (["--preset", "lora", "--layout", "4x4"], "'--layout': preset `lora` takes --rank"),
+    (["--preset", "krona", "--rank", "4"], "'--rank': preset `krona` takes --layout"),
+    (["--preset", "butterfly", "--blocks", "4"], "'--blocks': preset `butterfly` takes no options"),
+    (["--preset", "lora", "--rank", "0"], "'--rank': `rank` must be at least 1"),
+    (["--preset", "loretta", "--tt-rank", "0"], "'--tt-rank': `tt_rank` must be at least 1"),
+    (["--preset", "krona", "--layout", "4x"], "'--layout': '4x' is not a layout"),
+    (["--preset", "krona", "--layout", "4x4\ngates: [each]"], "'--layout': write sizes"),
+    (["--preset", "krona", "--layout", "{a: 4}"], "'--layout': the axes of a preset's layout cannot be named"),
+    (["--preset", "quanta", "--layout", "16"], "'--layout': pattern `all_pairs` yields no gate"),
+    (["--preset", "lora", "--in-features", "0"], "'--in-features': `in_features` must be at least 1"),
+    (["1a", "--preset", "lora"], "'NAME': '1a' cannot be the name"),
+    (["--rank", "4"], "'--rank': it is an option of presets: name one with --preset"),
+    (["--rank", "4", "--layout", "4x4"], "'--rank': it is an option of presets"),
+    ([], "'--layout': give the axes, or name a family of circuits with --preset"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=str)
+def test_wrong_options_are_one_usage_error(arguments: list[str], message: str) -> None:
+    result = new(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    shown = " ".join(result.stderr.replace("│", " ").split())
+    assert f"Invalid value for {message}" in shown

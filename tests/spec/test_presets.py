@@ -1,0 +1,332 @@
+"""Presets: the operator against the family's formula, entry by entry or with explicit permutation matrices, and counts.
+
+The constructions below read the parameters alone: they share no code with the circuits that they judge.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from quanta_compiler import compile_circuit, load_spec
+from quanta_compiler.spec import to_dict, to_yaml
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.preset_models import PRESET_MODELS
+from quanta_compiler.spec.presets import PRESETS, preset_document
+
+Array = NDArray[np.float64]
+Gates = dict[str, Array]
+Factors = tuple[int, ...]
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "quanta": {"layout": {"auto": 3}},
+    "lora": {"rank": 3},
+    "krona": {"layout": {"auto": 3}},
+    "tt": {"layout": {"auto": 3}, "rank": 2},
+    "loretta": {"layout": {"auto": 3}, "rank": 3, "tt_rank": 4},
+    "monarch": {"blocks": 4, "block_rank": 3},
+    "btt": {"layout": {"auto": 3}, "rank": 2},
+    "butterfly": {},
+}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *OPTIONS.items(),
+    ("monarch", {"blocks": 4, "block_rank": 4}),
+    ("btt", {"layout": {"auto": 2}, "rank": 1}),
+    ("tt", {"layout": {"auto": 1}, "rank": 2}),
+]
+SHAPES = [(24, 24), (24, 36), (36, 16), (23, 29), (1, 1)]
+# What the widths above are factored into, where that is not the width itself; (23, 29) are padded.
+FACTORS: dict[tuple[int, int], Factors] = {
+    (24, 1): (24,), (24, 2): (6, 4), (24, 3): (4, 3, 2), (36, 1): (36,), (36, 2): (6, 6), (36, 3): (4, 3, 3),
+    (16, 1): (16,), (16, 2): (4, 4), (16, 3): (4, 2, 2), (23, 1): (23,), (23, 2): (6, 4), (23, 3): (4, 3, 2),
+    (29, 1): (29,), (29, 2): (6, 5), (29, 3): (5, 3, 2), (1, 1): (1,), (1, 2): (1, 1), (1, 3): (1, 1, 1),
+}  # fmt: skip
+
+
+def spec_of(preset: str, options: dict[str, Any], n: int, m: int) -> CircuitSpec:
+    return load_spec({"version": 1, "name": "a", "preset": preset, **options}, in_features=n, out_features=m)
+
+
+def drawn(spec: CircuitSpec) -> tuple[Array, Gates]:
+    """The operator of a module whose parameters are all random, and those parameters."""
+    module: Any = compile_circuit(spec).module(seed=0, dtype=torch.float64, backend="torch")
+    generator = torch.Generator().manual_seed(5)
+    gates: Gates = {}
+    for key, parameter in module.named_parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        gates[key.removeprefix("gates.")] = parameter.detach().numpy()
+    return module.operator().detach().numpy(), gates
+
+
+def indices(sizes: Factors) -> list[tuple[int, ...]]:
+    return list(itertools.product(*map(range, sizes)))
+
+
+def quanta(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    """Each gate as a matrix on the whole space: an entry is zero unless all other axes agree."""
+    sizes = FACTORS[max(n, m), options["layout"]["auto"]]
+    whole = indices(sizes)
+    total = np.eye(len(whole))
+    for gate, (j, k) in zip(gates.values(), [(1, 2), (0, 2), (0, 1)], strict=True):
+        full = np.zeros_like(total)
+        for (row, out), (column, x) in itertools.product(enumerate(whole), repeat=2):
+            if all(out[axis] == x[axis] for axis in range(3) if axis not in (j, k)):
+                full[row, column] = gate[out[j] * sizes[k] + out[k], x[j] * sizes[k] + x[k]]
+        total = full @ total
+    return total
+
+
+def lora(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    return gates["g0.B"] @ gates["g0.A"]
+
+
+def krona(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    first, second, third = gates.values()
+    return np.kron(np.kron(first, second), third)
+
+
+def train(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    """An entry is a product of matrices, one of each core; in a block tensor train they depend on the other indices."""
+    axes = options["layout"]["auto"]
+    columns, rows = FACTORS[n, axes], FACTORS[m, axes]
+    rank, last = options["rank"], axes - 1
+
+    def entry(i: tuple[int, ...], j: tuple[int, ...]) -> float:
+        product = np.eye(1)
+        for k in range(axes):
+            left, right = rank if k else 1, rank if k < last else 1
+            core = gates[f"core{k}"]
+            if core.ndim > 2:
+                core = core[j[:k] + i[k + 1 :]]
+            product = product @ core.reshape(rows[k], left, columns[k], right)[i[k], :, j[k], :]
+        return float(product[0, 0])
+
+    return np.array([[entry(i, j) for j in indices(columns)] for i in indices(rows)])
+
+
+def loretta(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    bond, rank, axes = options["tt_rank"], options["rank"], options["layout"]["auto"]
+    columns, rows = FACTORS[n, axes], FACTORS[m, axes]
+    a = np.zeros((rank, math.prod(columns)))
+    for place, j in enumerate(indices(columns)):
+        vector = gates["A0"][:, j[0]]
+        for k in range(1, axes):
+            vector = gates[f"A{k}"].reshape(bond, bond, columns[k])[:, :, j[k]] @ vector
+        a[:, place] = gates["A_rank"] @ vector
+    b = np.zeros((math.prod(rows), rank))
+    for place, i in enumerate(indices(rows)):
+        matrix = gates["B_rank"]
+        for k in range(axes):
+            matrix = gates[f"B{k}"].reshape(rows[k], bond if k < axes - 1 else 1, bond)[i[k]] @ matrix
+        b[place] = matrix[0]
+    return b @ a
+
+
+def transposing(rows: int, columns: int) -> Array:
+    """The permutation that reads a vector as a matrix [rows, columns] and writes it transposed."""
+    matrix = np.zeros((rows * columns, rows * columns))
+    for row, column in itertools.product(range(rows), range(columns)):
+        matrix[column * rows + row, row * columns + column] = 1
+    return matrix
+
+
+def block_diagonal(blocks: Array) -> Array:
+    count, rows, columns = blocks.shape
+    matrix = np.zeros((count * rows, count * columns))
+    for k in range(count):
+        matrix[k * rows : (k + 1) * rows, k * columns : (k + 1) * columns] = blocks[k]
+    return matrix
+
+
+def monarch(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    blocks, rank = options["blocks"], options["block_rank"]
+    first = transposing(rank, blocks)
+    second = transposing(blocks, gates["L"].shape[1])
+    return second @ block_diagonal(gates["L"]) @ first @ block_diagonal(gates["R"])
+
+
+def butterfly(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    """B_(2s) is block-diagonal with blocks [[D1, D2], [D3, D4]] of size 2s, the D being diagonal matrices."""
+    width = 2
+    while width < max(n, m):
+        width *= 2
+    total = np.eye(width)
+    stride = 1
+    for gate in gates.values():
+        pairs = gate.reshape(width // (2 * stride), stride, 2, 2)
+        blocks = [np.block([[np.diag(pair[:, a, b]) for b in (0, 1)] for a in (0, 1)]) for pair in pairs]
+        total = block_diagonal(np.array(blocks)) @ total
+        stride *= 2
+    return total
+
+
+FORMULAS: dict[str, Callable[[Gates, dict[str, Any], int, int], Array]] = {
+    "quanta": quanta, "lora": lora, "krona": krona, "tt": train, "loretta": loretta, "monarch": monarch,
+    "btt": train, "butterfly": butterfly,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("preset", "options"), VARIANTS, ids=str)
+def test_the_operator_is_the_formula(preset: str, options: dict[str, Any], shape: tuple[int, int]) -> None:
+    n, m = shape
+    operator, gates = drawn(spec_of(preset, options, n, m))
+    assert operator.shape == (m, n)
+    expected = FORMULAS[preset](gates, options, n, m)[:m, :n]
+    assert np.linalg.norm(operator - expected) <= 1e-12 * np.linalg.norm(expected)
+
+
+def bonds(axes: int, k: int, rank: int) -> int:
+    return (rank if k else 1) * (rank if k < axes - 1 else 1)
+
+
+# For 4096 -> 11008 features, factored 8x8x8x8 and 13x11x11x7, 64x64 and 128x86.
+COUNTS: dict[str, int] = {
+    "lora:8": 8 * (4096 + 11008),
+    "krona": 64 * 128 + 64 * 86,
+    "krona:16-16-16": 16 * 43 + 16 * 16 + 16 * 16,
+    "quanta": (13 * 11) ** 2 * 2 + (11 * 11) ** 2 + (11 * 7) ** 2 * 2 + (13 * 7) ** 2,
+    "tt:5": 5 * 8 * 13 + 25 * 8 * 11 + 25 * 8 * 11 + 5 * 8 * 7,
+    "loretta:rank=6,tt_rank=7": 7 * 8 + 49 * 24 + 2 * 7 * 6 + 49 * (13 + 11 + 11) + 7 * 7,
+    "monarch": 4 * (4096 + 11008),
+    "monarch:blocks=64,block_rank=5": 5 * 64 * (64 + 172),
+    "btt:2": 64 * 64 * 86 * 2 + 64 * 128 * 86 * 2,
+    "btt:rank=2,auto=4": sum(
+        math.prod((8,) * (k + 1)) * math.prod((13, 11, 11, 7)[k:]) * bonds(4, k, 2) for k in range(4)
+    ),
+    "butterfly": 2 * 16384 * 14,
+}
+
+
+@pytest.mark.parametrize("text", COUNTS)
+def test_parameters_by_the_closed_formula(text: str) -> None:
+    spec = load_spec(preset_document(text), in_features=4096, out_features=11008)
+    assert compile_circuit(spec).report.parameters.trainable == COUNTS[text]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_table_in_the_documentation(preset: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "presets.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"(?m)^\| \[`{preset}`\].*$", text)
+    report = compile_circuit(load_spec(preset_document(preset), in_features=4096)).report
+    figures = f"{report.parameters.trainable:,} | {report.rank.upper:,}"
+    assert row.endswith(f"| {figures} |")
+    options = {key: value for key, value in preset_document(preset).items() if key in PRESETS[preset].options}
+    assert re.findall("`([a-z_]+: .*?)`", row) == [f"{key}: {value}".replace("'", "") for key, value in options.items()]
+
+
+def test_a_square_monarch_of_full_blocks_is_dao_s() -> None:
+    """n = b^2 with b x b blocks: M = P L P^T R, as the file examples/monarch-64.yaml has it."""
+    operator, gates = drawn(spec_of("monarch", {"blocks": 6, "block_rank": 6}, 36, 36))
+    p = transposing(6, 6)
+    expected = p @ block_diagonal(gates["L"]) @ p.T @ block_diagonal(gates["R"])
+    assert np.allclose(operator, expected)
+
+
+@pytest.mark.parametrize(("preset", "options"), OPTIONS.items(), ids=str)
+@pytest.mark.parametrize("shape", [(24, 24), (24, 36), (23, 29)], ids=str)
+def test_expanding_a_preset_changes_nothing(preset: str, options: dict[str, Any], shape: tuple[int, int]) -> None:
+    spec = spec_of(preset, options, *shape)
+    again = load_spec(to_yaml(spec))
+    assert again == spec
+    assert load_spec(to_dict(spec)) == spec
+    assert "preset" not in to_dict(spec)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_training_can_start_and_most_begin_at_zero(preset: str) -> None:
+    """A circuit at zero has a gradient in the gate that is zero; the others are given to frozen copies."""
+    spec = spec_of(preset, OPTIONS[preset], 24, 36)
+    module = compile_circuit(spec).module(seed=0, backend="torch")
+    x = torch.randn(7, 24, generator=torch.Generator().manual_seed(1))
+    assert (module(x).abs().max() == 0) == (preset not in ("quanta", "butterfly"))
+    (module(x) - 1).square().sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().max() > 1e-3 for parameter in module.parameters())
+
+
+def test_init_is_that_of_all_gates() -> None:
+    spec = spec_of("lora", {"rank": 2, "init": {"scheme": "normal", "std": 0.5}}, 8, 8)
+    assert [(gate.init.scheme, gate.init.std) for gate in spec.gates if gate.init] == [("normal", 0.5)]
+    spec = spec_of("tt", {"init": "xavier_uniform", "plan": {"tokens": 7}}, 16, 16)
+    assert {gate.init.scheme for gate in spec.gates if gate.init} == {"xavier_uniform"}
+    assert spec.tokens == 7
+
+
+def test_widths_of_the_file_come_before_those_of_a_layer() -> None:
+    file = {"version": 1, "name": "a", "preset": "lora", "in_features": 12}
+    spec = load_spec(file, in_features=99, out_features=5)
+    assert (spec.in_features, spec.out_features) == (12, 5)
+    spec = load_spec(file)
+    assert (spec.in_features, spec.out_features) == (12, 12)
+    spec = load_spec({**file, "out_features": 3}, out_features=5)
+    assert spec.out_features == 3
+
+
+def test_a_layout_that_is_written_out_says_the_widths() -> None:
+    spec = load_spec(preset_document("krona:6-4"))
+    assert (spec.in_features, spec.out_features, spec.warnings) == (24, 24, ())
+    spec = load_spec(preset_document("krona:6-4"), in_features=24, out_features=36)
+    assert [gate.to[0].size for gate in spec.gates] == [6, 6]
+    spec = load_spec(preset_document("krona:6-4"), in_features=20, out_features=20)
+    assert [warning.path for warning in spec.warnings] == ["preset", "preset"]
+
+
+def test_the_table_of_presets_is_that_of_the_models() -> None:
+    assert list(PRESETS) == list(PRESET_MODELS)
+    for name, preset in PRESETS.items():
+        assert preset.model is PRESET_MODELS[name]
+        assert preset.main is None or preset.main in preset.options
+
+
+SHORT: dict[str, dict[str, Any]] = {
+    "lora:8": {"name": "lora-8", "preset": "lora", "rank": 8},
+    "lora": {"name": "lora", "preset": "lora", "rank": 8},
+    "krona:64-64": {"name": "krona-64-64", "preset": "krona", "layout": "64-64"},
+    "quanta:16x8x8x4": {"name": "quanta-16x8x8x4", "preset": "quanta", "layout": "16x8x8x4"},
+    "quanta:auto=3": {"name": "quanta-auto-3", "preset": "quanta", "layout": {"auto": 3}},
+    "tt:4": {"name": "tt-4", "preset": "tt", "layout": {"auto": 4}, "rank": 4},
+    "tt:rank=4,layout=16-16-16": {
+        "name": "tt-rank-4-layout-16-16-16", "preset": "tt", "layout": "16-16-16", "rank": 4,
+    },
+    "monarch:8": {"name": "monarch-8", "preset": "monarch", "blocks": 8, "block_rank": 4},
+    "butterfly": {"name": "butterfly", "preset": "butterfly"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SHORT)
+def test_short_notation(text: str) -> None:
+    document = preset_document(text)
+    assert document == {"version": 1, **SHORT[text]}
+    load_spec(document, in_features=4096, out_features=4096)
+
+
+WRONG_SHORT: dict[str, str] = {
+    "lra:8": "unknown preset 'lra': did you mean 'lora'?",
+    "xyz": "unknown preset 'xyz': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly",
+    "": "unknown preset '': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly",
+    "lora:0": "'lora:0': `rank` must be at least 1, got 0",
+    "lora:": "'lora:': `rank` must be an integer, got the text ''",
+    "lora:99999999999999999999": "'lora:99999999999999999999': `rank` must be an integer, got the text "
+    "'99999999999999999999'",
+    "krona:64x": "'krona:64x': '64x' is not a layout (write sizes with x or - between them, such as `16x8x8x4`)",
+    "krona:auto=x": "'krona:auto=x': `auto` (the number of axes) must be an integer, got the text 'x'",
+    "butterfly:3": "preset 'butterfly' has no options, got '3'",
+    "tt:rnk=3": "preset 'tt' has no option 'rnk': its options are layout, rank",
+    "lora:auto=3": "preset 'lora' has no option 'auto': its options are rank",
+    "tt:rank=2,rank=3": "`rank` is given twice in 'tt:rank=2,rank=3'",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_SHORT)
+def test_wrong_short_notation(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(WRONG_SHORT[text]) + r"\Z"):
+        preset_document(text)
