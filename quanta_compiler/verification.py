@@ -82,7 +82,7 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
 
     module: Any = compiled.module(seed=seed, dtype=torch.float32, device="cpu", backend="torch")
     generator = torch.Generator("cpu").manual_seed(seed)
-    tensors = _draw_gates(module, circuit, generator)
+    tensors = draw_gates(module, circuit, generator)
     inputs = torch.randn(VECTORS, circuit.in_features, generator=generator)
     with torch.no_grad():
         expected = apply_gates(circuit, tensors, inputs)
@@ -174,7 +174,7 @@ def _read(path: str) -> str:
         return file.read().strip()
 
 
-def _draw_gates(module: Any, circuit: Circuit, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def draw_gates(module: Any, circuit: Circuit, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Draw every stored tensor anew; return them by their names in the circuit."""
     import torch
 

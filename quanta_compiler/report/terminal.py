@@ -186,7 +186,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 def files_table(paths: Mapping[str, Path]) -> Table:
     """Return what was written, path by path."""
-    remarks = {"py": "the module", "json": "the report", "svg": "the picture"}
+    remarks = {"py": "the module", "json": "the report", "html": "the report to look at", "svg": "the picture"}
     columns = (Column(""), Column("", is_remark=True))
     return Table("written", columns, tuple((escape(str(path)), remarks.get(kind, "")) for kind, path in paths.items()))
 
@@ -200,7 +200,7 @@ def _plain_lines(table: Table) -> list[str]:
     headings = tuple(column.heading for column in table.columns)
     rows = [headings, *table.rows] if table.rows and any(headings) else list(table.rows)
     widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(headings))]
-    lines = [table.title]
+    lines = [table.title] if table.title else []
     for row in rows:
         cells = [
             cell.rjust(width) if column.is_number else cell.ljust(width)
@@ -219,7 +219,8 @@ def print_rich(tables: Sequence[Table]) -> None:
     for place, table in enumerate(tables):
         if place:
             console.print()
-        console.print(Text(table.title, style="bold"))
+        if table.title:
+            console.print(Text(table.title, style="bold"))
         if table.rows:
             console.print(_rich_table(table))
 

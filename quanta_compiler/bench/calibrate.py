@@ -1,0 +1,111 @@
+"""What predicted times are made of, measured on one device: operations by shape, launches, the kernel's loops."""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from quanta_compiler.bench.clock import Clock, Effort, Key
+from quanta_compiler.bench.operations import Maker, grids, operation_jobs
+from quanta_compiler.bench.run import Silent
+from quanta_compiler.bench.small_modules import (
+    FORWARD,
+    RECORDED,
+    STEP,
+    call_jobs,
+    call_work,
+    fitted_kernel,
+    kernel_jobs,
+)
+from quanta_compiler.predict.calibration import Calibration
+from quanta_compiler.predict.device import processor_name
+from quanta_compiler.predict.times import seconds_of
+
+
+class DeviceError(ValueError):
+    """There is no such device here; the message says what there is."""
+
+
+def calibrate(
+    device: str = "cpu", threads: int | None = None, *, effort: Effort | None = None, progress: Silent | None = None
+) -> Calibration:
+    """Measure a device, with so many threads where it is a CPU (default: as many as torch takes).
+
+    Raises:
+        DeviceError: torch has no such device here.
+
+    """
+    place, effort = _device(device), effort or Effort()
+    is_cpu = place.type == "cpu"
+    with _threads(threads):
+        seconds = _measured(Clock(place, effort), progress or Silent())
+        count = torch.get_num_threads() if is_cpu else 1
+        found = Calibration(
+            device=place.type,
+            name=processor_name() if is_cpu else torch.cuda.get_device_name(place),
+            threads=count,
+            torch=torch.__version__,
+            measured=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            fresh=max(0.0, seconds["fresh", ()] - seconds["filled", ()]) / effort.fresh_bytes,
+            kernel=fitted_kernel(effort, seconds, count) if is_cpu else None,
+            grids=grids(effort, seconds),
+        )
+        return _with_calls(found, seconds)
+
+
+def _measured(clock: Clock, progress: Silent) -> dict[Key, float]:
+    """Return the seconds of everything, the least of all rounds."""
+    effort = clock.effort
+    jobs: list[tuple[Key, Maker]] = [*operation_jobs(effort), *call_jobs()]
+    if clock.device.type == "cpu":
+        jobs += kernel_jobs(effort)
+    progress.begin(effort.rounds * len(jobs))
+    found: dict[Key, float] = {}
+    for turn in range(effort.rounds):
+        for key, make in random.Random(turn).sample(jobs, len(jobs)):
+            found[key] = min(found.get(key, float("inf")), clock.seconds(make(clock.device)))
+            progress.advance()
+    return found
+
+
+def _with_calls(found: Calibration, seconds: dict[Key, float]) -> Calibration:
+    """Add what calling an operation takes: a module of many small steps, less what these take by themselves."""
+    work = call_work()
+    forward, recorded, step = (seconds["calls", (kind,)] for kind in (FORWARD, RECORDED, STEP))
+    there, back = (sum(seconds_of(one, found) for one in side) for side in (work.forward, work.backward))
+    return replace(
+        found,
+        forward_launch=max(0.0, forward - there) / len(work.forward),
+        recording=max(0.0, recorded - forward) / len(work.forward),
+        backward_launch=max(0.0, step - recorded - back) / len(work.backward),
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        place = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"{name!r} is no device: cpu or cuda") from None
+    if place.type == "cpu":
+        return torch.device("cpu")
+    if place.type != "cuda":
+        raise DeviceError(f"{name!r} cannot be calibrated: cpu or cuda")
+    if not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"torch sees no device {name!r} here")
+    return place
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

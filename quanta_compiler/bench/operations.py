@@ -1,0 +1,191 @@
+"""The single operations that a calibration is made of, as a module meets them: results are allocated anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from quanta_compiler.bench.clock import Effort, Key, Point, Run
+from quanta_compiler.predict.grid import Grid, grid_points, rising
+from quanta_compiler.predict.grids import Grids
+
+Maker = Callable[[torch.device], Run]
+"""Draws tensors on a device and returns what is timed."""
+Source = Callable[[Point, torch.device], torch.Tensor]
+"""Draws a tensor that is no stretch of memory in the order of its dimensions."""
+
+_ITEM_NUMBERS = 2**17
+"""A product of more numbers than this takes as long in a batch as alone."""
+_BATCH_NUMBERS = 2**21
+_MOST_BATCH = 4096
+_LINE = 16
+"""Numbers in a line of memory."""
+
+
+def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
+    """Yield everything but whole modules: products, copies, elementwise products."""
+    for point in grid_points([effort.sides] * 3):
+        if _fits(point, effort):
+            yield ("products", point), partial(_product, point)
+            yield ("gradients", point), partial(_gradient, point)
+    for point in grid_points([effort.batched_sides] * 3):
+        if _item_numbers(point) <= _ITEM_NUMBERS:
+            yield ("batched", point), partial(_batched, point)
+    for size in effort.stream_bytes:
+        yield ("stream", (size,)), partial(_stream, size)
+    yield ("fresh", ()), partial(_fresh, effort.fresh_bytes)
+    yield ("filled", ()), partial(_filled, effort.fresh_bytes)
+    for inner, numbers in grid_points((effort.inner, effort.numbers)):
+        yield ("elementwise", (inner, numbers)), partial(_elementwise, inner, numbers)
+        yield ("narrow", (inner, numbers)), partial(_transposed, numbers // inner, inner)
+        yield ("wide", (inner, numbers)), partial(_transposed, inner, numbers // inner)
+    for name, source in _SOURCES.items():
+        for point in _order_points(effort, name):
+            yield (name, point), partial(_permuted, source, point)
+
+
+def grids(effort: Effort, seconds: dict[Key, float]) -> Grids:
+    """Return the grids of a calibration from what was measured."""
+    products = _product_grid(effort, seconds, "products")
+    items = grid_points([effort.batched_sides] * 3)
+    batched = [
+        seconds["batched", item] / _batch(item) if ("batched", item) in seconds else products.at(*item)
+        for item in items
+    ]
+    axes = (effort.inner, effort.numbers)
+    points = grid_points(axes)
+    transposed = [math.sqrt(seconds["narrow", point] * seconds["wide", point]) / point[1] for point in points]
+    return Grids(
+        products=products,
+        gradients=_product_grid(effort, seconds, "gradients"),
+        batched=rising(Grid((effort.batched_sides,) * 3, tuple(batched))),
+        stream=rising(Grid((effort.stream_bytes,), tuple(seconds["stream", (size,)] for size in effort.stream_bytes))),
+        elementwise=Grid(axes, tuple(seconds["elementwise", point] / point[1] for point in points)),
+        transposed=Grid(axes, tuple(transposed)),
+        **{name: _order_grid(effort, seconds, name) for name in _SOURCES},
+    )
+
+
+def _fits(point: Point, effort: Effort) -> bool:
+    rows, inner, columns = point
+    largest = max(rows * inner, inner * columns, rows * columns)
+    return 2 * math.prod(point) <= effort.most_flops and largest <= effort.most_numbers
+
+
+def _product(point: Point, device: torch.device) -> Run:
+    """Return a product with a stored matrix `[columns, inner]`, as forward has it."""
+    rows, inner, columns = point
+    left, right = torch.randn(rows, inner, device=device), torch.randn(columns, inner, device=device).t()
+    return lambda: left @ right
+
+
+def _gradient(point: Point, device: torch.device) -> Run:
+    """Return a sum over the rows of two tensors, as the gradient of a matrix is."""
+    rows, inner, columns = point
+    left, right = torch.randn(inner, rows, device=device).t(), torch.randn(inner, columns, device=device)
+    return lambda: left @ right
+
+
+def _product_grid(effort: Effort, seconds: dict[Key, float], name: str) -> Grid:
+    """Return the times of products; what was too large to be measured takes as long per FLOP as the nearest."""
+    sides = effort.sides
+    values = []
+    for point in grid_points([sides] * 3):
+        near: Point = point
+        while (name, near) not in seconds:
+            place = near.index(max(near))
+            near = (*near[:place], sides[sides.index(near[place]) - 1], *near[place + 1 :])
+        values.append(seconds[name, near] * math.prod(point) / math.prod(near))
+    return rising(Grid((sides,) * 3, tuple(values)))
+
+
+def _item_numbers(point: Point) -> int:
+    rows, inner, columns = point
+    return rows * inner + inner * columns + rows * columns
+
+
+def _batch(point: Point) -> int:
+    return min(_MOST_BATCH, max(4, _BATCH_NUMBERS // _item_numbers(point)))
+
+
+def _batched(point: Point, device: torch.device) -> Run:
+    batch, (rows, inner, columns) = _batch(point), point
+    left = torch.randn(batch, rows, inner, device=device)
+    right = torch.randn(batch, columns, inner, device=device).transpose(1, 2)
+    return lambda: torch.bmm(left, right)
+
+
+def _stream(size: int, device: torch.device) -> Run:
+    """Return a copy in order that reads and writes so many bytes together, into memory that is there already."""
+    source = torch.randn(size // 8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def _fresh(size: int, device: torch.device) -> Run:
+    return lambda: torch.empty(size // 4, device=device).zero_()
+
+
+def _filled(size: int, device: torch.device) -> Run:
+    return torch.empty(size // 4, device=device).zero_
+
+
+def _elementwise(inner: int, numbers: int, device: torch.device) -> Run:
+    left, right = torch.randn(numbers // inner, inner, device=device), torch.randn(inner, device=device)
+    return lambda: left * right
+
+
+def _copied(source: torch.Tensor) -> Run:
+    return lambda: source.clone(memory_format=torch.contiguous_format)
+
+
+def _transposed(rows: int, columns: int, device: torch.device) -> Run:
+    return _copied(torch.randn(rows, columns, device=device).t())
+
+
+def _permuted(source: Source, point: Point, device: torch.device) -> Run:
+    return _copied(source(point, device))
+
+
+def _order_points(effort: Effort, name: str) -> list[Point]:
+    """Return (inner, between, numbers) of the copies that are measured: those that fit into so many numbers."""
+    nowhere = torch.device("meta")
+    points = grid_points((effort.inner, effort.between, effort.numbers))
+    return [point for point in points if _SOURCES[name](point, nowhere).numel() <= point[-1]]
+
+
+def _run_source(point: Point, device: torch.device) -> torch.Tensor:
+    """Return a view whose last `inner` numbers stand in a row, the next of the same line after `between` runs."""
+    inner, between, numbers = point
+    rest = max(2, 2 * _LINE // inner)
+    lead = max(1, numbers // (inner * between * rest))
+    return torch.randn(lead, between, rest, inner, device=device).permute(0, 2, 1, 3)
+
+
+def _strided_source(point: Point, device: torch.device) -> torch.Tensor:
+    """Return a view whose last `inner` numbers stand apart, the next of the same line after `between` numbers."""
+    inner, between, numbers = point
+    outer = max(1, between // inner)
+    lead = max(1, numbers // (inner * outer * _LINE))
+    return torch.randn(lead, inner, outer, _LINE, device=device).permute(0, 3, 2, 1)
+
+
+_SOURCES: dict[str, Source] = {"runs": _run_source, "strided": _strided_source}
+
+
+def _order_grid(effort: Effort, seconds: dict[Key, float], name: str) -> Grid:
+    """Return the seconds of a number; where a tensor is too small for a point, those of its nearest."""
+    nowhere = torch.device("meta")
+    values = []
+    for inner, between, numbers in grid_points((effort.inner, effort.between, effort.numbers)):
+        near: Point = (inner, between, numbers)
+        while (name, near) not in seconds:
+            if near[1] > effort.between[0]:
+                near = (inner, effort.between[effort.between.index(near[1]) - 1], near[2])
+            else:
+                near = (inner, near[1], effort.numbers[effort.numbers.index(near[2]) + 1])
+        values.append(seconds[name, near] / _SOURCES[name](near, nowhere).numel())
+    return Grid((effort.inner, effort.between, effort.numbers), tuple(values))

@@ -1,0 +1,91 @@
+"""A comparison: its rows, in order, with what they share."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from quanta_compiler.compare.entrants import CompareError
+from quanta_compiler.compare.row import COLUMNS, SORTABLE, Row
+from quanta_compiler.diagnostics import Diagnostic
+
+_BETTER = {column.key: column.better for column in COLUMNS}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Layouts and methods side by side, for one layer or for a model."""
+
+    rows: tuple[Row, ...]
+    tokens: int
+    device: str
+    """What the times are of."""
+    calibrated: bool
+    """Whether that is this machine, by `quanta bench --calibrate`, or a typical one."""
+    remark: str
+    """Why it is not this machine; empty where it is."""
+    percent_of: str
+    model: dict[str, Any] | None = None
+    """`name`, `parameters`, `targets` (shapes and numbers of the layers) and `layers` where it is for a model."""
+    problems: tuple[Diagnostic, ...] = ()
+    """What was wrong with those that are left out, and warnings of those that are not."""
+
+    @property
+    def failed(self) -> bool:
+        """Say whether something is left out."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def title(self) -> str:
+        """Return what is compared, in one line."""
+        if self.model is not None:
+            return f"{self.model['name']}, {self.model['layers']} layers, {self.tokens:,} tokens"
+        shapes = dict.fromkeys(f"{row.in_features} -> {row.out_features}" for row in self.rows)
+        return f"one layer, {', '.join(shapes)} features, {self.tokens:,} tokens"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the keys of the figures that some row has."""
+        keys = (column.key for column in COLUMNS)
+        return tuple(key for key in keys if any(getattr(row, key) not in (None, "") for row in self.rows))
+
+    def sorted_by(self, key: str, reverse: bool = False) -> Comparison:
+        """Return the same rows, the best figure `key` first; rows without it come last.
+
+        Raises:
+            CompareError: there is no such figure.
+
+        """
+        if key not in SORTABLE:
+            raise CompareError(f"there is no figure {key!r}: choose one of {', '.join(SORTABLE)}", "--sort")
+        known = [row for row in self.rows if getattr(row, key) is not None]
+        known.sort(key=lambda row: getattr(row, key), reverse=(_BETTER[key] == "higher") != reverse)
+        return replace(self, rows=(*known, *(row for row in self.rows if getattr(row, key) is None)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as data that JSON can hold."""
+        return {
+            "title": self.title,
+            "tokens": self.tokens,
+            "device": {"name": self.device, "calibrated": self.calibrated, "remark": self.remark},
+            "percent_of": self.percent_of,
+            "model": self.model,
+            "columns": [asdict(column) for column in COLUMNS],
+            "rows": [asdict(row) for row in self.rows],
+            "problems": [problem.to_dict() for problem in self.problems],
+        }
+
+    def to_json(self) -> str:
+        """Return the same as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_csv(self) -> str:
+        """Return the rows as comma-separated values, one line of keys first; what there is not is empty."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in self.rows)
+        return text.getvalue()

@@ -1,0 +1,150 @@
+"""What takes part in a comparison: circuit files and baselines, and the circuit that each is for a layer's widths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from quanta_compiler.circuit_files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
+from quanta_compiler.compare.methods import METHODS, Method, parse_method
+from quanta_compiler.diagnostics import Diagnostic, SpecError, did_you_mean
+from quanta_compiler.fitting import FeaturesError, fitted_spec, is_template
+from quanta_compiler.spec import load_spec, read_data
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.presets import PRESETS, preset_document
+
+Shape = tuple[int, int]
+"""A layer's (in_features, out_features)."""
+
+_SAMPLE_WIDTH = 4096
+"""A template is checked at some width; its errors at others are found when it meets a layer."""
+
+
+class CompareError(ValueError):
+    """What was asked for cannot be compared; the message says why, `option` what on the command line is wrong."""
+
+    def __init__(self, message: str, option: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+@dataclass(frozen=True)
+class CircuitEntrant:
+    """A circuit file or a preset: a document, or one for each target of a model."""
+
+    source: str
+    documents: Mapping[str, dict[str, Any]]
+    """By target; one under the empty name where it is for every layer."""
+    is_baseline: bool = False
+    """Whether it is a preset, which every layer gets whatever the files are for."""
+
+    @property
+    def name(self) -> str:
+        """Return the names of its circuits."""
+        return ", ".join(dict.fromkeys(str(document["name"]) for document in self.documents.values()))
+
+    @property
+    def fixed_shape(self) -> Shape | None:
+        """Return the widths that the file itself gives; None where it waits for those of a layer."""
+        document = self.documents.get("")
+        if document is None or is_template(document):
+            return None
+        spec = load_spec(document)
+        return spec.in_features, spec.out_features
+
+    def spec(self, layer: str, shape: Shape) -> CircuitSpec:
+        """Return the circuit for a layer, by its name and widths, as an adapter takes it.
+
+        Raises:
+            SpecError: none of the circuits is for it, or its circuit does not fit.
+
+        """
+        try:
+            return fitted_spec(self._document(layer), *shape)
+        except FeaturesError as error:
+            raise SpecError((Diagnostic("error", str(error), self.source, hint=error.hint),)) from None
+        except SpecError as error:
+            raise renamed(error, self.source) from None
+
+    def _document(self, layer: str) -> dict[str, Any]:
+        if "" in self.documents:
+            return self.documents[""]
+        from quanta_compiler.targets import circuit_for
+
+        try:
+            chosen = circuit_for(self.documents, layer)
+        except FeaturesError as error:
+            raise FeaturesError(f"layer {layer}: {error}", error.hint) from None
+        assert isinstance(chosen, dict)
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEntrant:
+    """A method that is no circuit, or the dense layer, with the number that it is given."""
+
+    source: str
+    method: Method
+    value: int
+
+
+Entrant = CircuitEntrant | MethodEntrant
+
+
+def renamed(error: SpecError, source: str) -> SpecError:
+    """Return the same problems under the name by which the user knows the circuit."""
+    return SpecError([replace(diagnostic, source=source) for diagnostic in error.diagnostics], error.omitted)
+
+
+def file_entrant(text: str) -> CircuitEntrant:
+    """Read `FILE`, or `TARGET=FILE,TARGET=FILE` where the layers of a model get circuits of their own.
+
+    Raises:
+        SpecError: a file is no circuit; every problem in it is listed.
+
+    """
+    return CircuitEntrant(text, {target: _document(file) for target, file in _files(text).items()})
+
+
+def _files(text: str) -> dict[str, str]:
+    """Return the files by target."""
+    pieces = [piece.partition("=") for piece in text.split(",")]
+    if text == STANDARD_INPUT or not all(target and file for target, _, file in pieces):
+        return {"": text}
+    return {target: file for target, _, file in pieces}
+
+
+def _document(file: str) -> dict[str, Any]:
+    """Return a circuit file as it is written, after its circuit was checked."""
+    source = Path(file) if file != STANDARD_INPUT else standard_input()
+    try:
+        data = read_data(source)
+        sample = _SAMPLE_WIDTH if is_template(data) else None
+        load_spec(source, in_features=sample, out_features=sample)
+    except SpecError as error:
+        raise (renamed(error, STANDARD_INPUT_NAME) if file == STANDARD_INPUT else error) from None
+    return data
+
+
+def baseline_entrant(text: str) -> Entrant:
+    """Read a baseline: `dense`, a preset such as `lora:8` or `krona:64-64`, or a method such as `dora:8`.
+
+    Raises:
+        CompareError: there is none of that name, or its value is wrong.
+
+    """
+    name = text.partition(":")[0]
+    try:
+        if name in PRESETS:
+            return CircuitEntrant(text, {"": preset_document(text)}, is_baseline=True)
+        method = parse_method(text)
+    except ValueError as error:
+        raise CompareError(str(error), "--baseline") from None
+    if method is not None:
+        return MethodEntrant(text, *method)
+    known = [*PRESETS, *METHODS]
+    meant = did_you_mean(name, known)
+    hint = f"did you mean {meant!r}?" if meant else f"there is {', '.join(known)}"
+    raise CompareError(f"unknown baseline {text!r}: {hint}", "--baseline")

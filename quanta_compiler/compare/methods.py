@@ -1,0 +1,209 @@
+"""The published methods that are no circuits, and what each costs: a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quanta_compiler.compare.method_costs import (
+    MethodCost,
+    bottleneck_cost,
+    dense_cost,
+    dora_cost,
+    mora_cost,
+    prefix_cost,
+    repeated,
+)
+
+if TYPE_CHECKING:
+    from quanta_compiler.models import ModelLayers
+
+__all__ = ["METHODS", "Method", "MethodCost", "parse_method"]
+
+LayerCost = Callable[[int, int, int, int], MethodCost]
+"""Of `in_features`, `out_features`, the method's value, and the tokens of the batch."""
+ModelCost = Callable[["ModelLayers", int, int], MethodCost]
+"""Of the model, the method's value, and the tokens of the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to fine-tune that is no circuit: where it was published, and what it costs."""
+
+    name: str
+    meaning: str
+    paper: str
+    formula: str
+    parameters: str
+    """Its trainable numbers for a layer of n inputs and m outputs, or for a block."""
+    value_meaning: str | None
+    """What the number after the colon is; None where there is none."""
+    example: int
+    """A usual value."""
+    per_layer: LayerCost | None
+    """None where the method has no layer to be on."""
+    per_model: ModelCost
+    """May raise ValueError, where the model's configuration does not say what the method needs."""
+
+    per_block: bool = False
+    """Whether a model has it block by block, whatever the targets."""
+
+    def __str__(self) -> str:
+        return self.name if self.value_meaning is None else f"{self.name}:{self.example}"
+
+
+def _over_targets(per_layer: LayerCost) -> ModelCost:
+    """Return the cost of a method that is put on each targeted layer."""
+
+    def per_model(model: ModelLayers, value: int, tokens: int) -> MethodCost:
+        groups = model.groups()
+        return repeated([(per_layer(inner, outer, value, tokens), count) for _, inner, outer, count in groups])
+
+    return per_model
+
+
+def _dense(in_features: int, out_features: int, _value: int, tokens: int) -> MethodCost:
+    return dense_cost(in_features, out_features, tokens)
+
+
+def _series(_in_features: int, out_features: int, width: int, tokens: int) -> MethodCost:
+    note = "after the layer, on its output; it is not linear, and cannot be merged"
+    return bottleneck_cost(out_features, out_features, width, tokens, note)
+
+
+def _series_model(model: ModelLayers, width: int, tokens: int) -> MethodCost:
+    hidden, blocks = _said(model, "hidden_size"), _said(model, "blocks")
+    note = "one after the MLP of each block, whatever the targets; it is not linear, and cannot be merged"
+    return repeated([(bottleneck_cost(hidden, hidden, width, tokens, note), blocks)])
+
+
+def _parallel(in_features: int, out_features: int, width: int, tokens: int) -> MethodCost:
+    note = "beside the layer; it is not linear, and cannot be merged"
+    return bottleneck_cost(in_features, out_features, width, tokens, note)
+
+
+def _parallel_model(model: ModelLayers, width: int, tokens: int) -> MethodCost:
+    hidden, inner, blocks = _said(model, "hidden_size"), _said(model, "mlp_width"), _said(model, "blocks")
+    note = (
+        "beside the MLP's first and last projection in each block, whatever the targets; it is not linear, and cannot "
+        "be merged"
+    )
+    return repeated(
+        [
+            (bottleneck_cost(hidden, inner, width, tokens, note), blocks),
+            (bottleneck_cost(inner, hidden, width, tokens, note), blocks),
+        ]
+    )
+
+
+def _prefix_model(model: ModelLayers, length: int, tokens: int) -> MethodCost:
+    heads, width = _said(model, "heads"), _said(model, "head_width")
+    keys, blocks = _said(model, "key_value_width"), _said(model, "blocks")
+    return repeated([(prefix_cost(heads, width, keys, length, tokens), blocks)])
+
+
+def _said(model: ModelLayers, fact: str) -> int:
+    value: int = getattr(model, fact)
+    if not value:
+        raise ValueError(
+            f"the configuration of {model.name} does not give {fact!r}, which a method of whole blocks needs"
+        )
+    return value
+
+
+_TABLE = (
+    Method(
+        name="dense",
+        meaning="the layer itself, as full fine-tuning trains it",
+        paper="no paper",
+        formula="W' = W + D",
+        parameters="n m",
+        value_meaning=None,
+        example=0,
+        per_layer=_dense,
+        per_model=_over_targets(_dense),
+    ),
+    Method(
+        name="dora",
+        meaning="LoRA for the direction of each row of the weight, and a number for its length",
+        paper="Liu et al., DoRA, 2024, equation 5 (arXiv 2402.09353)",
+        formula="W' = m (W + B A) / norm(W + B A)",
+        parameters="r (n + m) + m",
+        value_meaning="the rank r of B A",
+        example=16,
+        per_layer=dora_cost,
+        per_model=_over_targets(dora_cost),
+    ),
+    Method(
+        name="mora",
+        meaning="a square matrix in place of LoRA's two, with as many numbers",
+        paper="Jiang et al., MoRA, 2024, with rotation (arXiv 2405.12130)",
+        formula="y = W x + decompress(M compress(x)), M with side s = root of (n + m) r",
+        parameters="s^2",
+        value_meaning="the rank r of the LoRA that has as many numbers",
+        example=8,
+        per_layer=mora_cost,
+        per_model=_over_targets(mora_cost),
+    ),
+    Method(
+        name="series",
+        meaning="a bottleneck after the layer, or after the MLP of each block",
+        paper="Houlsby et al., 2019 (arXiv 1902.00751); placed as by Hu et al., LLM-Adapters, 2023 (arXiv 2304.01933)",
+        formula="y = z + U f(D z), z = W x",
+        parameters="2 b m; for a block, 2 b hidden",
+        value_meaning="the width b of the bottleneck",
+        example=256,
+        per_layer=_series,
+        per_model=_series_model,
+        per_block=True,
+    ),
+    Method(
+        name="parallel",
+        meaning="a bottleneck beside the layer, or beside two projections of each block's MLP",
+        paper="He et al., 2022 (arXiv 2110.04366); placed as by Hu et al., LLM-Adapters, 2023 (arXiv 2304.01933)",
+        formula="y = W x + U f(D x)",
+        parameters="b (n + m); for a block, 2 b (hidden + MLP)",
+        value_meaning="the width b of the bottleneck",
+        example=256,
+        per_layer=_parallel,
+        per_model=_parallel_model,
+        per_block=True,
+    ),
+    Method(
+        name="prefix",
+        meaning="keys and values that train, before those of the text, in every block",
+        paper="Li and Liang, Prefix-Tuning, 2021 (arXiv 2101.00190), without the network that made the prefix",
+        formula="attention(q, [P_k; K], [P_v; V])",
+        parameters="for a block, 2 l (key and value width)",
+        value_meaning="the length l of the prefix",
+        example=10,
+        per_layer=None,
+        per_model=_prefix_model,
+        per_block=True,
+    ),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
+"""By name, in the order of the documentation."""
+
+
+def parse_method(text: str) -> tuple[Method, int] | None:
+    """Read `dora:16`: the method and its value, 0 for `dense`, which has none; None where the name is no method.
+
+    Raises:
+        ValueError: the method's value is missing, too much, or no positive integer.
+
+    """
+    name, colon, value = text.partition(":")
+    method = METHODS.get(name)
+    if method is None:
+        return None
+    if method.value_meaning is None:
+        if colon:
+            raise ValueError(f"`{name}` takes no value: write `{name}`")
+        return method, 0
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", value):
+        given = f"not {value!r}" if colon else "and none is given"
+        raise ValueError(f"`{name}` takes {method.value_meaning}, 1 to 999999, {given}: write `{method}`")
+    return method, int(value)

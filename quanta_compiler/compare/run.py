@@ -1,0 +1,241 @@
+"""How a comparison is made: everybody in turn, for one layer or for every layer of a model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quanta_compiler.compare.comparison import Comparison
+from quanta_compiler.compare.entrants import (
+    CircuitEntrant,
+    CompareError,
+    Entrant,
+    MethodEntrant,
+    Shape,
+    baseline_entrant,
+    file_entrant,
+)
+from quanta_compiler.compare.figures import BACKENDS, Conditions, circuit_row, method_row, summed
+from quanta_compiler.compare.row import SORTABLE, Row
+from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.model_folder import read_config
+from quanta_compiler.predict.calibration import Calibration, load_calibration
+from quanta_compiler.report.terminal import plural
+from quanta_compiler.spec import to_dict
+
+if TYPE_CHECKING:
+    from quanta_compiler.models import ModelLayers
+
+TOKENS = 2048
+"""The batch that costs are given for, unless something else is asked for."""
+
+
+def compare(
+    files: Sequence[str | os.PathLike[str]] = (),
+    *,
+    baselines: Sequence[str] = (),
+    in_features: int | None = None,
+    out_features: int | None = None,
+    model: str | os.PathLike[str] | None = None,
+    targets: str | Sequence[str] | None = None,
+    tokens: int = TOKENS,
+    backend: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    rank: bool = False,
+    seed: int = 0,
+    sort: str = "step_seconds",
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Compare circuits, presets and methods for one layer, or summed over the layers of a model.
+
+    Args:
+        files: circuit files; for a model also `TARGET=FILE,TARGET=FILE`, a circuit for every target.
+        baselines: `dense`, presets (`lora:8`, `krona:64-64`) and methods that are no circuits (`dora:8`).
+        in_features: the width of the layer's input, for templates and baselines; by default those of the files.
+        out_features: the width of its output; by default that of the input.
+        model: a folder with a Hugging Face `config.json`.
+        targets: the layers of the model, as PEFT's `target_modules`; by default those that PEFT has for it.
+        tokens: the batch that is planned for, and that times are predicted for.
+        backend: `torch`, `fused`, or `auto`, what our modules would take.
+        device: whose calibration the times are predicted by: `cpu` or `cuda`.
+        threads: which of the CPU's; by default that of the latest.
+        rank: whether to compute the numerical rank of a random instance, by its singular values.
+        seed: draws that instance.
+        sort: the figure that comes first.
+        progress: is told what is looked at next.
+
+    Raises:
+        CompareError: nothing can be compared, or a baseline, a figure or a backend does not exist.
+        ModelError: the model cannot be read, or has no such layers.
+        LimitError: a numerical rank needs too much memory.
+
+    """
+    if backend not in BACKENDS:
+        raise CompareError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}", "--backend")
+    if sort not in SORTABLE:
+        raise CompareError(f"there is no figure {sort!r}: choose one of {', '.join(SORTABLE)}", "--sort")
+    if model is not None and (in_features is not None or out_features is not None):
+        raise CompareError("a model has widths of its own: leave those of a layer out", "--in")
+    if model is None and targets is not None:
+        raise CompareError("targets are layers of a model: name its folder as well", "--targets")
+    calibration = load_calibration(device, threads)
+    others = [baseline_entrant(text) for text in baselines]
+    table = _Table(Conditions(tokens, backend, calibration, rank, seed), progress or (lambda _: None))
+    entrants = [*table.read([os.fspath(file) for file in files]), *others]
+    if model is None:
+        percent_of, about = table.add_layers(entrants, in_features, out_features), None
+    else:
+        layers = _layers(Path(model), targets)
+        percent_of, about = table.add_model(entrants, layers), _about(layers)
+    made = Comparison(
+        rows=tuple(table.rows),
+        tokens=tokens,
+        device=_device(calibration),
+        calibrated=calibration.calibrated,
+        remark=calibration.remark,
+        percent_of=percent_of,
+        model=about,
+        problems=tuple(table.problems),
+    )
+    return made.sorted_by(sort)
+
+
+def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
+    read_config(folder)  # what is wrong with it is said before PEFT is imported, which takes seconds
+    from quanta_compiler.models import read_model
+
+    return read_model(folder, targets)
+
+
+def _device(calibration: Calibration) -> str:
+    on_cpu = calibration.device == "cpu"
+    return f"{calibration.name}, {plural(calibration.threads, 'thread')}" if on_cpu else calibration.name
+
+
+def _about(layers: ModelLayers) -> dict[str, Any]:
+    targets = [
+        {"target": target, "in_features": wide, "out_features": tall, "layers": count}
+        for target, wide, tall, count in layers.groups()
+    ]
+    return {
+        "name": layers.name,
+        "parameters": layers.parameters,
+        "targets": targets,
+        "layers": len(layers.layers),
+    }
+
+
+def _shapes(entrants: Sequence[Entrant], in_features: int | None, out_features: int | None) -> list[Shape]:
+    """Return the widths of the layers that are compared: those asked for, or those of the files."""
+    if in_features is not None or out_features is not None:
+        width = in_features if in_features is not None else out_features
+        assert width is not None
+        return [(width, out_features if out_features is not None else width)]
+    circuits = [entrant for entrant in entrants if isinstance(entrant, CircuitEntrant)]
+    for group in ([one for one in circuits if not one.is_baseline], circuits):
+        shapes = list(dict.fromkeys(shape for one in group if (shape := one.fixed_shape) is not None))
+        if shapes:
+            return shapes
+    if entrants:
+        raise CompareError("no file gives the widths of the layer: add them, or name a model", "--in")
+    return []
+
+
+class _Table:
+    """Collects the rows of a comparison, and what is wrong with those that are left out."""
+
+    def __init__(self, conditions: Conditions, progress: Callable[[str], None]) -> None:
+        self.conditions = conditions
+        self.progress = progress
+        self.rows: list[Row] = []
+        self.problems: list[Diagnostic] = []
+        self._compiled: dict[str, tuple[CompiledCircuit, Row]] = {}
+
+    def read(self, files: Sequence[str]) -> list[Entrant]:
+        """Return the circuit files that are none the worse."""
+        found: list[Entrant] = []
+        for file in files:
+            try:
+                found.append(file_entrant(file))
+            except SpecError as error:
+                self._leave_out(error)
+        return found
+
+    def _leave_out(self, error: SpecError) -> None:
+        self.problems += [problem for problem in error.diagnostics if problem not in self.problems]
+
+    def add_layers(self, entrants: Sequence[Entrant], in_features: int | None, out_features: int | None) -> str:
+        """Add a row for everybody in one layer; return what percentages are of.
+
+        Where no widths are asked for, they are those of the files, each of which gets the shape that it is written for.
+        """
+        asked = in_features is not None or out_features is not None
+        shapes = _shapes(entrants, in_features, out_features)
+        for shape in shapes:
+            for entrant in entrants:
+                if isinstance(entrant, MethodEntrant):
+                    self._add_method(entrant, shape)
+                elif asked or entrant.is_baseline or entrant.fixed_shape in (None, shape):
+                    self._add_circuit(entrant, shape)
+        return f"a dense {' or '.join(f'{rows} x {columns}' for columns, rows in shapes)} layer"
+
+    def _add_method(self, entrant: MethodEntrant, shape: Shape) -> None:
+        method = entrant.method
+        if method.per_layer is None:
+            message = f"{method.name} is no method for one layer: compare it for a model"
+            self.problems.append(Diagnostic("error", message, entrant.source, hint="add --model DIR"))
+            return
+        try:
+            cost = method.per_layer(*shape, entrant.value, self.conditions.tokens)
+        except ValueError as error:
+            self.problems.append(Diagnostic("error", str(error), entrant.source))
+            return
+        whole = shape[0] * shape[1]
+        self.rows.append(method_row(entrant, cost, self.conditions, shape=shape, layers=1, whole=whole))
+
+    def _add_circuit(self, entrant: CircuitEntrant, shape: Shape) -> None:
+        try:
+            self.rows.append(self._row(entrant, "", shape))
+        except SpecError as error:
+            self._leave_out(error)
+
+    def add_model(self, entrants: Sequence[Entrant], layers: ModelLayers) -> str:
+        """Add a row for everybody, summed over the layers of a model; return what percentages are of."""
+        for entrant in entrants:
+            try:
+                self.rows.append(self._model_row(entrant, layers))
+            except SpecError as error:
+                self._leave_out(error)
+        return f"the {layers.parameters:,} numbers of {layers.name}"
+
+    def _model_row(self, entrant: Entrant, layers: ModelLayers) -> Row:
+        if isinstance(entrant, MethodEntrant):
+            try:
+                cost = entrant.method.per_model(layers, entrant.value, self.conditions.tokens)
+            except ValueError as error:
+                raise SpecError((Diagnostic("error", str(error), entrant.source),)) from None
+            count = None if entrant.method.per_block else len(layers.layers)
+            return method_row(entrant, cost, self.conditions, shape=None, layers=count, whole=layers.parameters)
+        counts: dict[Row, int] = {}
+        for layer in layers.layers:
+            row = self._row(entrant, layer.name, (layer.in_features, layer.out_features))
+            counts[row] = counts.get(row, 0) + 1
+        whole = summed(list(counts), list(counts.values()), layers.parameters)
+        return replace(whole, name=entrant.name)
+
+    def _row(self, entrant: CircuitEntrant, layer: str, shape: Shape) -> Row:
+        """Return the figures of a circuit for a layer; the same circuit is compiled once."""
+        spec = entrant.spec(layer, shape)
+        key = json.dumps([entrant.source, to_dict(spec)])
+        if key not in self._compiled:
+            self.progress(f"{spec.name} ({spec.in_features} -> {spec.out_features})")
+            compiled = compile_circuit(spec, self.conditions.tokens)
+            self.problems += [replace(warning, source=entrant.source) for warning in spec.warnings]
+            self._compiled[key] = compiled, circuit_row(entrant.source, compiled, self.conditions)
+        return self._compiled[key][1]

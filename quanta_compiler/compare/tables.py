@@ -1,0 +1,133 @@
+"""A comparison for people: a table, in several parts where the terminal is too narrow for all columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from quanta_compiler.compare.comparison import Comparison
+from quanta_compiler.compare.row import Row
+from quanta_compiler.report.terminal import Cells, Column, Table, bytes_text
+
+_DASH = "-"
+_FEATURES = "features"
+_GAP = 3
+"""Between columns, as wide as a terminal's table has it."""
+
+
+def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
+    """Return the rows as tables of at most `width` characters, each with the names in front; then the notes."""
+    rows = comparison.rows
+    if not rows:
+        return ()
+    whose = "this machine" if comparison.calibrated else "a typical machine"
+    title = f"{comparison.title}\npercent of {comparison.percent_of}; times predicted for {whose} ({comparison.device})"
+    names = tuple(row.name for row in rows)
+    columns = [(heading, tuple(show(row) for row in rows)) for heading, show in _COLUMNS]
+    # The title has the features where all rows share them.
+    used = [
+        (heading, cells)
+        for heading, cells in columns
+        if any(cell != _DASH for cell in cells) and not (heading == _FEATURES and len(set(cells)) == 1)
+    ]
+    tables = []
+    for place, group in enumerate(_groups(names, used, width)):
+        headings = (Column(""), *(Column(heading, is_number=True) for heading, _ in group))
+        cells = tuple(zip(names, *(cells for _, cells in group), strict=True))
+        tables.append(Table("" if place else title, headings, cells))
+    notes = tuple((row.name, row.note) for row in rows if row.note)
+    return (*tables, Table("notes", (Column(""), Column("", is_remark=True)), notes)) if notes else tuple(tables)
+
+
+ColumnCells = tuple[str, Cells]
+"""A heading, and what stands below it."""
+
+
+def _groups(names: Cells, columns: Sequence[ColumnCells], width: int) -> list[list[ColumnCells]]:
+    """Return the columns in order, in groups that fit beside the names; at least one each."""
+    before = max(map(len, names)) + 2 * _GAP
+    groups: list[list[ColumnCells]] = []
+    room = 0
+    for heading, cells in columns:
+        needed = max(map(len, (heading, *cells))) + _GAP
+        if not groups or needed > room:
+            groups.append([])
+            room = width - before
+        groups[-1].append((heading, cells))
+        room -= needed
+    return groups
+
+
+def _amount(value: float | None) -> str:
+    """Return a count with the unit that suits it, in thousands: `3.67 M`."""
+    if value is None:
+        return _DASH
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:.0f} {unit}"
+    return f"{value:,.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+def _bytes(value: float | None) -> str:
+    return _DASH if value is None else bytes_text(value)
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return _DASH
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs"
+
+
+def _whole(value: int | None) -> str:
+    return _DASH if value is None else f"{value:,}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:,.0f}%" if value >= 100 else f"{value:.3g}%"
+
+
+def _rank(row: Row) -> str:
+    if row.rank_upper is None:
+        return _DASH
+    if row.rank_lower in (None, row.rank_upper):
+        return f"{row.rank_upper:,}" if row.rank_lower is not None else f"at most {row.rank_upper:,}"
+    return f"{row.rank_lower:,} to {row.rank_upper:,}"
+
+
+def _connected(row: Row) -> str:
+    if row.connected is None:
+        return _DASH
+    if not row.connected:
+        return "no"
+    return f"after {row.gates_to_connect}" if row.gates_to_connect else "yes"
+
+
+def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
+    return lambda row: show(getattr(row, key))
+
+
+def _shape(row: Row) -> str:
+    return _DASH if row.in_features is None else f"{row.in_features} -> {row.out_features}"
+
+
+_COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    (_FEATURES, _shape),
+    ("trainable", _of("trainable", _whole)),
+    ("percent", _of("percent", _percent)),
+    ("forward FLOPs/token", _of("forward_flops_per_token", _amount)),
+    ("step FLOPs/token", _of("step_flops_per_token", _amount)),
+    ("forward time", _of("forward_seconds", _seconds)),
+    ("step time", _of("step_seconds", _seconds)),
+    ("backend", _of("backend", lambda value: value or _DASH)),
+    ("saved/token", _of("saved_bytes_per_token", _bytes)),
+    ("AdamW", _of("optimizer_bytes", _bytes)),
+    ("rank", _rank),
+    ("random rank", _of("numerical_rank", _whole)),
+    ("connected", _connected),
+    ("operator FLOPs", _of("operator_flops", _amount)),
+    ("at once", _of("operator_peak_bytes", _bytes)),
+    ("break-even", _of("breakeven_tokens", _whole)),
+)

@@ -1,0 +1,228 @@
+"""`quanta compare`: options parsed, the figures gathered elsewhere, results printed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quanta_compiler.console import (
+    FAILED,
+    drawing_width,
+    guarded,
+    is_terminal,
+    print_json,
+    print_result,
+    print_tables,
+    tell,
+    tell_diagnostics,
+    without_numpy,
+)
+
+if TYPE_CHECKING:
+    from quanta_compiler.compare import Comparison
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(name="compare")(compare)
+
+
+def _page(path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"the page is HTML: {str(path)!r} should end in .html")
+    return path
+
+
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE...]",
+        help="Circuit files; `-` is standard input. With --model also TARGET=FILE,TARGET=FILE: one for every target.",
+        show_default=False,
+    ),
+]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        "-b",
+        metavar="B",
+        help="`dense`, a preset (`lora:8`, `krona:64-64`), or a method that is no circuit (`dora:8`, `mora:8`, "
+        "`series:64`, `parallel:64`, `prefix:10`). Repeatable.",
+    ),
+]
+InFeatures = Annotated[
+    int | None,
+    typer.Option("--in", metavar="N", min=1, help="The width of the layer's input; by default that of the files."),
+]
+OutFeatures = Annotated[
+    int | None, typer.Option("--out", metavar="M", min=1, help="The width of its output; by default that of the input.")
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Sum over the layers of a model: a folder with a Hugging Face config.json."),
+]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        metavar="T",
+        help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default those "
+        "that PEFT has for the model.",
+    ),
+]
+Tokens = Annotated[int, typer.Option(metavar="N", min=1, max=2**31, help="The batch to plan for and to time.")]
+Backend = Annotated[str, typer.Option(metavar="B", help="What runs the circuits: auto, torch or fused.")]
+Device = Annotated[
+    str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="The calibration for so many threads; by default the latest."),
+]
+Sort = Annotated[str, typer.Option(metavar="KEY", help="The figure that comes first, by its key in the JSON.")]
+Reverse = Annotated[bool, typer.Option("--reverse", help="The worst first.")]
+Rank = Annotated[
+    bool,
+    typer.Option("--rank", help="The numerical rank of a random instance; half a minute for 4,096 features."),
+]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws that instance.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE.html", callback=_page, help="Write a page with a picture as well."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")]
+
+
+@guarded
+def compare(
+    files: Files = None,
+    *,
+    baselines: Baselines = None,
+    in_features: InFeatures = None,
+    out_features: OutFeatures = None,
+    model: Model = None,
+    targets: Targets = None,
+    tokens: Tokens = 2048,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    threads: Threads = None,
+    sort: Sort = "step_seconds",
+    reverse: Reverse = False,
+    rank: Rank = False,
+    seed: Seed = 0,
+    output: Output = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Compare layouts before training.
+
+    Circuits, presets and other methods in one table: trainable numbers, FLOPs, memory, predicted times, bounds on the
+    rank, connectivity; for one layer, or summed over a model. Files that are no circuits are left out and listed.
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv", param_hint="'--csv'")
+    if not files and not baselines:
+        raise typer.BadParameter("name circuit files, or baselines with --baseline", param_hint="'FILE'")
+    from quanta_compiler.circuit_files import refuse_to_overwrite
+    from quanta_compiler.diagnostics import Diagnostic, SpecError
+
+    with without_numpy():
+        from quanta_compiler import compare as comparing
+        from quanta_compiler.compare.entrants import CompareError
+    from quanta_compiler.model_folder import ModelError
+
+    for file in files or () if output is not None else ():
+        refuse_to_overwrite(file, [output] if output is not None else [])
+    try:
+        with _quiet(), _progress(slow=rank or model is not None) as tell_next:
+            comparison = comparing.compare(
+                files or (),
+                baselines=baselines or (),
+                in_features=in_features,
+                out_features=out_features,
+                model=model,
+                targets=_targets(targets),
+                tokens=tokens,
+                backend=backend,
+                device=device,
+                threads=threads,
+                rank=rank,
+                seed=seed,
+                sort=sort,
+                progress=tell_next,
+            )
+    except CompareError as error:
+        raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
+    except ModelError as error:
+        raise SpecError((Diagnostic("error", str(error), "quanta"),)) from None
+    if reverse:
+        comparison = comparison.sorted_by(sort, reverse=True)
+    _print(comparison, as_json=as_json, as_csv=as_csv)
+    if output is not None:
+        _write_page(comparison, output)
+    if comparison.failed:
+        raise typer.Exit(FAILED)
+
+
+def _targets(text: str | None) -> str | list[str] | None:
+    """Return `target_modules`: a list of names, or the text itself where it is a regular expression or a keyword."""
+    if text is None or text == "all-linear":
+        return text
+    names = [name.strip() for name in text.split(",")]
+    plain = all(name.replace(".", "").replace("_", "").replace("-", "").isalnum() for name in names)
+    return names if plain else text
+
+
+def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
+    from quanta_compiler.compare.tables import comparison_tables
+
+    if not as_json:
+        tell_diagnostics(comparison.problems)
+        if comparison.remark:
+            tell(f"note: {comparison.remark}")
+    if as_json:
+        print_json(comparison.to_dict())
+    elif as_csv:
+        print_result(comparison.to_csv())
+    elif comparison.rows:
+        print_tables(comparison_tables(comparison, drawing_width()))
+
+
+def _write_page(comparison: Comparison, output: Path) -> None:
+    from quanta_compiler.emit.files import write_file
+    from quanta_compiler.pages import comparison_page
+
+    write_file(output, comparison_page(comparison.to_dict()))
+    print(str(output), file=sys.stderr)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what packages that transformers and PEFT look for have to say of themselves."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _progress(*, slow: bool) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is looked at where that takes long and a person waits."""
+    if not slow or not is_terminal(sys.stderr):
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+        yield status.update

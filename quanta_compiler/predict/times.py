@@ -1,0 +1,118 @@
+"""Work and a calibration make a time: every operation takes what its arithmetic or its memory takes, and its launch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quanta_compiler.predict.calibration import Calibration
+from quanta_compiler.predict.kernel import is_fresh, kernel_counts
+from quanta_compiler.predict.work import FusedPass, Operation, Pass, Permutation, Product, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long one batch is expected to take."""
+
+    forward_seconds: float
+    """A forward pass without gradient."""
+    step_seconds: float
+    """Forward and backward, the input's gradient included."""
+
+
+def predicted_times(work: Work, calibration: Calibration) -> Times:
+    """Return the expected times of some work on the calibrated device.
+
+    Raises:
+        ValueError: the work is the kernel's, of which the calibration knows nothing.
+
+    """
+    forward = _total(work.forward, calibration, calibration.forward_launch)
+    backward = _total(work.backward, calibration, calibration.backward_launch)
+    recorded = calibration.recording * sum(not isinstance(one, FusedPass) for one in work.forward)
+    return Times(forward, forward + recorded + backward)
+
+
+def _total(operations: Iterable[Operation], calibration: Calibration, launch: float) -> float:
+    return sum(
+        seconds_of(operation, calibration) + (0.0 if isinstance(operation, FusedPass) else launch)
+        for operation in operations
+    )
+
+
+def seconds_of(operation: Operation, calibration: Calibration) -> float:
+    """Return the expected time of one operation, without what calls it.
+
+    Raises:
+        ValueError: it is the kernel's, of which the calibration knows nothing.
+
+    """
+    if isinstance(operation, FusedPass):
+        return _fused_seconds(operation, calibration)
+    if isinstance(operation, Product):
+        result, seconds = _product_result(operation), _product_seconds(operation, calibration)
+    elif isinstance(operation, Pass):
+        result, seconds = operation.bytes // 2, _pass_seconds(operation, calibration)
+    else:
+        result, seconds = operation.bytes // 2, _permutation_seconds(operation, calibration)
+    # The time of a fresh result beside that of one whose memory is there already.
+    return seconds + (calibration.fresh * result if is_fresh(result) else 0.0)
+
+
+def _fused_seconds(operation: FusedPass, calibration: Calibration) -> float:
+    if calibration.kernel is None:
+        raise ValueError("this calibration was made without the kernel: `quanta bench --calibrate` makes another")
+    counts = kernel_counts(operation.table, operation.tokens, operation.backward, calibration.threads)
+    return calibration.kernel.time(counts)
+
+
+def _product_seconds(product: Product, calibration: Calibration) -> float:
+    """Return the time of a product at the rate of its shape, or of the nearest that was measured."""
+    shape = (product.rows, product.inner, product.columns)
+    alone = calibration.grids.gradients if product.is_transposed else calibration.grids.products
+    grid = (
+        alone if product.batch == 1 or max(shape) > calibration.grids.batched.axes[0][-1] else calibration.grids.batched
+    )
+    nearest = grid.clamped(*shape)
+    seconds = product.batch * grid.at(*nearest) * math.prod(shape) / math.prod(nearest)
+    moved = 4 * product.batch * (product.rows + product.columns) * product.inner + _product_result(product)
+    return max(seconds, _stream_seconds(moved, calibration))
+
+
+def _product_result(product: Product) -> int:
+    """Return the bytes of a product's result."""
+    return 4 * product.batch * product.rows * product.columns
+
+
+def _pass_seconds(walk: Pass, calibration: Calibration) -> float:
+    streamed = _stream_seconds(walk.bytes, calibration)
+    if walk.inner is None:
+        return streamed
+    numbers = walk.bytes / 8
+    return max(streamed, numbers * calibration.grids.elementwise.at(walk.inner, numbers))
+
+
+def _stream_seconds(size: float, calibration: Calibration) -> float:
+    """Return the time of reading and writing so many bytes in order."""
+    (largest,) = calibration.grids.stream.axes[0][-1:]
+    return calibration.grids.stream.at(size) * max(1.0, size / largest)
+
+
+def _permutation_seconds(copy: Permutation, calibration: Calibration) -> float:
+    """Return the time of a copy into another order: what counts is how much stands in a row on both sides.
+
+    And how many lines of memory are passed before the copy comes back to the rest of one that it has read.
+    """
+    numbers = copy.numbers
+    if copy.is_transpose and len(copy.sizes) == 2:
+        per_number = calibration.grids.transposed.at(min(copy.sizes), numbers)
+    else:
+        nearest = copy.strides.index(min(copy.strides[:-1] if copy.strides[-1] == 1 else copy.strides))
+        between = math.prod(copy.sizes[nearest + 1 :])
+        inner = copy.sizes[-1]
+        if copy.strides[-1] == 1:
+            per_number = calibration.grids.runs.at(inner, between // inner, numbers)
+        else:
+            per_number = calibration.grids.strided.at(inner, between, numbers)
+    return max(numbers * per_number, _stream_seconds(copy.bytes, calibration))
