@@ -8,6 +8,7 @@ Names are loaded when they are first used, so that `import quanta_compiler` is q
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -49,3 +50,9 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "IPython" in sys.modules:
+    from quanta_compiler.notebook import draw_circuits
+
+    draw_circuits()

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from quanta_compiler import __version__, adapter_commands, bench_command
+from quanta_compiler import __version__, adapter_commands, bench_command, compare_command, search_command
 from quanta_compiler.console import (
     FAILED,
     can_draw_boxes,
@@ -49,6 +49,7 @@ Tokens = Annotated[
         "--tokens", metavar="N", min=1, max=2**31, help="Plan for batches of N tokens, whatever the file says."
     ),
 ]
+PresetOption = Annotated[int | None, typer.Option(metavar="R", help="An option of some presets.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 
@@ -82,8 +83,15 @@ def new(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The circuit's name.", show_default=False)] = None,
     *,
     layout: Annotated[
-        str, typer.Option(metavar="L", help="The axes, such as 16x8x8x4; their product is the layer's width.")
-    ],
+        str | None, typer.Option(metavar="L", help="The axes, such as 16x8x8x4; their product is the layer's width.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="P", help="A family by name: lora, krona, tt, ...; its options beside it.")
+    ] = None,
+    rank: PresetOption = None,
+    tt_rank: PresetOption = None,
+    blocks: PresetOption = None,
+    block_rank: PresetOption = None,
     in_features: Annotated[
         int | None, typer.Option(metavar="N", help="The width of the input, where it is not the product of the axes.")
     ] = None,
@@ -93,10 +101,15 @@ def new(
 
     It is complete and valid as it stands, with comments on what else can be written in it.
     """
-    from quanta_compiler.templates import TemplateError, circuit_template
+    from quanta_compiler.templates import TemplateError, circuit_template, preset_template
 
+    given = {"layout": layout, "rank": rank, "tt_rank": tt_rank, "blocks": blocks, "block_rank": block_rank}
+    options = {key: value for key, value in given.items() if value is not None}
     try:
-        text = circuit_template(layout, name, in_features, out_features)
+        if preset is not None:
+            text = preset_template(preset, options, name, in_features, out_features)
+        else:
+            text = circuit_template(options, name, in_features, out_features)
     except TemplateError as error:
         raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
     print_result(text)
@@ -188,8 +201,9 @@ def compile_(
 ) -> None:
     """Write the PyTorch module.
 
-    STEM.py (the module, which imports torch alone), STEM.report.json and STEM.svg go to DIR, STEM being the circuit's
-    name; what it costs is printed. A module that was edited by hand stays as it is, unless --force is given.
+    STEM.py (the module, which imports torch alone), STEM.report.json, STEM.report.html and STEM.svg go to DIR, STEM
+    being the circuit's name; what it costs is printed. A module that was edited by hand stays as it is, unless --force
+    is given.
     """
     from quanta_compiler.circuit_files import compile_file, refuse_to_overwrite
     from quanta_compiler.report.terminal import files_table, summary_table
@@ -206,19 +220,35 @@ def compile_(
 
 @app.command()
 @guarded
-def report(file: File, tokens: Tokens = None, as_json: Json = False) -> None:
+def report(
+    file: File,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="Write a page to look at instead.")
+    ] = None,
+    tokens: Tokens = None,
+    as_json: Json = False,
+) -> None:
     """Print what the circuit costs.
 
     Parameters, FLOPs, memory, bounds on the rank, every gate and every step. With --json it is the text that compile
-    writes to STEM.report.json.
+    writes to STEM.report.json; with -o a page that opens in a browser and needs no network, beside it.
     """
-    from quanta_compiler.circuit_files import compile_file
+    from quanta_compiler.circuit_files import compile_file, refuse_to_overwrite
     from quanta_compiler.report.terminal import report_tables
 
+    if output is not None and output.suffix.lower() != ".html":
+        raise typer.BadParameter(f"the page is HTML: {str(output)!r} should end in .html", param_hint="'-o'")
     compiled, warnings = compile_file(file, tokens)
     tell_diagnostics(warnings)
+    if output is not None:
+        from quanta_compiler.emit.files import write_file
+
+        refuse_to_overwrite(file, [output])
+        write_file(output, compiled.page())
     if as_json:
         print_result(compiled.report.to_json())
+    elif output is not None:
+        print_result(str(output))
     else:
         print_tables(report_tables(compiled.report))
 
@@ -304,3 +334,5 @@ def schema() -> None:
 
 adapter_commands.register(app)
 bench_command.register(app)
+compare_command.register(app)
+search_command.register(app)

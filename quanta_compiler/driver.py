@@ -57,8 +57,27 @@ class CompiledCircuit:
         return {
             "py": (f"{self.stem}.py", self.source),
             "json": (f"{self.stem}.report.json", self.report.to_json()),
+            "html": (f"{self.stem}.report.html", self.page()),
             "svg": (f"{self.stem}.svg", render_svg(self.circuit)),
         }
+
+    def page(self) -> str:
+        """Return the report to look at: one HTML file that needs no network."""
+        from quanta_compiler.pages import report_page
+
+        return report_page(self.spec, self.circuit, self.report)
+
+    def _repr_svg_(self) -> str:
+        """Return the diagram, for a notebook."""
+        from quanta_compiler.report.svg import render_svg
+
+        return render_svg(self.circuit)
+
+    def _repr_html_(self) -> str:
+        """Return the diagram and the report, for a notebook."""
+        from quanta_compiler.pages import circuit_fragment
+
+        return circuit_fragment(self.circuit, self.report)
 
     def write(self, folder: str | os.PathLike[str], force: bool = False) -> dict[str, Path]:
         """Write the module, its report and its picture into `folder`; return the paths by kind.

@@ -110,6 +110,12 @@ class Report:
         """Return the bytes of STEM.report.json as text: one line a step and a gate, the rest indented."""
         return _pretty(self.to_dict()) + "\n"
 
+    def _repr_html_(self) -> str:
+        """Return the tables of the report, for a notebook."""
+        from quanta_compiler.report.fragment import report_fragment
+
+        return report_fragment(self)
+
 
 def breakeven(operator_flops: int, apply_flops: int, tokens: int) -> int | None:
     """Return the smallest n >= 1 with `operator_flops <= n * apply_flops / tokens`, in whole numbers."""

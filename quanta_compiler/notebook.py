@@ -1,0 +1,29 @@
+"""What a notebook draws for circuits that are not compiled.
+
+A spec stands above everything that can draw it and knows nothing of pictures, so IPython is told from outside. Compiled
+circuits, reports and comparisons display themselves, in other notebooks too.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+
+def draw_circuits() -> None:
+    """Let the running IPython session, where there is one, display a CircuitSpec as its diagram."""
+    session: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if session is None:
+        return
+    formatter = session.display_formatter.formatters["image/svg+xml"]
+    formatter.for_type_by_name("quanta_compiler.spec.circuit_spec", "CircuitSpec", _drawing)
+
+
+def _drawing(spec: CircuitSpec) -> str:
+    from quanta_compiler.ir.build import build_circuit
+    from quanta_compiler.report.svg import render_svg
+
+    return render_svg(build_circuit(spec))

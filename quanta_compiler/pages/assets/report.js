@@ -1,0 +1,249 @@
+"use strict";
+// The page of one circuit.
+
+const report = data.report;
+const planned = report.apply.planned_tokens;
+
+function main() {
+  setText("title", report.name);
+  const layout = Object.entries(report.layout);
+  const positional = layout.every(([axis], place) => axis === String(place));
+  const axes = positional ? layout.map(([, size]) => size).join("×") : layout.map((pair) => pair.join(":")).join(" ");
+  const features = `${exact(report.in_features)} → ${exact(report.out_features)} features`;
+  setText("subtitle", `${features} · layout ${axes} · ${plural(report.gates.length, "gate")}`);
+  byId("cards").append(...cards());
+  byId("gate-table").append(gateTable());
+  drawn(byId("gates"), gateChart);
+  rank();
+  graph();
+  plan("apply", `Planned by ${report.apply.optimizer} for a batch of ${plural(planned, "token")}`, report.apply.steps);
+  const slices = report.operator.slices > 1 ? `, built in ${report.operator.slices} slices` : "";
+  plan("operator", `Planned by ${report.operator.optimizer}${slices}`, report.operator.steps);
+  byId("yaml").append(copyable("YAML", data.yaml));
+  byId("einsums").append(...einsums());
+}
+
+// ---- key figures ------------------------------------------------------------------------------------------------
+
+function cards() {
+  const { parameters, apply, operator, rank: bounds } = report;
+  const full = Math.min(report.in_features, report.out_features);
+  const frozen = parameters.frozen ? `, and ${exact(parameters.frozen)} frozen` : "";
+  const never = report.breakeven_tokens === null;
+  const rankText =
+    bounds.lower === bounds.upper ? exact(bounds.upper) : `${exact(bounds.lower)} to ${exact(bounds.upper)}`;
+  return [
+    card(
+      "Trainable parameters",
+      exact(parameters.trainable),
+      `${percentText(parameters.percent_of_dense)} of a dense layer’s ${exact(parameters.dense)}${frozen}`,
+    ),
+    card("Rank of the update", rankText, `by shapes, of at most ${exact(full)}`),
+    card(
+      "FLOPs per token",
+      countText(apply.flops_per_token),
+      against(apply.sequential_flops_per_token, apply.flops_per_token),
+    ),
+    card(
+      "Saved per token",
+      bytesText(apply.saved_bytes_per_token),
+      `kept for backward; at most ${bytesText(apply.peak_bytes_per_token)} at once in a forward pass`,
+    ),
+    card("operator(): FLOPs", countText(operator.flops), against(operator.sequential_flops, operator.flops)),
+    card("operator(): peak", bytesText(operator.peak_bytes), "at once while the matrix is built"),
+    card(
+      "Break-even",
+      never ? "never" : plural(report.breakeven_tokens, "token"),
+      never ? "building the matrix is never cheaper" : "in one batch, from which on the matrix is as cheap to build",
+    ),
+    card("Gain at initialization", brief(report.init_gain), "size of the output over that of the input"),
+  ];
+}
+
+function card(title, figure, remark) {
+  return el(
+    "div",
+    { class: "card figure" },
+    el("h2", { text: title }),
+    el("p", { class: "big", text: figure }),
+    el("p", { class: "says", text: remark }),
+  );
+}
+
+function against(sequential, flops) {
+  if (!sequential || flops === sequential) return "as gate by gate";
+  return `${percentText((100 * flops) / sequential)} of gate by gate (${countText(sequential)})`;
+}
+
+// ---- gates ------------------------------------------------------------------------------------------------------
+
+function gateTable() {
+  const columns = [["gate"], ["kind"], ["axes"], ["matrix"], ["parameters", true], ["FLOPs/token", true]];
+  return table(
+    columns,
+    report.gates.map((gate) => [
+      gate.name,
+      gate.kind,
+      gate.axes.join(", "),
+      shapeText(gate.shape),
+      exact(gate.parameters),
+      exact(gate.flops_per_token),
+    ]),
+  );
+}
+
+/** Two charts over one axis of gates: what is stored above, what is computed below. */
+function gateChart(width) {
+  const names = report.gates.map((gate) => gate.name);
+  const longest = Math.max(...names.map((name) => name.length));
+  const room = (width - 70) / names.length;
+  const slanted = room < 7.5 * Math.min(longest, 14);
+  // Below a line's height names would run into each other: then pointing at a bar tells them.
+  const named = room >= 13;
+  const shared = {
+    width,
+    marginLeft: 58,
+    marginRight: 12,
+    style: CHART_STYLE,
+    color: { domain: KINDS, range: KINDS.map(kindColour), unknown: kindColour("dense") },
+  };
+  const kinds = [...new Set(report.gates.map((gate) => (KINDS.includes(gate.kind) ? gate.kind : "dense")))];
+  const one = (key, label, last) =>
+    Plot.plot({
+      ...shared,
+      height: last && named && slanted ? 150 + Math.min(longest, 14) * 7 : 170,
+      marginBottom: last && named ? (slanted ? 16 + Math.min(longest, 14) * 7 : 34) : 14,
+      marginTop: 30,
+      ariaLabel: `${label} of every gate`,
+      x: {
+        domain: names,
+        label: null,
+        axis: last && named ? "bottom" : null,
+        tickRotate: slanted ? -90 : 0,
+        tickSize: 0,
+        tickFormat: (name) => (name.length > 14 ? name.slice(0, 13) + "…" : name),
+        padding: 0.2,
+      },
+      y: { label, tickFormat: tick, ticks: 4, grid: true, nice: true, zero: true },
+      marks: [
+        Plot.barY(report.gates, { x: "name", y: key, fill: "kind" }),
+        Plot.ruleY([0]),
+        Plot.tip(report.gates, Plot.pointerX({ x: "name", y: key, title: gateTip, ...TIP })),
+      ],
+    });
+  const legend = kinds.length < 2 ? [] : [swatches(kinds)];
+  return el(
+    "div",
+    {},
+    ...legend,
+    one("parameters", "parameters", false),
+    one("flops_per_token", "FLOPs per token", true),
+  );
+}
+
+function swatches(kinds) {
+  const entry = (kind) =>
+    el("span", {}, el("span", { class: "swatch", style: `background:${kindColour(kind)}` }), kind);
+  return el("p", { class: "legend" }, ...kinds.map(entry));
+}
+
+function gateTip(gate) {
+  return [
+    `${gate.name}: ${gate.kind} on ${gate.axes.join(", ")}`,
+    `matrix ${shapeText(gate.shape)}`,
+    plural(gate.parameters, "parameter"),
+    `${exact(gate.flops_per_token)} FLOPs per token`,
+  ].join("\n");
+}
+
+// ---- rank -------------------------------------------------------------------------------------------------------
+
+function rank() {
+  const full = Math.min(report.in_features, report.out_features);
+  const { lower, upper } = report.rank;
+  const same = lower === upper;
+  const says = !lower
+    ? `The update has at most rank ${exact(upper)}, of ${exact(full)}; no least rank follows from the shapes.`
+    : same
+      ? `Whatever full-rank values the gates take, the update has rank ${exact(upper)}, of at most ${exact(full)}.`
+      : `The update has at most rank ${exact(upper)} of ${exact(full)}; with gates of full rank it has at least ${exact(lower)}.`;
+  setText("rank-says", `${says} Shapes alone decide this, not what is trained.`);
+  const most = { at: upper, label: same ? exact(upper) : `at most ${exact(upper)}` };
+  const marks = same || !lower ? [most] : [{ at: lower, label: `at least ${exact(lower)}` }, most];
+  drawn(byId("rank"), (width) => {
+    // A label near an end of the axis turns inwards, and of two near each other the left one turns left.
+    const near = marks.length > 1 && (upper - lower) / full < 220 / width;
+    const anchor = (mark) => {
+      if (mark.at / full > 0.85) return "end";
+      if (mark.at / full < 0.15) return "start";
+      return near && mark.at === lower ? "end" : near ? "start" : "middle";
+    };
+    return Plot.plot({
+      width,
+      height: 92,
+      marginLeft: 12,
+      marginRight: 12,
+      marginTop: 26,
+      marginBottom: 34,
+      style: CHART_STYLE,
+      ariaLabel: "Bounds on the rank",
+      x: { domain: [0, full], label: "rank →", tickFormat: (value) => exact(value), ticks: width < 500 ? 4 : 8 },
+      y: { axis: null },
+      marks: [
+        Plot.rect([0], { x1: 0, x2: full, y1: 0, y2: 1, fill: "var(--track)" }),
+        Plot.rect([0], { x1: 0, x2: upper, y1: 0, y2: 1, fill: "var(--accent)", fillOpacity: 0.3 }),
+        Plot.rect([0], { x1: 0, x2: lower, y1: 0, y2: 1, fill: "var(--accent)" }),
+        Plot.ruleX(marks, { x: "at", y1: 0, y2: 1, strokeWidth: 2 }),
+        marks.map((mark, place) =>
+          Plot.text([mark], {
+            x: "at",
+            text: "label",
+            frameAnchor: "top",
+            dy: near && !place && anchor(mark) === anchor(marks[1]) ? 10 : -14,
+            textAnchor: anchor(mark),
+            fontWeight: 600,
+            stroke: "var(--paper)",
+            strokeWidth: 4,
+            fill: "currentColor",
+          }),
+        ),
+      ],
+    });
+  });
+}
+
+// ---- plan -------------------------------------------------------------------------------------------------------
+
+function plan(mode, says, steps) {
+  const total = steps.reduce((sum, step) => sum + step.flops, 0);
+  setText(`${mode}-says`, steps.length ? `${says}: ${countText(total)} FLOPs in all.` : `${says}: nothing to compute.`);
+  if (!steps.length) return;
+  const largest = Math.max(...steps.map((step) => step.flops), 1);
+  let sum = 0;
+  const rows = steps.map((step, place) => {
+    sum += step.flops;
+    const share = total ? shareText(sum / total) : NONE;
+    const cost = el("span", { class: "cost" }, bar(step.flops / largest), el("span", { text: countText(step.flops) }));
+    return [`%${place + 1}`, step.op, step.operands.join("  "), shapeText(step.shape), cost, share];
+  });
+  const columns = [["result"], ["step"], ["of"], ["shape"], ["FLOPs", true], ["so far", true]];
+  byId(`${mode}-steps`).append(table(columns, rows, { class: "steps" }));
+  byId(`${mode}-steps`).classList.toggle("tall", rows.length > 40);
+}
+
+/** A share of the whole, from 0 to 1, to a tenth of a percent. */
+function shareText(share) {
+  return share > 0 && share < 0.0005 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`;
+}
+
+function einsums() {
+  const lines = (part) =>
+    [
+      `operands  ${part.operands.join(", ")}`,
+      `einsum    ${part.einsum}`,
+      `path      ${JSON.stringify(part.path).replaceAll(",", ", ")}`,
+    ].join("\n");
+  return [copyable("forward", lines(report.apply)), copyable("operator()", lines(report.operator))];
+}
+
+main();

@@ -1,0 +1,139 @@
+"""What a notebook shows of a circuit and of a comparison: static HTML with pictures in it.
+
+A whole page in a frame would carry the charting library into every cell, and viewers that do not run what they show
+(GitHub, nbviewer, a notebook that is not trusted) would leave it out. A picture as the source of an `img` is shown by
+all of them, and nothing in it can run or meet the styles of the notebook.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.report.diagram import printable
+from quanta_compiler.report.fragment import report_fragment, table_fragment
+from quanta_compiler.report.report import Report
+from quanta_compiler.report.svg import render_svg
+from quanta_compiler.report.terminal import Column, Table, bytes_text, plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SHOWN = ("name", "kind", "trainable", "percent", "step_flops_per_token", "saved_bytes_per_token", "rank_upper")
+_TIMES = ("step_seconds",)
+_LOOKS = {"circuit": ("#0072B2", "o"), "dense": ("#3c4654", "s"), "method": ("#D55E00", "^")}
+_LABELLED = 12
+"""The names of more circuits on the front would cover each other."""
+
+
+def circuit_fragment(circuit: Circuit, report: Report) -> str:
+    """Return the diagram of a circuit and its report."""
+    return f"<div>{_image(render_svg(circuit), f'The circuit {circuit.name}')}{report_fragment(report)}</div>"
+
+
+def comparison_fragment(data: dict[str, Any]) -> str:
+    """Return the table of a comparison, under a picture where matplotlib is installed."""
+    picture = _scatter(data)
+    image = "" if picture is None else _image(picture, f"{data['title']}: cost against trainable numbers")
+    wrong = data["problems"]
+    note = f"<p>{plural(len(wrong), 'problem')}: {escape(_sources(wrong))}</p>" if wrong else ""
+    return f"<div>{image}{table_fragment(_comparison_table(data))}{note}</div>"
+
+
+def _image(svg: str, description: str) -> str:
+    source = base64.b64encode(svg.encode("utf-8", "replace")).decode()
+    return f'<img alt="{escape(description)}" src="data:image/svg+xml;base64,{source}" style="max-width:100%">'
+
+
+def _sources(problems: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(str(problem["source"]) for problem in problems))
+
+
+def _comparison_table(data: dict[str, Any]) -> Table:
+    """Return the figures that one chooses by; the page and the command have all of them."""
+    columns = [column for key in (*_SHOWN, *_TIMES) for column in data["columns"] if column["key"] == key]
+    headings = tuple(
+        Column(f"{one['title']} ({one['unit']})" if one["unit"] else one["title"], one["key"] not in ("name", "kind"))
+        for one in columns
+    )
+    rows = tuple(tuple(_cell(row.get(one["key"]), one["unit"]) for one in columns) for row in data["rows"])
+    return Table(data["title"], headings, rows)
+
+
+def _cell(value: object, unit: str) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float):
+        return str(value)
+    if unit.startswith("bytes"):
+        return bytes_text(value)
+    if unit in ("s", "%"):
+        return f"{value:.3g}"
+    return f"{value:,.0f}"
+
+
+def _scatter(data: dict[str, Any]) -> str | None:
+    """Return the step's cost over trainable numbers as SVG; None without matplotlib or without two such figures."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    cost = _cost(data)
+    if cost is None:
+        return None
+    points = [
+        (row["trainable"], row[cost["key"]], row)
+        for row in data["rows"]
+        if (row["trainable"] or 0) > 0 and (row[cost["key"]] or 0) > 0
+    ]
+    # A hash salt of our own and no date: the same comparison gives the same picture.
+    with rc_context({"svg.hashsalt": "quanta", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        axes = figure.subplots()
+        _draw(axes, points)
+        axes.set(xscale="log", yscale="log", xlabel="trainable numbers")
+        axes.set_ylabel(f"{cost['title']} ({cost['unit']})")
+        axes.grid(visible=True, linewidth=0.3, alpha=0.6)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().decode()
+
+
+def _cost(data: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the column of predicted times, or of FLOPs where there is none; None where neither has two figures."""
+    for key in ("step_seconds", "step_flops_per_token"):
+        if sum((row.get(key) or 0) > 0 for row in data["rows"]) > 1:
+            return next((column for column in data["columns"] if column["key"] == key), None)
+    return None
+
+
+def _draw(axes: Axes, points: list[tuple[float, float, dict[str, Any]]]) -> None:
+    for kind, (colour, marker) in _LOOKS.items():
+        own = [point for point in points if point[2]["kind"] == kind]
+        if own:
+            axes.scatter([x for x, _, _ in own], [y for _, y, _ in own], c=colour, marker=marker, label=kind, zorder=3)
+    front = pareto_front([(x, y) for x, y, _ in points])
+    best = [points[place] for place in front]
+    axes.step([x for x, _, _ in best], [y for _, y, _ in best], where="post", linestyle="--", linewidth=1, c="#00775a")
+    for x, y, row in best[:_LABELLED]:
+        # A name is no formula.
+        axes.annotate(printable(row["name"]), (x, y), (5, 5), textcoords="offset points", fontsize=8, parse_math=False)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the places of the points that no other has fewer of both than, by the first figure; of equal ones all."""
+    order = sorted(range(len(points)), key=lambda place: points[place])
+    front: list[int] = []
+    least, before = math.inf, (math.inf, math.inf)
+    for place in order:
+        if points[place][1] < least or points[place] == before:
+            front.append(place)
+            least, before = points[place][1], points[place]
+    return front

@@ -1,0 +1,131 @@
+"""The Pareto front: the layouts that no other one beats in every objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from quanta_compiler.search.costs import Figures, OrderFigures
+from quanta_compiler.search.space import Layout
+from quanta_compiler.search.words import Letter
+
+_MANY_DOMINATED = 1_000_000
+"""Points known to be dominated are remembered up to so many; most layouts of a search have those of another."""
+
+Point = tuple[float, ...]
+"""The objectives of a layout, each with its sign such that less is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A figure of which less or more is better."""
+
+    name: str
+    key: str
+    """The attribute of `Figures`, or of `OrderFigures`."""
+    meaning: str
+    more_is_better: bool = False
+
+
+OBJECTIVES = {
+    objective.name: objective
+    for objective in (
+        Objective("parameters", "parameters", "the numbers that train"),
+        Objective("flops", "flops_per_token", "FLOPs per token, gate by gate"),
+        Objective("memory", "saved_bytes_per_token", "bytes per token kept for backward, gate by gate"),
+        Objective("rank", "rank_lower", "the lower bound of the rank", more_is_better=True),
+        Objective("rank-upper", "rank_upper", "the upper bound of the rank", more_is_better=True),
+        Objective("mixing", "mixing", "how little splits of the axes restrict the operator", more_is_better=True),
+        Objective("freedom", "freedom", "numbers of the operator that can be set independently", more_is_better=True),
+        Objective("operator", "operator_flops", "FLOPs of building the matrix, gate by gate"),
+        Objective("full", "gates_to_full", "gates until every output can depend on every input"),
+        Objective("mix", "gates_to_mix", "gates until every output axis depends on every input axis"),
+    )
+}
+DEFAULT_OBJECTIVES = ("freedom", "flops", "rank", "mixing")
+"""Parameters are limited anyway: within the limit, what gives the most for its FLOPs."""
+_NEVER = 10**6
+"""Stands for a number of gates that does not exist."""
+
+
+class Candidate(NamedTuple):
+    """One circuit of a search with its figures; `gates` in the order in which they are applied."""
+
+    layout: Layout
+    gates: tuple[Letter, ...]
+    figures: Figures
+    order: OrderFigures
+
+    @property
+    def preference(self) -> tuple[Any, ...]:
+        """Return what decides between layouts of equal objectives: mixed soon, merged cheaply, then by its own text."""
+        mix = self.order.gates_to_mix
+        return (_NEVER if mix is None else mix, self.order.operator_flops, len(self.gates), self.layout, self.gates)
+
+
+class Front:
+    """The best layouts so far; the same ones in whatever order layouts and other fronts are added.
+
+    Of layouts with the same objectives the `alike` preferred ones are kept.
+    """
+
+    def __init__(self, objectives: Sequence[str], alike: int = 1) -> None:
+        chosen = [OBJECTIVES[name] for name in objectives]
+        self._figures = [(one.key, one.more_is_better) for one in chosen if one.key in Figures._fields]
+        self._orders = [(one.key, one.more_is_better) for one in chosen if one.key in OrderFigures._fields]
+        self.needs_order = bool(self._orders)
+        self._alike = alike
+        self._kept: dict[Point, list[Candidate]] = {}
+        self._dominated: set[Point] = set()
+
+    def __iter__(self) -> Iterator[Candidate]:
+        """Yield the front, few parameters first."""
+        for point in sorted(self._kept, key=lambda point: (self._kept[point][0].figures, point)):
+            yield from self._kept[point]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kept.values()))
+
+    def point(self, figures: Figures, order: OrderFigures | None) -> Point:
+        """Return the objectives of a layout; `order` is looked at only where `needs_order`."""
+        found = [-getattr(figures, key) if more else getattr(figures, key) for key, more in self._figures]
+        for key, more in self._orders:
+            value = getattr(order, key)
+            value = _NEVER if value is None else value
+            found.append(-value if more else value)
+        return tuple(found)
+
+    def admits(self, point: Point) -> bool:
+        """Say whether a layout with these objectives would stand on the front, perhaps beside others that have them."""
+        if point in self._kept:
+            return True
+        if point in self._dominated:
+            return False
+        for other in self._kept:
+            if all(theirs <= ours for theirs, ours in zip(other, point, strict=True)):
+                if len(self._dominated) < _MANY_DOMINATED:
+                    self._dominated.add(point)
+                return False
+        return True
+
+    def add(self, candidate: Candidate) -> None:
+        """Take a layout in, and drop those that it beats."""
+        point = self.point(candidate.figures, candidate.order)
+        if not self.admits(point):
+            return
+        same = self._kept.get(point)
+        if same is None:
+            for other in [old for old in self._kept if all(a <= b for a, b in zip(point, old, strict=True))]:
+                del self._kept[other]
+            self._kept[point] = [candidate]
+            return
+        if candidate not in same:
+            same.append(candidate)
+            same.sort(key=lambda one: one.preference)
+            del same[self._alike :]
+
+    def merge(self, candidates: Iterable[Candidate]) -> None:
+        """Take all layouts of another front in."""
+        for candidate in candidates:
+            self.add(candidate)

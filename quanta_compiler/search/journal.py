@@ -1,0 +1,126 @@
+"""The journal of a search: a line of JSON for everything that is finished, on the disk before the next is begun.
+
+A process that is killed loses what it had in hand, nothing else: a line that was cut off is dropped, and what it would
+have said is done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from quanta_compiler.emit.files import OutputError
+from quanta_compiler.search.problems import refusal
+
+FILE = "journal.jsonl"
+
+
+class Journal:
+    """The lines written so far, and the file that further ones are added to."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
+        """Open the journal of a folder.
+
+        Raises:
+            SpecError: one is there and not `resume`, or it is of another search.
+            OutputError: it cannot be read or written.
+
+        """
+        self.path = path
+        self.lines: list[dict[str, Any]] = []
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+            if force and not resume:
+                self._file.truncate(0)
+            self._begin(settings, resume=resume)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+    def _begin(self, settings: dict[str, Any], *, resume: bool) -> None:
+        whole, lines = _whole_lines(self._file.read())
+        if whole is None:
+            self._file.close()
+            raise OutputError(f"{self.path} is no journal of a search: move it away, or choose another folder with -o")
+        if lines and not resume:
+            self._file.close()
+            hint = "go on with --resume, begin anew with --force, or choose another folder with -o"
+            raise refusal("there is a search in this folder already", hint, str(self.path.parent))
+        self._file.seek(whole)
+        self._file.truncate()
+        if not lines:
+            self.add(settings)
+            return
+        if lines[0] != settings:
+            self._file.close()
+            hint = "give the same options, begin anew with --force, or choose another folder with -o"
+            raise refusal(
+                f"the search to resume is another one: {_difference(lines[0], settings)}", hint, str(self.path)
+            )
+        self.lines = lines[1:]
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Write a line; it is on the disk when this returns.
+
+        Raises:
+            OutputError: it cannot be written.
+
+        """
+        try:
+            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close the file and take it away, and its folder where nothing else is in it."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+        if not any(self.path.parent.iterdir()):
+            self.path.parent.rmdir()
+
+
+def _whole_lines(data: bytes) -> tuple[int | None, list[dict[str, Any]]]:
+    """Return how many bytes of a journal are whole lines, and the lines; None where it is none."""
+    lines: list[dict[str, Any]] = []
+    end = 0
+    for raw in data.splitlines(keepends=True):
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            break
+        if not raw.endswith(b"\n") or not isinstance(line, dict):
+            break
+        lines.append(line)
+        end += len(raw)
+    # Only the last line can have been cut off.
+    is_cut = b"\n" not in data[end:-1]
+    is_ours = not lines or "space" in lines[0]
+    return (end if is_cut and is_ours and (lines or not data or data.startswith(b"{")) else None), lines
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Say in which setting two searches differ."""
+    before, after = _flat(old), _flat(new)
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key):
+            return f"its {key} were {_text(before.get(key))}, now they are {_text(after.get(key))}"
+    return "its settings are others"
+
+
+def _flat(data: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        found.update(_flat(value) if isinstance(value, dict) else {key: value})
+    return found
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)

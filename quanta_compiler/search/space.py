@@ -1,0 +1,124 @@
+"""What is searched: the layouts of a width, the gates that may act on them, and the limits that all must meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from quanta_compiler.spec.circuit_layout import auto_layout
+
+MOST_AXES = 6
+"""Axes of equal sizes may be exchanged in 720 ways then; every further axis multiplies them."""
+MOST_GATES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a layout may cost at most and must reach at least; None: whatever it is."""
+
+    parameters: int | None = None
+    flops_per_token: int | None = None
+    saved_bytes_per_token: int | None = None
+    rank: int | None = None
+    """The lower bound of the rank is at least this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All circuits of some numbers of axes and gates for a layer `in_features -> out_features`."""
+
+    in_features: int
+    out_features: int
+    axes: tuple[int, int] = (2, 5)
+    """The fewest and the most."""
+    gates: tuple[int, int] = (1, 10)
+    """The fewest and the most."""
+    gate_axes: tuple[int, ...] = (2,)
+    """On how many axes a gate may act."""
+    ranks: tuple[int, ...] = ()
+    """Beside dense gates, those that are a product B A of one of these ranks."""
+    is_rectangular: bool = True
+    """Where the widths differ, also circuits in which one axis changes its size."""
+    allows_disconnected: bool = False
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Layout:
+    """The sizes of the axes before the first gate and after the last, the largest first; both as long."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @property
+    def changed_axis(self) -> int | None:
+        """Return the one axis that has another size in the end; None where all stay as they are."""
+        pairs = zip(self.before, self.after, strict=True)
+        return next((axis for axis, (old, new) in enumerate(pairs) if old != new), None)
+
+    def __str__(self) -> str:
+        before, after = ("x".join(map(str, sizes)) for sizes in (self.before, self.after))
+        return before if before == after else f"{before}->{after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Layouts with the same symmetry: axes of equal sizes stand at the same places, so that all have the same words."""
+
+    axes: int
+    labels: tuple[int, ...]
+    """A number for each axis; axes of equal sizes have the same."""
+    layouts: tuple[Layout, ...]
+
+
+@lru_cache(maxsize=8)
+def families(space: Space) -> tuple[Family, ...]:
+    """Return all layouts of a space by their symmetry, few axes first; permuted layouts are one."""
+    found: dict[tuple[int, ...], list[Layout]] = {}
+    for axes in range(space.axes[0], space.axes[1] + 1):
+        for layout in _layouts(space, axes):
+            pairs = list(zip(layout.before, layout.after, strict=True))
+            found.setdefault(tuple(map(pairs.index, pairs)), []).append(layout)
+    ordered = sorted(found, key=lambda labels: (len(labels), labels))
+    return tuple(Family(len(labels), labels, tuple(sorted(found[labels], reverse=True))) for labels in ordered)
+
+
+def _layouts(space: Space, axes: int) -> Iterator[Layout]:
+    """Yield the layouts of one number of axes: of the larger width, padded as templates are, and rectangular ones."""
+    wide = max(space.in_features, space.out_features)
+    for sizes in factorizations(math.prod(auto_layout(wide, axes)), axes):
+        yield Layout(sizes, sizes)
+    if not space.is_rectangular or space.in_features == space.out_features:
+        return
+    for sizes in factorizations(space.in_features, axes):
+        for size in sorted(set(sizes)):
+            new, left = divmod(size * space.out_features, space.in_features)
+            if left or new < 2:
+                continue
+            place = sizes.index(size)
+            pairs = [(old, new if axis == place else old) for axis, old in enumerate(sizes)]
+            pairs.sort(reverse=True)
+            yield Layout(tuple(old for old, _ in pairs), tuple(new for _, new in pairs))
+
+
+def factorizations(width: int, count: int) -> tuple[tuple[int, ...], ...]:
+    """Return every way to write `width` as a product of `count` factors from 2, each in descending order."""
+    small = [d for d in range(1, math.isqrt(width) + 1) if width % d == 0]
+    divisors = sorted({*small, *(width // d for d in small)} - {1}, reverse=True)
+    return tuple(_factors(width, count, divisors))
+
+
+def _factors(width: int, count: int, divisors: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield the ways that take no factor but `divisors`, which descend."""
+    if count == 0:
+        if width == 1:
+            yield ()
+        return
+    for place, factor in enumerate(divisors):
+        if factor**count < width:
+            return
+        if width % factor == 0:
+            for rest in _factors(width // factor, count - 1, divisors[place:]):
+                yield (factor, *rest)

@@ -1,0 +1,93 @@
+"""The front of a search for people."""
+
+from __future__ import annotations
+
+from quanta_compiler.diagnostics import escape
+from quanta_compiler.report.terminal import FIGURES, Column, Table, plural
+from quanta_compiler.search.front import OBJECTIVES
+from quanta_compiler.search.run import Found, Outcome
+
+
+def search_tables(outcome: Outcome) -> tuple[Table, ...]:
+    """Return what was searched, and the front."""
+    return _summary(outcome), _front(outcome)
+
+
+def _summary(outcome: Outcome) -> Table:
+    exploration, space = outcome.exploration, outcome.settings.space
+    names = [OBJECTIVES[name] for name in outcome.settings.objectives]
+    objectives = ", ".join(f"{'more' if one.more_is_better else 'less'} {one.name}" for one in names)
+    rows = [
+        ("layouts costed", f"{exploration.seen:,}", _completeness(outcome)),
+        ("within the limits", f"{exploration.met:,}", "of those costed"),
+        ("on the Pareto front", f"{len(exploration.front):,}", objectives),
+        ("written", f"{len(outcome.found):,}", escape(str(outcome.folder))),
+    ]
+    return Table(f"search: {space.in_features} -> {space.out_features} features", FIGURES, tuple(rows))
+
+
+def _completeness(outcome: Outcome) -> str:
+    exploration, most = outcome.exploration, outcome.settings.space.gates[1]
+    if exploration.is_complete:
+        return f"all of at most {plural(most, 'gate')}"
+    some = f"all of at most {plural(exploration.complete_gates, 'gate')}"
+    if not exploration.is_finished:
+        return f"{some}; stopped before the end"
+    whole = "" if exploration.estimate is None else f" of about {float(f'{exploration.estimate:.2g}'):,.0f}"
+    return f"{some}, a sample of the longer ones{whole}"
+
+
+def _front(outcome: Outcome) -> Table:
+    columns = [
+        Column("circuit"),
+        Column("gates"),
+        Column("parameters", is_number=True),
+        Column("FLOPs/token", is_number=True),
+        Column("free", is_number=True),
+        Column("mixing", is_number=True),
+        Column("rank", is_number=True),
+        Column("step, ms", is_number=True),
+    ]
+    has_fits = any(one.fits for one in outcome.found)
+    if has_fits:
+        columns += [Column(name, is_number=True) for name in ("error", "LoRA's error", "explained/1,000")]
+    best = _best_fits(outcome.found)
+    rows = tuple(_row(one) + (_fit_cells(one, one in best) if has_fits else ()) for one in outcome.found)
+    return Table(f"the front, few parameters first; planned for {outcome.tokens:,} tokens", tuple(columns), rows)
+
+
+def _row(found: Found) -> tuple[str, ...]:
+    figures, row = found.candidate.figures, found.row
+    same = figures.rank_lower == figures.rank_upper
+    rank = f"{figures.rank_lower:,}" if same else f"{figures.rank_lower:,} to {figures.rank_upper:,}"
+    return (
+        found.document["name"],
+        " ".join(_gate(axes, rank) for axes, rank in found.candidate.gates),
+        f"{figures.parameters:,}",
+        f"{row.forward_flops_per_token:,.0f}",
+        f"{figures.freedom:,}",
+        f"{figures.mixing:.2f}",
+        rank,
+        "-" if row.step_seconds is None else f"{1000 * row.step_seconds:.2f}",
+    )
+
+
+def _gate(axes: tuple[int, ...], rank: int) -> str:
+    text = "-".join(map(str, axes))
+    return f"{text}:{rank}" if rank else text
+
+
+def _fit_cells(found: Found, is_best: bool) -> tuple[str, ...]:
+    error, lora, explained = found.error, found.lora_error, found.explained_per_1000
+    if error is None or lora is None or explained is None:
+        return ("-", "-", "-")
+    return f"{'*' if is_best else ''}{error:.4f}", f"{lora:.4f}", f"{100 * explained:.2f}%"
+
+
+def _best_fits(found: tuple[Found, ...]) -> list[Found]:
+    """Return the layouts that fit better than every one with fewer parameters."""
+    best: list[Found] = []
+    for one in found:
+        if one.error is not None and all(one.error < (other.error or 0.0) for other in best):
+            best.append(one)
+    return best

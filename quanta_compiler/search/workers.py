@@ -1,0 +1,159 @@
+"""Where the work of a search is done: in this process, in processes of this machine, or on a cluster, all by joblib."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from quanta_compiler.search.problems import refusal
+
+if TYPE_CHECKING:
+    from joblib import Parallel
+
+BACKENDS = ("loky", "threading", "dask", "ray")
+CLUSTERS = ("dask", "ray")
+_CONNECT_SECONDS = 5
+"""How long a cluster is waited for."""
+_WAVE = 4
+"""Tasks a worker at a time, on a backend that returns results only when all are there."""
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many processes, threads or workers of a cluster there are, and where."""
+
+    jobs: int = 1
+    backend: str = "loky"
+    cluster: str | None = None
+    """The address of a scheduler; None: of the backend's own choice."""
+
+
+def default_jobs() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Team:
+    """Workers at hand: `results` spreads tasks over them."""
+
+    def __init__(self, parallel: Parallel | None, workers: Workers) -> None:
+        self._parallel = parallel
+        self._workers = workers
+
+    def results(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        deadline: float | None = None,
+        *,
+        is_small: bool = False,
+    ) -> Iterator[Result]:
+        """Yield what `function` returns for each task, as they are finished; begin none after the deadline.
+
+        `deadline` is a time of `time.monotonic`. What `is_small` is done in this process, sooner than another is
+        started; a cluster is there already.
+        """
+        begun = _until(deadline, tasks)
+        if self._parallel is None or (is_small and self._workers.backend not in CLUSTERS):
+            yield from map(function, begun)
+            return
+        from joblib import delayed
+
+        calls = (delayed(function)(task) for task in begun)
+        if self._workers.backend != "ray":
+            yield from self._parallel(calls)
+            return
+        while wave := list(islice(calls, _WAVE * self._workers.jobs)):
+            yield from self._parallel(wave)
+
+
+def _until(deadline: float | None, tasks: Iterable[Task]) -> Iterator[Task]:
+    for task in tasks:
+        if deadline is not None and time.monotonic() >= deadline:
+            return
+        yield task
+
+
+@contextmanager
+def team(workers: Workers) -> Iterator[Team]:
+    """Give workers for as long as the context lasts.
+
+    Raises:
+        SpecError: the cluster is not there, or what speaks to it is not installed.
+
+    """
+    if workers.jobs == 1 and workers.backend not in CLUSTERS:
+        yield Team(None, workers)
+        return
+    from joblib import Parallel, parallel_config
+
+    with ExitStack() as stack:
+        options: dict[str, Any] = {}
+        if workers.backend == "dask":
+            options["client"] = stack.enter_context(_dask_client(workers.cluster))
+        elif workers.backend == "ray":
+            stack.enter_context(_ray(workers.cluster))
+        stack.enter_context(parallel_config(backend=workers.backend, n_jobs=_jobs(workers), **options))
+        returned = "list" if workers.backend == "ray" else "generator_unordered"
+        # A task is a fraction of a second: one at a time, so that a time limit is kept and little is lost.
+        yield Team(stack.enter_context(Parallel(return_as=returned, batch_size=1, pre_dispatch="2*n_jobs")), workers)
+
+
+def _jobs(workers: Workers) -> int:
+    return -1 if workers.backend in CLUSTERS else workers.jobs
+
+
+@contextmanager
+def _dask_client(address: str | None) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise _missing("dask", "'quanta-compiler[cluster]'") from None
+    hint = "start one with `dask scheduler` and `dask worker ADDRESS`, and give its address with --cluster"
+    if address is None:
+        raise refusal("--backend dask needs the address of a cluster", hint)
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise refusal(f"there is no Dask cluster at {address}: {_first_line(error)}", hint) from None
+    try:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            raise refusal(f"the Dask cluster at {address} has no workers", "start some with `dask worker ADDRESS`")
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise _missing("ray", "ray") from None
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        hint = "start one with `ray start --head`, and give its address with --cluster"
+        raise refusal(f"there is no Ray cluster at {address}: {_first_line(error)}", hint) from None
+    register_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _missing(backend: str, package: str) -> Exception:
+    return refusal(f"--backend {backend} needs a package that is not installed", f"pip install {package}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

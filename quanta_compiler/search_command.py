@@ -1,0 +1,323 @@
+"""`quanta search`: options parsed, the search done elsewhere, its front printed."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quanta_compiler.console import (
+    guarded,
+    is_terminal,
+    print_json,
+    print_tables,
+    tell,
+    tell_diagnostics,
+    without_numpy,
+)
+from quanta_compiler.diagnostics import Diagnostic, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from quanta_compiler.search.explore import Silent
+    from quanta_compiler.search.fit import FitOptions
+    from quanta_compiler.search.run import Outcome, Request
+    from quanta_compiler.search.space import Space
+
+OBJECTIVE_NAMES = (
+    "parameters",
+    "flops",
+    "memory",
+    "rank",
+    "rank-upper",
+    "mixing",
+    "freedom",
+    "operator",
+    "full",
+    "mix",
+)
+BACKEND_NAMES = ("loky", "threading", "dask", "ray")
+# Named again here so that usage and help need not load the compiler; a test compares.
+_MOST_AXES = 6
+_MOST_GATES = 64
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(name="search")(search)
+
+
+def _range(text: str, most: int) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", text.strip())
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= first <= last <= most:
+        raise typer.BadParameter(f"{text!r} is no range: write a number or two, such as 3-5, from 1 to {most}")
+    return first, last
+
+
+def _check_axes(text: str) -> str:
+    _range(text, _MOST_AXES)
+    return text
+
+
+def _check_gates(text: str) -> str:
+    _range(text, _MOST_GATES)
+    return text
+
+
+def _check_numbers(text: str | None) -> str | None:
+    for number in (text or "1").split(","):
+        if not re.fullmatch(r"\s*[1-9]\d{0,5}\s*", number):
+            raise typer.BadParameter(
+                f"{text!r} is no list of numbers: write some with commas between them, such as 1,2"
+            )
+    return text
+
+
+def _check_objectives(text: str) -> str:
+    for name in _names(text):
+        if name not in OBJECTIVE_NAMES:
+            meant = did_you_mean(name, OBJECTIVE_NAMES)
+            hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(OBJECTIVE_NAMES)}"
+            raise typer.BadParameter(f"{name!r} is no objective: {hint}")
+    return text
+
+
+def _check_backend(name: str) -> str:
+    if name not in BACKEND_NAMES:
+        raise typer.BadParameter(f"{name!r} is no backend of joblib: choose one of {', '.join(BACKEND_NAMES)}")
+    return name
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(sorted({int(number) for number in text.split(",")}))
+
+
+In = Annotated[int, typer.Option("--in", metavar="N", min=2, max=1 << 24, help="The width of the layer's input.")]
+Out = Annotated[int, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")]
+MaxParameters = Annotated[int, typer.Option(metavar="X", min=1, help="At most so many trainable numbers.")]
+MaxFlops = Annotated[int | None, typer.Option(metavar="Y", min=1, help="At most so many FLOPs a token, gate by gate.")]
+MaxMemory = Annotated[
+    int | None, typer.Option(metavar="BYTES", min=1, help="At most so many bytes a token kept for backward.")
+]
+MinRank = Annotated[int | None, typer.Option(metavar="R", min=1, help="A lower bound of the rank of at least R.")]
+Axes = Annotated[str, typer.Option(metavar="A-B", callback=_check_axes, help="How many axes.")]
+Gates = Annotated[str, typer.Option(metavar="A-B", callback=_check_gates, help="How many gates.")]
+GateAxes = Annotated[
+    str,
+    typer.Option(metavar="K,...", callback=_check_numbers, help="On how many axes a gate acts: 1,2 for singles too."),
+]
+Ranks = Annotated[
+    str | None, typer.Option(metavar="R,...", callback=_check_numbers, help="Low-rank gates of these ranks as well.")
+]
+NoRectangular = Annotated[
+    bool,
+    typer.Option("--no-rectangular", help="Only pad or truncate where the widths differ; no axis changes its size."),
+]
+AllowDisconnected = Annotated[
+    bool, typer.Option("--allow-disconnected", help="Also circuits in which an output cannot depend on every input.")
+]
+Objectives = Annotated[
+    str, typer.Option(metavar="NAMES", callback=_check_objectives, help=f"Some of {', '.join(OBJECTIVE_NAMES)}.")
+]
+Alike = Annotated[
+    int, typer.Option(metavar="K", min=1, max=1000, help="Keep K layouts where several are equal in all objectives.")
+]
+Candidates = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Cost about so many at most: few gates first, then a sample.")
+]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="DIR", help="The folder of the results; by default search-N-M.")
+]
+Most = Annotated[
+    int | None, typer.Option(metavar="K", min=1, help="Write K layouts of the front, spread over it; by default all.")
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option("--time", metavar="S", min=0, help="Begin nothing new after S seconds; --resume goes on."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the search in the folder has stopped.")]
+Force = Annotated[bool, typer.Option("--force", help="Begin anew in the folder of another search.")]
+Jobs = Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="Processes; by default one a core.")]
+Backend = Annotated[
+    str, typer.Option(metavar="NAME", callback=_check_backend, help=f"Of joblib: {', '.join(BACKEND_NAMES)}.")
+]
+Cluster = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="The cluster's scheduler, such as tcp://host:8786; implies dask.")
+]
+Tokens = Annotated[int, typer.Option(metavar="N", min=1, max=2**31, help="Plan the front for batches of N tokens.")]
+FitFile = Annotated[
+    Path | None, typer.Option("--fit", metavar="W", help="Fit the front to weight updates: a file of tensors.")
+]
+Base = Annotated[Path | None, typer.Option(metavar="B", help="The updates are those of W less those of this file.")]
+Keys = Annotated[
+    list[str] | None, typer.Option("--key", metavar="NAME", help="A tensor of W; by default all that fit. Repeatable.")
+]
+Steps = Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")]
+LearningRate = Annotated[float, typer.Option(metavar="R", min=0, help="Adam's largest step of a fit.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
+
+
+@guarded
+def search(
+    *,
+    in_features: In,
+    out_features: Out,
+    max_parameters: MaxParameters,
+    max_flops: MaxFlops = None,
+    max_memory: MaxMemory = None,
+    min_rank: MinRank = None,
+    axes: Axes = "2-5",
+    gates: Gates = "1-10",
+    gate_axes: GateAxes = "2",
+    ranks: Ranks = None,
+    no_rectangular: NoRectangular = False,
+    allow_disconnected: AllowDisconnected = False,
+    objectives: Objectives = "freedom,flops,rank,mixing",
+    alike: Alike = 1,
+    candidates: Candidates = 200_000,
+    seed: Seed = 0,
+    output: Output = None,
+    most: Most = None,
+    seconds: Seconds = None,
+    resume: Resume = False,
+    force: Force = False,
+    jobs: Jobs = None,
+    backend: Backend = "loky",
+    cluster: Cluster = None,
+    tokens: Tokens = 2048,
+    fit: FitFile = None,
+    base: Base = None,
+    keys: Keys = None,
+    steps: Steps = 200,
+    learning_rate: LearningRate = 0.02,
+    as_json: Json = False,
+) -> None:
+    """Search for layouts.
+
+    Factorizations of the width, sets of gates and their orders up to symmetry, under limits; the Pareto front of them
+    is planned, printed, and written to DIR, a circuit file for each layout.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    if cluster is not None and backend == "loky":
+        backend = "dask"
+    if cluster is not None and backend == "threading":
+        raise typer.BadParameter("a cluster has the backend dask or ray", param_hint="'--cluster'")
+    if fit is None and (base is not None or keys):
+        raise typer.BadParameter("there is nothing to fit: add --fit W", param_hint="'--base' / '--key'")
+    if resume and force:
+        raise typer.BadParameter("either go on with --resume, or begin anew with --force", param_hint="'--force'")
+    with without_numpy():
+        from quanta_compiler.compare.figures import Conditions
+        from quanta_compiler.predict.calibration import load_calibration
+        from quanta_compiler.search.chunks import Settings
+        from quanta_compiler.search.run import Request
+        from quanta_compiler.search.space import Limits, Space
+        from quanta_compiler.search.workers import Workers, default_jobs
+
+    space = Space(
+        in_features,
+        out_features,
+        axes=_range(axes, _MOST_AXES),
+        gates=_range(gates, _MOST_GATES),
+        gate_axes=_numbers(gate_axes),
+        ranks=_numbers(ranks) if ranks else (),
+        is_rectangular=not no_rectangular,
+        allows_disconnected=allow_disconnected,
+        limits=Limits(max_parameters, max_flops, max_memory, min_rank),
+    )
+    request = Request(
+        settings=Settings(space, _names(objectives), alike, candidates, seed),
+        folder=output or Path(f"search-{in_features}-{out_features}"),
+        conditions=Conditions(tokens, "auto", load_calibration()),
+        workers=Workers(jobs or default_jobs(), backend, cluster),
+        deadline=deadline,
+        resume=resume,
+        force=force,
+        most=most,
+        fit=None if fit is None else _fit_options(fit, base, keys or [], space, (steps, learning_rate, seed)),
+    )
+    _print(_searched(request), as_json=as_json)
+
+
+def _fit_options(
+    file: Path, base: Path | None, keys: list[str], space: Space, numbers: tuple[int, float, int]
+) -> FitOptions:
+    from quanta_compiler.search.fit import FitOptions
+    from quanta_compiler.search.updates import find_updates
+
+    updates = find_updates(file, base, keys, space.in_features, space.out_features)
+    return FitOptions(updates, *numbers)
+
+
+def _searched(request: Request) -> Outcome:
+    from quanta_compiler.search.journal import FILE
+    from quanta_compiler.search.run import search as run
+
+    try:
+        with _progress() as progress:
+            return run(request, progress)
+    except KeyboardInterrupt:
+        if (request.folder / FILE).exists():
+            tell("stopped: what is finished is kept, and --resume goes on from there")
+        raise
+
+
+def _print(outcome: Outcome, *, as_json: bool) -> None:
+    exploration = outcome.exploration
+    source = str(outcome.folder)
+    if not exploration.is_finished or outcome.unfitted:
+        left = "layouts" if not exploration.is_finished else f"{outcome.unfitted:,} fits"
+        message = f"the time was over before all {left} were done: the results so far are written"
+        tell_diagnostics([Diagnostic("warning", message, source, hint="go on with --resume and more --time")])
+    if as_json:
+        print_json(outcome.to_dict())
+        return
+    from quanta_compiler.search.tables import search_tables
+
+    print_tables(search_tables(outcome))
+
+
+@contextmanager
+def _progress() -> Iterator[Silent]:
+    """Show a bar on stderr where a person looks at it."""
+    from quanta_compiler.search.explore import Silent
+
+    if not is_terminal(sys.stderr):
+        yield Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Bar(Silent):
+        def __init__(self, progress: Progress) -> None:
+            self._progress = progress
+            self._task = progress.add_task("preparing", total=None, remark="")
+
+        def begin(self, what: str, total: int) -> None:
+            self._progress.reset(self._task, description=what, total=total)
+
+        def advance(self, remark: str = "") -> None:
+            self._progress.update(self._task, advance=1, remark=remark)
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[remark]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield Bar(progress)

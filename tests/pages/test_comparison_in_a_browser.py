@@ -1,0 +1,161 @@
+"""Pages of a comparison in headless Chromium: they sort, filter, and draw the front that the definition gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from browser import LOW_CONTRASTS, Open, click, count, emulate, enter, texts
+from comparison_data import comparison, many_rows, row
+from hostile_names import NAMES
+
+from quanta_compiler.pages import comparison_page
+
+pytest_plugins = ("browser",)
+
+
+def names(browser: Any) -> list[str]:
+    return texts(browser, "#table tbody th span:last-child")
+
+
+ROWS = [
+    row("small", 100, 0.3, numerical_rank=3),
+    row("middle", 2000, None),
+    row("lora-8", 1000, 0.1, kind="method", operator_flops=7),
+    row("large", 4096, 0.2, kind="dense"),
+]
+PROBLEM = {"severity": "error", "message": "unknown pattern", "source": "a.yaml", "line": 5, "column": 3, "hint": "x"}
+
+
+def test_the_table_sorts_by_click_and_by_key(opened: Open) -> None:
+    page = opened(comparison_page(comparison(ROWS)))
+    assert names(page) == ["small", "middle", "lora-8", "large"]
+    click(page, "[data-key=trainable]")
+    assert names(page) == ["small", "lora-8", "middle", "large"]
+    assert page.execute_script("return document.querySelector('[aria-sort=ascending]').innerText.includes('trainable')")
+    # The heading that was clicked keeps the focus, so the keyboard goes on from there.
+    page.switch_to.active_element.send_keys("\ue007")
+    assert names(page) == ["large", "middle", "lora-8", "small"]
+    click(page, "[data-key=step_seconds]")
+    assert names(page) == ["lora-8", "large", "small", "middle"]
+    click(page, "[data-key=step_seconds]")
+    assert names(page) == ["small", "large", "lora-8", "middle"], "no figure comes last either way"
+    click(page, "[data-key=rank_upper]")
+    assert names(page)[0] == "large", "where more is better, the most comes first"
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("LORA", ["lora-8"]),
+        ("method", ["lora-8"]),
+        ("trainable<=1e3", ["small", "lora-8"]),
+        ("trainable>1k trainable<4k", ["middle"]),
+        ("steptime<0.25", ["lora-8", "large"]),
+        ("random-rank>=1", ["small"]),
+        ("nothing", []),
+    ],
+)
+def test_the_table_and_the_picture_are_filtered(words: str, left: list[str], opened: Open) -> None:
+    page = opened(comparison_page(comparison(ROWS)))
+    enter(page, "#filter", words)
+    assert names(page) == left
+    drawn = [name for name in left if name != "middle"]
+    dots = page.execute_script("return document.querySelectorAll('#chart [aria-label=dot]')[0]?.children.length ?? 0")
+    assert dots == len(drawn)
+    assert texts(page, "#count") == ["4 rows." if len(left) == 4 else f"{len(left)} of 4 rows."]
+
+
+def test_a_column_has_a_least_and_a_most(opened: Open) -> None:
+    page = opened(comparison_page(comparison(ROWS)))
+    enter(page, "#table-controls select", "step_seconds")
+    enter(page, "#least", "0.15")
+    assert names(page) == ["small", "large"]
+    enter(page, "#most", "0.25")
+    assert names(page) == ["large"]
+    enter(page, "#filter", "colour<3 trainable<x")
+    assert texts(page, "#count") == ["1 of 4 rows. There is no column “colour”. “x” is no number."]
+
+
+def pareto(rows: list[dict[str, Any]], cost: str, higher: bool) -> set[str]:
+    """Return the names on the front, by the definition, one pair of rows after the other."""
+    sign = -1 if higher else 1
+    points = {one["name"]: (one["trainable"], sign * one[cost]) for one in rows if one[cost] is not None}
+    return {
+        name
+        for name, (x, y) in points.items()
+        if not any(a <= x and b <= y and (a, b) != (x, y) for a, b in points.values())
+    }
+
+
+@pytest.mark.parametrize(
+    ("cost", "higher"), [("step_seconds", False), ("saved_bytes_per_token", False), ("rank_upper", True)]
+)
+def test_the_front_is_that_of_the_chosen_cost(cost: str, higher: bool, opened: Open) -> None:
+    rows = many_rows(40)
+    page = opened(comparison_page(comparison(rows)))
+    enter(page, "#chart-controls select", cost)
+    expected = pareto(rows, cost, higher)
+    assert {*texts(page, "#table .best th span:last-child")} == expected
+    assert page.execute_script("return document.querySelectorAll('#chart [aria-label=dot]')[1].children.length") == len(
+        expected
+    )
+
+
+def test_problems_are_listed_and_what_is_missing_is_a_dash(opened: Open) -> None:
+    problem = {
+        "severity": "error",
+        "message": "unknown pattern",
+        "source": "a.yaml",
+        "line": 5,
+        "column": 3,
+        "hint": "x",
+    }
+    page = opened(comparison_page(comparison(ROWS, problems=[PROBLEM])))
+    assert texts(page, "#problems p") == ["a.yaml:5:3: unknown pattern", "hint: x"]
+    assert "–" in texts(page, "#table tbody td")
+    assert texts(page, "#chart-missing") == ["1 row without this figure is not in the picture."]
+
+
+def test_a_comparison_of_nothing_has_a_page(opened: Open) -> None:
+    page = opened(comparison_page(comparison([])))
+    assert texts(page, "#chart") == ["There is nothing to draw."]
+    assert texts(page, "#count") == ["0 rows."]
+
+
+def test_hostile_names_are_shown_as_text_in_a_comparison(opened: Open) -> None:
+    rows = [row(name, 100 + place, 0.1 / (place + 1), source=name, kind=name) for place, name in enumerate(NAMES)]
+    problem = {
+        "severity": "error",
+        "message": NAMES[1],
+        "source": NAMES[0],
+        "line": None,
+        "column": None,
+        "hint": NAMES[2],
+    }
+    data = comparison(rows, title=NAMES[0], percent_of=NAMES[1], problems=[problem])
+    page = opened(comparison_page(data))
+    assert names(page) == [*NAMES]
+    assert texts(page, "h1") == [NAMES[0]]
+    assert texts(page, "#problems strong") == [f"{NAMES[0]}: "]
+    click(page, "[data-key=name]")
+    enter(page, "#filter", "<img")
+    assert names(page) == [NAMES[1]]
+    assert count(page, "img, iframe, object, embed, a, form") == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_contrast(scheme: str, opened: Open) -> None:
+    page = opened(comparison_page(comparison(ROWS, problems=[PROBLEM])))
+    emulate(page, scheme)
+    page.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert page.execute_script(LOW_CONTRASTS) == []
+
+
+def test_paper_has_every_row_and_no_controls(opened: Open) -> None:
+    page = opened(comparison_page(comparison(many_rows(40))))
+    emulate(page, "dark", media="print")
+    found = "return [...document.querySelectorAll(arguments[0])]"
+    assert page.execute_script(f"{found}.filter((one) => one.offsetParent).length", "select, input") == 0
+    assert page.execute_script(f"{found}.filter((one) => one.offsetParent).length", "#table tbody tr") == 40
+    assert page.execute_script(f"{found}.map((one) => getComputedStyle(one).overflow)", "#table") == ["visible"]

@@ -1,0 +1,121 @@
+"""Pages of one circuit in headless Chromium: quiet, off the network, and they show what the report says."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import (
+    LOW_CONTRASTS,
+    Open,
+    count,
+    emulate,
+    enter,
+    forget,
+    messages,
+    open_file,
+    requests,
+    texts,
+)
+from hostile_names import NAMES, hostile
+from random_circuits import file_of
+
+from quanta_compiler.driver import CompiledCircuit, compile_circuit
+
+pytest_plugins = ("browser",)
+
+
+def test_a_report_shows_every_gate_and_every_step(opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    report = mixed.report
+    assert texts(page, "h1") == [report.name]
+    assert page.title == f"{report.name}: report"
+    assert texts(page, "#cards .big")[0] == f"{report.parameters.trainable:,}"
+    assert texts(page, "#gate-table tbody td:first-child") == [gate.name for gate in report.gates]
+    assert len(texts(page, "#apply-steps tbody tr")) == len(report.apply.steps)
+    assert len(texts(page, "#operator-steps tbody tr")) == len(report.operator.steps)
+    assert texts(page, "#operator-steps tbody td:last-child")[-1] == "100.0%"
+    # Both charts have a bar for every gate, and the axis between them names every gate.
+    assert count(page, "#gates svg [aria-label=bar] rect") == 16
+    assert {gate.name for gate in report.gates} <= {*texts(page, "#gates svg text")}
+    assert len(texts(page, "#graph .nodes g")) == len(report.gates) + 2
+    assert "name: test" in texts(page, "#yaml pre")[0]
+    assert report.apply.einsum in texts(page, "#einsums pre")[0]
+
+
+def test_the_walk_through_the_plan_ends_with_everything_merged(opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    assert "Nothing is contracted yet" in texts(page, "#graph-step")[0]
+    for mode, steps, merged in (("apply", mixed.report.apply.steps, 8), ("operator", mixed.report.operator.steps, 7)):
+        enter(page, "#graph-controls select", mode)
+        for count, step in enumerate(steps, start=1):
+            enter(page, "#graph-controls input", str(count))
+            assert texts(page, "#graph-step")[0].startswith(f"Step {count} of {len(steps)}: %{count} = {step.op}(")
+        # Every gate but the reshape; for the circuit on a batch the input, too.
+        assert len(texts(page, "#graph .nodes .done")) == merged
+
+
+def test_a_report_of_two_hundred_gates_fits_its_page(opened: Open) -> None:
+    gates: list[Any] = [[place % 4, (place + 1) % 4] for place in range(200)]
+    page = opened(compile_circuit(file_of("2x2x2x2", gates, plan={"optimizer": "greedy"})).page())
+    assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert count(page, "#gates svg [aria-label=bar] rect") == 400
+    emulate(page, width=400)
+    time.sleep(0.2)
+    assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_circuit_of_one_fixed_gate_has_a_page(opened: Open) -> None:
+    page = opened(compile_circuit(file_of("4", [{"axes": [0], "kind": "slice", "to": [2]}])).page())
+    assert texts(page, "#cards .big")[0] == "0"
+
+
+def test_hostile_names_are_shown_as_text_in_a_report(opened: Open, mixed: CompiledCircuit) -> None:
+    attacked = hostile(mixed)
+    page = opened(attacked.page())
+    assert texts(page, "h1") == [NAMES[0]]
+    shown = texts(page, "#gate-table tbody td:first-child")
+    assert [text[:-1] for text in shown] == [name.replace("\0", "\0") for name in NAMES]
+    assert texts(page, "#apply-steps tbody td:nth-child(2)") == [NAMES[1]] * 3
+    enter(page, "#graph-controls input", "1")
+    # Nothing was made of them: no picture, no frame, no link, no attribute that listens.
+    assert count(page, "img, iframe, object, embed, a, form") == 0
+    attributes = "return [...document.querySelectorAll('*')].flatMap((one) => one.getAttributeNames())"
+    assert not [name for name in page.execute_script(attributes) if name.startswith("on")]
+
+
+def test_the_policy_stops_what_would_get_into_a_page(browser: Any, mixed: CompiledCircuit, tmp_path: Path) -> None:
+    # This also shows that the watch of the other tests sees what it looks for.
+    attack = "<script>window.hacked=1</script><img src='http://127.0.0.1:9/x' onerror='window.hacked=2'>"
+    for text, hacked in ((mixed.page(), None), ("<!doctype html><body>", 2)):
+        forget(browser)
+        open_file(browser, tmp_path / "page.html", text.replace("<body>", f"<body>{attack}"))
+        assert browser.execute_script("return window.hacked ?? null") == hacked
+        assert messages(browser)
+        assert ("http://127.0.0.1:9/x" in requests(browser)) == (hacked is not None)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_contrast(scheme: str, opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    emulate(page, scheme)
+    page.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    enter(page, "#graph-controls input", "9")
+    assert page.execute_script(LOW_CONTRASTS) == []
+
+
+def test_paper_is_light_whole_and_without_controls(opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    emulate(page, "dark", media="print")
+    colour = "return getComputedStyle(document.querySelector('.card')).backgroundColor"
+    assert page.execute_script(colour) == "rgb(255, 255, 255)"
+    found = "return [...document.querySelectorAll(arguments[0])]"
+    assert page.execute_script(f"{found}.filter((one) => one.offsetParent).length", "select, input, button") == 0
+    assert (
+        page.execute_script(f"{found}.filter((one) => getComputedStyle(one).overflow !== 'visible').length", ".wide")
+        == 0
+    )
+    printed = page.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
+    assert len(printed["data"]) > 10_000
