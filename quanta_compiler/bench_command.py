@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +56,9 @@ def _picture(path: Path | None) -> Path | None:
     return path
 
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.")]
+File = Annotated[
+    str | None, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.", show_default=False)
+]
 Tokens = Annotated[
     int | None,
     typer.Option(
@@ -81,12 +85,18 @@ MaxBytes = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Stop rather than take more memory; by default half of what is free."),
 ]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="D", help="The device to calibrate: cpu (the default), or a cuda one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 
 @guarded
 def bench(
-    file: File,
+    file: File = None,
     *,
     tokens: Tokens = None,
     dtype: Dtype = DTYPES[0],
@@ -96,6 +106,8 @@ def bench(
     only: Only = None,
     output: Output = None,
     max_bytes: MaxBytes = None,
+    calibrate: Calibrate = False,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Measure the compiled module.
@@ -103,7 +115,19 @@ def bench(
     Beside other ways to compute the circuit (torch.einsum, opt_einsum), a dense layer and LoRA, in interleaved rounds
     of one process: time as a ratio to ours, memory, and how far it is from the speed of one large matrix product and
     from copying the input and the output. Whoever computes something else is told and not timed.
+
+    With --calibrate it is the machine that is measured, in about a minute, and kept in the cache folder: `quanta
+    compare` predicts times from that.
     """
+    if calibrate:
+        others = (tokens, adapters, only, output, max_bytes, dtype != DTYPES[0], rounds != ROUNDS)
+        if file is not None or any(others):
+            raise typer.BadParameter("it goes with --threads, --device and --json alone", param_hint="'--calibrate'")
+        return _calibrate(threads, device or "cpu", as_json=as_json)
+    if device is not None:
+        raise typer.BadParameter("it says what to calibrate: add --calibrate", param_hint="'--device'")
+    if file is None:
+        raise typer.BadParameter("give a circuit file, or --calibrate", param_hint="'FILE'")
     chosen = _names(only)
     on_layer = [name for name in chosen or () if name in ADAPTERS]
     if on_layer and not adapters:
@@ -152,6 +176,46 @@ def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
             tokens = f"{compiled.report.apply.planned_tokens:,}"
             remedy = "measure fewer --tokens, or lower --max-bytes"
             raise LimitError(f"there is not enough memory for {tokens} tokens: {remedy}") from None
+
+
+def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
+    """Measure the machine, keep what was found, and show it."""
+    from quanta_compiler.bench.calibrate import DeviceError
+    from quanta_compiler.bench.calibrate import calibrate as measure
+    from quanta_compiler.bench.calibration_table import calibration_table
+    from quanta_compiler.bench.load import Load, is_crowded
+    from quanta_compiler.predict.calibration import require_storage, store_calibration
+
+    with _no_storage_told():
+        require_storage()
+    load = Load()
+    with _progress() as progress:
+        try:
+            found = measure(device, threads, progress=progress)
+        except DeviceError as error:
+            raise typer.BadParameter(str(error), param_hint="'--device'") from None
+    others = load.others()
+    with _no_storage_told():
+        path = store_calibration(found)
+    if is_crowded(others, found.threads, os.cpu_count() or 1):
+        message = f"other programs kept {others:.1f} of {os.cpu_count()} cores busy (threads measured: {found.threads})"
+        hint = "close them and calibrate again: predicted times are too long by what they took"
+        tell_diagnostics([Diagnostic("warning", message, "quanta", hint=hint)])
+    if as_json:
+        print_json({"path": str(path), "others_cores": others, "calibration": json.loads(found.to_json())})
+    else:
+        print_tables([calibration_table(found, path)])
+
+
+@contextmanager
+def _no_storage_told() -> Iterator[None]:
+    """Turn what the system says of the cache folder into an error that names it."""
+    from quanta_compiler.emit.files import OutputError
+
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot keep a calibration in the cache folder: {error}") from None
 
 
 def _require_folder(path: Path) -> None:

@@ -112,6 +112,10 @@ MaxMemory = Annotated[
     int | None, typer.Option(metavar="BYTES", min=1, help="At most so many bytes a token kept for backward.")
 ]
 MinRank = Annotated[int | None, typer.Option(metavar="R", min=1, help="A lower bound of the rank of at least R.")]
+MinMixing = Annotated[
+    float | None,
+    typer.Option(metavar="S", min=0, max=1, help="A mixing of at least S: 1 lets no split of the axes bind."),
+]
 Axes = Annotated[str, typer.Option(metavar="A-B", callback=_check_axes, help="How many axes.")]
 Gates = Annotated[str, typer.Option(metavar="A-B", callback=_check_gates, help="How many gates.")]
 GateAxes = Annotated[
@@ -166,7 +170,9 @@ Keys = Annotated[
     list[str] | None, typer.Option("--key", metavar="NAME", help="A tensor of W; by default all that fit. Repeatable.")
 ]
 Steps = Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")]
-LearningRate = Annotated[float, typer.Option(metavar="R", min=0, help="Adam's largest step of a fit.")]
+LearningRate = Annotated[
+    float, typer.Option(metavar="R", min=0, help="Adam's largest step of a fit, in units of the gates' first numbers.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 
@@ -179,6 +185,7 @@ def search(
     max_flops: MaxFlops = None,
     max_memory: MaxMemory = None,
     min_rank: MinRank = None,
+    min_mixing: MinMixing = None,
     axes: Axes = "2-5",
     gates: Gates = "1-10",
     gate_axes: GateAxes = "2",
@@ -202,7 +209,7 @@ def search(
     base: Base = None,
     keys: Keys = None,
     steps: Steps = 200,
-    learning_rate: LearningRate = 0.02,
+    learning_rate: LearningRate = 0.5,
     as_json: Json = False,
 ) -> None:
     """Search for layouts.
@@ -236,7 +243,7 @@ def search(
         ranks=_numbers(ranks) if ranks else (),
         is_rectangular=not no_rectangular,
         allows_disconnected=allow_disconnected,
-        limits=Limits(max_parameters, max_flops, max_memory, min_rank),
+        limits=Limits(max_parameters, max_flops, max_memory, min_rank, min_mixing),
     )
     request = Request(
         settings=Settings(space, _names(objectives), alike, candidates, seed),

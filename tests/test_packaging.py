@@ -37,12 +37,14 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"quanta_compiler/py.typed", "quanta_compiler/kernels/circuit.cpp"} <= {*names}
+    pages = (ROOT / "quanta_compiler" / "pages").rglob("*.*")
+    assert {path.relative_to(ROOT).as_posix() for path in pages if path.suffix != ".pyc"} <= {*names}
     assert not [name for name in names if name.startswith(("tests/", "examples/"))]
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
     run(scripts / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel)
     (tmp_path / "circuit.yaml").write_text("version: 1\nname: tiny\nlayout: 4x4\ngates:\n  - [0, 1]\n")
     run(scripts / "quanta", "compile", "circuit.yaml", "-o", "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"tiny.py", "tiny.report.json", "tiny.svg"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"tiny.py", "tiny.report.html", "tiny.svg"}
     run(scripts / "python", "-c", USE)
     run(scripts / "quanta", "verify", "circuit.yaml")

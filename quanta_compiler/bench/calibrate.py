@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from quanta_compiler.bench.clock import Clock, Effort, Key
-from quanta_compiler.bench.operations import Maker, grids, operation_jobs
+from quanta_compiler.bench.operations import Maker, grids, operation_jobs, restart_seconds
 from quanta_compiler.bench.run import Silent
 from quanta_compiler.bench.small_modules import (
     FORWARD,
@@ -45,6 +45,7 @@ def calibrate(
     with _threads(threads):
         seconds = _measured(Clock(place, effort), progress or Silent())
         count = torch.get_num_threads() if is_cpu else 1
+        shapes = grids(effort, seconds)
         found = Calibration(
             device=place.type,
             name=processor_name() if is_cpu else torch.cuda.get_device_name(place),
@@ -53,7 +54,8 @@ def calibrate(
             measured=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             fresh=max(0.0, seconds["fresh", ()] - seconds["filled", ()]) / effort.fresh_bytes,
             kernel=fitted_kernel(effort, seconds, count) if is_cpu else None,
-            grids=grids(effort, seconds),
+            grids=shapes,
+            restart=restart_seconds(effort, seconds, shapes),
         )
         return _with_calls(found, seconds)
 

@@ -21,6 +21,10 @@ class Effort:
 
     sides: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096, 32768)
     """Of a product's rows, inner dimension and columns."""
+    gradient_sides: tuple[tuple[int, ...], ...] = (
+        *((1, 8, 64, 512, 4096), (16, 128, 1024, 8192, 65536), (1, 8, 64, 512, 4096)),
+    )
+    """Likewise of a sum over tokens, which the inner dimension is then."""
     batched_sides: tuple[int, ...] = (1, 4, 16, 64, 256)
     most_flops: int = 2**29
     """Of a product; what has more takes as long per FLOP as the nearest that has not."""
@@ -32,7 +36,9 @@ class Effort:
     numbers: tuple[int, ...] = (2**14, 2**18, 2**22)
     """In a tensor that is copied into another order."""
     inner: tuple[int, ...] = (1, 2, 4, 8, 16, 64, 256)
-    between: tuple[int, ...] = (4, 64, 1024, 16384, 131072)
+    between: tuple[int, ...] = (64, 1024, 16384, 131072)
+    restarted: int = 2**18
+    """Numbers in a tensor of many short dimensions."""
     tokens: tuple[int, ...] = (32, 512)
     """Of the batches that the kernel is measured on."""
     rounds: int = 2

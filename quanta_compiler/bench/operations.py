@@ -1,4 +1,7 @@
-"""The single operations that a calibration is made of, as a module meets them: results are allocated anew."""
+"""The single operations that a calibration is made of, as a module meets them: results are allocated anew.
+
+Tensors are full of ones: drawing them would take longer than what is timed, which does not depend on the numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from quanta_compiler.predict.grid import Grid, grid_points, rising
 from quanta_compiler.predict.grids import Grids
 
 Maker = Callable[[torch.device], Run]
-"""Draws tensors on a device and returns what is timed."""
+"""Makes tensors on a device and returns what is timed."""
 Source = Callable[[Point, torch.device], torch.Tensor]
-"""Draws a tensor that is no stretch of memory in the order of its dimensions."""
+"""Makes a tensor that is no stretch of memory in the order of its dimensions."""
 
 _ITEM_NUMBERS = 2**17
 """A product of more numbers than this takes as long in a batch as alone."""
 _BATCH_NUMBERS = 2**21
 _MOST_BATCH = 4096
+_SHORT = 2
 _LINE = 16
 """Numbers in a line of memory."""
 
@@ -30,12 +34,15 @@ def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
     for point in grid_points([effort.sides] * 3):
         if _fits(point, effort):
             yield ("products", point), partial(_product, point)
+    for point in grid_points(effort.gradient_sides):
+        if _fits(point, effort):
             yield ("gradients", point), partial(_gradient, point)
     for point in grid_points([effort.batched_sides] * 3):
         if _item_numbers(point) <= _ITEM_NUMBERS:
             yield ("batched", point), partial(_batched, point)
     for size in effort.stream_bytes:
         yield ("stream", (size,)), partial(_stream, size)
+    yield ("restarted", ()), lambda device: _copied(_restarted_source(device, effort.restarted))
     yield ("fresh", ()), partial(_fresh, effort.fresh_bytes)
     yield ("filled", ()), partial(_filled, effort.fresh_bytes)
     for inner, numbers in grid_points((effort.inner, effort.numbers)):
@@ -49,7 +56,7 @@ def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
 
 def grids(effort: Effort, seconds: dict[Key, float]) -> Grids:
     """Return the grids of a calibration from what was measured."""
-    products = _product_grid(effort, seconds, "products")
+    products = _product_grid((effort.sides,) * 3, seconds, "products")
     items = grid_points([effort.batched_sides] * 3)
     batched = [
         seconds["batched", item] / _batch(item) if ("batched", item) in seconds else products.at(*item)
@@ -60,7 +67,7 @@ def grids(effort: Effort, seconds: dict[Key, float]) -> Grids:
     transposed = [math.sqrt(seconds["narrow", point] * seconds["wide", point]) / point[1] for point in points]
     return Grids(
         products=products,
-        gradients=_product_grid(effort, seconds, "gradients"),
+        gradients=_product_grid(effort.gradient_sides, seconds, "gradients"),
         batched=rising(Grid((effort.batched_sides,) * 3, tuple(batched))),
         stream=rising(Grid((effort.stream_bytes,), tuple(seconds["stream", (size,)] for size in effort.stream_bytes))),
         elementwise=Grid(axes, tuple(seconds["elementwise", point] / point[1] for point in points)),
@@ -78,28 +85,27 @@ def _fits(point: Point, effort: Effort) -> bool:
 def _product(point: Point, device: torch.device) -> Run:
     """Return a product with a stored matrix `[columns, inner]`, as forward has it."""
     rows, inner, columns = point
-    left, right = torch.randn(rows, inner, device=device), torch.randn(columns, inner, device=device).t()
+    left, right = torch.ones(rows, inner, device=device), torch.ones(columns, inner, device=device).t()
     return lambda: left @ right
 
 
 def _gradient(point: Point, device: torch.device) -> Run:
     """Return a sum over the rows of two tensors, as the gradient of a matrix is."""
     rows, inner, columns = point
-    left, right = torch.randn(inner, rows, device=device).t(), torch.randn(inner, columns, device=device)
+    left, right = torch.ones(inner, rows, device=device).t(), torch.ones(inner, columns, device=device)
     return lambda: left @ right
 
 
-def _product_grid(effort: Effort, seconds: dict[Key, float], name: str) -> Grid:
+def _product_grid(axes: tuple[Point, ...], seconds: dict[Key, float], name: str) -> Grid:
     """Return the times of products; what was too large to be measured takes as long per FLOP as the nearest."""
-    sides = effort.sides
     values = []
-    for point in grid_points([sides] * 3):
+    for point in grid_points(axes):
         near: Point = point
         while (name, near) not in seconds:
             place = near.index(max(near))
-            near = (*near[:place], sides[sides.index(near[place]) - 1], *near[place + 1 :])
+            near = (*near[:place], axes[place][axes[place].index(near[place]) - 1], *near[place + 1 :])
         values.append(seconds[name, near] * math.prod(point) / math.prod(near))
-    return rising(Grid((sides,) * 3, tuple(values)))
+    return rising(Grid(axes, tuple(values)))
 
 
 def _item_numbers(point: Point) -> int:
@@ -113,14 +119,14 @@ def _batch(point: Point) -> int:
 
 def _batched(point: Point, device: torch.device) -> Run:
     batch, (rows, inner, columns) = _batch(point), point
-    left = torch.randn(batch, rows, inner, device=device)
-    right = torch.randn(batch, columns, inner, device=device).transpose(1, 2)
+    left = torch.ones(batch, rows, inner, device=device)
+    right = torch.ones(batch, columns, inner, device=device).transpose(1, 2)
     return lambda: torch.bmm(left, right)
 
 
 def _stream(size: int, device: torch.device) -> Run:
     """Return a copy in order that reads and writes so many bytes together, into memory that is there already."""
-    source = torch.randn(size // 8, device=device)
+    source = torch.ones(size // 8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
@@ -134,7 +140,7 @@ def _filled(size: int, device: torch.device) -> Run:
 
 
 def _elementwise(inner: int, numbers: int, device: torch.device) -> Run:
-    left, right = torch.randn(numbers // inner, inner, device=device), torch.randn(inner, device=device)
+    left, right = torch.ones(numbers // inner, inner, device=device), torch.ones(inner, device=device)
     return lambda: left * right
 
 
@@ -143,11 +149,23 @@ def _copied(source: torch.Tensor) -> Run:
 
 
 def _transposed(rows: int, columns: int, device: torch.device) -> Run:
-    return _copied(torch.randn(rows, columns, device=device).t())
+    return _copied(torch.ones(rows, columns, device=device).t())
 
 
 def _permuted(source: Source, point: Point, device: torch.device) -> Run:
     return _copied(source(point, device))
+
+
+def restart_seconds(effort: Effort, seconds: dict[Key, float], found: Grids) -> float:
+    """Return what a copy takes to begin again, which it does for every index but those of the last two dimensions."""
+    numbers = effort.restarted
+    in_order = numbers * found.strided.at(_SHORT, effort.between[0], numbers)
+    return max(0.0, seconds["restarted", ()] - in_order) / (numbers // _SHORT**2)
+
+
+def _restarted_source(device: torch.device, numbers: int) -> torch.Tensor:
+    """Return a view of many short dimensions, none of which can be joined with its neighbour."""
+    return torch.ones(numbers // _SHORT**4, *(_SHORT,) * 4, device=device).permute(0, 4, 3, 2, 1)
 
 
 def _order_points(effort: Effort, name: str) -> list[Point]:
@@ -162,7 +180,7 @@ def _run_source(point: Point, device: torch.device) -> torch.Tensor:
     inner, between, numbers = point
     rest = max(2, 2 * _LINE // inner)
     lead = max(1, numbers // (inner * between * rest))
-    return torch.randn(lead, between, rest, inner, device=device).permute(0, 2, 1, 3)
+    return torch.ones(lead, between, rest, inner, device=device).permute(0, 2, 1, 3)
 
 
 def _strided_source(point: Point, device: torch.device) -> torch.Tensor:
@@ -170,7 +188,7 @@ def _strided_source(point: Point, device: torch.device) -> torch.Tensor:
     inner, between, numbers = point
     outer = max(1, between // inner)
     lead = max(1, numbers // (inner * outer * _LINE))
-    return torch.randn(lead, inner, outer, _LINE, device=device).permute(0, 3, 2, 1)
+    return torch.ones(lead, inner, outer, _LINE, device=device).permute(0, 3, 2, 1)
 
 
 _SOURCES: dict[str, Source] = {"runs": _run_source, "strided": _strided_source}

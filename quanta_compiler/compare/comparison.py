@@ -82,6 +82,12 @@ class Comparison:
         """Return the same as JSON text."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
+    def _repr_html_(self) -> str:
+        """Return the table, under a picture where matplotlib is installed, for a notebook."""
+        from quanta_compiler.pages import comparison_fragment
+
+        return comparison_fragment(self.to_dict())
+
     def to_csv(self) -> str:
         """Return the rows as comma-separated values, one line of keys first; what there is not is empty."""
         text = io.StringIO()

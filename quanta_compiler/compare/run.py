@@ -189,12 +189,12 @@ class _Table:
         method = entrant.method
         if method.per_layer is None:
             message = f"{method.name} is no method for one layer: compare it for a model"
-            self.problems.append(Diagnostic("error", message, entrant.source, hint="add --model DIR"))
+            self._leave_out(SpecError((Diagnostic("error", message, entrant.source, hint="add --model DIR"),)))
             return
         try:
             cost = method.per_layer(*shape, entrant.value, self.conditions.tokens)
         except ValueError as error:
-            self.problems.append(Diagnostic("error", str(error), entrant.source))
+            self._leave_out(SpecError((Diagnostic("error", str(error), entrant.source),)))
             return
         whole = shape[0] * shape[1]
         self.rows.append(method_row(entrant, cost, self.conditions, shape=shape, layers=1, whole=whole))

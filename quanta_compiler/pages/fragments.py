@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.diagram import printable
-from quanta_compiler.report.fragment import report_fragment, table_fragment
+from quanta_compiler.report.fragment import NO_FORMULAS, report_fragment, table_fragment
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
-from quanta_compiler.report.terminal import Column, Table, bytes_text, plural
+from quanta_compiler.report.terminal import Column, Table, bytes_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,8 @@ _LABELLED = 12
 
 def circuit_fragment(circuit: Circuit, report: Report) -> str:
     """Return the diagram of a circuit and its report."""
-    return f"<div>{_image(render_svg(circuit), f'The circuit {circuit.name}')}{report_fragment(report)}</div>"
+    image = _image(render_svg(circuit), f"The circuit {circuit.name}")
+    return f"<div {NO_FORMULAS}>{image}{report_fragment(report)}</div>"
 
 
 def comparison_fragment(data: dict[str, Any]) -> str:
@@ -41,17 +42,14 @@ def comparison_fragment(data: dict[str, Any]) -> str:
     picture = _scatter(data)
     image = "" if picture is None else _image(picture, f"{data['title']}: cost against trainable numbers")
     wrong = data["problems"]
-    note = f"<p>{plural(len(wrong), 'problem')}: {escape(_sources(wrong))}</p>" if wrong else ""
-    return f"<div>{image}{table_fragment(_comparison_table(data))}{note}</div>"
+    sources = printable(", ".join(dict.fromkeys(str(problem["source"]) for problem in wrong)), limit=10_000)
+    note = f"<p>Problems and warnings: {escape(sources)}</p>" if wrong else ""
+    return f"<div {NO_FORMULAS}>{image}{table_fragment(_comparison_table(data))}{note}</div>"
 
 
 def _image(svg: str, description: str) -> str:
     source = base64.b64encode(svg.encode("utf-8", "replace")).decode()
     return f'<img alt="{escape(description)}" src="data:image/svg+xml;base64,{source}" style="max-width:100%">'
-
-
-def _sources(problems: Sequence[dict[str, Any]]) -> str:
-    return ", ".join(dict.fromkeys(str(problem["source"]) for problem in problems))
 
 
 def _comparison_table(data: dict[str, Any]) -> Table:

@@ -24,7 +24,7 @@ FORMAT = 1
 """Goes up when the meaning of a number changes: what an older version measured is measured again."""
 REMEDY = "`quanta bench --calibrate` measures yours"
 _FOLDER = "calibration"
-_SECONDS = ("fresh", "forward_launch", "recording", "backward_launch")
+_SECONDS = ("fresh", "restart", "forward_launch", "recording", "backward_launch")
 _TEXTS = ("device", "name", "torch", "measured")
 
 
@@ -43,6 +43,8 @@ class Calibration:
     grids: Grids
     fresh: float
     """Of a byte of a result that is so large that the system gives it anew every time."""
+    restart: float
+    """Of a copy into another order, for every index but those of its last two dimensions."""
     kernel: KernelRates | None
     """None where the kernel could not be built."""
     forward_launch: float = 0.0
@@ -96,6 +98,7 @@ class Calibration:
             torch=data["torch"],
             measured=data["measured"],
             fresh=float(data["fresh"]),
+            restart=float(data["restart"]),
             forward_launch=float(data["forward_launch"]),
             recording=float(data["recording"]),
             backward_launch=float(data["backward_launch"]),
@@ -142,6 +145,20 @@ def load_calibration(device: str = "cpu", threads: int | None = None) -> Calibra
     return replace(typical, remark=f"{problem}{typical.remark}")
 
 
+def require_storage() -> Path:
+    """Return the folder in which calibrations are kept, made if it is missing.
+
+    Raises:
+        OSError: nothing can be written there.
+
+    """
+    folder = cache_folder() / _FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} can only be read")
+    return folder
+
+
 def store_calibration(calibration: Calibration) -> Path:
     """Write a calibration to its place in the user's cache folder, whole or not at all; return the path.
 
@@ -149,8 +166,7 @@ def store_calibration(calibration: Calibration) -> Path:
         OSError: it cannot be written.
 
     """
-    folder = cache_folder() / _FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = require_storage()
     path = folder / f"{_stem(calibration.device, calibration.name)}-{calibration.threads}.json"
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".calibration-")
     try:

@@ -27,9 +27,9 @@ from quanta_compiler.lowering.program import (
     sources,
 )
 from quanta_compiler.lowering.program import Operation as ProgramOperation
-from quanta_compiler.lowering.table import lower_table
+from quanta_compiler.lowering.table import GateTable, lower_table
 from quanta_compiler.planner.plan import Leaf
-from quanta_compiler.predict.work import FusedPass, Operation, Pass, Permutation, Product, Work
+from quanta_compiler.predict.work import FusedPass, Operation, Pass, Permutation, Product, Work, is_trained
 
 BACKENDS = ("torch", "fused")
 
@@ -47,7 +47,8 @@ def circuit_work(compiled: CompiledCircuit, backend: str = "torch") -> Work:
     if backend == "torch":
         return _program_work(compiled.apply)
     table = lower_table(compiled.circuit)
-    return Work((FusedPass(table, tokens),), (FusedPass(table, tokens, backward=True),))
+    made, taken_apart = _composed(table)
+    return Work((*made, FusedPass(table, tokens)), (FusedPass(table, tokens, backward=True), *taken_apart))
 
 
 def dense_work(in_features: int, out_features: int, tokens: int, trained: bool = True) -> Work:
@@ -57,6 +58,22 @@ def dense_work(in_features: int, out_features: int, tokens: int, trained: bool =
     if trained:
         backward.append(Product(out_features, tokens, in_features, is_transposed=True))
     return Work((forward,), tuple(backward))
+
+
+def _composed(table: GateTable) -> tuple[list[Product], list[Product]]:
+    """Return the products that make low-rank matrices for the kernel, and those that take their gradients apart."""
+    forward: list[Product] = []
+    backward: list[Product] = []
+    for entry in table.entries:
+        gate = None if entry.matrix is None or entry.matrix.factor else entry.matrix.gate
+        if gate is None or gate.kind != "lowrank" or gate.rank is None:
+            continue
+        rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
+        forward.append(Product(rows, gate.rank, columns, entry.blocks))
+        if is_trained(entry):
+            backward.append(Product(gate.rank, rows, columns, entry.blocks, is_transposed=True))
+            backward.append(Product(rows, columns, gate.rank, entry.blocks))
+    return forward, backward
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quanta_compiler.lowering.table import GateTable, TableEntry
+from quanta_compiler.predict.work import is_trained
 
 TILE = 16
 """Tokens that go through the gates together."""
@@ -25,14 +26,12 @@ _FEW_COLUMNS = 4
 _LANES = 16
 _NEAR_NUMBERS = 2**18
 """Matrices of more numbers than this do not stay in the second-level cache beside the state."""
-_NEAR_LINES = 2**14
-"""States of more lines than this do not."""
 
 _FRESH_BYTES = 2**25
 
 FEATURES = (
     *("call", "backward_call", "packed", "ends", "multiplied", "loaded", "products", "written", "far"),
-    *("summed", "turned", "sums", "few_columns", "spilled", "fresh"),
+    *("summed", "turned", "sums", "few_columns", "fresh"),
 )
 """What is counted; a calibration has the seconds of one of each."""
 
@@ -98,13 +97,13 @@ def _forward_tile(table: GateTable) -> dict[str, float]:
 def _backward_tile(table: GateTable) -> dict[str, float]:
     """Count the states computed again, the gradient taken back, and the gradients of the matrices."""
     counts: dict[str, float] = {"ends": 2 * table.in_features + table.out_features}
-    for entry in table.entries[:-1]:
+    trained = [entry for entry in table.entries if is_trained(entry)]
+    for entry in table.entries[:-1] if trained else ():
         _add_product(counts, table, entry, entry.rows, entry.columns)
     for entry in table.entries:
         _add_product(counts, table, entry, entry.columns, entry.rows)
+    for entry in trained:
         _add_sums(counts, entry)
-    kept = sum(entry.blocks * entry.rest * entry.columns for entry in table.entries)
-    _add(counts, "spilled", kept if kept > _NEAR_LINES else 0)
     return counts
 
 
@@ -124,8 +123,6 @@ def _add_product(counts: dict[str, float], table: GateTable, entry: TableEntry, 
 
 
 def _add_sums(counts: dict[str, float], entry: TableEntry) -> None:
-    if entry.matrix is None or entry.matrix.gate.kind == "constant" or entry.matrix.gate.frozen:
-        return
     rows, columns, lines = entry.rows, entry.columns, entry.blocks * entry.rest
     if columns <= _FEW_COLUMNS:
         _add(counts, "few_columns", lines * rows * columns)

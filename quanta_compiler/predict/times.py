@@ -71,9 +71,9 @@ def _product_seconds(product: Product, calibration: Calibration) -> float:
     """Return the time of a product at the rate of its shape, or of the nearest that was measured."""
     shape = (product.rows, product.inner, product.columns)
     alone = calibration.grids.gradients if product.is_transposed else calibration.grids.products
-    grid = (
-        alone if product.batch == 1 or max(shape) > calibration.grids.batched.axes[0][-1] else calibration.grids.batched
-    )
+    batched = calibration.grids.batched
+    is_alone = product.batch == 1 or product.is_one_by_one or max(shape) > batched.axes[0][-1]
+    grid = alone if is_alone else batched
     nearest = grid.clamped(*shape)
     seconds = product.batch * grid.at(*nearest) * math.prod(shape) / math.prod(nearest)
     moved = 4 * product.batch * (product.rows + product.columns) * product.inner + _product_result(product)
@@ -105,14 +105,15 @@ def _permutation_seconds(copy: Permutation, calibration: Calibration) -> float:
     And how many lines of memory are passed before the copy comes back to the rest of one that it has read.
     """
     numbers = copy.numbers
+    streamed = _stream_seconds(copy.bytes, calibration)
     if copy.is_transpose and len(copy.sizes) == 2:
-        per_number = calibration.grids.transposed.at(min(copy.sizes), numbers)
+        return max(streamed, numbers * calibration.grids.transposed.at(min(copy.sizes), numbers))
+    has_runs = copy.strides[-1] == 1
+    nearest = copy.strides.index(min(copy.strides[:-1] if has_runs else copy.strides))
+    inner, between = copy.sizes[-1], math.prod(copy.sizes[nearest + 1 :])
+    if has_runs:
+        per_number = calibration.grids.runs.at(inner, between // inner, numbers)
     else:
-        nearest = copy.strides.index(min(copy.strides[:-1] if copy.strides[-1] == 1 else copy.strides))
-        between = math.prod(copy.sizes[nearest + 1 :])
-        inner = copy.sizes[-1]
-        if copy.strides[-1] == 1:
-            per_number = calibration.grids.runs.at(inner, between // inner, numbers)
-        else:
-            per_number = calibration.grids.strided.at(inner, between, numbers)
-    return max(numbers * per_number, _stream_seconds(copy.bytes, calibration))
+        per_number = calibration.grids.strided.at(inner, between, numbers)
+    restarts = math.prod(copy.sizes[:-2])
+    return max(streamed, numbers * per_number + restarts * calibration.restart)

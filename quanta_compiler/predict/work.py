@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from quanta_compiler.lowering.table import GateTable
+from quanta_compiler.ir.parameters import TRAINED_KINDS
+from quanta_compiler.lowering.table import GateTable, TableEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,17 @@ class FusedPass:
 
     @property
     def flops(self) -> int:
-        """Return its FLOPs: as often as many as forward's, where every matrix trains."""
-        once = self.tokens * sum(entry.flops_per_token for entry in self.table.entries)
-        return 3 * once if self.backward else once
+        """Return its FLOPs: as many as forward's to take the gradient back, and twice as many where a matrix trains."""
+        once = self.tokens * self.table.flops_per_token
+        if not self.backward:
+            return once
+        return 3 * once if any(is_trained(entry) for entry in self.table.entries) else once
+
+
+def is_trained(entry: TableEntry) -> bool:
+    """Return whether an entry's matrix needs a gradient."""
+    gate = None if entry.matrix is None else entry.matrix.gate
+    return gate is not None and gate.kind in TRAINED_KINDS and not gate.frozen
 
 
 Operation = Product | Pass | Permutation | FusedPass

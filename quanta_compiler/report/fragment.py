@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from quanta_compiler.report.diagram import printable
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.terminal import Column, Table, report_tables
+
+NO_FORMULAS = 'class="tex2jax_ignore mathjax_ignore"'
+"""Notebooks read what stands between two dollar signs as a formula, but not here."""
 
 _LINE = "1px solid rgba(128,128,128,0.35)"
 _CELL = "padding:2px 14px 2px 0;vertical-align:top;background:transparent;"
@@ -22,7 +26,7 @@ def report_fragment(report: Report) -> str:
     folded = "".join(
         f"<details><summary>{_text(table.title)}</summary>{_table_element(table)}</details>" for table in others
     )
-    return f"<div>{table_fragment(summary)}{folded}</div>"
+    return f"<div {NO_FORMULAS}>{table_fragment(summary)}{folded}</div>"
 
 
 def table_fragment(table: Table) -> str:
@@ -48,5 +52,4 @@ def _row(tag: str, cells: Sequence[str], columns: Sequence[Column]) -> str:
 
 
 def _text(text: str) -> str:
-    # Notebooks read what stands between two dollar signs as a formula.
-    return escape(text).replace("$", "&#36;<!-- -->")
+    return escape(printable(text, limit=10_000))

@@ -186,7 +186,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 def files_table(paths: Mapping[str, Path]) -> Table:
     """Return what was written, path by path."""
-    remarks = {"py": "the module", "json": "the report", "html": "the report to look at", "svg": "the picture"}
+    remarks = {"py": "the module", "json": "the report", "html": "the report as a page", "svg": "the picture"}
     columns = (Column(""), Column("", is_remark=True))
     return Table("written", columns, tuple((escape(str(path)), remarks.get(kind, "")) for kind, path in paths.items()))
 

@@ -28,6 +28,11 @@ class _Limit:
     has: str
     needs: str
 
+    @property
+    def is_from_below(self) -> bool:
+        """Say whether a layout must reach the limit, not stay within it."""
+        return self.option.startswith("--min")
+
 
 _LIMITS = (
     _Limit("parameters", "--max-parameters", "parameters", "parameters", "at most {} parameters", "needs {}"),
@@ -41,6 +46,7 @@ _LIMITS = (
         "needs {}",
     ),
     _Limit("rank", "--min-rank", "rank", "rank_lower", "a rank of at least {}", "has {}"),
+    _Limit("mixing", "--min-mixing", "mixing", "mixing", "a mixing of at least {}", "has {}"),
 )
 
 
@@ -52,15 +58,17 @@ def nothing_found(settings: Settings) -> SpecError:
     if not branches(free):
         return refusal(f"there is no layout of {widths} with {_structure(space)}", "allow other numbers of --axes")
     if _best(settings, free, "parameters") is None:
-        message = f"no circuit of {widths} with at most {plural(space.gates[1], 'gate')} acts on every axis of its layout"
+        message = (
+            f"no circuit of {widths} with at most {plural(space.gates[1], 'gate')} acts on every axis of its layout"
+        )
         return refusal(message, "allow more --gates, other --gate-axes, or --allow-disconnected")
     limits = [limit for limit in _LIMITS if getattr(space.limits, limit.field) is not None]
     for limit in limits:
         best = _best(settings, free, limit.objective)
         assert best is not None
         wanted, found = getattr(space.limits, limit.field), getattr(best.figures, limit.figure)
-        if found < wanted if limit.field == "rank" else found > wanted:
-            extreme = "largest" if limit.field == "rank" else "smallest"
+        if found < wanted if limit.is_from_below else found > wanted:
+            extreme = "largest" if limit.is_from_below else "smallest"
             message = f"no layout of {widths} has {limit.has.format(f'{wanted:,}')}: the {extreme}"
             return refusal(f"{message} {limit.needs.format(f'{found:,}')} ({best.layout})", f"loosen {limit.option}")
     return _together(settings, widths, limits)

@@ -240,4 +240,5 @@ def _meets(figures: Figures, limits: Limits) -> bool:
         and (limits.flops_per_token is None or figures.flops_per_token <= limits.flops_per_token)
         and (limits.saved_bytes_per_token is None or figures.saved_bytes_per_token <= limits.saved_bytes_per_token)
         and (limits.rank is None or figures.rank_lower >= limits.rank)
+        and (limits.mixing is None or figures.mixing >= limits.mixing)
     )

@@ -31,7 +31,8 @@ class FitOptions:
 
     updates: Updates
     steps: int = 200
-    learning_rate: float = 0.02
+    learning_rate: float = 0.5
+    """Adam's largest step, in units of the numbers that a gate begins with: those of larger matrices are smaller."""
     seed: int = 0
 
 
@@ -99,11 +100,12 @@ def _fit(compiled: Any, update: torch.Tensor, options: FitOptions) -> float:
     # The module begins orthogonal: its matrix has about this norm.
     target = update * (math.sqrt(min(update.shape)) / update.norm())
     module = compiled.module(seed=options.seed, dtype=torch.float32, backend="torch")
-    optimizer = torch.optim.Adam(module.parameters(), lr=options.learning_rate)
+    groups = [{"params": [one], "size": float(one.detach().square().mean().sqrt())} for one in module.parameters()]
+    optimizer = torch.optim.Adam(groups)
     generator = torch.Generator().manual_seed(options.seed)
     for step in range(options.steps):
         for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * _schedule(step, options.steps)
+            group["lr"] = options.learning_rate * group["size"] * _schedule(step, options.steps)
         if columns <= _COLUMNS:
             chosen = torch.arange(columns)
         else:

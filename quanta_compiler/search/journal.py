@@ -33,17 +33,17 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
-            if force and not resume:
-                self._file.truncate(0)
-            self._begin(settings, resume=resume)
+            self._begin(settings, resume=resume, force=force)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
-    def _begin(self, settings: dict[str, Any], *, resume: bool) -> None:
+    def _begin(self, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
         whole, lines = _whole_lines(self._file.read())
         if whole is None:
             self._file.close()
             raise OutputError(f"{self.path} is no journal of a search: move it away, or choose another folder with -o")
+        if force:
+            whole, lines = 0, []
         if lines and not resume:
             self._file.close()
             hint = "go on with --resume, begin anew with --force, or choose another folder with -o"
@@ -111,7 +111,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     before, after = _flat(old), _flat(new)
     for key in sorted({*before, *after}):
         if before.get(key) != after.get(key):
-            return f"its {key} were {_text(before.get(key))}, now they are {_text(after.get(key))}"
+            return f"`{key}` is {_text(before.get(key))} there and {_text(after.get(key))} here"
     return "its settings are others"
 
 

@@ -23,6 +23,8 @@ class Limits:
     saved_bytes_per_token: int | None = None
     rank: int | None = None
     """The lower bound of the rank is at least this."""
+    mixing: float | None = None
+    """The mixing (see `Figures`) is at least this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def families(space: Space) -> tuple[Family, ...]:
 def _layouts(space: Space, axes: int) -> Iterator[Layout]:
     """Yield the layouts of one number of axes: of the larger width, padded as templates are, and rectangular ones."""
     wide = max(space.in_features, space.out_features)
-    for sizes in factorizations(math.prod(auto_layout(wide, axes)), axes):
+    width = _width(wide, axes)
+    for sizes in factorizations(width, axes) if width is not None else ():
         yield Layout(sizes, sizes)
     if not space.is_rectangular or space.in_features == space.out_features:
         return
@@ -101,6 +104,19 @@ def _layouts(space: Space, axes: int) -> Iterator[Layout]:
             pairs = [(old, new if axis == place else old) for axis, old in enumerate(sizes)]
             pairs.sort(reverse=True)
             yield Layout(tuple(old for old, _ in pairs), tuple(new for _, new in pairs))
+
+
+def _width(features: int, axes: int) -> int | None:
+    """Return the first width from `features` on that is a product of so many axes, None where its double comes first.
+
+    Where a width factors badly it is padded as a template's is.
+    """
+    for wide in range(features, 2 * features):
+        sizes = auto_layout(wide, axes)
+        if min(sizes) > 1:
+            width = math.prod(sizes)
+            return width if width < 2 * features else None
+    return None
 
 
 def factorizations(width: int, count: int) -> tuple[tuple[int, ...], ...]:

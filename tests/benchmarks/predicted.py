@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -92,10 +93,14 @@ def circuits() -> list[tuple[str, Any, int]]:
     return found
 
 
-def jobs(calibration: Calibration) -> tuple[list[Job], dict[tuple[str, int, str, int], float]]:
+Key = tuple[str, int, str, int]
+"""Circuit, tokens, backend, pass."""
+
+
+def jobs(calibration: Calibration) -> tuple[list[Job], dict[Key, float]]:
     """Return what is run, and what is predicted for it."""
     found: list[Job] = []
-    predicted: dict[tuple[str, int, str, int], float] = {}
+    predicted: dict[Key, float] = {}
     for name, file, tokens in circuits():
         compiled = compile_circuit(file, tokens=tokens)
         x, gradient = drawn_batch(compiled, torch.device("cpu"))
@@ -110,9 +115,8 @@ def jobs(calibration: Calibration) -> tuple[list[Job], dict[tuple[str, int, str,
             for kind, seconds in ((FORWARD, times.forward_seconds), (STEP, times.step_seconds)):
                 run = module_run(module, x, gradient, kind)
                 run()
-                key = (name, tokens, backend, kind)
-                predicted[key] = seconds
-                found.append(Job(key, _repeated(run)))
+                predicted[name, tokens, backend, kind] = seconds
+                found.append(Job((name, tokens, backend, kind), _repeated(run)))
     return found, predicted
 
 
@@ -128,9 +132,9 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the correlation of the ranks, 1 for the same order; equal numbers share the mean of their ranks."""
     left, right = _ranks(first), _ranks(second)
     middle = (len(left) + 1) / 2
-    both = sum((a - middle) * (b - middle) for a, b in zip(left, right, strict=True))
+    both: float = sum((a - middle) * (b - middle) for a, b in zip(left, right, strict=True))
     norms = [sum((a - middle) ** 2 for a in ranks) for ranks in (left, right)]
-    return both / (norms[0] * norms[1]) ** 0.5
+    return both / math.sqrt(math.prod(norms))
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
@@ -217,16 +221,8 @@ def main() -> None:
     print(f"{len(found)} measurements", file=sys.stderr)
     timings = measure(found, options.rounds)
     results = [
-        Result(
-            name,
-            tokens,
-            backend,
-            PASSES[kind],
-            predicted[name, tokens, backend, kind],
-            timing.seconds_median,
-            timing.spread,
-        )
-        for (name, tokens, backend, kind), timing in timings.items()  # type: ignore[misc]
+        Result(*key[:3], PASSES[key[3]], seconds, timings[key].seconds_median, timings[key].spread)
+        for key, seconds in predicted.items()
     ]
     data = {
         "date": datetime.date.today().isoformat(),

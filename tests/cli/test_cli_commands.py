@@ -174,10 +174,11 @@ def test_an_unknown_stage_is_wrong_usage() -> None:
     assert "circuit, network, plan, program, table, source" in " ".join(result.stderr.split())
 
 
-def test_compile_writes_three_files_and_prints_a_summary(golden: Golden) -> None:
+def test_compile_writes_four_files_and_prints_a_summary(golden: Golden) -> None:
     result = quanta("compile", "good.yaml", "-o", "build")
     assert result.exit_code == 0
-    assert sorted(path.name for path in Path("build").iterdir()) == ["small_4.py", "small_4.report.json", "small_4.svg"]
+    names = ["small_4.py", "small_4.report.html", "small_4.report.json", "small_4.svg"]
+    assert sorted(path.name for path in Path("build").iterdir()) == names
     compiled = compile_circuit(Path("good.yaml"))
     assert Path("build/small_4.py").read_text() == compiled.source
     assert Path("build/small_4.report.json").read_text() == compiled.report.to_json()
@@ -186,7 +187,13 @@ def test_compile_writes_three_files_and_prints_a_summary(golden: Golden) -> None
 
 def test_compile_as_json() -> None:
     data = json.loads(quanta("compile", "good.yaml", "--tokens", "16", "--json").stdout)
-    assert data["files"] == {"py": "small_4.py", "json": "small_4.report.json", "svg": "small_4.svg"}
+    report = "small_4.report"
+    assert data["files"] == {
+        "py": "small_4.py",
+        "json": f"{report}.json",
+        "html": f"{report}.html",
+        "svg": "small_4.svg",
+    }
     assert data["report"] == json.loads(Path("small_4.report.json").read_text())
     assert data["report"]["apply"]["planned_tokens"] == 16
 

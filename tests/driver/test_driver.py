@@ -28,6 +28,7 @@ def test_write_gives_every_file_and_says_where(tmp_path: Path) -> None:
     assert paths["py"].read_text(encoding="utf-8") == compiled.source
     assert json.loads(paths["json"].read_text(encoding="utf-8")) == compiled.report.to_dict()
     assert paths["json"].name == "small_one_v2.report.json"
+    assert paths["html"].name == "small_one_v2.report.html"
     assert paths["svg"].name == "small_one_v2.svg"
     assert sorted(path.name for path in paths.values()) == sorted(os.listdir(tmp_path / "new" / "folder"))
 
@@ -78,7 +79,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("fails_at", [1, 2, 3])
+@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
 def test_an_interrupted_write_leaves_the_old_files(
     fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

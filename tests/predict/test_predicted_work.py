@@ -30,7 +30,7 @@ def torch_flops(circuit: CompiledCircuit, backend: str) -> int:
     def step() -> None:
         y = module(x)
         if y.requires_grad:
-            y.backward(torch.ones_like(y))
+            torch.autograd.backward(y, torch.ones_like(y))
 
     return counted_flops(step)
 
@@ -48,13 +48,10 @@ def test_products_are_what_torch_counts(seed: int) -> None:
     assert products(circuit_work(circuit)) == torch_flops(circuit, "torch")
 
 
-@pytest.mark.parametrize("seed", range(0, 40, 4))
-def test_the_kernels_flops_are_what_torch_counts(seed: int) -> None:
-    circuit = compile_circuit(random_file(seed, frozen=0.0), tokens=5)
-    work = circuit_work(circuit, "fused")
-    trains = any(one.requires_grad for one in circuit.module(backend="torch").parameters())
-    once = work.forward_flops
-    assert products(work) - (0 if trains else 2 * once) == torch_flops(circuit, "fused")
+@pytest.mark.parametrize("seed", range(0, 40, 3))
+def test_the_kernels_products_are_what_torch_counts(seed: int) -> None:
+    circuit = compile_circuit(random_file(seed), tokens=5)
+    assert products(circuit_work(circuit, "fused")) == torch_flops(circuit, "fused")
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 2))

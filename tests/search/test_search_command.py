@@ -1,0 +1,161 @@
+"""`quanta search` as people use it: what it prints and writes, and what it says of a mistake."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from pathlib import Path
+
+import pytest
+from commands import quanta
+
+from quanta_compiler import search_command
+from quanta_compiler.driver import compile_circuit
+from quanta_compiler.search import space, workers
+from quanta_compiler.search.front import DEFAULT_OBJECTIVES, OBJECTIVES
+
+SEARCH = ("search", "--in", "16", "--out", "16", "--max-parameters", "200", "--gates", "1-4", "--jobs", "1")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_names_and_limits_are_those_of_the_search() -> None:
+    assert tuple(OBJECTIVES) == search_command.OBJECTIVE_NAMES
+    assert workers.BACKENDS == search_command.BACKEND_NAMES
+    assert (space.MOST_AXES, space.MOST_GATES) == (search_command._MOST_AXES, search_command._MOST_GATES)
+    assert inspect.signature(search_command.search).parameters["objectives"].default == ",".join(DEFAULT_OBJECTIVES)
+
+
+def test_every_layout_of_the_front_is_a_circuit_file() -> None:
+    result = quanta(*SEARCH, "--ranks", "1", "--gate-axes", "1,2")
+    assert (result.exit_code, result.stderr) == (0, "")
+    front = json.loads(Path("search-16-16/front.json").read_text())["front"]
+    files = sorted(path.name for path in Path("search-16-16").glob("*.yaml"))
+    assert sorted(row["file"] for row in front) == files
+    assert quanta("check", *(f"search-16-16/{file}" for file in files)).exit_code == 0
+    for row in front:
+        report = compile_circuit(Path("search-16-16", row["file"])).report
+        assert row["figures"]["parameters"] == row["planned"]["trainable"] == report.parameters.trainable
+        assert row["planned"]["operator_flops"] == report.operator.flops
+        assert row["name"] in result.stdout
+    parameters = [row["figures"]["parameters"] for row in front]
+    assert parameters == sorted(parameters)
+    assert parameters[-1] <= 200
+
+
+@pytest.mark.parametrize("widths", [("16", "4"), ("4", "12"), ("15", "10")])
+def test_widths_that_differ(widths: tuple[str, str]) -> None:
+    result = quanta("search", "--in", widths[0], "--out", widths[1], *SEARCH[5:])
+    assert result.exit_code == 0
+    files = list(Path(f"search-{widths[0]}-{widths[1]}").glob("*.yaml"))
+    for file in files:
+        spec = compile_circuit(file).spec
+        assert (spec.in_features, spec.out_features) == tuple(map(int, widths))
+    assert files
+
+
+def test_json_is_what_is_written() -> None:
+    result = quanta(*SEARCH, "--json", "-o", "found", "--most", "2")
+    data = json.loads(result.stdout)
+    assert data == json.loads(Path("found/front.json").read_text())
+    assert len(data["front"]) == 2 < data["exploration"]["front"]
+
+
+def test_a_second_search_begins_anew_or_goes_on() -> None:
+    quanta(*SEARCH)
+    before = {path.name: path.read_bytes() for path in Path("search-16-16").iterdir()}
+    refused = quanta(*SEARCH)
+    assert refused.exit_code == 1
+    assert "--resume" in refused.stderr
+    assert quanta(*SEARCH, "--resume").exit_code == 0
+    assert {path.name: path.read_bytes() for path in Path("search-16-16").iterdir()} == before
+    other = quanta(*SEARCH, "--resume", "--max-flops", "1000")
+    assert other.exit_code == 1
+    assert "`flops_per_token` is none there and 1000 here" in other.stderr
+    assert quanta(*SEARCH, "--force", "--most", "1").exit_code == 0
+    assert len(list(Path("search-16-16").glob("*.yaml"))) == 1
+
+
+def test_what_no_search_wrote_is_not_overwritten() -> None:
+    quanta(*SEARCH)
+    edited, *_ = sorted(Path("search-16-16").glob("*.yaml"))
+    edited.write_text(edited.read_text() + "# mine\n")
+    result = quanta(*SEARCH, "--resume")
+    assert result.exit_code == 1
+    assert f"{edited} is not as a search wrote it" in result.stderr
+    # What is no longer on the front is left alone, too, where it was edited.
+    assert quanta(*SEARCH[:5], "--max-parameters", "40", "--force", "--jobs", "1").exit_code in (0, 1)
+    assert edited.read_text().endswith("# mine\n")
+    Path("mine").mkdir()
+    Path("mine/front.json").write_text("{}")
+    refused = quanta(*SEARCH, "-o", "mine")
+    assert refused.exit_code == 1
+    assert "mine/front.json is not the front of a search" in refused.stderr.replace(os.sep, "/")
+    Path("mine/front.json").unlink()
+    Path("mine/journal.jsonl").write_text("my notes\n")
+    assert "is no journal of a search" in quanta(*SEARCH, "-o", "mine", "--force").stderr
+    assert Path("mine/journal.jsonl").read_text() == "my notes\n"
+
+
+def test_a_time_that_is_over_is_told() -> None:
+    refused = quanta(*SEARCH, "--time", "0")
+    assert refused.exit_code == 1
+    assert "the time was over before a layout met the limits" in refused.stderr
+    assert quanta(*SEARCH, "--resume").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ["--max-parameters", "10"],
+            "no layout of 16 -> 16 has at most 10 parameters: the smallest needs 32 (2x2x2x2)",
+        ),
+        (["--max-flops", "100"], "no layout of 16 -> 16 has at most 100 FLOPs per token: the smallest needs 256"),
+        (["--max-memory", "63"], "at most 63 bytes per token kept for backward: the smallest needs 128 (2x2x2x2)"),
+        (["--min-rank", "17"], "no layout of 16 -> 16 has a rank of at least 17: the largest has 16"),
+        (
+            ["--max-flops", "200", "--min-rank", "16", "--ranks", "1"],
+            "at most 200 FLOPs per token within --max-parameters and --min-rank: the nearest needs 256",
+        ),
+        (["--min-mixing", "0.9", "--gates", "2"], "a mixing of at least 0.9: the largest has 0.5 (4x2x2)"),
+        (["--gates", "1"], "no circuit of 16 -> 16 with at most 1 gate acts on every axis of its layout"),
+        (["--axes", "5-6"], "there is no layout of 16 -> 16 with 5 to 6 axes"),
+        (["--backend", "dask"], "--backend dask needs the address of a cluster"),
+        (["--cluster", "tcp://127.0.0.1:1"], "there is no Dask cluster at tcp://127.0.0.1:1"),
+        (["--cluster", "nonsense://x"], "there is no Dask cluster at nonsense://x"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_sentence(
+    options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_CONNECT_SECONDS", 0.5)
+    result = quanta(*SEARCH, *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 2
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--axes", "5-3"], "'5-3' is no range"),
+        (["--gates", "0"], "'0' is no range"),
+        (["--ranks", "1,x"], "'1,x' is no list of numbers"),
+        (["--objectives", "flop"], "did you mean 'flops'?"),
+        (["--backend", "spark"], "'spark' is no backend"),
+        (["--cluster", "x", "--backend", "threading"], "a cluster has the backend dask or ray"),
+        (["--key", "x"], "there is nothing to fit"),
+        (["--resume", "--force"], "either go on with --resume, or begin anew with --force"),
+        (["--in", "1"], "Invalid value for '--in'"),
+    ],
+)
+def test_wrong_usage(options: list[str], sentence: str) -> None:
+    result = quanta(*SEARCH, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in " ".join(result.stderr.split())
