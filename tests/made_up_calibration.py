@@ -37,6 +37,7 @@ def calibration() -> Calibration:
         ),
         fresh=1e-10,
         restart=4e-8,
+        gathered=1e-8,
         kernel=KernelRates(tuple(1e-9 * (place + 1) for place in range(len(FEATURES)))),
         forward_launch=1e-5,
         recording=5e-6,

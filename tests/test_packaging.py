@@ -39,6 +39,7 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     assert {"quanta_compiler/py.typed", "quanta_compiler/kernels/circuit.cpp"} <= {*names}
     pages = (ROOT / "quanta_compiler" / "pages").rglob("*.*")
     assert {path.relative_to(ROOT).as_posix() for path in pages if path.suffix != ".pyc"} <= {*names}
+    assert "quanta_compiler/predict/typical.json" in names
     assert not [name for name in names if name.startswith(("tests/", "examples/"))]
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     scripts = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")

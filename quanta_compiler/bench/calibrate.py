@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ def calibrate(
             torch=torch.__version__,
             measured=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             fresh=max(0.0, seconds["fresh", ()] - seconds["filled", ()]) / effort.fresh_bytes,
+            gathered=seconds["gathered", ()] / math.prod(effort.gathered),
             kernel=fitted_kernel(effort, seconds, count) if is_cpu else None,
             grids=shapes,
             restart=restart_seconds(effort, seconds, shapes),

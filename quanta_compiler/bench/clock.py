@@ -37,6 +37,8 @@ class Effort:
     """In a tensor that is copied into another order."""
     inner: tuple[int, ...] = (1, 2, 4, 8, 16, 64, 256)
     between: tuple[int, ...] = (64, 1024, 16384, 131072)
+    gathered: tuple[int, int, int] = (512, 64, 64)
+    """Rows, columns and matrices, the latter innermost."""
     restarted: int = 2**18
     """Numbers in a tensor of many short dimensions."""
     tokens: tuple[int, ...] = (32, 512)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-_CPU_INFORMATION = Path("/proc/cpuinfo")
+from quanta_compiler.predict.device import processor_name
 
 
 def describe_machine() -> dict[str, Any]:
     """Return the processor, its cores, and the versions of what computes."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -25,15 +24,6 @@ def describe_machine() -> dict[str, Any]:
         "peft": _version("peft"),
         "quanta_compiler": _version("quanta-compiler"),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = _CPU_INFORMATION.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -43,6 +43,7 @@ def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
     for size in effort.stream_bytes:
         yield ("stream", (size,)), partial(_stream, size)
     yield ("restarted", ()), lambda device: _copied(_restarted_source(device, effort.restarted))
+    yield ("gathered", ()), partial(_gathered, effort.gathered)
     yield ("fresh", ()), partial(_fresh, effort.fresh_bytes)
     yield ("filled", ()), partial(_filled, effort.fresh_bytes)
     for inner, numbers in grid_points((effort.inner, effort.numbers)):
@@ -166,6 +167,16 @@ def restart_seconds(effort: Effort, seconds: dict[Key, float], found: Grids) -> 
 def _restarted_source(device: torch.device, numbers: int) -> torch.Tensor:
     """Return a view of many short dimensions, none of which can be joined with its neighbour."""
     return torch.ones(numbers // _SHORT**4, *(_SHORT,) * 4, device=device).permute(0, 4, 3, 2, 1)
+
+
+def _gathered(shape: tuple[int, int, int], device: torch.device) -> Run:
+    source = torch.ones(shape, device=device)
+
+    def run() -> None:
+        for matrix in source.unbind(-1):
+            matrix.contiguous()
+
+    return run
 
 
 def _order_points(effort: Effort, name: str) -> list[Point]:

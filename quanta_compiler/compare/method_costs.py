@@ -33,7 +33,7 @@ def linear_work(tokens: int, inner: int, columns: int) -> Work:
     """Return the work of a matrix that trains: `[tokens, inner] -> [tokens, columns]`."""
     return Work(
         (Product(tokens, inner, columns),),
-        (Product(columns, tokens, inner), Product(tokens, columns, inner)),
+        (Product(columns, tokens, inner, is_transposed=True), Product(tokens, columns, inner)),
     )
 
 
@@ -156,7 +156,7 @@ def prefix_cost(heads: int, head_width: int, key_value_width: int, length: int, 
     scores, prefix = heads * tokens * length, 2 * length * key_value_width
     keys = Product(tokens, head_width, length, heads)
     values = Product(tokens, length, head_width, heads)
-    transposed = Product(length, tokens, head_width, heads)
+    transposed = Product(length, tokens, head_width, heads, is_transposed=True)
     softmax = elementwise(scores, 1, 3)
     return MethodCost(
         trainable=prefix,

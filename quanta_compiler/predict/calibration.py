@@ -24,7 +24,7 @@ FORMAT = 1
 """Goes up when the meaning of a number changes: what an older version measured is measured again."""
 REMEDY = "`quanta bench --calibrate` measures yours"
 _FOLDER = "calibration"
-_SECONDS = ("fresh", "restart", "forward_launch", "recording", "backward_launch")
+_SECONDS = ("fresh", "restart", "gathered", "forward_launch", "recording", "backward_launch")
 _TEXTS = ("device", "name", "torch", "measured")
 
 
@@ -45,6 +45,8 @@ class Calibration:
     """Of a byte of a result that is so large that the system gives it anew every time."""
     restart: float
     """Of a copy into another order, for every index but those of its last two dimensions."""
+    gathered: float
+    """Of a number of matrices that are copied one after the other from where all of them lie side by side."""
     kernel: KernelRates | None
     """None where the kernel could not be built."""
     forward_launch: float = 0.0
@@ -99,6 +101,7 @@ class Calibration:
             measured=data["measured"],
             fresh=float(data["fresh"]),
             restart=float(data["restart"]),
+            gathered=float(data["gathered"]),
             forward_launch=float(data["forward_launch"]),
             recording=float(data["recording"]),
             backward_launch=float(data["backward_launch"]),

@@ -214,7 +214,7 @@ def _gathered(walk: _Walk, operation: Matmul) -> tuple[Permutation, ...]:
     last = next((leg for leg in reversed(stored) if walk.volume((leg,)) > 1), None)
     if last is None or last not in operation.groups[0]:
         return ()
-    return _permutation(walk, stored, operation.layout)
+    return tuple(replace(copy, is_one_by_one=True) for copy in _permutation(walk, stored, operation.layout))
 
 
 def _flat(groups: Groups) -> Layout:

@@ -108,6 +108,8 @@ def _permutation_seconds(copy: Permutation, calibration: Calibration) -> float:
     streamed = _stream_seconds(copy.bytes, calibration)
     if copy.is_transpose and len(copy.sizes) == 2:
         return max(streamed, numbers * calibration.grids.transposed.at(min(copy.sizes), numbers))
+    if copy.is_one_by_one:
+        return max(streamed, numbers * calibration.gathered)
     has_runs = copy.strides[-1] == 1
     nearest = copy.strides.index(min(copy.strides[:-1] if has_runs else copy.strides))
     inner, between = copy.sizes[-1], math.prod(copy.sizes[nearest + 1 :])

@@ -54,6 +54,8 @@ class Permutation:
     strides: tuple[int, ...]
     is_transpose: bool = False
     """The transpose of a matrix, which torch copies in blocks."""
+    is_one_by_one: bool = False
+    """The result's first dimension is innermost in the source, and copied index by index."""
 
     @property
     def flops(self) -> int:

@@ -84,19 +84,24 @@ class Branch:
     family: Family
     alphabet: Alphabet
     roots: tuple[Alive, ...]
+    narrower: frozenset[tuple[bool, int]]
+    """The widths of layouts with one axis fewer."""
 
 
 @lru_cache(maxsize=4)
 def branches(space: Space) -> tuple[Branch, ...]:
     """Return all families of a space that can have a gate."""
     found = []
+    widths: dict[int, set[tuple[bool, int]]] = {}
     for family in families(space):
         letters = alphabet(family.labels, space.gate_axes, space.ranks)
-        costs = (
+        costs = [
             LayoutCosts(layout, letters.letters, space.in_features, space.out_features) for layout in family.layouts
-        )
+        ]
+        widths.setdefault(family.axes, set()).update(cost.width_key for cost in costs)
         if letters.letters:
-            found.append(Branch(family, letters, tuple(Alive(cost, 0, 0, 0) for cost in costs)))
+            narrower = frozenset(widths.get(family.axes - 1, ()))
+            found.append(Branch(family, letters, tuple(Alive(cost, 0, 0, 0) for cost in costs), narrower))
     return tuple(found)
 
 
@@ -120,6 +125,9 @@ class _Collector:
         self.seen += len(alive)
         if not self._is_wanted(branch, word):
             return
+        if has_twin_axes(word, letters.masks, branch.family.axes, self.space.gate_axes):
+            # With one axis fewer the same circuit is in the space already.
+            alive = [one for one in alive if one.costs.width_key not in branch.narrower]
         for one in alive:
             figures = one.costs.figures(word)
             if not _meets(figures, self.space.limits) or not one.costs.reaches_changed_axis(word):
@@ -132,16 +140,13 @@ class _Collector:
                 self.front.add(Candidate(one.costs.layout, gates, figures, order))
 
     def _is_wanted(self, branch: Branch, word: Word) -> bool:
-        masks, axes = branch.alphabet.masks, branch.family.axes
+        masks = branch.alphabet.masks
         if not self.space.gates[0] <= len(word) <= self.space.gates[1]:
             return False
         touched = 0
         for letter in word:
             touched |= masks[letter]
-        if touched != (1 << axes) - 1 and not self.space.allows_disconnected:
-            return False
-        # With one axis fewer the same circuit is in the space already.
-        return not (axes > self.space.axes[0] and has_twin_axes(word, masks, axes, self.space.gate_axes))
+        return touched == (1 << branch.family.axes) - 1 or self.space.allows_disconnected
 
 
 def _enumerate(settings: Settings, chunk: Chunk) -> ChunkResult:

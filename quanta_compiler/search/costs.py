@@ -89,6 +89,11 @@ class LayoutCosts:
         """Return the size of the state before the first gate."""
         return math.prod(self.layout.before)
 
+    @property
+    def width_key(self) -> tuple[bool, int]:
+        """Return what layouts share that differ in how the width is split: whether an axis changes, and the width."""
+        return self.changed is None, self.in_size
+
     @cached_property
     def changed(self) -> int | None:
         """Return the axis that has another size in the end."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.search.updates import Updates, read_update
@@ -34,6 +35,12 @@ class FitOptions:
     learning_rate: float = 0.5
     """Adam's largest step, in units of the numbers that a gate begins with: those of larger matrices are smaller."""
     seed: int = 0
+
+    def digest(self) -> str:
+        """Return a few letters that change with the numbers and with the files."""
+        files = [path for path in (self.updates.file, self.updates.base) if path is not None]
+        written = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return sha256(repr((self, written)).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

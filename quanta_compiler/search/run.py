@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +213,7 @@ def _fitted(
         return {}
     for key in options.updates.keys:
         read_update(options.updates, key)  # What is wrong with one is told before any work.
-    mark = sha256(json.dumps(asdict(options), default=str).encode()).hexdigest()[:12]
+    mark = options.digest()
     done = {line["fit"]: Fit(**line["result"]) for line in journal.lines if line.get("options") == mark}
     tasks = [FitTask(document, key) for document in documents for key in options.updates.keys]
     waiting = [task for task in tasks if task.name not in done]

@@ -54,7 +54,7 @@ def read_candidate(space: Space, data: dict[str, Any]) -> Candidate:
 
 def candidate_digest(candidate: Candidate) -> str:
     """Return a few letters that no other candidate of a search has, for its name."""
-    return sha256(json.dumps(candidate_data(candidate)).encode()).hexdigest()[:6]
+    return sha256(json.dumps(candidate_data(candidate)).encode()).hexdigest()[:8]
 
 
 def result_data(result: ChunkResult) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -140,8 +141,9 @@ def _ray(address: str | None) -> Iterator[None]:
     except ImportError:
         raise _missing("ray", "ray") from None
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         hint = "start one with `ray start --head`, and give its address with --cluster"
         raise refusal(f"there is no Ray cluster at {address}: {_first_line(error)}", hint) from None
     register_ray()
@@ -149,6 +151,13 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nobody answers at `host:port`: Ray itself would wait for minutes."""
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _missing(backend: str, package: str) -> Exception:

@@ -32,6 +32,7 @@ QUICK = Effort(
     inner=(1, 4, 16),
     between=(16, 256),
     restarted=2**10,
+    gathered=(4, 4, 4),
     tokens=(16,),
     rounds=1,
     samples=1,

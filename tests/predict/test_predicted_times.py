@@ -14,6 +14,7 @@ from random_circuits import file_of
 
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.lowering.table import lower_table
+from quanta_compiler.predict.calibration import typical_calibration
 from quanta_compiler.predict.circuits import circuit_work, dense_work
 from quanta_compiler.predict.grid import Grid, grid_points, rising
 from quanta_compiler.predict.kernel import FEATURES, kernel_counts
@@ -102,6 +103,8 @@ def test_copies_are_told_apart() -> None:
     assert seconds_of(strided, known) == pytest.approx(2**15 * grids.strided.at(32, 2048, 2**15) + 16 * known.restart)
     turned = Permutation((64, 512), (1, 64), is_transpose=True)
     assert seconds_of(turned, known) == pytest.approx(2**15 * grids.transposed.at(64, 2**15))
+    one_by_one = Permutation((64, 512), (1, 64), is_one_by_one=True)
+    assert seconds_of(one_by_one, known) == pytest.approx(2**15 * known.gathered)
 
 
 @pytest.mark.parametrize("backend", ["torch", "fused"])
@@ -163,3 +166,21 @@ def test_without_the_kernel_its_work_has_no_time() -> None:
     known = replace(calibration(), kernel=None)
     with pytest.raises(ValueError, match="made without the kernel: `quanta bench --calibrate` makes another"):
         seconds_of(FusedPass(table, 8), known)
+
+
+def test_what_is_known_to_be_faster_is_predicted_so() -> None:
+    known = typical_calibration()
+    lowrank = {"axes": [0], "kind": "lowrank", "rank": 8}
+    lora, quanta = (
+        compile_circuit(file, tokens=512) for file in (file_of("4096", [lowrank]), file_of("16x8x8x4", ["all_pairs"]))
+    )
+    ordered = [
+        circuit_work(lora),
+        circuit_work(quanta, "fused"),
+        circuit_work(quanta),
+        dense_work(4096, 4096, 512),
+    ]
+    times = [predicted_times(work, known) for work in ordered]
+    assert [one.forward_seconds for one in times] == sorted(one.forward_seconds for one in times)
+    assert [one.step_seconds for one in times] == sorted(one.step_seconds for one in times)
+    assert predicted_times(circuit_work(lora, "fused"), known).step_seconds > times[0].step_seconds

@@ -122,7 +122,7 @@ def test_a_time_that_is_over_is_told() -> None:
             ["--max-flops", "200", "--min-rank", "16", "--ranks", "1"],
             "at most 200 FLOPs per token within --max-parameters and --min-rank: the nearest needs 256",
         ),
-        (["--min-mixing", "0.9", "--gates", "2"], "a mixing of at least 0.9: the largest has 0.5 (4x2x2)"),
+        (["--min-mixing", "0.5", "--gate-axes", "1"], "has a mixing of at least 0.5: the largest has 0.0"),
         (["--gates", "1"], "no circuit of 16 -> 16 with at most 1 gate acts on every axis of its layout"),
         (["--axes", "5-6"], "there is no layout of 16 -> 16 with 5 to 6 axes"),
         (["--backend", "dask"], "--backend dask needs the address of a cluster"),

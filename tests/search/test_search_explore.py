@@ -70,6 +70,29 @@ def test_the_front_is_that_of_all_layouts() -> None:
     assert len(best) > 3
 
 
+@pytest.mark.parametrize("widths", [(12, 24), (24, 12)])
+def test_limits_leave_no_rectangular_layout_out(widths: tuple[int, int]) -> None:
+    # A gate that grows an axis makes those before it smaller: a word may cost less than its beginning.
+    space = Space(*widths, axes=(2, 4), gates=(1, 4), limits=Limits(parameters=120))
+    found = explore(settings(space), ALONE)
+    assert found.met == len(everything(space))
+    assert any(candidate.layout.changed_axis is not None for candidate in found.front)
+
+
+def test_axes_that_could_be_one_are_left_out_where_that_is_in_the_space() -> None:
+    both = Space(12, 12, axes=(2, 3), gates=(1, 2), gate_axes=(1, 2))
+    names = [(str(one.layout), [gate.axes for gate in one.gates]) for one in _all_of(both)]
+    assert ("4x3", [(0,), (1,)]) in names
+    assert ("3x2x2", [(0,), (1, 2)]) not in names
+    alone = [(str(one.layout), [gate.axes for gate in one.gates]) for one in _all_of(replace(both, axes=(3, 3)))]
+    assert ("3x2x2", [(0,), (1, 2)]) in alone
+
+
+def _all_of(space: Space) -> list[Candidate]:
+    """Return every layout: all are kept where none is better in the only objective and as many as there are alike."""
+    return list(explore(Settings(space, ("rank",), alike=10_000), ALONE).front)
+
+
 def test_all_layouts_are_counted() -> None:
     limited, unlimited = (
         explore(settings(replace(SMALL, limits=limits)), ALONE) for limits in (SMALL.limits, Limits())
