@@ -109,7 +109,7 @@ def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
     from quanta_compiler.emit.files import OutputError
 
     for path in outputs:
-        if file != STANDARD_INPUT and path.exists() and path.samefile(file):
+        if file != STANDARD_INPUT and path.exists() and Path(file).exists() and path.samefile(file):
             raise OutputError(f"{path} is the circuit file itself: choose another folder or name with -o")
 
 

@@ -136,12 +136,13 @@ def compare(
 
     with without_numpy():
         from quanta_compiler import compare as comparing
-        from quanta_compiler.compare.entrants import CompareError
+        from quanta_compiler.compare.entrants import CompareError, named_files
     from quanta_compiler.model_folder import ModelError
 
-    for file in files or () if output is not None else ():
-        refuse_to_overwrite(file, [output] if output is not None else [])
     try:
+        for text in files or ():
+            for file in named_files(text).values():
+                refuse_to_overwrite(file, [] if output is None else [output])
         with _quiet(), _progress(slow=rank or model is not None) as tell_next:
             comparison = comparing.compare(
                 files or (),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from quanta_compiler.spec import load_spec
+from quanta_compiler.spec import load_spec, read_data
 from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+_SAMPLE_WIDTH = 4096
+"""A template is checked at some width; its errors at others are found when it meets a layer."""
 
 
 class FeaturesError(ValueError):
@@ -22,6 +26,14 @@ def is_template(document: Mapping[str, Any]) -> bool:
     layout = document.get("layout")
     chosen = isinstance(layout, Mapping) and "auto" in layout
     return (chosen or ("preset" in document and layout is None)) and "in_features" not in document
+
+
+def checked_document(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a circuit as it is written, as plain data, after its circuit was checked; raise SpecError."""
+    data = read_data(source)
+    sample = _SAMPLE_WIDTH if is_template(data) else None
+    load_spec(source, in_features=sample, out_features=sample)
+    return data
 
 
 def fitted_spec(document: Mapping[str, Any], in_features: int, out_features: int) -> CircuitSpec:

@@ -30,6 +30,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} has no {CONFIG}: name the folder of a Hugging Face model") from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise ModelError(f"{path} is nested too deeply to be a configuration") from None
     except ValueError as error:
         raise ModelError(f"{path} is no JSON: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("model_type"), str):

@@ -24,6 +24,7 @@ from quanta_compiler.model_folder import CONFIG, ModelError, read_config
 from quanta_compiler.peft import QuantaCircuitModel, QuantaConfig
 from quanta_compiler.peft.tensors import layer_features
 
+_ALL_LINEAR = "all-linear"
 _SHOWN_NAMES = 12
 """How many layer names an error lists."""
 _SHOWN_CHARACTERS = 200
@@ -180,6 +181,8 @@ def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tup
     try:
         found = _Targets(model, QuantaConfig(target_modules=chosen)).found
     except ValueError:
+        if targets == _ALL_LINEAR:
+            raise ModelError(f"{name} has no linear layer that an adapter can be put on") from None
         if targets is None:
             fault = f"PEFT has no default targets for models of type {model.config.model_type!r}"
             raise ModelError(f"{fault}: name some of {_shown(_linear_names(model))}") from None
@@ -187,6 +190,8 @@ def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tup
             f"no module of {name} matches the regular expression {targets!r} as a whole: "
             f"write names as a list, or `.*` before them; there is {_shown(_linear_names(model))}"
         ) from None
+    except Exception as error:
+        raise ModelError(f"PEFT cannot look for targets in {name}: {_one_line(error)}") from None
     return tuple(_target_layer(*one, model_name=name) for one in found)
 
 
@@ -246,5 +251,12 @@ def _widths(config: Any) -> dict[str, int]:
 
 def _number(config: Any, *names: str) -> int:
     """Return the first of some fields that is a number, else 0; a few models have a list in its place."""
-    values = (getattr(config, name, None) for name in names)
-    return next((value for value in values if isinstance(value, int) and value > 0), 0)
+    for name in names:
+        try:
+            value = getattr(config, name, None)
+        except Exception:
+            # A few configurations refuse a field that differs from layer to layer, with errors of their own.
+            continue
+        if isinstance(value, int) and value > 0:
+            return value
+    return 0

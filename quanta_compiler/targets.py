@@ -9,20 +9,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
-from quanta_compiler.fitting import FeaturesError, is_template
-from quanta_compiler.nn import FittedCircuit
-from quanta_compiler.spec import load_spec, read_data
+from quanta_compiler.fitting import FeaturesError, checked_document
 from quanta_compiler.spec.presets import preset_document
+
+if TYPE_CHECKING:
+    from quanta_compiler.nn import FittedCircuit
 
 CircuitField = str | os.PathLike[str] | Mapping[str, Any] | None
 Document = dict[str, Any] | str
 """A circuit as it is stored: a dict, or JSON text where the order of keys counts, because PEFT sorts the keys."""
-
-_SAMPLE_WIDTH = 4096
-"""A template is checked at some width; its errors at others are found when it meets a layer."""
 
 
 def checked_circuit(value: CircuitField, preset: str) -> Any:
@@ -47,20 +45,26 @@ def checked_circuit(value: CircuitField, preset: str) -> Any:
     for target, source in value.items():
         if not isinstance(target, str) or not target:
             raise ValueError(f"the keys of the mapping `circuit` are names of targets, got {target!r}")
+        if isinstance(source, Mapping) and "version" not in source:
+            raise ValueError(f"the circuit for target {target!r} has no `version`: write `version: 1`")
+        stored[target] = _document(source)
+    check_targets(stored)
+    return stored
+
+
+def check_targets(targets: Collection[str]) -> None:
+    """Refuse what is no regular expression, or means something else once it is an alternative of one.
+
+    Raises:
+        ValueError: a target is wrong.
+
+    """
+    for target in targets:
         try:
             re.compile(_pattern(target))
         except re.error as error:
             raise ValueError(f"the target {target!r} is no regular expression: {error}") from None
-        if isinstance(source, Mapping) and "version" not in source:
-            raise ValueError(f"the circuit for target {target!r} has no `version`: write `version: 1`")
-        stored[target] = _document(source)
-    _check_joined(stored)
-    return stored
-
-
-def _check_joined(stored: Mapping[str, Any]) -> None:
-    """Refuse patterns that mean something else, or nothing, once they are the alternatives of one."""
-    if len(stored) > 1 and any(re.search(r"\\[1-9]|\(\?P[<=]", target) for target in stored):
+    if len(targets) > 1 and any(re.search(r"\\[1-9]|\(\?P[<=]", target) for target in targets):
         raise ValueError("the targets of `circuit` are joined to one regular expression: use (?:...) for groups")
 
 
@@ -76,9 +80,7 @@ def matches(target: str, name: str) -> bool:
 
 def _document(source: Any) -> Document:
     """Read and check one circuit."""
-    data = read_data(source)
-    sample = _SAMPLE_WIDTH if is_template(data) else None
-    load_spec(source, in_features=sample, out_features=sample)
+    data = checked_document(source)
     text = json.dumps(data)
     return text if _order_counts(data) else dict(json.loads(text))
 

@@ -43,14 +43,10 @@ class Comparison:
         """Return what is compared, in one line."""
         if self.model is not None:
             return f"{self.model['name']}, {self.model['layers']} layers, {self.tokens:,} tokens"
+        if not self.rows:
+            return f"nothing to compare, {self.tokens:,} tokens"
         shapes = dict.fromkeys(f"{row.in_features} -> {row.out_features}" for row in self.rows)
         return f"one layer, {', '.join(shapes)} features, {self.tokens:,} tokens"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Return the keys of the figures that some row has."""
-        keys = (column.key for column in COLUMNS)
-        return tuple(key for key in keys if any(getattr(row, key) not in (None, "") for row in self.rows))
 
     def sorted_by(self, key: str, reverse: bool = False) -> Comparison:
         """Return the same rows, the best figure `key` first; rows without it come last.

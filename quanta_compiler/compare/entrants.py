@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,14 @@ from typing import Any
 from quanta_compiler.circuit_files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
 from quanta_compiler.compare.methods import METHODS, Method, parse_method
 from quanta_compiler.diagnostics import Diagnostic, SpecError, did_you_mean
-from quanta_compiler.fitting import FeaturesError, fitted_spec, is_template
-from quanta_compiler.spec import load_spec, read_data
+from quanta_compiler.fitting import FeaturesError, checked_document, fitted_spec, is_template
+from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.presets import PRESETS, preset_document
+from quanta_compiler.targets import check_targets, circuit_for, matches
 
 Shape = tuple[int, int]
 """A layer's (in_features, out_features)."""
-
-_SAMPLE_WIDTH = 4096
-"""A template is checked at some width; its errors at others are found when it meets a layer."""
 
 
 class CompareError(ValueError):
@@ -54,31 +53,44 @@ class CircuitEntrant:
         spec = load_spec(document)
         return spec.in_features, spec.out_features
 
-    def spec(self, layer: str, shape: Shape) -> CircuitSpec:
-        """Return the circuit for a layer, by its name and widths, as an adapter takes it.
+    def document(self, layer: str) -> dict[str, Any]:
+        """Return the circuit for a layer, by its name.
 
         Raises:
-            SpecError: none of the circuits is for it, or its circuit does not fit.
+            SpecError: none of the circuits is for it, or two are.
+
+        """
+        if "" in self.documents:
+            return self.documents[""]
+        try:
+            chosen = circuit_for(self.documents, layer)
+        except FeaturesError as error:
+            raise SpecError((Diagnostic("error", f"layer {layer}: {error}", self.source, hint=error.hint),)) from None
+        assert isinstance(chosen, dict)
+        return chosen
+
+    def spec(self, document: Mapping[str, Any], shape: Shape) -> CircuitSpec:
+        """Return one of the circuits for a layer of a shape, as an adapter takes it.
+
+        Raises:
+            SpecError: it does not fit.
 
         """
         try:
-            return fitted_spec(self._document(layer), *shape)
+            return fitted_spec(document, *shape)
         except FeaturesError as error:
             raise SpecError((Diagnostic("error", str(error), self.source, hint=error.hint),)) from None
         except SpecError as error:
             raise renamed(error, self.source) from None
 
-    def _document(self, layer: str) -> dict[str, Any]:
-        if "" in self.documents:
-            return self.documents[""]
-        from quanta_compiler.targets import circuit_for
-
-        try:
-            chosen = circuit_for(self.documents, layer)
-        except FeaturesError as error:
-            raise FeaturesError(f"layer {layer}: {error}", error.hint) from None
-        assert isinstance(chosen, dict)
-        return chosen
+    def unused(self, layers: Sequence[str]) -> list[Diagnostic]:
+        """Return a warning for every target that none of the layers is."""
+        targets = [target for target in self.documents if not any(matches(target, layer) for layer in layers)]
+        return [
+            Diagnostic("warning", f"no layer that is adapted is called {target!r}", self.source)
+            for target in targets
+            if target
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,27 +117,37 @@ def file_entrant(text: str) -> CircuitEntrant:
         SpecError: a file is no circuit; every problem in it is listed.
 
     """
-    return CircuitEntrant(text, {target: _document(file) for target, file in _files(text).items()})
+    return CircuitEntrant(text, {target: _document(file) for target, file in named_files(text).items()})
 
 
-def _files(text: str) -> dict[str, str]:
-    """Return the files by target."""
+def named_files(text: str) -> dict[str, str]:
+    """Return the circuit files that a text names, by target; one under the empty name where it is for every layer.
+
+    Raises:
+        CompareError: a target is named twice, or is no regular expression.
+
+    """
     pieces = [piece.partition("=") for piece in text.split(",")]
-    if text == STANDARD_INPUT or not all(target and file for target, _, file in pieces):
+    if os.path.exists(text) or not all(target and file for target, _, file in pieces):
         return {"": text}
-    return {target: file for target, _, file in pieces}
+    files = {target: file for target, _, file in pieces}
+    if len(files) < len(pieces):
+        raise CompareError(f"{text!r} names a target twice", "FILE")
+    try:
+        check_targets(files)
+    except ValueError as error:
+        raise CompareError(str(error), "FILE") from None
+    return files
 
 
 def _document(file: str) -> dict[str, Any]:
     """Return a circuit file as it is written, after its circuit was checked."""
-    source = Path(file) if file != STANDARD_INPUT else standard_input()
+    if file != STANDARD_INPUT:
+        return checked_document(Path(file))
     try:
-        data = read_data(source)
-        sample = _SAMPLE_WIDTH if is_template(data) else None
-        load_spec(source, in_features=sample, out_features=sample)
+        return checked_document(standard_input())
     except SpecError as error:
-        raise (renamed(error, STANDARD_INPUT_NAME) if file == STANDARD_INPUT else error) from None
-    return data
+        raise renamed(error, STANDARD_INPUT_NAME) from None
 
 
 def baseline_entrant(text: str) -> Entrant:

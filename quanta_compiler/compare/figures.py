@@ -61,7 +61,7 @@ def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) 
         optimizer_bytes=ADAMW_BYTES * report.parameters.trainable,
         operator_flops=report.operator.flops,
         operator_peak_bytes=report.operator.peak_bytes,
-        breakeven_tokens=report.breakeven_tokens,
+        breakeven_tokens=breakeven(report.operator.flops, work.forward_flops, conditions.tokens),
         rank_lower=report.rank.lower,
         rank_upper=report.rank.upper,
         connected=connected_after is not None,
@@ -139,7 +139,7 @@ def method_row(
     )
 
 
-def summed(rows: Sequence[Row], counts: Sequence[int], whole: int) -> Row:
+def summed(rows: Sequence[Row], counts: Sequence[int], whole: int, tokens: int) -> Row:
     """Return the figures of a model's layers together: `rows` of one entrant, each for `counts` layers.
 
     The rank is bounded layer by layer: from the smallest bound to the largest. The peak is that of one layer, since
@@ -163,7 +163,7 @@ def summed(rows: Sequence[Row], counts: Sequence[int], whole: int) -> Row:
         optimizer_bytes=_sum((row.optimizer_bytes for row in rows), counts),
         operator_flops=operator,
         operator_peak_bytes=_greatest([row.operator_peak_bytes for row in rows]),
-        breakeven_tokens=None if operator is None else breakeven(operator, max(round(forward), 0), 1),
+        breakeven_tokens=None if operator is None else breakeven(operator, round(forward * tokens), tokens),
         rank_lower=_least([row.rank_lower for row in rows]),
         rank_upper=_greatest([row.rank_upper for row in rows]),
         connected=None if any(row.connected is None for row in rows) else all(row.connected for row in rows),

@@ -101,8 +101,9 @@ def _dora_update(in_features: int, out_features: int, rank: int, tokens: int) ->
 
 
 def mora_side(in_features: int, out_features: int, rank: int) -> int:
-    """Return the side of MoRA's square matrix: the root of (in + out) r, rounded down to an even number."""
-    return math.isqrt((in_features + out_features) * rank) // 2 * 2
+    """Return the side of MoRA's square matrix: the root of (in + out) r to the nearest, then down to an even number."""
+    nearest = (math.isqrt(4 * (in_features + out_features) * rank) + 1) // 2
+    return nearest // 2 * 2
 
 
 def mora_cost(in_features: int, out_features: int, rank: int, tokens: int) -> MethodCost:

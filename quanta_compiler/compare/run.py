@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quanta_compiler.circuit_files import STANDARD_INPUT
 from quanta_compiler.compare.comparison import Comparison
 from quanta_compiler.compare.entrants import (
     CircuitEntrant,
@@ -18,15 +18,16 @@ from quanta_compiler.compare.entrants import (
     Shape,
     baseline_entrant,
     file_entrant,
+    named_files,
 )
 from quanta_compiler.compare.figures import BACKENDS, Conditions, circuit_row, method_row, summed
 from quanta_compiler.compare.row import SORTABLE, Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError
-from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.driver import compile_circuit
 from quanta_compiler.model_folder import read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.report.terminal import plural
-from quanta_compiler.spec import to_dict
+from quanta_compiler.spec import limits
 
 if TYPE_CHECKING:
     from quanta_compiler.models import ModelLayers
@@ -84,10 +85,12 @@ def compare(
         raise CompareError("a model has widths of its own: leave those of a layer out", "--in")
     if model is None and targets is not None:
         raise CompareError("targets are layers of a model: name its folder as well", "--targets")
+    texts = [os.fspath(file) for file in files]
+    _check_files(texts, has_model=model is not None)
     calibration = load_calibration(device, threads)
     others = [baseline_entrant(text) for text in baselines]
     table = _Table(Conditions(tokens, backend, calibration, rank, seed), progress or (lambda _: None))
-    entrants = [*table.read([os.fspath(file) for file in files]), *others]
+    entrants = [*table.read(texts), *others]
     if model is None:
         percent_of, about = table.add_layers(entrants, in_features, out_features), None
     else:
@@ -104,6 +107,16 @@ def compare(
         problems=tuple(table.problems),
     )
     return made.sorted_by(sort)
+
+
+def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
+    """Refuse what no file in the list is to blame for."""
+    named = [named_files(text) for text in texts]
+    mapping = next((text for text, files in zip(texts, named, strict=True) if "" not in files), None)
+    if mapping is not None and not has_model:
+        raise CompareError(f"{mapping!r} gives the targets of a model circuits of their own: add --model DIR", "FILE")
+    if sum(file == STANDARD_INPUT for files in named for file in files.values()) > 1:
+        raise CompareError("standard input can be read only once", "FILE")
 
 
 def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
@@ -136,7 +149,10 @@ def _shapes(entrants: Sequence[Entrant], in_features: int | None, out_features: 
     if in_features is not None or out_features is not None:
         width = in_features if in_features is not None else out_features
         assert width is not None
-        return [(width, out_features if out_features is not None else width)]
+        other = out_features if out_features is not None else width
+        if max(width, other) > limits.WIDTH:
+            raise CompareError(f"a layer has at most {limits.WIDTH:,} features", "--in" if width > other else "--out")
+        return [(width, other)]
     circuits = [entrant for entrant in entrants if isinstance(entrant, CircuitEntrant)]
     for group in ([one for one in circuits if not one.is_baseline], circuits):
         shapes = list(dict.fromkeys(shape for one in group if (shape := one.fixed_shape) is not None))
@@ -155,7 +171,8 @@ class _Table:
         self.progress = progress
         self.rows: list[Row] = []
         self.problems: list[Diagnostic] = []
-        self._compiled: dict[str, tuple[CompiledCircuit, Row]] = {}
+        self._rows: dict[tuple[int, Shape], Row] = {}
+        """By the document, all of which live as long as their entrants, and the shape of the layer."""
 
     def read(self, files: Sequence[str]) -> list[Entrant]:
         """Return the circuit files that are none the worse."""
@@ -226,16 +243,18 @@ class _Table:
         for layer in layers.layers:
             row = self._row(entrant, layer.name, (layer.in_features, layer.out_features))
             counts[row] = counts.get(row, 0) + 1
-        whole = summed(list(counts), list(counts.values()), layers.parameters)
+        self.problems += entrant.unused([layer.name for layer in layers.layers])
+        whole = summed(list(counts), list(counts.values()), layers.parameters, self.conditions.tokens)
         return replace(whole, name=entrant.name)
 
     def _row(self, entrant: CircuitEntrant, layer: str, shape: Shape) -> Row:
         """Return the figures of a circuit for a layer; the same circuit is compiled once."""
-        spec = entrant.spec(layer, shape)
-        key = json.dumps([entrant.source, to_dict(spec)])
-        if key not in self._compiled:
+        document = entrant.document(layer)
+        key = id(document), shape
+        if key not in self._rows:
+            spec = entrant.spec(document, shape)
             self.progress(f"{spec.name} ({spec.in_features} -> {spec.out_features})")
             compiled = compile_circuit(spec, self.conditions.tokens)
             self.problems += [replace(warning, source=entrant.source) for warning in spec.warnings]
-            self._compiled[key] = compiled, circuit_row(entrant.source, compiled, self.conditions)
-        return self._compiled[key][1]
+            self._rows[key] = circuit_row(entrant.source, compiled, self.conditions)
+        return self._rows[key]

@@ -7,6 +7,7 @@ from typing import Any
 
 from quanta_compiler.compare.comparison import Comparison
 from quanta_compiler.compare.row import Row
+from quanta_compiler.diagnostics import escape
 from quanta_compiler.report.terminal import Cells, Column, Table, bytes_text
 
 _DASH = "-"
@@ -21,7 +22,8 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
     if not rows:
         return ()
     whose = "this machine" if comparison.calibrated else "a typical machine"
-    title = f"{comparison.title}\npercent of {comparison.percent_of}; times predicted for {whose} ({comparison.device})"
+    share = f"percent of {escape(comparison.percent_of)}"
+    title = f"{escape(comparison.title)}\n{share}; times predicted for {whose} ({comparison.device})"
     names = tuple(row.name for row in rows)
     columns = [(heading, tuple(show(row) for row in rows)) for heading, show in _COLUMNS]
     # The title has the features where all rows share them.
@@ -128,6 +130,6 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("random rank", _of("numerical_rank", _whole)),
     ("connected", _connected),
     ("operator FLOPs", _of("operator_flops", _amount)),
-    ("at once", _of("operator_peak_bytes", _bytes)),
+    ("operator peak", _of("operator_peak_bytes", _bytes)),
     ("break-even", _of("breakeven_tokens", _whole)),
 )

@@ -41,10 +41,13 @@ def comparison_fragment(data: dict[str, Any]) -> str:
     """Return the table of a comparison, under a picture where matplotlib is installed."""
     picture = _scatter(data)
     image = "" if picture is None else _image(picture, f"{data['title']}: cost against trainable numbers")
-    wrong = data["problems"]
-    sources = printable(", ".join(dict.fromkeys(str(problem["source"]) for problem in wrong)), limit=10_000)
-    note = f"<p>Problems and warnings: {escape(sources)}</p>" if wrong else ""
-    return f"<div {NO_FORMULAS}>{image}{table_fragment(_comparison_table(data))}{note}</div>"
+    problems = "".join(f"<li>{escape(_one_line(problem))}</li>" for problem in data["problems"])
+    notes = f"<p>Problems and warnings:</p><ul>{problems}</ul>" if problems else ""
+    return f"<div {NO_FORMULAS}>{image}{table_fragment(_comparison_table(data))}{notes}</div>"
+
+
+def _one_line(problem: dict[str, Any]) -> str:
+    return printable(f"{problem['source']}: {problem['message']}", limit=1_000)
 
 
 def _image(svg: str, description: str) -> str:

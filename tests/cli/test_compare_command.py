@@ -110,6 +110,30 @@ def test_the_page_is_written_beside_the_table(circuit: str, tmp_path: Path) -> N
     assert "page.html" in result.stderr
 
 
+def test_a_page_is_written_anew_beside_files_that_are_missing(circuit: str, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("old")
+    result = quanta("compare", circuit, "missing.yaml", "-o", "page.html")
+    assert result.exit_code == 1
+    assert "pairs" in (tmp_path / "page.html").read_text()
+
+
+def test_a_model_of_a_hostile_name_steers_no_terminal(circuit: str, tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 10, "_name_or_path": "\x1b[31mhi\n"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    files = f"q_proj={circuit},zzz={circuit}"
+    result = quanta("compare", files, "-b", "lora:2", "--model", ".", "--targets", "q_proj,v_proj")
+    assert result.exit_code == 1
+    assert "layer model.layers.0.self_attn.v_proj: none of the circuits is for it" in result.stderr
+    result = quanta(
+        "compare", f"{files},v_proj={circuit}", "-b", "lora:2", "--model", ".", "--targets", "q_proj,v_proj"
+    )
+    assert result.exit_code == 0
+    assert "no layer that is adapted is called 'zzz'" in result.stderr
+    assert "\x1b" not in result.stdout
+    assert "\\x1b[31mhi" in result.stdout
+
+
 def test_a_page_never_takes_the_place_of_a_circuit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "circuit.html").write_text(QUANTA)

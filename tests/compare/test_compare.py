@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,16 @@ def test_upper_bounds_hold_and_are_met_by_random_instances(tmp_path: Path, seed:
     assert row.numerical_rank <= row.rank_upper
 
 
+@pytest.mark.parametrize("backend", ["torch", "fused"])
+def test_break_even_is_by_the_flops_beside_it(quanta_file: Path, backend: str) -> None:
+    """For one layer and for a model of one layer alike."""
+    row = compare([quanta_file], tokens=7, backend=backend).rows[0]
+    assert row.operator_flops is not None
+    assert row.breakeven_tokens == -(-row.operator_flops // round(row.forward_flops_per_token))
+    whole = summed([row], [1], whole=64 * 64, tokens=7)
+    assert replace(whole, in_features=64, out_features=64) == row
+
+
 def test_templates_and_baselines_take_the_widths_of_the_files(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.yaml" for name in ("wide", "fitted")}
     files["wide"].write_text(WIDE)
@@ -131,7 +142,7 @@ def test_two_shapes_have_rows_of_their_own(tmp_path: Path, quanta_file: Path) ->
 def test_figures_are_summed_over_layers(quanta_file: Path) -> None:
     first = compare([quanta_file], tokens=64).rows[0]
     second = compare(baselines=["lora:2"], in_features=64, out_features=32, tokens=64).rows[0]
-    whole = summed([first, second], [3, 2], whole=10_000)
+    whole = summed([first, second], [3, 2], whole=10_000, tokens=64)
     assert whole.layers == 5
     for key in ("trainable", "forward_flops_per_token", "step_flops_per_token", "saved_bytes_per_token"):
         assert getattr(whole, key) == 3 * getattr(first, key) + 2 * getattr(second, key)
@@ -165,6 +176,13 @@ def test_json_and_csv_have_every_figure(quanta_file: Path) -> None:
     )
 
 
+def test_a_file_may_be_called_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a=b.yaml", "a, b.yaml", "a=b,c=d"):
+        Path(name).write_text(QUANTA)
+        assert [row.source for row in compare([name]).rows] == [name]
+
+
 def test_a_problem_leaves_one_out_and_no_other(tmp_path: Path, quanta_file: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text(QUANTA.replace("all_pairs", "all_pair"))
@@ -184,6 +202,12 @@ def test_a_problem_leaves_one_out_and_no_other(tmp_path: Path, quanta_file: Path
         ({"baselines": ["lora:8"], "in_features": 8, "backend": "cuda"}, "there is no backend 'cuda'"),
         ({"baselines": ["lora:8"], "in_features": 8, "targets": "q_proj"}, "targets are layers of a model"),
         ({"baselines": ["lora:8"], "in_features": 8, "model": "folder"}, "a model has widths of its own"),
+        ({"baselines": ["lora:8"], "in_features": 10**9}, "a layer has at most"),
+        ({"files": ["q_proj=a.yaml"], "in_features": 8}, "gives the targets of a model circuits of their own"),
+        ({"files": ["q=a.yaml,q=b.yaml"], "model": "folder"}, "names a target twice"),
+        ({"files": ["(=a.yaml"], "model": "folder"}, "is no regular expression"),
+        ({"files": ["-", "-"]}, "standard input can be read only once"),
+        ({"files": ["q=-,v=-"], "model": "folder"}, "standard input can be read only once"),
     ],
 )
 def test_what_cannot_be_compared_is_said(arguments: dict[str, Any], message: str) -> None:

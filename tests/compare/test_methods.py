@@ -50,7 +50,7 @@ class Mora(nn.Module):
 
     def __init__(self, wide: int, tall: int, rank: int) -> None:
         super().__init__()
-        side = math.floor(math.sqrt((wide + tall) * rank))
+        side = round(math.sqrt((wide + tall) * rank))
         self.side, self.tall = side - side % 2, tall
         self.groups = math.ceil(wide / self.side)
         self.square = nn.Linear(self.side, self.side, bias=False)

@@ -40,11 +40,12 @@ def test_a_compiled_circuit_is_its_diagram_and_its_report(mixed: CompiledCircuit
 
 def test_a_comparison_is_a_picture_and_a_table() -> None:
     pytest.importorskip("matplotlib")
-    html = comparison_fragment(comparison(many_rows(12), problems=[{"source": "bad.yaml"}]))
+    problem = {"source": "bad.yaml", "message": "unknown pattern <b>'x'</b>"}
+    html = comparison_fragment(comparison(many_rows(12), problems=[problem]))
     (picture,) = pictures(html)
     assert "trainable numbers" in picture
     assert html.count("<tr>") == 13
-    assert "Problems and warnings: bad.yaml" in html
+    assert "<li>bad.yaml: unknown pattern &lt;b&gt;" in html
     assert comparison_fragment(comparison(many_rows(12))) == comparison_fragment(comparison(many_rows(12)))
 
 

@@ -31,11 +31,14 @@ const state = {
 // ---- conditions
 
 const CONDITION = /^([^<>=!]+)(<=|>=|<|>|=)(.*)$/;
-const SCALES = { k: 1e3, m: 1e6, g: 1e9, t: 1e12 };
+const POWERS = { k: 1, m: 2, g: 3, t: 4 };
 
-function readNumber(text) {
+/** A number as it may be written for a column: `16k` is 16,000, and of bytes, which are shown in KiB, 16,384. */
+function readNumber(text, column) {
   const match = /^([-+.\d,_e]+?)([kmgt]?)$/i.exec(text.trim());
-  const number = match ? Number(match[1].replaceAll(/[,_]/g, "")) * (SCALES[match[2].toLowerCase()] ?? 1) : NaN;
+  const thousand = column.unit.startsWith("bytes") ? 1024 : 1000;
+  const scale = thousand ** (POWERS[match?.[2].toLowerCase()] ?? 0);
+  const number = match ? Number(match[1].replaceAll(/[,_]/g, "")) * scale : NaN;
   return text.trim() === "" ? NaN : number;
 }
 
@@ -51,7 +54,7 @@ function tests() {
   for (const word of state.words.trim().split(/\s+/).filter(Boolean)) {
     const match = CONDITION.exec(word);
     const column = match && columnNamed(match[1]);
-    const limit = match ? readNumber(match[3]) : NaN;
+    const limit = column ? readNumber(match[3], column) : NaN;
     if (!match) {
       const text = word.toLowerCase();
       wanted.push((row) =>
@@ -69,7 +72,7 @@ function tests() {
     [state.least, ">="],
     [state.most, "<="],
   ]) {
-    const limit = readNumber(text);
+    const limit = readNumber(text, known.get(state.bounded));
     if (text.trim() && Number.isNaN(limit)) complaints.push(`“${text}” is no number.`);
     else if (text.trim())
       wanted.push((row) => isNumber(row[state.bounded]) && compares(row[state.bounded], sign, limit));
