@@ -5,7 +5,7 @@ Importing networkx takes longer than most commands, so import this module only w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ import networkx as nx
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns, passing_legs
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
-from quanta_compiler.ir.reach import overlaps
+from quanta_compiler.ir.reach import gates_to_full
 
 INPUT = "input"
 OUTPUT = "output"
@@ -43,9 +43,15 @@ def contraction_graph(circuit: Circuit) -> nx.MultiDiGraph[str]:
     of the state at the boundary), `column` (of the diagram; -1 for the input, the number of columns for the output) and
     for gates `name`, `parameters` (numbers in the state dict), `frozen`, `columns`, `rows` and `per` (legs), `axes`,
     `to` and `per_axes` (names).
+
+    Graph attributes: `name`, `in_features`, `out_features` and `connected` (whether every output can depend on every
+    input, as `reach.gates_to_full` defines it).
     """
     graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(
-        name=circuit.name, in_features=circuit.in_features, out_features=circuit.out_features
+        name=circuit.name,
+        in_features=circuit.in_features,
+        out_features=circuit.out_features,
+        connected=gates_to_full(circuit) is not None,
     )
     columns = gate_columns(circuit)
     graph.add_node(INPUT, kind=INPUT, shape=_sizes(circuit, circuit.inputs), column=-1, rows=circuit.inputs)
@@ -121,19 +127,15 @@ class Connectivity:
 
     The operator is then zero wherever the output index does not agree with the input index. A `slice` moves indices
     without mixing and ties like a wire; an axis of size 1 has nothing to tie.
-    Where a `slice` regroups axes, an axis counts as tied as a whole even if only a part of its index is, so several
-    slices in a row can look tied where the operator has no zeros, never the other way round.
+    Where a `slice` regroups axes, an axis counts as tied as a whole even if only a part of its index is; `is_full` is
+    exact, and knows of the boundary.
     """
+    is_full: bool
+    """Whether every entry of the operator is nonzero for generic matrices, boundary and slices included.
 
-    @property
-    def is_full(self) -> bool:
-        """Return whether nothing is tied.
-
-        Then every entry of the operator is nonzero for generic matrices (no parameter or constant being zero), save
-        rows and columns cut off or padded by the boundary or by a rectangular `slice`. A Kronecker product is full,
-        though its axes never meet; a block-diagonal circuit is not.
-        """
-        return not any(self.tied.values())
+    That is `reach.gates_to_full`, which follows indices: it knows where an axis is tied in part. A Kronecker product is
+    full, though its axes never meet; a block-diagonal circuit is not.
+    """
 
 
 def connectivity(graph: nx.MultiDiGraph[str]) -> Connectivity:
@@ -147,7 +149,7 @@ def connectivity(graph: nx.MultiDiGraph[str]) -> Connectivity:
         data = graph.nodes[node]
         if node in (INPUT, OUTPUT):
             continue
-        sources = overlaps(data["columns"], data["rows"], sizes) if data["kind"] == "slice" else {}
+        sources = _overlaps(data["columns"], data["rows"], sizes) if data["kind"] == "slice" else {}
         for row in data["rows"]:
             if row in data["columns"]:
                 continue  # a diagonal gate changes nothing about its legs
@@ -161,4 +163,36 @@ def connectivity(graph: nx.MultiDiGraph[str]) -> Connectivity:
             for leg in outputs
         }
 
-    return Connectivity(named(depends), named(tied))
+    return Connectivity(named(depends), named(tied), graph.graph["connected"])
+
+
+def _overlaps(columns: Sequence[int], rows: Sequence[int], sizes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
+    """Return for each row leg of a `slice` the column legs that its index can be computed from.
+
+    Both sides are digits of one flat index, so a leg stands for the strides from that of the leg after it up to its
+    own; legs whose ranges overlap depend on each other. That is exact where each stride divides the next. Where one
+    does not (4x3 read as 3x4), every digit between two strides that both sides share depends on all others there.
+    """
+    before, after = _strides(columns, sizes), _strides(rows, sizes)
+    ranges = {**before, **after}
+    cuts = sorted({stride for span in ranges.values() for stride in span})
+    shared = sorted({low for low, _ in before.values()} & {low for low, _ in after.values()})
+    for low, high in pairwise([*shared, *cuts[-1:]]):
+        inner = [cut for cut in cuts if low <= cut <= high]
+        if any(second % first for first, second in pairwise(inner)):
+            within = [leg for leg, span in ranges.items() if low <= span[0] < span[1] <= high]
+            ranges.update(dict.fromkeys(within, (low, high)))
+    return {
+        row: tuple(leg for leg in columns if max(ranges[leg][0], ranges[row][0]) < min(ranges[leg][1], ranges[row][1]))
+        for row in rows
+    }
+
+
+def _strides(legs: Sequence[int], sizes: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    """Return for each leg its stride in the flat index of `legs`, and that of the next digit before it."""
+    spans: dict[int, tuple[int, int]] = {}
+    stride = 1
+    for leg in reversed(legs):
+        spans[leg] = (stride, stride * sizes[leg])
+        stride *= sizes[leg]
+    return spans

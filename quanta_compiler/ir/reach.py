@@ -1,59 +1,321 @@
-"""After how many gates every output can depend on every input, without the graph of networkx, which loads slowly."""
+"""After how many gates every output can depend on every input, without the graph of networkx, which loads slowly.
+
+The index of every leg is written in digits, and for every digit it is known what an input can make of it: anything; the
+input's own digit; or, where a `slice` or a `constant` has joined digits whose radixes have nothing in common, one of a
+set of joint indices. A gate that trains reaches all of what it makes, whatever it contracts. So from one input all
+combinations of what its digits can be are reached, and no others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.circuit import Circuit, Gate
+
+_MOST_STEPS = 1 << 22
+"""Joint indices that are looked at before the question is given up: seconds."""
+_STEPS_OF_A_SET = 8
+"""What a set of joint indices takes, whatever their number."""
+
+Codes = frozenset[int]
 
 
 def gates_to_full(circuit: Circuit) -> int | None:
-    """Return after how many leading gates nothing is tied to the input any more, or None.
+    """Return from how many leading gates of the file on the circuit is connected, or None where it never is.
 
-    That is `Connectivity.is_full` in `graph`.
+    Connected means that every entry of the operator is nonzero for generic values of what trains: every output can
+    depend on every input. A circuit with an output that is always zero, or with an input that is not read, is not
+    connected, be it for its widths, a `slice` or a `constant`. Of the circuit's leading gates the whole state counts;
+    after the last gate it is what is left of it at `out_features`.
 
-    Ties are only ever lost, so the circuit stays full from there on.
+    Of a `constant` only its zeros are seen, not that sums of its numbers may cancel. Where slices and constants join so
+    many indices that following them takes more than `_MOST_STEPS`, the circuit counts as not connected.
     """
-    sizes = {leg: data.size for leg, data in enumerate(circuit.legs)}
-    tied = {leg for leg in circuit.inputs if sizes[leg] > 1}
-    for count, gate in enumerate(circuit.gates):
-        if not tied:
-            return count
-        made = {row for row in gate.rows if row not in gate.columns}
-        sources = overlaps(gate.columns, gate.rows, sizes) if gate.kind == "slice" else {}
-        moved = {row for row in made if not tied.isdisjoint(sources.get(row, ()))}
-        tied = (tied - (set(gate.columns) - set(gate.rows))) | moved
-    return None if tied else len(circuit.gates)
+    if circuit.in_features > circuit.in_size or circuit.out_features > circuit.out_size:
+        return None
+    gates = circuit.gates_in_file_order()
+    reach = _Reach(circuit)
+    since = None
+    try:
+        for count in range(len(gates) + 1):
+            if count:
+                reach.apply(gates[count - 1])
+            if not (reach.is_full if count < len(gates) else reach.covers_output()):
+                since = None
+            elif since is None:
+                since = count
+    except (_InputLostError, _TooManyStepsError):
+        return None
+    return since
 
 
-def overlaps(columns: Sequence[int], rows: Sequence[int], sizes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
-    """Return for each row leg of a `slice` the column legs that its index can be computed from.
+class _InputLostError(Exception):
+    """An input reaches nothing any more."""
 
-    Both sides are digits of one flat index, so a leg stands for the strides from that of the leg after it up to its
-    own; legs whose ranges overlap depend on each other. That is exact where each stride divides the next. Where one
-    does not (4x3 read as 3x4), every digit between two strides that both sides share depends on all others there.
+
+class _TooManyStepsError(Exception):
+    """Following the joint indices takes too long."""
+
+
+@dataclass(eq=False, slots=True)
+class _Digit:
+    """A digit of a leg's index: anything, unless it has a stride or a cluster."""
+
+    size: int
+    stride: int | None = None
+    """It is the digit of the input's index that has this stride there."""
+    cluster: _Cluster | None = None
+
+    @property
+    def is_free(self) -> bool:
+        return self.stride is None and self.cluster is None
+
+
+@dataclass(eq=False, slots=True)
+class _Cluster:
+    """Digits of which not every combination can be reached from every input."""
+
+    digits: list[_Digit]
+    """Slowest first: they make up a joint index."""
+    reached: dict[Codes, int]
+    """Sets of joint indices, each being all that can be reached from some inputs.
+
+    With each, the least index of such an input, the digits that do not matter here being 0.
     """
-    before, after = _strides(columns, sizes), _strides(rows, sizes)
-    ranges = {**before, **after}
-    cuts = sorted({stride for span in ranges.values() for stride in span})
-    shared = sorted({low for low, _ in before.values()} & {low for low, _ in after.values()})
-    for low, high in pairwise([*shared, *cuts[-1:]]):
-        inner = [cut for cut in cuts if low <= cut <= high]
-        if any(second % first for first, second in pairwise(inner)):
-            within = [leg for leg, span in ranges.items() if low <= span[0] < span[1] <= high]
-            ranges.update(dict.fromkeys(within, (low, high)))
-    return {
-        row: tuple(leg for leg in columns if max(ranges[leg][0], ranges[row][0]) < min(ranges[leg][1], ranges[row][1]))
-        for row in rows
-    }
+
+    @property
+    def size(self) -> int:
+        return math.prod(digit.size for digit in self.digits)
 
 
-def _strides(legs: Sequence[int], sizes: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-    """Return for each leg its stride in the flat index of `legs`, and that of the next digit before it."""
-    spans: dict[int, tuple[int, int]] = {}
-    stride = 1
-    for leg in reversed(legs):
-        spans[leg] = (stride, stride * sizes[leg])
-        stride *= sizes[leg]
-    return spans
+class _Reach:
+    """What can be reached by the gates applied so far."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self.legs: dict[int, list[_Digit]] = {}
+        """For each present leg its digits, slowest first; a leg of size 1 has none."""
+        self.steps = 0
+        for leg in circuit.inputs:
+            self.legs[leg] = self._made(leg)
+        inputs = [digit for digits in self.legs.values() for digit in digits]
+        for digit, stride in _strides(inputs).items():
+            digit.stride = stride
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether every index of the state can be reached from every input."""
+        return all(digit.is_free for digits in self.legs.values() for digit in digits)
+
+    def covers_output(self) -> bool:
+        """Return whether every output, the state being cut to `out_features`, can be reached from every input."""
+        width = self.circuit.out_features
+        digits = [digit for leg in self.circuit.outputs for digit in self.legs[leg]]
+        strides = _strides(digits)
+        for cluster in self._clusters(digit for digit in digits if not digit.is_free):
+            wanted = _count_below(width, [(strides[digit], digit.size) for digit in cluster.digits])
+            places = [(strides[digit], digit.size, stride) for digit, stride in _strides(cluster.digits).items()]
+            for codes in cluster.reached:
+                self._spend(_STEPS_OF_A_SET + len(codes))
+                outputs = (sum(stride * (code // own % size) for stride, size, own in places) for code in codes)
+                if sum(output < width for output in outputs) < wanted:
+                    return False
+        return True
+
+    def apply(self, gate: Gate) -> None:
+        """Apply a gate; raise where an input gets lost, or where that takes too many steps."""
+        if gate.kind == "diagonal":
+            return
+        contracted = [digit for leg in gate.columns for digit in self.legs.pop(leg)]
+        if gate.kind == "slice":
+            self._slice(contracted, gate)
+        elif gate.kind == "constant" and any(number == 0 for row in gate.value or () for number in row):
+            self._move(contracted, gate)
+        else:
+            gone = set(contracted)
+            for cluster in {digit.cluster: None for digit in contracted}:
+                if cluster is not None:
+                    self._arrange(cluster, [digit for digit in cluster.digits if digit not in gone])
+            self.legs.update({leg: self._made(leg) for leg in gate.rows})
+
+    def _made(self, leg: int) -> list[_Digit]:
+        size = self.circuit.legs[leg].size
+        return [_Digit(size)] if size > 1 else []
+
+    def _move(self, contracted: list[_Digit], gate: Gate) -> None:
+        """Apply a `constant` with zeros: an index goes to those rows where its column has none."""
+        rows, columns = self.circuit.size(gate.rows), self.circuit.size(gate.columns)
+        ways = [[row for row, numbers in enumerate(gate.value or ()) if numbers[column]] for column in range(columns)]
+
+        def moved(codes: Codes) -> Codes:
+            return frozenset(code // columns * rows + row for code in codes for row in ways[code % columns])
+
+        self.legs.update({leg: self._made(leg) for leg in gate.rows})
+        made = [digit for leg in gate.rows for digit in self.legs[leg]]
+        self._replace(self._joined(contracted), contracted, made, moved)
+
+    def _slice(self, before: list[_Digit], gate: Gate) -> None:
+        """Read the digits `before` as the index of other legs, from the fastest digit on.
+
+        What the radixes on both sides have in common is a digit that only changes its leg.
+        """
+        made: dict[int, list[_Digit]] = {leg: [] for leg in gate.rows}
+        wanted = [(leg, self.circuit.legs[leg].size) for leg in gate.rows if self.circuit.legs[leg].size > 1]
+        while before and wanted:
+            common = math.gcd(before[-1].size, wanted[-1][1])
+            if common == 1:
+                self._regroup(before, wanted, made)
+                continue
+            digit, (leg, size) = before.pop(), wanted.pop()
+            if digit.size > common:
+                high, digit = _split(digit, common)
+                before.append(high)
+            if size > common:
+                wanted.append((leg, size // common))
+            made[leg].append(digit)
+        if not all(digit.is_free for digit in before):
+            # The rows end here: what is not 0 above them is dropped.
+            width = math.prod(digit.size for digit in before)
+            kept = _kept_below(1, width, 1)
+            self._replace(self._joined(before), before, [], kept)
+        for leg, size in wanted:
+            # The columns end here: above them stands 0.
+            digit = _Digit(size)
+            digit.cluster = _Cluster([digit], {frozenset({0}): 0})
+            made[leg].append(digit)
+        self.legs.update({leg: digits[::-1] for leg, digits in made.items()})
+
+    def _regroup(self, before: list[_Digit], wanted: list[tuple[int, int]], made: dict[int, list[_Digit]]) -> None:
+        """Take digits up to where the products of both sides agree, or one side ends, and read them as one index."""
+        old, new = [before.pop()], [wanted.pop()]
+        columns, rows = old[0].size, new[0][1]
+        while columns != rows and (before if columns < rows else wanted):
+            if columns < rows:
+                old.append(before.pop())
+                columns *= old[-1].size
+            else:
+                new.append(wanted.pop())
+                rows *= new[-1][1]
+        digits = [_Digit(size) for _, size in new]
+        for (leg, _), digit in zip(new, digits, strict=True):
+            made[leg].append(digit)
+        if rows > columns or not all(digit.is_free for digit in old):
+            self._replace(self._joined(old[::-1]), old, digits[::-1], _kept_below(rows, columns, rows))
+
+    def _joined(self, digits: list[_Digit]) -> _Cluster:
+        """Return one cluster with these digits, in this order, as its fastest ones."""
+        whole, *parts = self._clusters(digits) or [_Cluster([], {frozenset({0}): 0})]
+        for part in parts:
+            whole = self._product(whole, part)
+        chosen = set(digits)
+        order = [*(digit for digit in whole.digits if digit not in chosen), *digits]
+        if order != whole.digits:
+            self._arrange(whole, order)
+        return whole
+
+    def _clusters(self, digits: Iterable[_Digit]) -> list[_Cluster]:
+        """Return the clusters of some digits, each once; a digit without one is one by itself."""
+        found: dict[_Cluster, None] = {}
+        for digit in digits:
+            found[digit.cluster or self._alone(digit)] = None
+        return list(found)
+
+    def _alone(self, digit: _Digit) -> _Cluster:
+        if digit.stride is None:
+            self._spend(digit.size)
+            return _Cluster([digit], {frozenset(range(digit.size)): 0})
+        self._spend(_STEPS_OF_A_SET * digit.size)
+        starts = range(0, min(digit.size * digit.stride, self.circuit.in_features), digit.stride)
+        return _Cluster([digit], {frozenset({index}): start for index, start in enumerate(starts)})
+
+    def _product(self, slow: _Cluster, fast: _Cluster) -> _Cluster:
+        """Return the cluster of two that do not depend on each other, but for the inputs that there are."""
+        size, reached = fast.size, dict[Codes, int]()
+        self._spend(len(slow.reached) * len(fast.reached))
+        for high, first in slow.reached.items():
+            for low, second in fast.reached.items():
+                least = first + second
+                if least < self.circuit.in_features:
+                    self._spend(_STEPS_OF_A_SET + len(high) * len(low))
+                    both = frozenset(code * size + other for code in high for other in low)
+                    reached[both] = least  # no other pair makes the same set
+        return _Cluster([*slow.digits, *fast.digits], reached)
+
+    def _arrange(self, cluster: _Cluster, digits: list[_Digit]) -> None:
+        """Give a cluster some of its digits in another order, the others being whatever they may."""
+        strides = _strides(cluster.digits)
+        places = [(strides[digit], digit.size) for digit in digits]
+
+        def index(code: int) -> int:
+            result = 0
+            for stride, size in places:
+                result = result * size + code // stride % size
+            return result
+
+        self._rewrite(cluster, digits, lambda codes: frozenset(map(index, codes)))
+
+    def _replace(
+        self, cluster: _Cluster, old: list[_Digit], new: list[_Digit], image: Callable[[Codes], Codes]
+    ) -> None:
+        """Put new digits in the place of a cluster's fastest ones, and the image of a set in the place of the set."""
+        self._rewrite(cluster, [*cluster.digits[: len(cluster.digits) - len(old)], *new], image)
+
+    def _rewrite(self, cluster: _Cluster, digits: list[_Digit], image: Callable[[Codes], Codes]) -> None:
+        reached: dict[Codes, int] = {}
+        for codes, least in cluster.reached.items():
+            moved = image(codes)
+            self._spend(_STEPS_OF_A_SET + len(codes) + len(moved))
+            if not moved:
+                raise _InputLostError
+            reached[moved] = min(least, reached.get(moved, least))
+        cluster.digits, cluster.reached = digits, reached
+        size = cluster.size
+        is_free = all(len(codes) == size for codes in reached)
+        for digit in digits:
+            digit.stride, digit.cluster = None, None if is_free else cluster
+
+    def _spend(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > _MOST_STEPS:
+            raise _TooManyStepsError
+
+
+def _split(digit: _Digit, size: int) -> tuple[_Digit, _Digit]:
+    """Return a digit as two, the second of this size."""
+    high = _Digit(digit.size // size, None if digit.stride is None else digit.stride * size, digit.cluster)
+    low = _Digit(size, digit.stride, digit.cluster)
+    if digit.cluster is not None:
+        place = digit.cluster.digits.index(digit)
+        digit.cluster.digits[place : place + 1] = [high, low]
+    return high, low
+
+
+def _kept_below(bound: int, columns: int, rows: int) -> Callable[[Codes], Codes]:
+    """Return a `slice` of joint indices: the fastest `columns` of them, if below a bound, are read as `rows`."""
+    return lambda codes: frozenset(code // columns * rows + code % columns for code in codes if code % columns < bound)
+
+
+def _strides(digits: Sequence[_Digit]) -> dict[_Digit, int]:
+    """Return the stride of each digit in the joint index of all, which are slowest first."""
+    strides: dict[_Digit, int] = {}
+    stride = math.prod(digit.size for digit in digits)
+    for digit in digits:
+        stride //= digit.size
+        strides[digit] = stride
+    return strides
+
+
+def _count_below(bound: int, places: Iterable[tuple[int, int]]) -> int:
+    """Return how many indices lie below a bound, their digits having these strides and sizes and all others being 0."""
+    descending = sorted(places, reverse=True)
+    faster, total = math.prod(size for _, size in descending), 0
+    for stride, size in descending:
+        faster //= size
+        whole = min(size, bound // stride)
+        total += whole * faster
+        bound -= whole * stride
+        if whole == size or bound == 0:
+            return total
+    return total + 1

@@ -33,6 +33,8 @@ class Expansion:
     """`layout`, `gates` and, where they are not the defaults, `init` and `output`, as a file writes them."""
     largest: dict[str, int] = field(default_factory=dict)
     """For some options the value past which the circuit has no more updates, only more parameters."""
+    connecting: dict[str, int] = field(default_factory=dict)
+    """For some options the value from which on every output can depend on every input."""
     chosen_width: int | None = None
     """The width of a square circuit that the compiler chose; None where both widths are served by themselves."""
 
@@ -103,15 +105,19 @@ def loretta_circuit(file: LorettaPreset, in_features: int, out_features: int) ->
         gates.append({"name": f"B{axis}", "axes": [f"b{axis}"], "to": {f"y{axis}": size, **after}})
     gates[-1]["init"] = "zeros"
     circuit = {"layout": list(columns), "init": "orthogonal", "gates": gates}
-    bonds = (_largest_bond([*sizes, file.rank], [*sizes, file.rank]) for sizes in (columns, rows))
-    return Expansion(circuit, {"rank": min(in_features, out_features, bond), "tt_rank": max(bonds)})
+    most = min(in_features, out_features)
+    rank = min(file.rank, most)
+    bonds = (_largest_bond(sizes, sizes) for sizes in ([*columns, rank], [rank, *rows]))
+    return Expansion(circuit, {"rank": min(most, bond), "tt_rank": max(bonds)})
 
 
 def monarch_circuit(file: MonarchPreset, in_features: int, out_features: int) -> Expansion:
     """Monarch (Dao et al. 2022; rectangular as in MoRe, Tan et al. 2024): T = P_2 L P_1 R.
 
     R is block-diagonal with N blocks of [r, n / N], L with N blocks of [m / N, r]. P_1 reads the N r numbers, P_2 the m
-    numbers as a matrix and transposes it, so that every block of L sees all blocks of R. L is zero at the start.
+    numbers as a matrix and transposes it, so that the r numbers of a block of R are dealt out to the blocks of L one
+    after the other: every block of L sees all blocks of R where r >= N, and only some of them where r < N. About r / N
+    numbers go from a block of R to one of L, and only min(m, n) / N of them can be of use. L is zero at the start.
     """
     blocks, rank = file.blocks, file.block_rank
     columns, rows = -(-in_features // blocks), -(-out_features // blocks)
@@ -126,7 +132,9 @@ def monarch_circuit(file: MonarchPreset, in_features: int, out_features: int) ->
         second = {"name": "L", "axes": ["c"], "per": ["b"], "to": {"o": rows}, "init": "zeros"}
         output = ["o", "b"]
     circuit = {"layout": [blocks, columns], "gates": [first, *middle, second], "output": output}
-    return Expansion(circuit, {"block_rank": min(rows, columns)})
+    # With fewer outputs than blocks, most blocks of L are cut off: what is left may be connected by a smaller rank.
+    connecting = {"block_rank": blocks} if blocks <= out_features else {}
+    return Expansion(circuit, {"block_rank": blocks * min(rows, columns)}, connecting)
 
 
 def butterfly_circuit(file: ButterflyPreset, in_features: int, out_features: int) -> Expansion:

@@ -50,6 +50,8 @@ def resolve_preset(
     _relay(inner, file, expansion, problems)
     for option, largest in expansion.largest.items():
         _warn_about_excess(file, option, largest, problems)
+    for option, least in expansion.connecting.items():
+        _warn_about_gaps(file, option, least, problems)
     if expansion.chosen_width is not None:
         _warn_about_fitting(file, expansion.chosen_width, max(columns, rows), problems)
     return None if problems.has_errors else spec
@@ -124,6 +126,14 @@ def _warn_about_excess(file: PresetFile, option: str, largest: int, problems: Pr
         message = f"`{option}` {value} is more than this circuit can use ({largest})"
         path = option if option in file.model_fields_set else "preset"
         problems.warning((path,), message, f"`{option}: {largest}` has the same updates with fewer parameters")
+
+
+def _warn_about_gaps(file: PresetFile, option: str, least: int, problems: Problems) -> None:
+    value = getattr(file, option)
+    if value < least:
+        message = f"`{option}` {value} is too small for every output to depend on every input"
+        path = option if option in file.model_fields_set else "preset"
+        problems.warning((path,), message, f"`{option}: {least}` is enough; with less, some entries stay zero")
 
 
 def _warn_about_fitting(file: PresetFile, width: int, wanted: int, problems: Problems) -> None:

@@ -18,7 +18,7 @@ CASES: list[tuple[list[str], str]] = [
     (["tt", "--rank", "2", "--layout", "16x16x16"], "tt:rank=2,layout=16x16x16"),
     (["quanta", "--layout", "{auto: 3}"], "quanta:auto=3"),
     (["loretta", "--tt-rank", "9", "--rank", "2"], "loretta:rank=2,tt_rank=9"),
-    (["monarch", "--blocks", "8", "--block-rank", "2"], "monarch:blocks=8,block_rank=2"),
+    (["monarch", "--blocks", "2", "--block-rank", "8"], "monarch:blocks=2,block_rank=8"),
     (["krona", "--layout", "[64, 64]"], "krona:64x64"),
 ]
 

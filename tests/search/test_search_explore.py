@@ -175,6 +175,7 @@ def test_a_journal_that_was_cut_off_anywhere_is_gone_on_with(tmp_path: Path) -> 
         assert sorted(path.read_bytes().splitlines()) == sorted(data.splitlines())
 
 
+@pytest.mark.slow
 def test_a_killed_search_is_gone_on_with(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "quanta_compiler", "search", "--in", "256", "--out", "256"]
     words += ["--max-parameters", "3000", "--candidates", "9000", "--jobs", "1", "--most", "2", "--resume", "-o"]
