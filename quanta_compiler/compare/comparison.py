@@ -10,9 +10,17 @@ from typing import Any
 
 from quanta_compiler.compare.entrants import CompareError
 from quanta_compiler.compare.row import COLUMNS, SORTABLE, Row
-from quanta_compiler.diagnostics import Diagnostic
+from quanta_compiler.diagnostics import Diagnostic, did_you_mean
 
 _BETTER = {column.key: column.better for column in COLUMNS}
+
+
+def check_sort(key: str) -> None:
+    """Raise CompareError where rows cannot be sorted by a figure of that name."""
+    if key not in SORTABLE:
+        meant = did_you_mean(key, SORTABLE)
+        hint = f"did you mean {meant!r}?" if meant else f"choose one of {', '.join(SORTABLE)}"
+        raise CompareError(f"there is no figure {key!r}: {hint}", "--sort")
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,7 @@ class Comparison:
             CompareError: there is no such figure.
 
         """
-        if key not in SORTABLE:
-            raise CompareError(f"there is no figure {key!r}: choose one of {', '.join(SORTABLE)}", "--sort")
+        check_sort(key)
         known = [row for row in self.rows if getattr(row, key) is not None]
         known.sort(key=lambda row: getattr(row, key), reverse=(_BETTER[key] == "higher") != reverse)
         return replace(self, rows=(*known, *(row for row in self.rows if getattr(row, key) is None)))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from quanta_compiler.predict.calibration import Calibration
 
 BACKENDS = ("auto", "torch", "fused")
+NO_KERNEL = (
+    "this calibration was made without the kernel; `quanta bench --calibrate` with a compiler measures it, on the CPU"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +73,21 @@ def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) 
         forward_seconds=forward_seconds,
         step_seconds=step_seconds,
         numerical_rank=_numerical_rank(compiled, conditions),
+        note=NO_KERNEL if backend == "fused" and forward_seconds is None else "",
     )
 
 
 def _backend(circuit: Circuit, conditions: Conditions) -> str:
-    """Return what `auto` would run: the same on every machine, so that only the times depend on it."""
+    """Return what `auto` would run where the calibration was made: without the kernel, torch."""
     if conditions.backend != "auto":
         return conditions.backend
-    if conditions.calibration.device != "cpu":
+    if conditions.calibration.device != "cpu" or conditions.calibration.kernel is None:
         return "torch"
     return "fused" if prefers_fused(lower_table(circuit), conditions.tokens) else "torch"
 
 
 def _seconds(work: Work, calibration: Calibration) -> tuple[float | None, float | None]:
-    """Return the times of forward and of a step; None where the kernel could not be built for the calibration."""
+    """Return the times of forward and of a step; None where they are the kernel's, and it was not measured."""
     if calibration.kernel is None and any(isinstance(operation, FusedPass) for operation in work.forward):
         return None, None
     times = predicted_times(work, calibration)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.circuit_files import STANDARD_INPUT
-from quanta_compiler.compare.comparison import Comparison
+from quanta_compiler.compare.comparison import Comparison, check_sort
 from quanta_compiler.compare.entrants import (
     CircuitEntrant,
     CompareError,
@@ -21,7 +21,7 @@ from quanta_compiler.compare.entrants import (
     named_files,
 )
 from quanta_compiler.compare.figures import BACKENDS, Conditions, circuit_row, method_row, summed
-from quanta_compiler.compare.row import SORTABLE, Row
+from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.model_folder import read_config
@@ -79,16 +79,17 @@ def compare(
     """
     if backend not in BACKENDS:
         raise CompareError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}", "--backend")
-    if sort not in SORTABLE:
-        raise CompareError(f"there is no figure {sort!r}: choose one of {', '.join(SORTABLE)}", "--sort")
+    check_sort(sort)
     if model is not None and (in_features is not None or out_features is not None):
         raise CompareError("a model has widths of its own: leave those of a layer out", "--in")
     if model is None and targets is not None:
         raise CompareError("targets are layers of a model: name its folder as well", "--targets")
-    texts = [os.fspath(file) for file in files]
+    texts = list(dict.fromkeys(os.fspath(file) for file in ([files] if isinstance(files, str) else files)))
     _check_files(texts, has_model=model is not None)
-    calibration = load_calibration(device, threads)
-    others = [baseline_entrant(text) for text in baselines]
+    calibration = _calibration(device, threads)
+    others = [
+        baseline_entrant(text) for text in dict.fromkeys([baselines] if isinstance(baselines, str) else baselines)
+    ]
     table = _Table(Conditions(tokens, backend, calibration, rank, seed), progress or (lambda _: None))
     entrants = [*table.read(texts), *others]
     if model is None:
@@ -126,6 +127,16 @@ def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
     return read_model(folder, targets)
 
 
+def _calibration(device: str, threads: int | None) -> Calibration:
+    """Return the calibration for the times; that of a typical machine only where no other was asked for."""
+    calibration = load_calibration(device, threads)
+    if calibration.calibrated or (device == "cpu" and threads is None):
+        return calibration
+    asked, option = (device, "--device") if device != "cpu" else (plural(threads or 0, "thread"), "--threads")
+    command = f"`quanta bench --calibrate{f' --device {device}' if device != 'cpu' else f' --threads {threads}'}`"
+    raise CompareError(f"this machine is not calibrated for {asked}: {command} does that", option)
+
+
 def _device(calibration: Calibration) -> str:
     on_cpu = calibration.device == "cpu"
     return f"{calibration.name}, {plural(calibration.threads, 'thread')}" if on_cpu else calibration.name
@@ -146,20 +157,24 @@ def _about(layers: ModelLayers) -> dict[str, Any]:
 
 def _shapes(entrants: Sequence[Entrant], in_features: int | None, out_features: int | None) -> list[Shape]:
     """Return the widths of the layers that are compared: those asked for, or those of the files."""
-    if in_features is not None or out_features is not None:
-        width = in_features if in_features is not None else out_features
-        assert width is not None
-        other = out_features if out_features is not None else width
-        if max(width, other) > limits.WIDTH:
-            raise CompareError(f"a layer has at most {limits.WIDTH:,} features", "--in" if width > other else "--out")
-        return [(width, other)]
+    for width, option in ((in_features, "--in"), (out_features, "--out")):
+        if (width or 0) > limits.WIDTH:
+            raise CompareError(f"a layer has at most {limits.WIDTH:,} features", option)
+    written = _written_shapes(entrants)
+    if in_features is not None:
+        return [(in_features, out_features if out_features is not None else in_features)]
+    if out_features is not None:
+        return list(dict.fromkeys((wide, out_features) for wide, _ in written)) or [(out_features, out_features)]
+    return written
+
+
+def _written_shapes(entrants: Sequence[Entrant]) -> list[Shape]:
+    """Return the widths that circuits are written for: files, or where there are none, baselines."""
     circuits = [entrant for entrant in entrants if isinstance(entrant, CircuitEntrant)]
     for group in ([one for one in circuits if not one.is_baseline], circuits):
         shapes = list(dict.fromkeys(shape for one in group if (shape := one.fixed_shape) is not None))
         if shapes:
             return shapes
-    if entrants:
-        raise CompareError("no file gives the widths of the layer: add them, or name a model", "--in")
     return []
 
 
@@ -194,6 +209,8 @@ class _Table:
         """
         asked = in_features is not None or out_features is not None
         shapes = _shapes(entrants, in_features, out_features)
+        if not shapes and not self.problems:
+            raise CompareError("no file gives the widths of the layer: add them, or name a model", "--in")
         for shape in shapes:
             for entrant in entrants:
                 if isinstance(entrant, MethodEntrant):

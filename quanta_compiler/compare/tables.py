@@ -24,7 +24,7 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
     whose = "this machine" if comparison.calibrated else "a typical machine"
     share = f"percent of {escape(comparison.percent_of)}"
     title = f"{escape(comparison.title)}\n{share}; times predicted for {whose} ({comparison.device})"
-    names = tuple(row.name for row in rows)
+    names = _names(rows)
     columns = [(heading, tuple(show(row) for row in rows)) for heading, show in _COLUMNS]
     # The title has the features where all rows share them.
     used = [
@@ -39,6 +39,14 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
         tables.append(Table("" if place else title, headings, cells))
     notes = tuple((row.name, row.note) for row in rows if row.note)
     return (*tables, Table("notes", (Column(""), Column("", is_remark=True)), notes)) if notes else tuple(tables)
+
+
+def _names(rows: Sequence[Row]) -> Cells:
+    """Return the rows' names; what they come from stands beside those that several share."""
+    sources: dict[str, set[str]] = {}
+    for row in rows:
+        sources.setdefault(row.name, set()).add(row.source)
+    return tuple(row.name if len(sources[row.name]) == 1 else f"{row.name} ({escape(row.source)})" for row in rows)
 
 
 ColumnCells = tuple[str, Cells]

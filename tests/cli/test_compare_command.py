@@ -96,6 +96,13 @@ def test_wrong_usage_is_told_in_one_sentence(arguments: tuple[str, ...], message
     assert message in " ".join(result.stderr.replace("│", " ").split())
 
 
+def test_a_file_that_is_missing_is_what_is_told() -> None:
+    result = quanta("compare", "missing.yaml", "-b", "lora:2")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("missing.yaml: no such file")
+    assert not result.stdout
+
+
 def test_a_folder_without_a_config_is_told(tmp_path: Path) -> None:
     result = quanta("compare", "-b", "lora:8", "--model", str(tmp_path))
     assert result.exit_code == 1

@@ -19,7 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import quanta_compiler as qc
 from quanta_compiler.compare import COLUMNS, Comparison, Row, compare
 from quanta_compiler.compare.entrants import CompareError
-from quanta_compiler.compare.figures import summed
+from quanta_compiler.compare.figures import NO_KERNEL, summed
+from quanta_compiler.compare.tables import comparison_tables
+from quanta_compiler.predict.calibration import typical_calibration
 
 QUANTA = "version: 1\nname: pairs\nlayout: 4x4x4\ngates: [all_pairs]\n"
 WIDE = "version: 1\nname: wide\nlayout: 8x8\ngates:\n  - {axes: [0, 1], to: [8, 4]}\n"
@@ -68,6 +70,20 @@ def test_the_kernel_keeps_the_input_and_computes_the_states_again(quanta_file: P
     assert row.backend == "fused"
     assert row.saved_bytes_per_token == 4 * 64
     assert (row.forward_flops_per_token, row.step_flops_per_token) == (once, 4 * once)
+
+
+def test_a_calibration_without_the_kernel_has_the_times_of_torch(
+    quanta_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compare([quanta_file], tokens=128).rows[0].backend == "fused"
+    without = replace(typical_calibration(), kernel=None)
+    monkeypatch.setattr("quanta_compiler.compare.run.load_calibration", lambda *_: without)
+    auto, torch_row, fused = (
+        compare([quanta_file], tokens=128, backend=backend).rows[0] for backend in ("auto", "torch", "fused")
+    )
+    assert auto == torch_row
+    assert auto.step_seconds is not None
+    assert (fused.step_seconds, fused.note) == (None, NO_KERNEL)
 
 
 def test_lora_is_as_its_paper_has_it(quanta_file: Path) -> None:
@@ -193,6 +209,20 @@ def test_a_problem_leaves_one_out_and_no_other(tmp_path: Path, quanta_file: Path
     assert comparison.problems[0].span is not None
 
 
+def test_one_width_may_be_asked_for(quanta_file: Path) -> None:
+    rows = compare([quanta_file], baselines="lora:2", out_features=32).rows
+    assert {(row.in_features, row.out_features) for row in rows} == {(64, 32)}
+
+
+def test_rows_of_one_name_are_told_apart(quanta_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(QUANTA)
+    comparison = compare([quanta_file, other, other], baselines=["lora:2", "lora:2"])
+    assert len(comparison.rows) == 3
+    (table, *_) = comparison_tables(comparison, width=1000)
+    assert sorted(cells[0] for cells in table.rows) == ["lora-2", f"pairs ({other})", f"pairs ({quanta_file})"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -206,7 +236,10 @@ def test_a_problem_leaves_one_out_and_no_other(tmp_path: Path, quanta_file: Path
         ({"files": ["q_proj=a.yaml"], "in_features": 8}, "gives the targets of a model circuits of their own"),
         ({"files": ["q=a.yaml,q=b.yaml"], "model": "folder"}, "names a target twice"),
         ({"files": ["(=a.yaml"], "model": "folder"}, "is no regular expression"),
-        ({"files": ["-", "-"]}, "standard input can be read only once"),
+        ({"files": ["q=-,v=-"]}, "gives the targets of a model"),
+        ({"baselines": ["lora:8"], "in_features": 8, "sort": "step_second"}, "did you mean 'step_seconds'?"),
+        ({"baselines": ["lora:8"], "in_features": 8, "threads": 77}, "not calibrated for 77 threads"),
+        ({"baselines": ["lora:8"], "in_features": 8, "device": "cuda"}, "not calibrated for cuda"),
         ({"files": ["q=-,v=-"], "model": "folder"}, "standard input can be read only once"),
     ],
 )
