@@ -18,6 +18,7 @@ from quanta_compiler.lowering.program import Program
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.report.build import build_report
 from quanta_compiler.report.report import Report
+from quanta_compiler.report.terminal import title
 from quanta_compiler.spec import limits, load_spec, to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
@@ -37,6 +38,9 @@ class CompiledCircuit:
     report: Report
     source: str
     """The emitted module, `[..., in_features] -> [..., out_features]`; it imports torch alone."""
+
+    def __repr__(self) -> str:
+        return f"CompiledCircuit({title(self.report)})"
 
     @cached_property
     def graph(self) -> networkx.MultiDiGraph[str]:

@@ -41,6 +41,9 @@ class Comparison:
     problems: tuple[Diagnostic, ...] = ()
     """What was wrong with those that are left out, and warnings of those that are not."""
 
+    def __repr__(self) -> str:
+        return f"Comparison({self.title}: {', '.join(row.name for row in self.rows)})"
+
     @property
     def failed(self) -> bool:
         """Say whether something is left out."""

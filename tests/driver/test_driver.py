@@ -33,6 +33,10 @@ def test_write_gives_every_file_and_says_where(tmp_path: Path) -> None:
     assert sorted(path.name for path in paths.values()) == sorted(os.listdir(tmp_path / "new" / "folder"))
 
 
+def test_a_compiled_circuit_shows_itself_in_a_line() -> None:
+    assert repr(qc.compile_circuit(FILE)) == "CompiledCircuit(small-one.v2: 12 -> 12 features, layout 4x3, 1 gate)"
+
+
 def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
     first = {kind: path.read_bytes() for kind, path in qc.compile_circuit(FILE).write(tmp_path).items()}
     second = {kind: path.read_bytes() for kind, path in qc.compile_circuit(FILE).write(tmp_path).items()}
