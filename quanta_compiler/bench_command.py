@@ -116,7 +116,7 @@ def bench(
     of one process: time as a ratio to ours, memory, and how far it is from the speed of one large matrix product and
     from copying the input and the output. Whoever computes something else is told and not timed.
 
-    With --calibrate it is the machine that is measured, in about a minute, and kept in the cache folder: `quanta
+    With --calibrate it is the machine that is measured, in a minute or two, and kept in the cache folder: `quanta
     compare` predicts times from that.
     """
     if calibrate:
@@ -200,6 +200,10 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
     if is_crowded(others, found.threads, os.cpu_count() or 1):
         message = f"other programs kept {others:.1f} of {os.cpu_count()} cores busy (threads measured: {found.threads})"
         hint = "close them and calibrate again: predicted times are too long by what they took"
+        tell_diagnostics([Diagnostic("warning", message, "quanta", hint=hint)])
+    if found.device == "cpu" and found.kernel is None:
+        message = "the kernel does not run here and was not measured: times are those of the torch backend"
+        hint = "calibrate again with a compiler, and without QUANTA_KERNEL=off, to have times of the kernel"
         tell_diagnostics([Diagnostic("warning", message, "quanta", hint=hint)])
     if as_json:
         print_json({"path": str(path), "others_cores": others, "calibration": json.loads(found.to_json())})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.console import (
+    drawing_width,
     guarded,
     is_terminal,
     print_json,
@@ -21,7 +23,7 @@ from quanta_compiler.console import (
     tell_diagnostics,
     without_numpy,
 )
-from quanta_compiler.diagnostics import Diagnostic, did_you_mean
+from quanta_compiler.diagnostics import Diagnostic, clip, did_you_mean
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -88,6 +90,12 @@ def _check_objectives(text: str) -> str:
             hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(OBJECTIVE_NAMES)}"
             raise typer.BadParameter(f"{name!r} is no objective: {hint}")
     return text
+
+
+def _check_rate(rate: float) -> float:
+    if not 0 < rate < math.inf:
+        raise typer.BadParameter(f"{rate:g} is no step: give a number above 0, such as 0.5")
+    return rate
 
 
 def _check_backend(name: str) -> str:
@@ -171,7 +179,8 @@ Keys = Annotated[
 ]
 Steps = Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")]
 LearningRate = Annotated[
-    float, typer.Option(metavar="R", min=0, help="Adam's largest step of a fit, in units of the gates' first numbers.")
+    float,
+    typer.Option(metavar="R", callback=_check_rate, help="Adam's largest step of a fit; 1: the gates' first numbers."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
@@ -266,6 +275,9 @@ def _fit_options(
     from quanta_compiler.search.updates import find_updates
 
     updates = find_updates(file, base, keys, space.in_features, space.out_features)
+    if updates.unchanged:
+        names, more = clip(updates.unchanged[0]), len(updates.unchanged) - 1
+        tell(f"note: not fitted, since it is zero: {names}{f' and {more:,} more' if more else ''}")
     return FitOptions(updates, *numbers)
 
 
@@ -292,9 +304,12 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json(outcome.to_dict())
         return
+    if outcome.conditions.calibration.remark:
+        tell(f"note: {outcome.conditions.calibration.remark}")
     from quanta_compiler.search.tables import search_tables
 
-    print_tables(search_tables(outcome))
+    # A line for each circuit in a pipe, whatever its length.
+    print_tables(search_tables(outcome, drawing_width() if is_terminal(sys.stdout) else None))
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from typing import Any
 from quanta_compiler.compare.comparison import Comparison
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import escape
-from quanta_compiler.report.terminal import Cells, Column, Table, bytes_text
+from quanta_compiler.report.terminal import Cells, Column, Table, bytes_text, in_parts
 
 _DASH = "-"
 _FEATURES = "features"
-_GAP = 3
-"""Between columns, as wide as a terminal's table has it."""
 
 
 def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
@@ -32,13 +30,11 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
         for heading, cells in columns
         if any(cell != _DASH for cell in cells) and not (heading == _FEATURES and len(set(cells)) == 1)
     ]
-    tables = []
-    for place, group in enumerate(_groups(names, used, width)):
-        headings = (Column(""), *(Column(heading, is_number=True) for heading, _ in group))
-        cells = tuple(zip(names, *(cells for _, cells in group), strict=True))
-        tables.append(Table("" if place else title, headings, cells))
+    headings = (Column(""), *(Column(heading, is_number=True) for heading, _ in used))
+    whole = Table(title, headings, tuple(zip(names, *(cells for _, cells in used), strict=True)))
+    tables = in_parts(whole, width)
     notes = tuple((row.name, row.note) for row in rows if row.note)
-    return (*tables, Table("notes", (Column(""), Column("", is_remark=True)), notes)) if notes else tuple(tables)
+    return (*tables, Table("notes", (Column(""), Column("", is_remark=True)), notes)) if notes else tables
 
 
 def _names(rows: Sequence[Row]) -> Cells:
@@ -47,25 +43,6 @@ def _names(rows: Sequence[Row]) -> Cells:
     for row in rows:
         sources.setdefault(row.name, set()).add(row.source)
     return tuple(row.name if len(sources[row.name]) == 1 else f"{row.name} ({escape(row.source)})" for row in rows)
-
-
-ColumnCells = tuple[str, Cells]
-"""A heading, and what stands below it."""
-
-
-def _groups(names: Cells, columns: Sequence[ColumnCells], width: int) -> list[list[ColumnCells]]:
-    """Return the columns in order, in groups that fit beside the names; at least one each."""
-    before = max(map(len, names)) + 2 * _GAP
-    groups: list[list[ColumnCells]] = []
-    room = 0
-    for heading, cells in columns:
-        needed = max(map(len, (heading, *cells))) + _GAP
-        if not groups or needed > room:
-            groups.append([])
-            room = width - before
-        groups[-1].append((heading, cells))
-        room -= needed
-    return groups
 
 
 def _amount(value: float | None) -> str:

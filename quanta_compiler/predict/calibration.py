@@ -22,6 +22,7 @@ from quanta_compiler.predict.kernel import FEATURES, KernelRates
 
 FORMAT = 1
 """Goes up when the meaning of a number changes: what an older version measured is measured again."""
+_MOST_DIGITS = 18
 REMEDY = "`quanta bench --calibrate` measures yours"
 _FOLDER = "calibration"
 _SECONDS = ("fresh", "restart", "gathered", "forward_launch", "recording", "backward_launch")
@@ -80,7 +81,7 @@ class Calibration:
             ValueError: it is none, or one of another format; the message says what is wrong.
 
         """
-        data = json.loads(text)
+        data = json.loads(text, parse_int=_integer)
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("dtype") != "float32":
             raise ValueError(f"it is no calibration of format {FORMAT}")
         missing = {"threads", "kernel", *_TEXTS, *_SECONDS, *AXES} - set(data)
@@ -107,6 +108,13 @@ class Calibration:
             backward_launch=float(data["backward_launch"]),
             grids=Grids(**{name: Grid.from_dict(data[name]) for name in AXES}),
         )
+
+
+def _integer(digits: str) -> int:
+    """Refuse what arithmetic with floats cannot take."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits):,} digits")
+    return int(digits)
 
 
 def _kernel(data: Any) -> KernelRates | None:

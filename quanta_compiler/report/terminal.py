@@ -36,6 +36,8 @@ class Table:
     rows: tuple[Cells, ...]
 
 
+_GAP = 3
+"""Between two columns, as wide as a terminal's table has it."""
 FIGURES = (Column(""), Column("", is_number=True), Column("", is_remark=True))
 """Columns of figures that a line each explains."""
 
@@ -191,13 +193,38 @@ def files_table(paths: Mapping[str, Path]) -> Table:
     return Table("written", columns, tuple((escape(str(path)), remarks.get(kind, "")) for kind, path in paths.items()))
 
 
+def in_parts(table: Table, width: int) -> tuple[Table, ...]:
+    """Return a table as several of at most `width` characters, each with the first column in front."""
+    widths = [max(map(len, cells)) + _GAP for cells in zip(*(_headings(table), *table.rows), strict=True)]
+    groups: list[list[int]] = []
+    room = 0
+    for place, needed in enumerate(widths[1:], start=1):
+        if not groups or needed > room:
+            groups.append([0])
+            room = width - widths[0] - _GAP
+        groups[-1].append(place)
+        room -= needed
+    return tuple(
+        Table(
+            "" if part else table.title,
+            tuple(table.columns[place] for place in group),
+            tuple(tuple(row[place] for place in group) for row in table.rows),
+        )
+        for part, group in enumerate(groups)
+    )
+
+
+def _headings(table: Table) -> Cells:
+    return tuple(column.heading for column in table.columns)
+
+
 def plain_text(tables: Sequence[Table]) -> str:
     """Return tables as lines of aligned columns, whatever the width: for pipes and files."""
     return "\n\n".join("\n".join(_plain_lines(table)) for table in tables) + "\n"
 
 
 def _plain_lines(table: Table) -> list[str]:
-    headings = tuple(column.heading for column in table.columns)
+    headings = _headings(table)
     rows = [headings, *table.rows] if table.rows and any(headings) else list(table.rows)
     widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(headings))]
     lines = [table.title] if table.title else []

@@ -1,20 +1,23 @@
-"""Why a search has found nothing: which limit no layout meets."""
+"""Why a search has found nothing: which limit no layout meets, said of all layouts only where all were looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.report.terminal import plural
 from quanta_compiler.search.chunks import Settings, branches
-from quanta_compiler.search.explore import explore
-from quanta_compiler.search.front import Candidate
+from quanta_compiler.search.explore import Exploration
 from quanta_compiler.search.problems import refusal
 from quanta_compiler.search.space import Limits, Space
-from quanta_compiler.search.workers import Team, Workers
 
-_CANDIDATES = 20_000
-"""The extremes are among the layouts with few gates, which are looked at first."""
+_CANDIDATES = 50_000
+"""So many layouts at most are looked at to explain a limit: less than a search, but not all."""
+
+Explore = Callable[[Settings], Exploration]
+"""How spaces with other limits are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,51 +53,108 @@ _LIMITS = (
 )
 
 
-def nothing_found(settings: Settings) -> SpecError:
-    """Return the sentence on why no layout of a space meets its limits."""
+def refuse_impossible(settings: Settings) -> None:
+    """Raise SpecError for a limit that no layout can meet whatever it is, before any is looked at."""
     space = settings.space
-    widths = f"{space.in_features} -> {space.out_features}"
+    most = min(space.in_features, space.out_features)
+    if space.limits.rank is not None and space.limits.rank > most:
+        message = (
+            f"no layout of {_widths(space)} has a rank of at least {space.limits.rank:,}: the largest has {most:,}"
+        )
+        raise refusal(message, "loosen --min-rank")
+
+
+def nothing_found(settings: Settings, seen: Exploration, explore: Explore) -> SpecError:
+    """Return the sentence on why no layout of a space meets its limits; `seen` is what the search has looked at."""
+    space = settings.space
     free = replace(space, limits=Limits())
     if not branches(free):
-        return refusal(f"there is no layout of {widths} with {_structure(space)}", "allow other numbers of --axes")
-    if _best(settings, free, "parameters") is None:
-        message = (
-            f"no circuit of {widths} with at most {plural(space.gates[1], 'gate')} acts on every axis of its layout"
+        return refusal(
+            f"there is no layout of {_widths(space)} with {_structure(space)}", "allow other numbers of --axes"
         )
+    whole = _explored(settings, free, "parameters", explore)
+    if whole.is_complete and not whole.front:
+        most = plural(space.gates[1], "gate")
+        message = f"no circuit of {_widths(space)} with at most {most} acts on every axis of its layout"
         return refusal(message, "allow more --gates, other --gate-axes, or --allow-disconnected")
     limits = [limit for limit in _LIMITS if getattr(space.limits, limit.field) is not None]
     for limit in limits:
-        best = _best(settings, free, limit.objective)
-        assert best is not None
-        wanted, found = getattr(space.limits, limit.field), getattr(best.figures, limit.figure)
-        if found < wanted if limit.is_from_below else found > wanted:
+        alone = replace(space, limits=Limits(**{limit.field: getattr(space.limits, limit.field)}))
+        exploration = _explored(settings, alone, limit.objective, explore)
+        if exploration.is_complete and not exploration.front:
+            near = _nearest(settings, alone, limit, explore)
             extreme = "largest" if limit.is_from_below else "smallest"
-            message = f"no layout of {widths} has {limit.has.format(f'{wanted:,}')}: the {extreme}"
-            return refusal(f"{message} {limit.needs.format(f'{found:,}')} ({best.layout})", f"loosen {limit.option}")
-    return _together(settings, widths, limits)
-
-
-def _together(settings: Settings, widths: str, limits: list[_Limit]) -> SpecError:
-    """Return the sentence for limits that can be met, but not all at once."""
-    space = settings.space
-    for limit in limits:
-        best = _best(settings, replace(space, limits=replace(space.limits, **{limit.field: None})), limit.objective)
-        if best is not None:
-            wanted, found = getattr(space.limits, limit.field), getattr(best.figures, limit.figure)
-            others = " and ".join(other.option for other in limits if other is not limit)
-            message = (
-                f"no layout of {widths} has {limit.has.format(f'{wanted:,}')} within {others}: "
-                f"the nearest {limit.needs.format(f'{found:,}')} ({best.layout})"
+            return refusal(
+                f"no layout of {_widths(space)} {_has(space, limit)}{near.text(extreme)}", f"loosen {limit.option}"
             )
-            return refusal(message, "each limit can be met alone: loosen one of them")
-    options = ", ".join(limit.option for limit in limits)
-    return refusal(f"no layout of {widths} meets {options} together", "each can be met alone: loosen two of them")
+    return _together(settings, seen, limits, explore)
 
 
-def _best(settings: Settings, space: Space, objective: str) -> Candidate | None:
-    """Return the layout of a space that is best in one figure."""
-    narrowed = Settings(space, (objective,), candidates=_CANDIDATES, seed=settings.seed)
-    return next(iter(explore(narrowed, Team(None, Workers())).front), None)
+def _together(settings: Settings, seen: Exploration, limits: list[_Limit], explore: Explore) -> SpecError:
+    """Return the sentence for limits that no layout is seen to meet all at once."""
+    space = settings.space
+    subject = f"no layout of {_widths(space)}"
+    hint = "loosen one of them" if len(limits) > 1 else f"loosen {limits[0].option}"
+    if not seen.is_complete:
+        subject = f"none of the {seen.seen:,} layouts of {_widths(space)} looked at"
+        hint += ", or look at more with --candidates"
+    for limit in limits:
+        near = _nearest(settings, space, limit, explore)
+        if near.layout is not None:
+            others = " and ".join(other.option for other in limits if other is not limit)
+            within = f" within {others}" if others else ""
+            return refusal(f"{subject} {_has(space, limit)}{within}{near.text('nearest')}", hint)
+    return refusal(f"{subject} meets {', '.join(limit.option for limit in limits)} together", hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nearest:
+    """What comes nearest to a limit."""
+
+    layout: str | None = None
+    figure: str = ""
+    is_exact: bool = False
+    """False where others that come nearer may not have been looked at."""
+
+    def text(self, extreme: str) -> str:
+        """Return the end of a sentence: what the nearest layout has."""
+        found = "" if self.is_exact else " that was found"
+        return "" if self.layout is None else f": the {extreme}{found} {self.figure} ({self.layout})"
+
+
+def _nearest(settings: Settings, space: Space, limit: _Limit, explore: Explore) -> _Nearest:
+    """Return what comes nearest to one limit of a space, all its others being met."""
+    wanted = getattr(space.limits, limit.field)
+    # A limit on costs is doubled first: what is near has few gates, and less is in its way.
+    bounds = [None] if limit.is_from_below else [2 * wanted, 4 * wanted, None]
+    for bound in bounds:
+        exploration = _explored(settings, _limited(space, limit, bound), limit.objective, explore)
+        if exploration.front:
+            best = exploration.front[0]
+            value = getattr(best.figures, limit.figure)
+            is_exact = exploration.is_complete
+            if not is_exact and not limit.is_from_below:
+                less = _explored(settings, _limited(space, limit, value - 1), limit.objective, explore)
+                is_exact = less.is_complete and not less.front
+            return _Nearest(str(best.layout), limit.needs.format(f"{value:,}"), is_exact)
+    return _Nearest()
+
+
+def _explored(settings: Settings, space: Space, objective: str, explore: Explore) -> Exploration:
+    """Look for the layout of a space that is best in one figure."""
+    return explore(Settings(space, (objective,), candidates=min(_CANDIDATES, settings.candidates), seed=settings.seed))
+
+
+def _limited(space: Space, limit: _Limit, bound: Any) -> Space:
+    return replace(space, limits=replace(space.limits, **{limit.field: bound}))
+
+
+def _has(space: Space, limit: _Limit) -> str:
+    return f"has {limit.has.format(f'{getattr(space.limits, limit.field):,}')}"
+
+
+def _widths(space: Space) -> str:
+    return f"{space.in_features} -> {space.out_features}"
 
 
 def _structure(space: Space) -> str:

@@ -94,7 +94,7 @@ def branches(space: Space) -> tuple[Branch, ...]:
     found = []
     widths: dict[int, set[tuple[bool, int]]] = {}
     for family in families(space):
-        letters = alphabet(family.labels, space.gate_axes, space.ranks)
+        letters = alphabet(family.labels, space.gate_axes, space.ranks, family.changed)
         costs = [
             LayoutCosts(layout, letters.letters, space.in_features, space.out_features) for layout in family.layouts
         ]

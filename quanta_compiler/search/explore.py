@@ -49,7 +49,7 @@ class Exploration:
     @property
     def is_complete(self) -> bool:
         """Return whether every layout of the space was looked at."""
-        return self.is_finished and not self.drawn
+        return self.is_finished and self.estimate is None
 
 
 @dataclass(slots=True)

@@ -72,7 +72,7 @@ def run_fit(options: FitOptions, task: FitTask) -> Fit:
     """Fit one circuit to one update.
 
     Raises:
-        SpecError: the update cannot be read, or is zero or not finite.
+        SpecError: the update cannot be read, or is not finite.
 
     """
     from quanta_compiler.driver import compile_circuit
@@ -104,8 +104,9 @@ def _fit(compiled: Any, update: torch.Tensor, options: FitOptions) -> float:
     import torch
 
     columns = update.shape[1]
-    # The module begins orthogonal: its matrix has about this norm.
-    target = update * (math.sqrt(min(update.shape)) / update.norm())
+    # The module begins orthogonal: its matrix has about this norm. Squares of float32 are none of it.
+    norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+    target = (update.double() * (math.sqrt(min(update.shape)) / norm)).float()
     module = compiled.module(seed=options.seed, dtype=torch.float32, backend="torch")
     groups = [{"params": [one], "size": float(one.detach().square().mean().sqrt())} for one in module.parameters()]
     optimizer = torch.optim.Adam(groups)
@@ -119,7 +120,7 @@ def _fit(compiled: Any, update: torch.Tensor, options: FitOptions) -> float:
             chosen = torch.randperm(columns, generator=generator)[:_COLUMNS]
         loss = (_columns(module, chosen, columns) - target.t()[chosen]).square().sum()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return _error(module, target)
 

@@ -6,8 +6,10 @@ have said is done again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +17,7 @@ from quanta_compiler.emit.files import OutputError
 from quanta_compiler.search.problems import refusal
 
 FILE = "journal.jsonl"
+_LOCKED_BYTE = 1 << 30
 
 
 class Journal:
@@ -24,7 +27,7 @@ class Journal:
         """Open the journal of a folder.
 
         Raises:
-            SpecError: one is there and not `resume`, or it is of another search.
+            SpecError: one is there and not `resume`, it is of another search, or another process has it open.
             OutputError: it cannot be read or written.
 
         """
@@ -32,13 +35,19 @@ class Journal:
         self.lines: list[dict[str, Any]] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+            # What is appended lands at the end, wherever another process may have written.
+            self._file: BinaryIO = path.open("a+b")
+            if not _locked(self._file):
+                self._file.close()
+                hint = "wait for it, or choose another folder with -o"
+                raise refusal("another search is running in this folder", hint, str(path.parent))
             self._begin(settings, resume=resume, force=force)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
     def _begin(self, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
-        whole, lines = _whole_lines(self._file.read())
+        self._file.seek(0)
+        whole, lines = _whole_lines(self._file.read(), _line(settings))
         if whole is None:
             self._file.close()
             raise OutputError(f"{self.path} is no journal of a search: move it away, or choose another folder with -o")
@@ -48,8 +57,7 @@ class Journal:
             self._file.close()
             hint = "go on with --resume, begin anew with --force, or choose another folder with -o"
             raise refusal("there is a search in this folder already", hint, str(self.path.parent))
-        self._file.seek(whole)
-        self._file.truncate()
+        self._file.truncate(whole)
         if not lines:
             self.add(settings)
             return
@@ -69,7 +77,7 @@ class Journal:
 
         """
         try:
-            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            self._file.write(_line(line))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -87,8 +95,38 @@ class Journal:
             self.path.parent.rmdir()
 
 
-def _whole_lines(data: bytes) -> tuple[int | None, list[dict[str, Any]]]:
-    """Return how many bytes of a journal are whole lines, and the lines; None where it is none."""
+def _line(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Keep other processes from the journal until it is closed; say whether none has it.
+
+    Where the system or the file system has no locks, nobody is kept from anything.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            # A lock forbids reading there: it is put where no journal reaches.
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return True
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
+
+
+def _whole_lines(data: bytes, first: bytes) -> tuple[int | None, list[dict[str, Any]]]:
+    """Return how many bytes of a journal are whole lines, and the lines; None where it is none.
+
+    `first` is the first line that it should have: only a beginning of that is taken for one that was cut off.
+    """
     lines: list[dict[str, Any]] = []
     end = 0
     for raw in data.splitlines(keepends=True):
@@ -102,8 +140,8 @@ def _whole_lines(data: bytes) -> tuple[int | None, list[dict[str, Any]]]:
         end += len(raw)
     # Only the last line can have been cut off.
     is_cut = b"\n" not in data[end:-1]
-    is_ours = not lines or "space" in lines[0]
-    return (end if is_cut and is_ours and (lines or not data or data.startswith(b"{")) else None), lines
+    is_ours = {"version", "space"} <= set(lines[0]) if lines else first.startswith(data)
+    return (end if is_cut and is_ours else None), lines
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

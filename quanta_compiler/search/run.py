@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.compare.row import Row
-from quanta_compiler.search.binding import nothing_found
+from quanta_compiler.search.binding import nothing_found, refuse_impossible
 from quanta_compiler.search.chunks import Settings
 from quanta_compiler.search.explore import Exploration, Silent, explore
 from quanta_compiler.search.fit import Fit, FitOptions, FitTask, run_fit
@@ -18,8 +18,7 @@ from quanta_compiler.search.front import Candidate
 from quanta_compiler.search.journal import FILE, Journal
 from quanta_compiler.search.output import circuit_document, circuit_text, refuse_foreign, write_front
 from quanta_compiler.search.problems import refusal
-from quanta_compiler.search.saved import candidate_data, read_result, result_data, settings_data
-from quanta_compiler.search.updates import read_update
+from quanta_compiler.search.saved import candidate_data, read_fit, read_result, result_data, settings_data
 from quanta_compiler.search.workers import Team, Workers, team
 
 if TYPE_CHECKING:
@@ -103,17 +102,24 @@ class Outcome:
     exploration: Exploration
     found: tuple[Found, ...]
     folder: Path
-    tokens: int
-    """The batch that the front is planned for."""
+    conditions: Conditions
+    """The batch and the machine that the front is planned for."""
     unfitted: int = 0
     """How many fits the time did not suffice for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as front.json has it."""
         seen = {key: value for key, value in asdict(replace(self.exploration, front=())).items() if key != "front"}
+        calibration = self.conditions.calibration
         return {
             "search": settings_data(self.settings),
-            "planned_tokens": self.tokens,
+            "planned_tokens": self.conditions.tokens,
+            "device": {
+                "name": calibration.name,
+                "threads": calibration.threads,
+                "calibrated": calibration.calibrated,
+                "remark": calibration.remark,
+            },
             "exploration": {**seen, "front": len(self.exploration.front), "unfitted": self.unfitted},
             "front": [one.to_dict() for one in self.found],
         }
@@ -130,6 +136,7 @@ def search(request: Request, progress: Silent | None = None) -> Outcome:
     """
     progress = progress or Silent()
     refuse_foreign(request.folder)
+    refuse_impossible(request.settings)
     with team(request.workers) as workers:
         journal = Journal(
             request.folder / FILE, settings_data(request.settings), resume=request.resume, force=request.force
@@ -142,7 +149,7 @@ def search(request: Request, progress: Silent | None = None) -> Outcome:
 
 def _search(request: Request, journal: Journal, workers: Team, progress: Silent) -> Outcome:
     space = request.settings.space
-    done = [read_result(space, line) for line in journal.lines if "chunk" in line]
+    done = [result for line in journal.lines if (result := read_result(space, line)) is not None]
     exploration = explore(
         request.settings,
         workers,
@@ -154,28 +161,41 @@ def _search(request: Request, journal: Journal, workers: Team, progress: Silent)
     if not exploration.front:
         if exploration.is_finished:
             journal.remove()  # Nothing in it is worth going on with.
-        raise _nothing(request, exploration)
+        raise _nothing(request, exploration, workers, progress)
     chosen = _spread(exploration.front, request.most)
     documents = [circuit_document(space, candidate) for candidate in chosen]
     rows = _planned(request, documents, workers, progress)
-    fits = _fitted(request, documents, journal, workers, progress)
     found = tuple(
-        Found(candidate, document, rows[document["name"]], fits.get(document["name"], ()))
+        Found(candidate, document, rows[document["name"]])
         for candidate, document in zip(chosen, documents, strict=True)
     )
-    wanted = len(documents) * len(request.fit.updates.keys) if request.fit else 0
+    # What was found is kept, whatever becomes of the fits.
+    outcome = _written(request, exploration, found)
+    fits = _fitted(request, documents, journal, workers, progress)
+    if not fits:
+        return outcome
+    return _written(request, exploration, tuple(replace(one, fits=fits[one.document["name"]]) for one in found))
+
+
+def _written(request: Request, exploration: Exploration, found: tuple[Found, ...]) -> Outcome:
+    """Write the front as far as it is known."""
+    wanted = len(found) * len(request.fit.updates.keys) if request.fit else 0
     unfitted = wanted - sum(len(one.fits) for one in found)
-    outcome = Outcome(request.settings, exploration, found, request.folder, request.conditions.tokens, unfitted)
+    outcome = Outcome(request.settings, exploration, found, request.folder, request.conditions, unfitted)
     texts = {one.document["name"]: circuit_text(one.document, _remarks(one)) for one in found}
     write_front(request.folder, texts, outcome.to_dict())
     return outcome
 
 
-def _nothing(request: Request, exploration: Exploration) -> Exception:
+def _nothing(request: Request, exploration: Exploration, workers: Team, progress: Silent) -> Exception:
     if not exploration.is_finished:
         message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
         return refusal(message, "go on with --resume and more --time")
-    return nothing_found(request.settings)
+
+    def explored(settings: Settings) -> Exploration:
+        return explore(settings, workers, deadline=request.deadline, progress=progress)
+
+    return nothing_found(request.settings, exploration, explored)
 
 
 def _spread(front: Sequence[Candidate], most: int | None) -> tuple[Candidate, ...]:
@@ -211,10 +231,9 @@ def _fitted(
     options = request.fit
     if options is None:
         return {}
-    for key in options.updates.keys:
-        read_update(options.updates, key)  # What is wrong with one is told before any work.
     mark = options.digest()
-    done = {line["fit"]: Fit(**line["result"]) for line in journal.lines if line.get("options") == mark}
+    saved = [read_fit(line) for line in journal.lines if line.get("options") == mark]
+    done = {fit.name: fit for fit in saved if fit is not None}
     tasks = [FitTask(document, key) for document in documents for key in options.updates.keys]
     waiting = [task for task in tasks if task.name not in done]
     progress.begin("fitting the front", len(waiting))

@@ -10,12 +10,15 @@ from typing import Any
 
 from quanta_compiler.search.chunks import ChunkResult, Settings
 from quanta_compiler.search.costs import LayoutCosts
+from quanta_compiler.search.fit import Fit
 from quanta_compiler.search.front import Candidate
 from quanta_compiler.search.space import Layout, Space
 from quanta_compiler.search.words import Letter
 
-VERSION = 1
+VERSION = 2
 """Of what a chunk is and finds: a journal of another version is of no use."""
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What a line that lacks something, or has something else in its place, raises when it is read."""
 
 
 def settings_data(settings: Settings) -> dict[str, Any]:
@@ -65,12 +68,31 @@ def result_data(result: ChunkResult) -> dict[str, Any]:
     return {**data, "front": [candidate_data(candidate) for candidate in result.front]}
 
 
-def read_result(space: Space, data: dict[str, Any]) -> ChunkResult:
-    """Return a chunk's result from its line of the journal."""
-    return ChunkResult(
-        name=data["chunk"],
-        seen=data["seen"],
-        met=data["met"],
-        front=tuple(read_candidate(space, one) for one in data["front"]),
-        estimate=tuple(data.get("estimate", ())),
-    )
+def read_result(space: Space, data: dict[str, Any]) -> ChunkResult | None:
+    """Return a chunk's result from its line of the journal; None where it is no whole one: the chunk is run again."""
+    try:
+        result = ChunkResult(
+            name=data["chunk"],
+            seen=data["seen"],
+            met=data["met"],
+            front=tuple(read_candidate(space, one) for one in data["front"]),
+            estimate=tuple(data.get("estimate", ())),
+        )
+        estimated = space.gates[1] + 1 if result.name.startswith("drawn") else 0
+    except _DAMAGED:
+        return None
+    is_whole = _are_numbers(result.seen, result.met, *result.estimate) and len(result.estimate) == estimated
+    return result if is_whole else None
+
+
+def read_fit(data: dict[str, Any]) -> Fit | None:
+    """Return a fit from its line of the journal; None where it is no whole one."""
+    try:
+        fit = Fit(**data["result"])
+    except _DAMAGED:
+        return None
+    return fit if isinstance(fit.name, str) and _are_numbers(fit.error, fit.lora_rank, fit.lora_error) else None
+
+
+def _are_numbers(*values: object) -> bool:
+    return all(type(value) in (int, float) for value in values)

@@ -73,26 +73,33 @@ class Family:
     labels: tuple[int, ...]
     """A number for each axis; axes of equal sizes have the same."""
     layouts: tuple[Layout, ...]
+    changed: int | None = None
+    """The axis that has another size in the end, the same for all."""
 
 
 @lru_cache(maxsize=8)
 def families(space: Space) -> tuple[Family, ...]:
     """Return all layouts of a space by their symmetry, few axes first; permuted layouts are one."""
-    found: dict[tuple[int, ...], list[Layout]] = {}
+    found: dict[tuple[tuple[int, ...], int], list[Layout]] = {}
     for axes in range(space.axes[0], space.axes[1] + 1):
         for layout in _layouts(space, axes):
             pairs = list(zip(layout.before, layout.after, strict=True))
-            found.setdefault(tuple(map(pairs.index, pairs)), []).append(layout)
-    ordered = sorted(found, key=lambda labels: (len(labels), labels))
-    return tuple(Family(len(labels), labels, tuple(sorted(found[labels], reverse=True))) for labels in ordered)
+            changed = -1 if layout.changed_axis is None else layout.changed_axis
+            found.setdefault((tuple(map(pairs.index, pairs)), changed), []).append(layout)
+    ordered = sorted(found, key=lambda key: (len(key[0]), *key))
+    return tuple(
+        Family(len(labels), labels, tuple(sorted(found[labels, place], reverse=True)), None if place < 0 else place)
+        for labels, place in ordered
+    )
 
 
 def _layouts(space: Space, axes: int) -> Iterator[Layout]:
-    """Yield the layouts of one number of axes: of the larger width, padded as templates are, and rectangular ones."""
+    """Yield the layouts of one number of axes: of the larger width, as it is and padded, and rectangular ones."""
     wide = max(space.in_features, space.out_features)
-    width = _width(wide, axes)
-    for sizes in factorizations(width, axes) if width is not None else ():
-        yield Layout(sizes, sizes)
+    # Of a width that splits unevenly the padded one has the balanced layouts; its own need no padding.
+    for width in sorted({wide, _width(wide, axes) or wide}):
+        for sizes in factorizations(width, axes):
+            yield Layout(sizes, sizes)
     if not space.is_rectangular or space.in_features == space.out_features:
         return
     for sizes in factorizations(space.in_features, axes):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from quanta_compiler.diagnostics import escape
-from quanta_compiler.report.terminal import FIGURES, Column, Table, plural
+from quanta_compiler.report.terminal import FIGURES, Column, Table, in_parts, plural
 from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.run import Found, Outcome
 
+_MANY = 10**12
+"""From here on people read powers of ten more easily than digits."""
 
-def search_tables(outcome: Outcome) -> tuple[Table, ...]:
-    """Return what was searched, and the front."""
-    return _summary(outcome), _front(outcome)
+
+def search_tables(outcome: Outcome, width: int | None = None) -> tuple[Table, ...]:
+    """Return what was searched, and the front, in parts where it is wider than `width`."""
+    front = _front(outcome)
+    return _summary(outcome), *((front,) if width is None else in_parts(front, width))
 
 
 def _summary(outcome: Outcome) -> Table:
@@ -33,8 +37,15 @@ def _completeness(outcome: Outcome) -> str:
     some = f"all of at most {plural(exploration.complete_gates, 'gate')}"
     if not exploration.is_finished:
         return f"{some}; stopped before the end"
-    whole = "" if exploration.estimate is None else f" of about {float(f'{exploration.estimate:.2g}'):,.0f}"
+    if not exploration.drawn:
+        return f"{some}; there was no room for longer ones"
+    whole = "" if exploration.estimate is None else f" of about {_about(exploration.estimate)}"
     return f"{some}, a sample of the longer ones{whole}"
+
+
+def _about(number: int) -> str:
+    """Return two digits of a number, as a power of ten where it has many."""
+    return f"{number:.1e}".replace("e+", "e") if number >= _MANY else f"{float(f'{number:.2g}'):,.0f}"
 
 
 def _front(outcome: Outcome) -> Table:
@@ -53,7 +64,9 @@ def _front(outcome: Outcome) -> Table:
         columns += [Column(name, is_number=True) for name in ("error", "LoRA's error", "explained/1,000")]
     best = _best_fits(outcome.found)
     rows = tuple(_row(one) + (_fit_cells(one, one in best) if has_fits else ()) for one in outcome.found)
-    return Table(f"the front, few parameters first; planned for {outcome.tokens:,} tokens", tuple(columns), rows)
+    return Table(
+        f"the front, few parameters first; planned for {outcome.conditions.tokens:,} tokens", tuple(columns), rows
+    )
 
 
 def _row(found: Found) -> tuple[str, ...]:
@@ -85,9 +98,9 @@ def _fit_cells(found: Found, is_best: bool) -> tuple[str, ...]:
 
 
 def _best_fits(found: tuple[Found, ...]) -> list[Found]:
-    """Return the layouts that fit better than every one with fewer parameters."""
+    """Return the layouts that fit better than every one with fewer parameters, and than nothing."""
     best: list[Found] = []
     for one in found:
-        if one.error is not None and all(one.error < (other.error or 0.0) for other in best):
+        if one.error is not None and one.error < 1 and all(one.error < (other.error or 0.0) for other in best):
             best.append(one)
     return best

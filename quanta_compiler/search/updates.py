@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,18 +26,24 @@ class Updates:
     file: Path
     base: Path | None
     keys: tuple[str, ...]
+    unchanged: tuple[str, ...] = ()
+    """Matrices that would be fitted, but are zero: left out."""
 
 
 def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features: int, out_features: int) -> Updates:
     """Return the updates of a file for a layer: those of `keys`, or all matrices `[out_features, in_features]`.
 
     Raises:
-        SpecError: a file cannot be read, or a key is missing, of another shape, or not in the base.
+        SpecError: a file cannot be read; a key is missing, of another shape, or not in the base; an update holds what
+            is not finite; one of `keys`, or all there are, are zero.
 
     """
     from quanta_compiler.adapters.problems import refusal, some_of
     from quanta_compiler.adapters.tensor_file import open_tensors
 
+    for path in (file, base):
+        if path is not None:
+            _refuse_index(path, keys)
     opened = open_tensors(file)
     wanted = (out_features, in_features)
     for key in keys:
@@ -55,7 +61,28 @@ def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features
         raise refusal(file, f"it has no matrix of {_shape(wanted)} (out x in)", hint=hint)
     if base is not None:
         _check_base(open_tensors(base), chosen, wanted)
-    return Updates(file, base, chosen)
+    updates = Updates(file, base, chosen)
+    zero = tuple(key for key in chosen if not read_update(updates, key).any())
+    if keys or len(zero) == len(chosen):
+        for key in zero[:1]:
+            message = f"it is zero{' beside its base' if base else ''}"
+            raise refusal(file, message, place=key, hint="there is nothing to fit: choose another --key")
+    return Updates(file, base, tuple(key for key in chosen if key not in zero), zero)
+
+
+def _refuse_index(path: Path, keys: Sequence[str]) -> None:
+    """Raise SpecError where a file is the index of a checkpoint in several files."""
+    from quanta_compiler.adapters.problems import refusal
+
+    if path.suffix != ".json" or not path.is_file():
+        return
+    try:
+        shards = json.loads(path.read_bytes())["weight_map"]
+        names = {str(shards[key]) for key in keys if key in shards}
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    shard = f" ({', '.join(sorted(names))})" if names else ""
+    raise refusal(path, "it is the index of a sharded checkpoint", hint=f"give the shard that holds the key{shard}")
 
 
 def _check_base(base: TensorFile, keys: Sequence[str], wanted: tuple[int, int]) -> None:
@@ -75,7 +102,7 @@ def read_update(updates: Updates, key: str) -> torch.Tensor:
     """Return an update `[out_features, in_features]` in float32, not scaled.
 
     Raises:
-        SpecError: it cannot be read, or is zero or not finite.
+        SpecError: it cannot be read, or is not finite.
 
     """
     from quanta_compiler.adapters.problems import refusal
@@ -84,11 +111,9 @@ def read_update(updates: Updates, key: str) -> torch.Tensor:
     weight = open_tensors(updates.file).read(key).float()
     if updates.base is not None:
         weight = weight - open_tensors(updates.base).read(key).float()
-    norm = float(weight.norm())
-    if norm == 0 or not math.isfinite(norm):
-        fact = "it is zero" if norm == 0 else "it holds numbers that are not finite"
-        hint = "there is nothing to fit: choose another --key"
-        raise refusal(updates.file, f"{fact}{' beside its base' if updates.base else ''}", place=key, hint=hint)
+    if not weight.isfinite().all():
+        fact = f"it holds numbers that are not finite{' beside its base' if updates.base else ''}"
+        raise refusal(updates.file, fact, place=key, hint="choose another --key")
     return weight
 
 

@@ -7,8 +7,9 @@ Two words are one circuit where they differ only in this:
 
 Of a class the lexicographically smallest word is kept. Left out are words in which a gate acts on some of the axes of
 another one that it can be brought next to: the two are one matrix, and the circuit without the smaller one has fewer
-numbers and the same operators. Both properties hold for every prefix of a word that has them, so words are grown gate
-by gate and dropped as soon as they fail.
+numbers and the same operators. That is not so where the smaller gate has the axis that changes its size: without it the
+larger one would have to change the axis, at the cost of more numbers. Such words stay in. Both properties hold for
+every prefix of a word that has them, so words are grown gate by gate and dropped as soon as they fail.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Alphabet:
     """The axes of each letter as bits."""
     images: tuple[tuple[int, ...], ...]
     """What each symmetry but the identity makes of each letter."""
+    changed: int = 0
+    """The axis that changes its size as a bit; 0 where none does."""
 
     @property
     def root(self) -> Node:
@@ -55,7 +58,7 @@ class Alphabet:
     def grown(self, node: Node, letter: int) -> Node | None:
         """Return the word with one more gate; None where it is not the smallest of its class, or two gates are one."""
         word = _appended(node.word, letter, self.masks)
-        if word[-1] != letter or _absorbs(node.word, letter, self.masks):
+        if word[-1] != letter or _absorbs(node.word, letter, self.masks, self.changed):
             return None
         images = []
         for form, image in zip(node.images, self.images, strict=True):
@@ -67,9 +70,12 @@ class Alphabet:
 
 
 @lru_cache(maxsize=64)
-def alphabet(labels: tuple[int, ...], gate_axes: tuple[int, ...], ranks: tuple[int, ...]) -> Alphabet:
+def alphabet(
+    labels: tuple[int, ...], gate_axes: tuple[int, ...], ranks: tuple[int, ...], changed: int | None = None
+) -> Alphabet:
     """Return the gates on some numbers of axes, for axes of which those with equal labels may be exchanged.
 
+    `changed` is the axis that has another size in the end.
     A gate on all of several axes is one matrix whatever the layout is: only a single axis has it.
     """
     axes = range(len(labels))
@@ -85,7 +91,8 @@ def alphabet(labels: tuple[int, ...], gate_axes: tuple[int, ...], ranks: tuple[i
         tuple(places[Letter(tuple(sorted(moved[axis] for axis in axes)), rank)] for axes, rank in letters)
         for moved in _symmetries(labels)
     )
-    return Alphabet(letters, tuple(sum(1 << axis for axis in letter.axes) for letter in letters), images)
+    masks = tuple(sum(1 << axis for axis in letter.axes) for letter in letters)
+    return Alphabet(letters, masks, images, 0 if changed is None else 1 << changed)
 
 
 def _symmetries(labels: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -111,8 +118,11 @@ def _appended(form: Word, letter: int, masks: Sequence[int]) -> Word:
     return (*form[:place], letter, *form[place:])
 
 
-def _absorbs(word: Word, letter: int, masks: Sequence[int]) -> bool:
-    """Say whether a gate behind a word can be brought next to one that has all its axes, or only some of them."""
+def _absorbs(word: Word, letter: int, masks: Sequence[int], changed: int) -> bool:
+    """Say whether a gate behind a word can be brought next to one that has all its axes, or only some of them.
+
+    Not counted is a smaller gate with the axis that changes its size.
+    """
     mask, between = masks[letter], 0
     for earlier in reversed(word):
         other = masks[earlier]
@@ -120,7 +130,7 @@ def _absorbs(word: Word, letter: int, masks: Sequence[int]) -> bool:
             # A gate stands between the two that commutes with neither.
             between |= other
         elif other & mask:
-            if other & mask in (other, mask):
+            if other & mask in (other, mask) and (other == mask or not other & mask & changed):
                 return True
             between |= other
     return False
@@ -128,14 +138,13 @@ def _absorbs(word: Word, letter: int, masks: Sequence[int]) -> bool:
 
 def has_twin_axes(word: Word, masks: Sequence[int], axes: int, gate_axes: Sequence[int]) -> bool:
     """Say whether two axes are taken by the same gates, and one axis in their place gives gates of the space, too."""
-    if not any(count - 1 in gate_axes for count in gate_axes):
-        return False
     held = [0] * axes
     for place, letter in enumerate(word):
         for axis in range(axes):
             if masks[letter] >> axis & 1:
                 held[axis] |= 1 << place
-    if len(set(held)) == axes:
+    # Axes that no gate takes are twins whatever gates there may be.
+    if len(set(held)) == axes or not (0 in held or any(count - 1 in gate_axes for count in gate_axes)):
         return False
     twins = {mask for axis, mask in enumerate(held) if mask in held[:axis]}
     counts = [masks[letter].bit_count() for letter in word]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from quanta_compiler.console import tell_diagnostics
+from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.search.problems import refusal
 
 if TYPE_CHECKING:
@@ -20,6 +26,9 @@ BACKENDS = ("loky", "threading", "dask", "ray")
 CLUSTERS = ("dask", "ray")
 _CONNECT_SECONDS = 5
 """How long a cluster is waited for."""
+_LONELY_SECONDS = 30
+"""How long a cluster may have no workers before that is told."""
+_MORE_WORKERS = "start some with `dask worker ADDRESS`"
 _WAVE = 4
 """Tasks a worker at a time, on a backend that returns results only when all are there."""
 
@@ -70,10 +79,22 @@ class Team:
 
         calls = (delayed(function)(task) for task in begun)
         if self._workers.backend != "ray":
-            yield from self._parallel(calls)
+            with _deaf_children() if self._workers.backend == "loky" else nullcontext():
+                results = self._begun(self._parallel, calls)
+            yield from results
             return
         while wave := list(islice(calls, _WAVE * self._workers.jobs)):
             yield from self._parallel(wave)
+
+    def _begun(self, parallel: Parallel, calls: Iterator[Any]) -> Iterator[Any]:
+        """Hand out the first tasks, for which processes are started."""
+        try:
+            begun: Iterator[Any] = parallel(calls)
+        except TimeoutError:
+            # Joblib waits some seconds for workers that have gone meanwhile.
+            message = f"the Dask cluster at {self._workers.cluster} has lost its workers"
+            raise refusal(message, f"{_MORE_WORKERS}, and go on with --resume") from None
+        return begun
 
 
 def _until(deadline: float | None, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -81,6 +102,19 @@ def _until(deadline: float | None, tasks: Iterable[Task]) -> Iterator[Task]:
         if deadline is not None and time.monotonic() >= deadline:
             return
         yield task
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Let processes that are started meanwhile ignore Ctrl-C, even as they begin: it is this process that ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -119,18 +153,81 @@ def _dask_client(address: str | None) -> Iterator[Any]:
     except ImportError:
         raise _missing("dask", "'quanta-compiler[cluster]'") from None
     hint = "start one with `dask scheduler` and `dask worker ADDRESS`, and give its address with --cluster"
-    if address is None:
+    if address is None or not address.strip():
         raise refusal("--backend dask needs the address of a cluster", hint)
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+        workers = _dask_workers(address)
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False) if workers else None
+    except Exception as error:
+        # What is no scheduler may answer anything, and Dask fails over it in as many ways.
         raise refusal(f"there is no Dask cluster at {address}: {_first_line(error)}", hint) from None
+    if client is None:
+        raise refusal(f"the Dask cluster at {address} has no workers", _MORE_WORKERS)
     try:
-        if not client.scheduler_info(n_workers=-1)["workers"]:
-            raise refusal(f"the Dask cluster at {address} has no workers", "start some with `dask worker ADDRESS`")
-        yield client
+        with _watched(address):
+            yield client
     finally:
         client.close()
+
+
+def _dask_workers(address: str) -> Collection[str]:
+    """Ask a scheduler for its workers, at most five of them, before a client is made: that would wait for ever.
+
+    Raises:
+        TimeoutError: nothing there answered as a scheduler does.
+        Exception: whatever Dask makes of another answer.
+
+    """
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    async def ask() -> Any:
+        arguments = Security().get_connection_args("client")
+        async with rpc(address, timeout=_CONNECT_SECONDS, connection_args=arguments) as scheduler:
+            return await scheduler.identity()
+
+    async def ask_in_time() -> Any:
+        try:
+            return await asyncio.wait_for(ask(), _CONNECT_SECONDS)
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"no scheduler answered within {_CONNECT_SECONDS} s") from None
+
+    # In a thread of its own: this one may have an event loop already, as in a notebook.
+    with ThreadPoolExecutor(1) as thread:
+        found: Collection[str] = thread.submit(lambda: asyncio.run(ask_in_time())).result()["workers"]
+    return found
+
+
+@contextmanager
+def _watched(address: str) -> Iterator[None]:
+    """Warn once where the cluster has had no workers for long: tasks then wait until there are some."""
+    over = threading.Event()
+
+    def watch() -> None:
+        since: float | None = None
+        while not over.wait(_LONELY_SECONDS / 3):
+            now = time.monotonic()
+            since = None if _has_workers(address) else since or now
+            if since is not None and now - since >= _LONELY_SECONDS and not over.is_set():
+                message = (
+                    f"the Dask cluster at {address} has had no workers for {_LONELY_SECONDS} s: tasks wait for some"
+                )
+                tell_diagnostics([Diagnostic("warning", message, "quanta", hint=_MORE_WORKERS)])
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _has_workers(address: str) -> bool:
+    try:
+        return bool(_dask_workers(address))
+    except Exception:
+        # A scheduler that is gone has none.
+        return False
 
 
 @contextmanager

@@ -85,6 +85,7 @@ def test_the_last_one_is_taken_where_threads_do_not_matter() -> None:
         (lambda text: _changed(text, stream={"axes": [[1, 2]], "values": [1.0]}), "one value for every point"),
         (lambda text: _changed(text, stream={"axes": [["1"]], "values": [1.0]}), "whole numbers"),
         (lambda text: _changed(text, stream={"axes": [[1]], "values": [0]}), "positive and finite"),
+        (lambda text: _changed(text, fresh=10**399), "a number has 400 digits"),
         (lambda text: text.replace('"torch"', '"torsch"'), "it lacks 'torch'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

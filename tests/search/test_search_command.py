@@ -12,8 +12,10 @@ from commands import quanta
 
 from quanta_compiler import search_command
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.search import space, workers
+from quanta_compiler.predict.calibration import load_calibration
+from quanta_compiler.search import run, space, tables, workers
 from quanta_compiler.search.front import DEFAULT_OBJECTIVES, OBJECTIVES
+from quanta_compiler.search.journal import FILE, Journal
 
 SEARCH = ("search", "--in", "16", "--out", "16", "--max-parameters", "200", "--gates", "1-4", "--jobs", "1")
 
@@ -30,9 +32,14 @@ def test_names_and_limits_are_those_of_the_search() -> None:
     assert inspect.signature(search_command.search).parameters["objectives"].default == ",".join(DEFAULT_OBJECTIVES)
 
 
-def test_every_layout_of_the_front_is_a_circuit_file() -> None:
+def test_every_layout_of_the_front_is_a_circuit_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTA_CACHE", str(tmp_path / "cache"))  # No calibration is there.
     result = quanta(*SEARCH, "--ranks", "1", "--gate-axes", "1,2")
-    assert (result.exit_code, result.stderr) == (0, "")
+    # Whose times they are is said as `quanta compare` says it.
+    assert (result.exit_code, result.stderr) == (0, f"note: {load_calibration().remark}\n")
+    data = json.loads(Path("search-16-16/front.json").read_text())
+    assert data["device"]["calibrated"] is False
+    assert data["device"]["threads"] >= 1
     front = json.loads(Path("search-16-16/front.json").read_text())["front"]
     files = sorted(path.name for path in Path("search-16-16").glob("*.yaml"))
     assert sorted(row["file"] for row in front) == files
@@ -99,6 +106,41 @@ def test_what_no_search_wrote_is_not_overwritten() -> None:
     Path("mine/journal.jsonl").write_text("my notes\n")
     assert "is no journal of a search" in quanta(*SEARCH, "-o", "mine", "--force").stderr
     assert Path("mine/journal.jsonl").read_text() == "my notes\n"
+    # One object without an end of line is no line of a search that was cut off.
+    Path("mine/journal.jsonl").write_text('{"mine": 1}')
+    assert "is no journal of a search" in quanta(*SEARCH, "-o", "mine", "--force").stderr
+    assert Path("mine/journal.jsonl").read_text() == '{"mine": 1}'
+
+
+def test_what_no_layout_can_have_is_said_before_any_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "explore", None)
+    assert "a rank of at least 17: the largest has 16" in quanta(*SEARCH, "--min-rank", "17").stderr
+
+
+def test_two_searches_do_not_share_a_folder() -> None:
+    first = Journal(Path("search-16-16", FILE), {"version": 0, "space": {}}, resume=False, force=False)
+    before = first.path.read_bytes()
+    for word in ("--resume", "--force"):
+        assert "another search is running in this folder" in quanta(*SEARCH, word).stderr
+    assert first.path.read_bytes() == before
+    first.close()
+    assert quanta(*SEARCH, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("damage", [{"seen": "many"}, {"front": [{"layout": [4]}]}, {"met": None}])
+def test_a_damaged_line_of_the_journal_is_done_again(damage: dict[str, object]) -> None:
+    quanta(*SEARCH)
+    front, journal = Path("search-16-16/front.json"), Path("search-16-16/journal.jsonl")
+    before = front.read_bytes()
+    first, second, *lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(f"{first}{json.dumps(json.loads(second) | damage)}\n{''.join(lines)}")
+    assert quanta(*SEARCH, "--resume").exit_code == 0
+    assert front.read_bytes() == before
+
+
+@pytest.mark.parametrize(("number", "text"), [(840_123_456, "840,000,000"), (1_444 * 10**57, "1.4e60")])
+def test_large_estimates_are_powers_of_ten(number: int, text: str) -> None:
+    assert tables._about(number) == text
 
 
 def test_a_time_that_is_over_is_told() -> None:
@@ -122,10 +164,16 @@ def test_a_time_that_is_over_is_told() -> None:
             ["--max-flops", "200", "--min-rank", "16", "--ranks", "1"],
             "at most 200 FLOPs per token within --max-parameters and --min-rank: the nearest needs 256",
         ),
+        (
+            ["--candidates", "40", "--max-parameters", "34", "--min-rank", "16", "--min-mixing", "1"],
+            "none of the 40 layouts of 16 -> 16 looked at has at most 34 parameters within --min-rank and --min-mixing"
+            ": the nearest that was found needs",
+        ),
         (["--min-mixing", "0.5", "--gate-axes", "1"], "has a mixing of at least 0.5: the largest has 0.0"),
         (["--gates", "1"], "no circuit of 16 -> 16 with at most 1 gate acts on every axis of its layout"),
         (["--axes", "5-6"], "there is no layout of 16 -> 16 with 5 to 6 axes"),
         (["--backend", "dask"], "--backend dask needs the address of a cluster"),
+        (["--cluster", ""], "--backend dask needs the address of a cluster"),
         (["--cluster", "tcp://127.0.0.1:1"], "there is no Dask cluster at tcp://127.0.0.1:1"),
         (["--cluster", "nonsense://x"], "there is no Dask cluster at nonsense://x"),
     ],
@@ -153,6 +201,8 @@ def test_what_cannot_be_is_one_clear_sentence(
         (["--key", "x"], "there is nothing to fit"),
         (["--resume", "--force"], "either go on with --resume, or begin anew with --force"),
         (["--in", "1"], "Invalid value for '--in'"),
+        (["--learning-rate", "inf"], "inf is no step"),
+        (["--learning-rate", "0"], "0 is no step"),
     ],
 )
 def test_wrong_usage(options: list[str], sentence: str) -> None:

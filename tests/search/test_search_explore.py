@@ -149,7 +149,8 @@ def test_the_front_is_the_same_on_a_dask_cluster() -> None:
 def resumed(path: Path) -> tuple[Exploration, int]:
     """Return what a search finds that goes on from a journal, and how many chunks were left."""
     journal = Journal(path, settings_data(SAMPLED), resume=True, force=False)
-    done = {line["chunk"]: read_result(SAMPLED.space, line) for line in journal.lines}
+    lines = [read_result(SAMPLED.space, line) for line in journal.lines]
+    done = {result.name: result for result in lines if result is not None}
     run: list[ChunkResult] = []
 
     def finished(result: ChunkResult) -> None:
@@ -200,3 +201,14 @@ def _lines(path: Path) -> int:
 def test_nothing_is_begun_when_the_time_is_over() -> None:
     found = explore(SAMPLED, ALONE, deadline=time.monotonic() - 1)
     assert (found.seen, found.is_finished, found.front) == (0, False, ())
+
+
+def test_a_space_that_is_not_seen_whole_is_never_called_complete() -> None:
+    """Nor where the last length that is seen whole uses up all room."""
+    space = Space(16, 16, axes=(2, 3), gates=(1, 3))
+    whole = explore(settings(space), ALONE)
+    assert (whole.is_complete, whole.complete_gates) == (True, 3)
+    for candidates in range(1, whole.seen):
+        found = explore(settings(space, candidates), ALONE)
+        assert not found.is_complete
+        assert found.complete_gates < 3

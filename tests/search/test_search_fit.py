@@ -12,8 +12,9 @@ from commands import quanta
 from safetensors.torch import save_file
 
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.search import run
 from quanta_compiler.search.fit import FitOptions, FitTask, run_fit
-from quanta_compiler.search.updates import Updates
+from quanta_compiler.search.updates import Updates, find_updates
 
 CHAIN = {
     "version": 1,
@@ -107,12 +108,55 @@ def test_fits_that_the_time_does_not_suffice_for(monkeypatch: pytest.MonkeyPatch
         (["tuned.safetensors", "--key", "c"], "it is 3 x 5, the layer's weight is 32 x 32 (out x in)"),
         (["tuned.safetensors", "--in", "16"], "it has no matrix of 32 x 16 (out x in)"),
         (["tuned.safetensors", "--base", "tuned.safetensors"], "it is zero beside its base"),
+        (["mixed.safetensors", "--key", "same"], "it is zero"),
+        (["broken.safetensors"], "it holds numbers that are not finite"),
+        (["model.safetensors.index.json"], "it is the index of a sharded checkpoint"),
+        (["model.safetensors.index.json", "--key", "a"], "give the shard that holds the key (2.safetensors)"),
         (["base.safetensors", "--base", "other.safetensors"], "the base has no tensor 'a.weight'"),
     ],
 )
 def test_updates_that_cannot_be(words: list[str], sentence: str) -> None:
     save_file({"a": torch.zeros(WIDTH, WIDTH)}, "other.safetensors")
+    save_file({"same": torch.zeros(WIDTH, WIDTH), "new": torch.ones(WIDTH, WIDTH)}, "mixed.safetensors")
+    save_file({"a": torch.full((WIDTH, WIDTH), torch.inf)}, "broken.safetensors")
+    Path("model.safetensors.index.json").write_text('{"weight_map": {"a": "2.safetensors", "b": "1.safetensors"}}')
     result = quanta(*FIT, *words)
     assert result.exit_code == 1
+    # What is wrong with the updates is told before anything is searched.
+    assert not Path("search-32-32").exists()
     assert sentence in result.stderr
     assert result.stderr.count("\n") <= 2
+
+
+def test_a_matrix_that_did_not_change_is_left_out() -> None:
+    save_file({"same": torch.zeros(WIDTH, WIDTH), "new": torch.ones(WIDTH, WIDTH)}, "mixed.safetensors")
+    result = quanta(*FIT, "mixed.safetensors", "--steps", "1", "--most", "1")
+    assert result.exit_code == 0
+    assert "note: not fitted, since it is zero: same\n" in result.stderr
+    (row,) = json.loads(Path("search-32-32/front.json").read_text())["front"]
+    assert [fit["name"] for fit in row["fit"]["updates"]] == [f"{row['name']}/new"]
+
+
+def test_the_front_is_written_before_it_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: FitOptions, task: FitTask) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_fit", broken)
+    assert quanta(*FIT, "tuned.safetensors", "--most", "2").exit_code != 0
+    assert len(json.loads(Path("search-32-32/front.json").read_text())["front"]) == 2
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_squares_of_an_update_need_not_be_numbers_of_float32(scale: float) -> None:
+    module = compile_circuit(CHAIN).module(seed=7)
+    save_file({"w": (scale * module.operator().detach()).contiguous()}, "scaled.safetensors")  # type: ignore[operator]
+    updates = find_updates(Path("scaled.safetensors"), None, (), WIDTH, WIDTH)
+    assert run_fit(FitOptions(updates), FitTask(CHAIN, "w")).error < 0.01
+
+
+def test_a_fit_that_is_no_better_than_nothing_is_not_marked() -> None:
+    words = ("tuned.safetensors", "--key", "b.weight", "--most", "1", "--steps", "1", "--learning-rate", "1e30")
+    result = quanta(*FIT, *words)
+    assert result.exit_code == 0
+    assert "1.0000" in result.stdout
+    assert "*1.0000" not in result.stdout

@@ -6,8 +6,12 @@ from itertools import combinations, pairwise, permutations, product
 
 import pytest
 
-from quanta_compiler.search.space import Layout, Space, factorizations, families
-from quanta_compiler.search.words import Word, alphabet, has_twin_axes
+from quanta_compiler.search.chunks import Settings
+from quanta_compiler.search.explore import explore
+from quanta_compiler.search.saved import costed
+from quanta_compiler.search.space import Layout, Limits, Space, factorizations, families
+from quanta_compiler.search.words import Letter, Word, alphabet, has_twin_axes
+from quanta_compiler.search.workers import Team, Workers
 
 Gates = tuple[tuple[tuple[int, ...], int], ...]
 """Gates in order, each its axes and its rank."""
@@ -134,6 +138,41 @@ def test_layouts_of_different_widths() -> None:
 def test_a_width_that_factors_badly_is_padded() -> None:
     (family,) = families(Space(31, 31, axes=(2, 2)))
     assert family.layouts == (Layout((16, 2), (16, 2)), Layout((8, 4), (8, 4)))
+
+
+def test_a_width_has_its_own_layouts_beside_the_padded_ones() -> None:
+    layouts = {layout.before for family in families(Space(11008, 11008, axes=(4, 4))) for layout in family.layouts}
+    by_hand = {
+        tuple(sorted((43 * 2**a, 2**b, 2**c, 2**d), reverse=True))
+        for a, b, c, d in product(range(9), repeat=4)
+        if a + b + c + d == 8 and min(b, c, d) > 0
+    }
+    # 11008 = 43 * 2**8 alone, and 11011 = 13 * 11 * 11 * 7, which is balanced.
+    assert layouts == by_hand | {(13, 11, 11, 7)}
+
+
+def test_a_gate_that_spares_the_change_of_an_axis_stays_in() -> None:
+    # 256 -> 64 by 16x4x4 -> 4x4x4: the first gate shrinks axis 0, so that the second is small.
+    gates = tuple(Letter(axes, 0) for axes in ((0,), (0, 1), (1, 2)))
+    space = Space(256, 64, axes=(3, 3), gates=(1, 3), gate_axes=(1, 2), limits=Limits(parameters=576))
+    layout = Layout((16, 4, 4), (4, 4, 4))
+    assert costed(space, layout, gates).figures.parameters == 576
+    assert costed(space, layout, gates[1:]).figures.parameters == 1280
+    found = explore(Settings(space, ("rank",), alike=1000), Team(None, Workers())).front
+    assert (layout, gates) in [(one.layout, one.gates) for one in found]
+    # A smaller gate without that axis, and a gate like the other one, are absorbed as ever.
+    letters = alphabet((0, 1, 2), (1, 2), (), 0)
+    places = {letter.axes: place for place, letter in enumerate(letters.letters)}
+    for first, second, stays in (((0,), (0, 1), True), ((1,), (0, 1), False), ((0, 1), (0, 1), False)):
+        node = letters.grown(letters.root, places[first])
+        assert node is not None
+        assert (letters.grown(node, places[second]) is not None) == stays
+
+
+def test_axes_that_no_gate_takes_are_one_whatever_the_gates() -> None:
+    letters = alphabet((0, 1, 2, 3), (2,), ())
+    word = (letters.letters.index(Letter((0, 1), 0)),)
+    assert has_twin_axes(word, letters.masks, 4, (2,))
 
 
 def test_axes_that_are_always_taken_together_are_one() -> None:
