@@ -108,6 +108,7 @@ def python_blocks(text: str) -> list[str]:
     return [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import" in block]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/adapters.md"])
 def test_the_python_for_adapters_runs_as_printed(name: str, tmp_path: Path) -> None:
     """The first block puts an adapter on `model`, the second loads a saved one onto `base_model`."""

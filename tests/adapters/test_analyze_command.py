@@ -86,7 +86,7 @@ def test_ours_beside_lora_and_ours() -> None:
         ("picture.svg", b"<?xml"),
         ("picture.html", b"<!DOCTYPE html>"),
         ("picture.png", b"\x89PNG"),
-        ("picture.pdf", b"%PDF"),
+        pytest.param("picture.pdf", b"%PDF", marks=pytest.mark.slow),
         ("PICTURE.PNG", b"\x89PNG"),
     ],
 )

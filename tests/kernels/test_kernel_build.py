@@ -36,6 +36,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
 
 
 @needs_a_compiler
+@pytest.mark.slow
 def test_the_source_is_built_by_the_first_process_and_loaded_by_the_second(tmp_path: Path) -> None:
     environment = {**os.environ, "QUANTA_CACHE": str(tmp_path / "cache"), "QUANTA_KERNEL": "on"}
 

@@ -95,6 +95,7 @@ def test_frozen_gates_and_constants_are_saved_once(residual: str, tmp_path: Path
         assert f"gates.{name}" not in saved
 
 
+@pytest.mark.slow
 def test_another_seed_and_another_process_change_nothing(tmp_path: Path) -> None:
     model = trained_model(circuit=file_of("6x4", ["all_pairs"], init="orthogonal"), init_seed=3)
     model.save_pretrained(str(tmp_path))
