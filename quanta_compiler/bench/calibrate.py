@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -23,6 +21,7 @@ from quanta_compiler.bench.small_modules import (
     fitted_kernel,
     kernel_jobs,
 )
+from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.device import processor_name
 from quanta_compiler.predict.times import seconds_of
@@ -43,7 +42,7 @@ def calibrate(
     """
     place, effort = _device(device), effort or Effort()
     is_cpu = place.type == "cpu"
-    with _threads(threads):
+    with torch_threads(threads):
         seconds = _measured(Clock(place, effort), progress or Silent())
         count = torch.get_num_threads() if is_cpu else 1
         shapes = grids(effort, seconds)
@@ -102,14 +101,3 @@ def _device(name: str) -> torch.device:
     if not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"torch sees no device {name!r} here")
     return place
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

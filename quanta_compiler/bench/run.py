@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +17,7 @@ from quanta_compiler.bench.machine import describe_machine
 from quanta_compiler.bench.options import BARE, FORWARD, OPERATOR, TRAINING, Options
 from quanta_compiler.bench.result import Bench, ContestantFigures, LeftOut, ModeFigures, Section
 from quanta_compiler.bench.roster import Entry, Group, Roster, batch_of
+from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.bench.timing import Clock, Job, Timing, measure, trial
 from quanta_compiler.driver import CompiledCircuit
 
@@ -59,7 +59,7 @@ def bench(
 
     """
     watched = progress if progress is not None else Silent()
-    with _threads(options.threads):
+    with torch_threads(options.threads):
         dtype: torch.dtype = getattr(torch, options.dtype)
         setting = Setting(compiled, dtype, draw_gates(compiled, dtype))
         roster = Roster(setting, options)
@@ -91,17 +91,6 @@ def bench(
             sections=tuple(_section(group, limits, timings) for group in groups if group.entries),
             left_out=tuple(roster.left_out),
         )
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _compare(

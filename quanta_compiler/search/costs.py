@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from quanta_compiler.compare.row import ADAMW_BYTES
 from quanta_compiler.lowering.accounting import ELEMENT_BYTES
 from quanta_compiler.search.space import Layout
 from quanta_compiler.search.words import Letter
 
-_STEP_OVER_FORWARD = 3
-"""Backward takes two products for every one of forward: the gradients of both its sides."""
 _MIXING_DIGITS = 6
 """Logarithms are summed in the order of the gates, which must not decide between layouts."""
 
@@ -37,16 +34,6 @@ class Figures(NamedTuple):
     """From 0 (two groups of axes never meet) to 1 (no split of the axes restricts the operator); see `_split_sizes`."""
     freedom: int
     """How many numbers of the operator the gates can set independently, at most; see `_freedom`."""
-
-    @property
-    def step_flops_per_token(self) -> int:
-        """Return the FLOPs of forward and backward."""
-        return _STEP_OVER_FORWARD * self.flops_per_token
-
-    @property
-    def optimizer_bytes(self) -> int:
-        """Return what AdamW keeps."""
-        return ADAMW_BYTES * self.parameters
 
 
 class OrderFigures(NamedTuple):
