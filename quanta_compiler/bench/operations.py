@@ -57,7 +57,7 @@ def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
 
 def grids(effort: Effort, seconds: dict[Key, float]) -> Grids:
     """Return the grids of a calibration from what was measured."""
-    products = _product_grid((effort.sides,) * 3, seconds, "products")
+    products = product_grid((effort.sides,) * 3, seconds, "products")
     items = grid_points([effort.batched_sides] * 3)
     batched = [
         seconds["batched", item] / _batch(item) if ("batched", item) in seconds else products.at(*item)
@@ -68,7 +68,7 @@ def grids(effort: Effort, seconds: dict[Key, float]) -> Grids:
     transposed = [math.sqrt(seconds["narrow", point] * seconds["wide", point]) / point[1] for point in points]
     return Grids(
         products=products,
-        gradients=_product_grid(effort.gradient_sides, seconds, "gradients"),
+        gradients=product_grid(effort.gradient_sides, seconds, "gradients"),
         batched=rising(Grid((effort.batched_sides,) * 3, tuple(batched))),
         stream=rising(Grid((effort.stream_bytes,), tuple(seconds["stream", (size,)] for size in effort.stream_bytes))),
         elementwise=Grid(axes, tuple(seconds["elementwise", point] / point[1] for point in points)),
@@ -97,7 +97,7 @@ def _gradient(point: Point, device: torch.device) -> Run:
     return lambda: left @ right
 
 
-def _product_grid(axes: tuple[Point, ...], seconds: dict[Key, float], name: str) -> Grid:
+def product_grid(axes: tuple[Point, ...], seconds: dict[Key, float], name: str) -> Grid:
     """Return the times of products; what was too large to be measured takes as long per FLOP as the nearest."""
     values = []
     for point in grid_points(axes):

@@ -15,6 +15,7 @@ from quanta_compiler.bench import small_modules
 from quanta_compiler.bench.calibrate import calibrate
 from quanta_compiler.bench.clock import Clock, Effort
 from quanta_compiler.bench.load import Load
+from quanta_compiler.bench.operations import product_grid
 from quanta_compiler.bench.run import Silent
 from quanta_compiler.bench.small_modules import nonnegative_fit
 from quanta_compiler.predict.calibration import Calibration, load_calibration
@@ -71,11 +72,19 @@ def test_everything_is_measured_once_a_round() -> None:
     assert found.grids.products.axes == ((1, 16, 64),) * 3
     for grid in (found.grids.products, found.grids.gradients, found.grids.batched, found.grids.stream):
         assert rising(grid) == grid
-    # 64 x 64 x 64 is above the limit of FLOPs: it takes as long per FLOP as the nearest that is not.
-    nearest = (found.grids.products.at(*sizes) for sizes in ((16, 64, 64), (64, 16, 64), (64, 64, 16)))
-    assert found.grids.products.at(64, 64, 64) >= 4 * min(nearest)
     assert found.kernel is not None
     assert Calibration.from_json(found.to_json()).grids.runs.axes == ((1, 4, 16), (16, 256), (2**10, 2**13))
+
+
+def test_what_is_too_large_takes_as_long_per_flop_as_the_nearest() -> None:
+    axes = ((1, 16, 64),) * 3
+    seconds = {("products", (rows, inner, 16)): 1.0 + rows * inner for rows in (1, 16, 64) for inner in (1, 16, 64)}
+    seconds |= {("products", (rows, inner, 1)): 1.0 for rows in (1, 16, 64) for inner in (1, 16, 64)}
+    found = product_grid(axes, seconds, "products")
+    assert found.at(16, 16, 16) == 257
+    assert found.at(16, 16, 64) == 4 * 257
+    # The largest side is cut first: that is 16 x 64 x 64, then 16 x 16 x 64, then 16 x 16 x 16.
+    assert found.at(64, 64, 64) == 64 * 257
 
 
 def test_threads_are_as_before() -> None:
