@@ -13,7 +13,7 @@ from commands import quanta
 from quanta_compiler.bench import calibrate as calibrating
 from quanta_compiler.bench import small_modules
 from quanta_compiler.bench.calibrate import calibrate
-from quanta_compiler.bench.clock import Clock, Effort
+from quanta_compiler.bench.clock import Clock, Effort, Key
 from quanta_compiler.bench.load import Load
 from quanta_compiler.bench.operations import product_grid
 from quanta_compiler.bench.run import Silent
@@ -78,7 +78,8 @@ def test_everything_is_measured_once_a_round() -> None:
 
 def test_what_is_too_large_takes_as_long_per_flop_as_the_nearest() -> None:
     axes = ((1, 16, 64),) * 3
-    seconds = {("products", (rows, inner, 16)): 1.0 + rows * inner for rows in (1, 16, 64) for inner in (1, 16, 64)}
+    seconds: dict[Key, float] = {}
+    seconds |= {("products", (rows, inner, 16)): 1.0 + rows * inner for rows in (1, 16, 64) for inner in (1, 16, 64)}
     seconds |= {("products", (rows, inner, 1)): 1.0 for rows in (1, 16, 64) for inner in (1, 16, 64)}
     found = product_grid(axes, seconds, "products")
     assert found.at(16, 16, 16) == 257
