@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quanta_compiler.ir.circuit import Circuit, Gate, Leg
+from quanta_compiler.ir.circuit import DIAGONAL_KINDS, Circuit, Gate, Leg
 from quanta_compiler.ir.verify import verify
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec
 
@@ -26,7 +26,7 @@ class _Builder:
     def apply(self, gate: GateSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Return the gate's columns, rows and per legs; the axes move on to their new legs."""
         per, columns = self.at(gate.per), self.at(gate.axes)
-        if gate.kind == "diagonal":
+        if gate.kind in DIAGONAL_KINDS:
             return columns, columns, per
         for axis in gate.axes:
             del self.reached[axis.name]
@@ -53,6 +53,9 @@ def build_circuit(spec: CircuitSpec) -> Circuit:
             init=gate.init,
             rank=gate.rank,
             value=gate.value,
+            map=gate.map,
+            layers=gate.layers,
+            rank_parameters=gate.rank_parameters,
         )
     circuit = Circuit(
         name=spec.name,

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from quanta_compiler.spec.circuit_spec import Init
 
 
+DIAGONAL_KINDS = ("diagonal", "cz")
+
+
 @dataclass(frozen=True, slots=True)
 class Leg:
     """A stretch of an axis between two gates that change it."""
@@ -26,7 +29,7 @@ class Gate:
     """A matrix of shape `[*per, rows, columns]` applied to some legs of the state.
 
     `columns` are the legs that it contracts, `rows` those that it creates, `per` those that select the matrix. A
-    `diagonal` gate changes nothing about its legs: its `rows` are its `columns`.
+    diagonal gate (`diagonal`, `cz`) changes nothing about its legs: its `rows` are its `columns`.
     """
 
     name: str
@@ -43,8 +46,18 @@ class Gate:
     init: Init | None = None
     rank: int | None = None
     value: tuple[tuple[float, ...], ...] | None = None
+    map: str | None = None
+    layers: int | None = None
+    rank_parameters: int | None = None
+    angle: int | None = None
+    """For an `ry` that is a part of a `pauli` gate: which of that gate's angles it turns by."""
     parts: tuple[Gate, ...] = ()
     """The gates, in order, that a `block` composes (made by a pass, never written in a file)."""
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Return whether the gate only scales: it has one number for every index of its legs."""
+        return self.kind in DIAGONAL_KINDS
 
 
 @dataclass(frozen=True, slots=True)

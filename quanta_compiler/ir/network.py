@@ -36,8 +36,8 @@ class Network:
 
 
 def gate_legs(gate: Gate) -> tuple[int, ...]:
-    """Return a gate's legs as an operand: `[*per, *to, *axes]`, a diagonal one `[*per, *axes]`."""
-    if gate.kind == "diagonal":
+    """Return a gate's legs as an operand: `[*per, *to, *axes]`, one that is diagonal `[*per, *axes]`."""
+    if gate.is_diagonal:
         return gate.per + gate.columns
     return gate.per + gate.rows + gate.columns
 

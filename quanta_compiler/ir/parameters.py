@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.spec.rotations import ROTATION_KINDS, lie_numbers, pauli_angles
 
-TRAINED_KINDS = frozenset({"dense", "lowrank", "diagonal"})
+TRAINED_KINDS = frozenset({"dense", "lowrank", "diagonal", *ROTATION_KINDS})
 """Kinds that store numbers; the others are fixed by the file."""
 
 
@@ -47,7 +48,21 @@ def stored_tensors(circuit: Circuit, gate: Gate) -> tuple[Stored, ...]:
             Stored(f"{gate.name}.B", gate, (*per, rows, rank), rows, rank),
             Stored(f"{gate.name}.A", gate, (*per, rank, columns), rank, columns),
         )
+    if gate.kind in ROTATION_KINDS:
+        numbers = _angles(gate, rows, columns)
+        return (Stored(gate.name, gate, (*per, numbers), rows, columns),)
     return (Stored(gate.name, gate, (*per, rows, columns), rows, columns),)
+
+
+def _angles(gate: Gate, rows: int, columns: int) -> int:
+    """Return how many numbers a rotation's matrix takes; those that stay at zero are not stored."""
+    size, smaller = max(rows, columns), min(rows, columns)
+    if gate.kind == "orthogonal":
+        return lie_numbers(size, smaller, gate.rank_parameters)
+    if gate.kind == "pauli":
+        assert gate.layers is not None
+        return pauli_angles(size, gate.layers, gate.rank_parameters)
+    return 1
 
 
 def all_stored(circuit: Circuit) -> tuple[Stored, ...]:

@@ -28,7 +28,7 @@ def _apply(circuit: Circuit, gate: Gate, present: set[int], made: set[int]) -> N
     touched = gate.columns + gate.per
     assert len(set(touched)) == len(touched), f"gate {gate.name!r} names a leg twice"
     assert present.issuperset(touched), f"gate {gate.name!r} acts on a leg that is not there"
-    if gate.kind == "diagonal":
+    if gate.is_diagonal:
         assert gate.rows == gate.columns, f"diagonal gate {gate.name!r} changes its legs"
         return
     assert made.isdisjoint(gate.rows), f"gate {gate.name!r} makes a leg again"

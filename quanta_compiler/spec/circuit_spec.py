@@ -42,9 +42,15 @@ class GateSpec:
     frozen: bool = False
     rank: int | None = None
     share: str | None = None
-    """The earlier gate whose parameter this one uses, as the file names it; `kind` and `rank` are then that gate's."""
+    """The earlier gate whose parameter this one uses, as the file names it; its kind and the rest are then that gate's."""
     transpose: bool = False
     value: tuple[tuple[float, ...], ...] | None = None
+    map: str | None = None
+    """How an `orthogonal` gate makes a matrix of its Lie algebra: `exp` or `cayley`."""
+    layers: int | None = None
+    """The entangling layers of a `pauli` gate."""
+    rank_parameters: int | None = None
+    """K': how many columns of its Lie parameters an `orthogonal` gate trains, or a `pauli` gate of each column."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,94 @@
+"""Orthogonal matrices from few angles: the two-design circuit, its sum over any size, and how many numbers they take.
+
+The simplified two-design circuit and the counts are those of Quantum-PEFT (Koike-Akino et al. 2025, eq. (2)); sizes
+that are no power of two are a recursive cosine-sine decomposition (eq. (4) there). Gates are written in the order in
+which they are applied, and angles are numbered in that order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+ROTATION_KINDS = ("orthogonal", "ry", "pauli")
+"""Kinds whose matrix is orthogonal and computed from a flat tensor of angles, or of entries of a Lie algebra."""
+ROTATION_SCHEMES = ("zeros", "normal")
+"""How these may be drawn: at zero a matrix is the identity (that of `pauli` up to the signs of its CZ)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A gate of a two-design circuit: `ry` on one wire, by the angle of that number, or `cz` on two."""
+
+    kind: str
+    wires: tuple[int, ...]
+    angle: int | None = None
+
+
+@lru_cache(maxsize=256)
+def two_design(wires: int, layers: int, kept: int | None = None) -> tuple[Turn, ...]:
+    """Return the simplified two-design circuit of `layers` entangling layers on so many wires of size 2.
+
+    A column of RY on every wire; then for each layer CZ on (0,1), (2,3), ... and RY on those wires, CZ on (1,2),
+    (3,4), ... and RY on those. With `kept` only the first so many RY of each column are there: the angles of the
+    others stay at zero.
+    """
+    turns: list[Turn] = []
+    angles = 0
+    for pairs, column in _columns(wires, layers):
+        turns += [Turn("cz", pair) for pair in pairs]
+        for wire in column[:kept]:
+            turns.append(Turn("ry", (wire,), angles))
+            angles += 1
+    return tuple(turns)
+
+
+def _columns(wires: int, layers: int) -> list[tuple[list[tuple[int, int]], list[int]]]:
+    """Return the columns of RY, each with the CZ in front of it."""
+    columns: list[tuple[list[tuple[int, int]], list[int]]] = [([], list(range(wires)))]
+    for _ in range(layers):
+        for start in (0, 1):
+            pairs = [(wire, wire + 1) for wire in range(start, wires - 1, 2)]
+            columns.append((pairs, [wire for pair in pairs for wire in pair]))
+    return columns
+
+
+def is_power_of_two(size: int) -> bool:
+    """Return whether a size is a power of two: 1, 2, 4, ..."""
+    return size & (size - 1) == 0
+
+
+def halves(size: int) -> tuple[int, int]:
+    """Return a size that is no power of two as n1 + n2, n1 the largest power of two below it."""
+    first = 1 << (size.bit_length() - 1)
+    return first, size - first
+
+
+def pauli_angles(size: int, layers: int, kept: int | None = None) -> int:
+    """Return the number p(n) of angles of an orthogonal n x n matrix of a `pauli` gate.
+
+    p(2^q) = (2L + 1) q - 2L; any other n is n1 + n2, diag(U1, U2) C diag(V1, V2), and p(n) = 2 p(n1) + 2 p(n2) + n2.
+    With `kept` only the first so many angles of each column count, the n2 rotations of C being one column.
+    """
+    if is_power_of_two(size):
+        return sum(turn.kind == "ry" for turn in two_design(size.bit_length() - 1, layers, kept))
+    first, second = halves(size)
+    turned = second if kept is None else min(kept, second)
+    return 2 * pauli_angles(first, layers, kept) + 2 * pauli_angles(second, layers, kept) + turned
+
+
+def widest_column(size: int) -> int:
+    """Return the most angles that a column of a `pauli` gate has: the largest K' that says anything."""
+    if is_power_of_two(size):
+        return size.bit_length() - 1
+    first, second = halves(size)
+    return max(widest_column(first), second, widest_column(second))
+
+
+def lie_numbers(size: int, columns: int, kept: int | None = None) -> int:
+    """Return how many entries of a skew-symmetric n x n matrix give an orthogonal matrix's first k columns.
+
+    Those below the diagonal in its first k columns: n k - k (k + 1) / 2; of fewer columns where only `kept` train.
+    """
+    trained = columns if kept is None else min(kept, columns)
+    return size * trained - trained * (trained + 1) // 2
