@@ -126,8 +126,7 @@ def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
 
 def gain_warnings(spec: CircuitSpec, gain: float, source: str) -> tuple[Diagnostic, ...]:
     """Warn of a circuit whose output vanishes at initialization; where a gate starts at zero, that was asked for."""
-    starts_at_zero = any(gate.init is not None and gate.init.scheme == "zeros" for gate in spec.gates)
-    if gain >= SMALLEST_GAIN or starts_at_zero:
+    if gain >= SMALLEST_GAIN or any(gate.starts_at_zero for gate in spec.gates):
         return ()
     message = f"at initialization the output is {gain:.1e} times as large as the input: it will hardly train"
     hint = "`init: orthogonal` keeps the scale; every `kaiming_uniform` gate shrinks it by 0.58"

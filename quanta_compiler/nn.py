@@ -70,7 +70,7 @@ class FittedCircuit:
     @property
     def starts_at_zero(self) -> bool:
         """Say whether the operator is zero however the other gates are drawn."""
-        return any(gate.init is not None and gate.init.scheme == "zeros" for gate in self.spec.gates)
+        return any(gate.starts_at_zero for gate in self.spec.gates)
 
     def draw(self, seed: int) -> dict[str, torch.Tensor]:
         """Return all tensors as the file says they begin, on the CPU; torch's global generator is not touched.

@@ -5,13 +5,15 @@ It imports neither planner nor lowering nor emit, so that it shares no code with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.spec import load_spec
+
+_ROTATIONS = ("ry", "orthogonal", "pauli")
 
 
 def reference_operator(module: torch.nn.Module) -> torch.Tensor:
@@ -64,13 +66,100 @@ def gate_matrix(circuit: Circuit, gate: Gate, tensors: Mapping[str, torch.Tensor
         return torch.tensor(gate.value, dtype=torch.float64)[None]
     if gate.kind == "diagonal":
         return torch.diag_embed(tensors[gate.parameter].to(torch.float64).reshape(-1, rows))
-    if gate.kind == "lowrank":
+    if gate.kind == "cz":
+        # The last index of both axes is the last of all.
+        return torch.diag(torch.tensor([1.0] * (rows - 1) + [-1.0], dtype=torch.float64))[None]
+    if gate.kind in _ROTATIONS:
+        stored = tensors[gate.parameter].to(torch.float64)
+        blocks = stored.reshape(circuit.size(gate.per), stored.shape[-1])
+        shape = (columns, rows) if gate.transpose else (rows, columns)
+        matrix = torch.stack([_rotation(gate, numbers, *shape) for numbers in blocks])
+    elif gate.kind == "lowrank":
         left, right = tensors[f"{gate.parameter}.B"], tensors[f"{gate.parameter}.A"]
         matrix = left.to(torch.float64) @ right.to(torch.float64)
     else:
         matrix = tensors[gate.parameter].to(torch.float64)
     matrix = matrix.reshape(-1, *matrix.shape[-2:])
     return matrix.transpose(1, 2) if gate.transpose else matrix
+
+
+def _rotation(gate: Gate, numbers: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return `[rows, columns]` from what one block stores: a square matrix, its first columns, or its first rows."""
+    if gate.kind == "ry":
+        angle = numbers[gate.angle or 0]
+        return _turned(angle, torch.eye(2, dtype=torch.float64), 1)
+    size = max(rows, columns)
+    if gate.kind == "orthogonal":
+        return _from_lie_algebra(gate, numbers, size, min(rows, columns))[:rows, :columns]
+    assert gate.layers is not None
+    angles = iter(numbers)
+    matrix = _pauli(torch.eye(size, columns, dtype=torch.float64), gate.layers, gate.rank_parameters, angles)
+    assert next(angles, None) is None, "every angle is used"
+    return matrix[:rows]
+
+
+def _from_lie_algebra(gate: Gate, numbers: torch.Tensor, size: int, trained: int) -> torch.Tensor:
+    """Return an orthogonal matrix, `[size, size]`; `numbers` lie below the diagonal, column by column."""
+    if gate.rank_parameters is not None:
+        trained = min(trained, gate.rank_parameters)
+    below = torch.zeros(size, size, dtype=torch.float64)
+    lengths = [size - 1 - column for column in range(trained)]
+    for column, entries in enumerate(torch.split(numbers, lengths)):
+        below[column + 1 :, column] = entries
+    skew = below - below.T
+    if gate.map == "cayley":
+        one = torch.eye(size, dtype=torch.float64)
+        quotient: torch.Tensor = torch.linalg.solve(one - skew / 2, one + skew / 2)
+        return quotient
+    return torch.matrix_exp(skew)
+
+
+def _pauli(state: torch.Tensor, layers: int, kept: int | None, angles: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Apply the matrix of a `pauli` gate to columns, `[size, columns]`; angles are taken as they are needed.
+
+    A size that is no power of two is `first + second`: diag(U1, U2) C diag(V1, V2), where C turns entry i of the first
+    part with entry i of the second.
+    """
+    size = state.shape[0]
+    first = 1 << (size.bit_length() - 1)
+    if first == size:
+        return _two_design(state, layers, kept, angles)
+    second = size - first
+    pairs = second if kept is None else min(kept, second)
+
+    def apart(state: torch.Tensor) -> torch.Tensor:
+        above = _pauli(state[:first], layers, kept, angles)
+        return torch.cat([above, _pauli(state[first:], layers, kept, angles)])
+
+    state = apart(state)
+    half = torch.stack([next(angles) for _ in range(pairs)])[:, None] / 2
+    upper, lower = state[:pairs], state[first : first + pairs]
+    turned = torch.cos(half) * upper - torch.sin(half) * lower
+    lower = torch.sin(half) * upper + torch.cos(half) * lower
+    return apart(torch.cat([turned, state[pairs:first], lower, state[first + pairs :]]))
+
+
+def _two_design(state: torch.Tensor, layers: int, kept: int | None, angles: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Apply RY on all wires, then for each layer CZ and RY on the pairs from wire 0, and on those from wire 1."""
+    wires = state.shape[0].bit_length() - 1
+    for wire in range(wires)[:kept]:
+        state = _turned(next(angles), state, 1 << wire)
+    for start in [0, 1] * layers:
+        pairs = [(wire, wire + 1) for wire in range(start, wires - 1, 2)]
+        for wire, _ in pairs:
+            signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+            quarters = state.reshape(1 << wire, 2, 2, -1)
+            state = (quarters * signs[None, :, :, None]).reshape(state.shape)
+        for wire in [wire for pair in pairs for wire in pair][:kept]:
+            state = _turned(next(angles), state, 1 << wire)
+    return state
+
+
+def _turned(angle: torch.Tensor, state: torch.Tensor, slower: int) -> torch.Tensor:
+    """Apply an RY to columns, `[size, columns]`, on the bit that so many slower indices stand before."""
+    zero, one = state.reshape(slower, 2, -1).unbind(1)
+    cosine, sine = torch.cos(angle / 2), torch.sin(angle / 2)
+    return torch.stack([cosine * zero - sine * one, sine * zero + cosine * one], dim=1).reshape(state.shape)
 
 
 def _apply(

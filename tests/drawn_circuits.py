@@ -61,6 +61,30 @@ NAMED: dict[str, dict[str, Any]] = {
         ],
         "output": ["e", "c", "b", "f"],
     },
+    "two-design": {"layout": [2] * 6, "gates": [{"pattern": "two_design"}]},
+    "quantum-peft": {
+        "layout": {"x": 768},
+        "gates": [
+            pair("x", kind="pauli", to={"r": 8}, name="V"),
+            pair("r", kind="diagonal", init="zeros", name="s"),
+            pair("r", kind="pauli", to={"y": 1024}, name="U"),
+        ],
+    },
+    "rotations": {
+        "layout": {"a": 2, "b": 8, "c": 4, "d": 12},
+        "gates": [
+            pair("a", kind="ry"),
+            pair("a", "c", kind="cz"),
+            pair("b", kind="orthogonal"),
+            pair("b", "c", kind="orthogonal", map="cayley", rank_parameters=4, per=["a"], frozen=True),
+            pair("b", "c", kind="pauli", layers=2, rank_parameters=3, name="w"),
+            pair("b", "c", share="w", transpose=True),
+            pair("d", kind="pauli", to={"d": 6}),
+            pair("a", "b", kind="cz"),
+            pair("c", "d", kind="cz"),
+            pair("a", kind="ry", per=["c"]),
+        ],
+    },
 }
 
 
@@ -78,7 +102,9 @@ def random_circuit(seed: int, *, kinds: tuple[str, ...] = ("dense",), axes: int 
         names = draw.sample(sorted(present), min(len(present), draw.choice((1, 2, 2, 3))))
         touched, per = (names[:2], names[2:]) if draw.random() < 0.7 else (names[:1], names[1:])
         step = pair(*touched, kind=draw.choice(kinds))
-        if per and step["kind"] != "slice":
+        if step["kind"] == "cz" and len(touched) != 2:
+            continue
+        if per and step["kind"] not in ("slice", "cz"):
             step["per"] = per
         if step["kind"] == "lowrank":
             step["rank"] = 2

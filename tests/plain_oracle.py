@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-
-Array = npt.NDArray[np.float64]
+from plain_rotations import Array, plain_orthogonal, plain_pauli, plain_ry
 
 
 def plain_operator(file: Mapping[str, Any], tensors: Mapping[str, Array]) -> Array:
@@ -126,4 +124,23 @@ def _matrix(
         return np.array([b @ a for b, a in zip(left, right, strict=True)])
     if kind == "diagonal":
         return np.array([np.diag(numbers) for numbers in tensors[f"gates.{name}"].reshape(-1, n_rows)])
+    if kind == "cz":
+        signs = np.ones(n_rows)
+        signs[-1] = -1
+        return np.diag(signs)[None]
+    if kind in ("ry", "orthogonal", "pauli"):
+        stored = tensors[f"gates.{name}"]
+        blocks = stored.reshape(math.prod(stored.shape[:-1]), stored.shape[-1])
+        return np.array([_rotation(gate, numbers, n_rows, n_columns) for numbers in blocks])
     return tensors[f"gates.{name}"].reshape(-1, n_rows, n_columns)
+
+
+def _rotation(gate: dict[str, Any], numbers: Array, n_rows: int, n_columns: int) -> Array:
+    """Return the matrix of a block: the first rows and columns of a square one."""
+    size, kept = max(n_rows, n_columns), gate.get("rank_parameters")
+    if gate["kind"] == "ry":
+        return plain_ry(numbers.item())
+    if gate["kind"] == "pauli":
+        return plain_pauli(size, gate.get("layers", 1), numbers, kept)[:n_rows, :n_columns]
+    trained = min(n_rows, n_columns) if kept is None else kept
+    return plain_orthogonal(size, trained, numbers, gate.get("map", "exp"))[:n_rows, :n_columns]

@@ -275,17 +275,26 @@ def shuffled(file: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 
 @torch.no_grad()
 def scale_gates(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Draw every parameter from a normal distribution of standard deviation 1/sqrt(columns); return the module.
+    """Draw every parameter from a normal distribution of deviation 1/sqrt(columns), angles of 1; return the module.
 
     Default gates shrink the output by 3^-0.5 each, so a deep circuit would compare zeros with zeros.
     """
     generator = torch.Generator().manual_seed(seed)
     kinds = gate_kinds(module)
     for name, parameter in module.named_parameters():
-        columns = 1 if kinds[name.split(".")[1]] == "diagonal" else parameter.shape[-1]
-        drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / math.sqrt(columns)
-        parameter.copy_(drawn)
+        drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.copy_(drawn * _deviation(kinds[name.split(".")[1]], parameter.shape[-1]))
     return module
+
+
+def _deviation(kind: str, length: int) -> float:
+    """Return the standard deviation that numbers of a kind are drawn with; `length` is that of the last dimension."""
+    if kind in ("diagonal", "ry", "pauli"):
+        return 1.0
+    if kind == "orthogonal":
+        # A square matrix of side n stores about n^2 / 2 numbers: angles come to some pi at most.
+        return 1 / math.sqrt(math.sqrt(max(length, 1)))
+    return 1 / math.sqrt(length)
 
 
 def gate_kinds(module: torch.nn.Module) -> dict[str, str]:

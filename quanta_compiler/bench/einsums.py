@@ -1,6 +1,7 @@
 """The circuit as a tensor network that others contract: torch.einsum at once or gate by gate, and opt_einsum.
 
-Where our report publishes a low-rank gate as one operand, here it is two: nobody would write out B A.
+Where our report publishes a low-rank gate as one operand, here it is two: nobody would write out B A. Matrices of `ry`
+and `orthogonal` gates are computed from what trains in every pass.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import opt_einsum
@@ -16,8 +18,10 @@ from opt_einsum.parser import get_symbol
 
 from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Setting
 from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
+from quanta_compiler.bench.rotations import rotation_matrix
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored
+from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 _LETTERS = 52
 """How many indices torch.einsum can tell apart."""
@@ -46,6 +50,8 @@ class _Network:
 def _network(circuit: Circuit) -> _Network:
     if any(gate.kind == "slice" for gate in circuit.gates):
         raise LeftOutError("the circuit has a `slice` gate, which an einsum can only write as a matrix of 0 and 1")
+    if any(gate.kind == "pauli" for gate in circuit.gates):
+        raise LeftOutError("the circuit has a `pauli` gate, which an einsum can only write as a whole matrix")
     sizes = [leg.size for leg in circuit.legs]
     factors: list[_Factor] = []
     for gate in circuit.gates:
@@ -57,7 +63,7 @@ def _network(circuit: Circuit) -> _Network:
 
 def _factors(gate: Gate, bond: int) -> list[_Factor]:
     """Return a gate's tensors, the one that meets the state first in front."""
-    if gate.kind == "diagonal":
+    if gate.is_diagonal:
         return [_Factor(gate.parameter, gate.per + gate.columns, gate.per + gate.columns)]
     # A transposed gate is the same stored matrix with its legs the other way round.
     rows, columns = (gate.columns, gate.rows) if gate.transpose else (gate.rows, gate.columns)
@@ -76,21 +82,29 @@ class _Tensors:
         circuit = setting.compiled.circuit
         shapes = {factor.key: network.shape(factor.legs) for factor in reversed(network.factors)}
         self.leaves: dict[str, torch.Tensor] = {}
+        self._rotations: dict[str, Callable[[], torch.Tensor]] = {}
+        """What computes the tensors that are not stored as they are contracted."""
         for stored in all_stored(circuit):
-            leaf = setting.gates[stored.key].view(shapes[stored.key]).detach()
-            self.leaves[stored.key] = leaf.requires_grad_(not stored.gate.frozen)
+            is_rotation = stored.gate.kind in ROTATION_KINDS
+            shape = stored.shape if is_rotation else shapes[stored.key]
+            leaf = setting.gates[stored.key].view(shape).detach().requires_grad_(not stored.gate.frozen)
+            self.leaves[stored.key] = leaf
+            if is_rotation:
+                matrix = partial(rotation_matrix, stored.gate, leaf, stored.fan_out, stored.fan_in)
+                self._rotations[stored.key] = matrix
         self.all = dict(self.leaves)
         for gate in circuit.gates:
             if gate.kind == "constant":
                 self.all[gate.name] = torch.tensor(gate.value, dtype=setting.dtype).view(shapes[gate.name])
-        self._reads = [
-            (self.all[factor.key], network.shape(factor.legs), shapes[factor.key] != network.shape(factor.legs))
-            for factor in network.factors
-        ]
+            elif gate.kind == "cz":
+                self.all[gate.name] = torch.ones(shapes[gate.name], dtype=setting.dtype)
+                self.all[gate.name][-1, -1] = -1
+        self._reads = [(factor.key, network.shape(factor.legs)) for factor in network.factors]
 
     def read(self) -> list[torch.Tensor]:
         """Return the factors' tensors; a shared one whose second gate splits it otherwise is viewed anew."""
-        return [tensor.view(shape) if differs else tensor for tensor, shape, differs in self._reads]
+        tensors = self.all | {key: matrix() for key, matrix in self._rotations.items()}
+        return [tensors[key] if tensors[key].shape == shape else tensors[key].view(shape) for key, shape in self._reads]
 
 
 def _equation(terms: Sequence[Sequence[int]], output: Sequence[int]) -> str:

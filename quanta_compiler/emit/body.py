@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from quanta_compiler.emit.expressions import Expressions, Statement
-from quanta_compiler.lowering.program import Program
+from quanta_compiler.lowering.program import PauliProgram, Program
 
 WIDTH = 110
 
@@ -13,11 +13,18 @@ WIDTH = 110
 class Body:
     """One program as the bodies of the functions that it becomes."""
 
-    def __init__(self, program: Program, stored_shapes: dict[str, tuple[int, ...]], axes_of: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        stored_shapes: Mapping[str, tuple[int, ...]],
+        axes_of: Mapping[str, str],
+        functions: Mapping[PauliProgram, str],
+        like: str,
+    ) -> None:
         self.program = program
         self.axes_of = axes_of
         """What a gate acts on, for its heading."""
-        self.expressions = Expressions(program, stored_shapes)
+        self.expressions = Expressions(program, stored_shapes, functions, like)
 
     def whole(self, result_dims: str) -> tuple[list[str], str]:
         """Return the lines of a program without a loop, and the name that holds its result with these dimensions."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from quanta_compiler.emit.computed import ComputedLeaves, Statement, stored_name
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
@@ -15,22 +16,16 @@ from quanta_compiler.lowering.program import (
     Matmul,
     Multiply,
     Operation,
+    PauliProgram,
     Pick,
     Program,
     Resize,
+    Rotate,
     Tie,
+    is_computed,
     is_front,
     sources,
 )
-
-Statement = tuple[str, str, str]
-"""A statement, a comment on its result, and a label, with which the statements of one step end."""
-
-
-def stored_name(key: str) -> str:
-    """Return how the module reads a tensor of its state dict: `g0.B` is `gates["g0"]["B"]`."""
-    return "gates" + "".join(f'["{name}"]' for name in key.split("."))
-
 
 def _leaf_name(gate: Gate, kind: str) -> str:
     if gate.kind == "constant":
@@ -51,8 +46,16 @@ def _argument_name(load: Load) -> str:
 class Expressions:
     """Writes one program as statements; every statement comes with the legs of its result as a comment."""
 
-    def __init__(self, program: Program, stored_shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        stored_shapes: Mapping[str, tuple[int, ...]],
+        functions: Mapping[PauliProgram, str],
+        like: str,
+    ) -> None:
         self.program = program
+        self.functions = functions
+        self.computed = ComputedLeaves(program, functions, like)
         self.plan = program.plan
         self.stored_shapes = stored_shapes
         self.names: dict[int, str] = {}
@@ -69,7 +72,7 @@ class Expressions:
         for operation in operations:
             self.layouts[operation.result] = operation.layout
             if isinstance(operation, Load):
-                self._load(operation)
+                lines += self._load(operation)
                 continue
             if isinstance(operation, Resize) and operation.new_size == operation.old_size:
                 # A free reshape: the next view reads the same memory by the new legs.
@@ -121,20 +124,23 @@ class Expressions:
             return str(size)
         return "n" if size == 1 else f"n * {size}"
 
-    def _load(self, load: Load) -> None:
-        if load.leaf.kind != "input":
-            self.kept.add(load.result)
+    def _load(self, load: Load) -> list[Statement]:
         if load.leaf.kind == "input":
             self.names[load.result] = "x"
             self.dims_of[load.result] = f"n, {self.program.in_size}"
-            return
+            return []
+        self.kept.add(load.result)
         if load.leaf.gate is None:
             self.names[load.result] = "self.one"
             self.dims_of[load.result] = ""
-            return
+            return []
+        if is_computed(load):
+            self.names[load.result], self.dims_of[load.result], lines = self.computed.load(load)
+            return lines
         name = _leaf_name(load.leaf.gate, load.leaf.kind)
         self.names[load.result] = name
         self.dims_of[load.result] = ", ".join(str(size) for size in self.stored_shapes[name])
+        return []
 
     def _name(self, operation: Operation) -> tuple[str, str]:
         """Return the name of a result and the name that is spent with it: a tensor is used once, so it may be freed."""
@@ -159,6 +165,8 @@ class Expressions:
             return f"{self.access(operation.left)} * {self.access(operation.right)}"
         if isinstance(operation, Resize):
             return self._resize(operation)
+        if isinstance(operation, Rotate):
+            return self._rotate(operation)
         assert isinstance(operation, Tie)
         return self._tie(operation)
 
@@ -217,6 +225,20 @@ class Expressions:
         if operation.new_size < operation.old_size:
             return f"{source}[:, :{operation.new_size}].contiguous()"
         return f"torch.nn.functional.pad({source}, (0, 0, 0, {operation.new_size - operation.old_size}))"
+
+    def _rotate(self, operation: Rotate) -> str:
+        """Call the function of a `pauli` gate on vectors padded or cut to its size."""
+        columns, rows = (self._size(access[-1]) for access in (operation.source.groups, operation.groups))
+        size = operation.pauli.plan.size
+        code = self.access(operation.source)
+        if columns < size:
+            code = f"torch.nn.functional.pad({code}, (0, {size - columns}))"
+        if operation.pauli in self.functions:
+            code = f"Circuit.{self.functions[operation.pauli]}({code}, {self.names[operation.angles.value]})"
+        return code if rows == size else f"{code}[:, :{rows}].contiguous()"
+
+    def _size(self, legs: Layout) -> int:
+        return math.prod(self.plan.sizes[leg] for leg in legs)
 
     def _tie(self, operation: Tie) -> str:
         source = self.access(operation.source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from quanta_compiler.emit.expressions import stored_name
+from quanta_compiler.emit.computed import stored_name
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.parameters import Stored
 from quanta_compiler.spec.circuit_spec import Init

@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterator
 
 from quanta_compiler.emit.body import WIDTH, Body
-from quanta_compiler.emit.expressions import stored_name
+from quanta_compiler.emit.computed import stored_name
 from quanta_compiler.emit.initialization import constant_lines, reset_lines
 from quanta_compiler.emit.operator import OperatorLines
+from quanta_compiler.emit.rotations import helper_lines, pauli_names
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored, matrix_shape
 from quanta_compiler.lowering.program import Load, Program
@@ -50,8 +51,12 @@ class _Emitter:
         self.axes_of = {gate.name: self._axes(gate) for gate in self.gates}
         self.stored = all_stored(circuit)
         self.constants = [gate for gate in self.gates if gate.kind == "constant"]
+        # A large operator has its program twice: in slices, and at once.
+        programs = [apply, operator, operator.at_once, operator.in_slices]
+        self.functions = pauli_names([program for program in programs if program is not None])
+        self.helpers: list[str] = []
         self.operator = OperatorLines(circuit, operator, self._body, peak_bytes if self.is_guarded else None)
-        self.uses_one = any(
+        self.uses_one = (not self.stored and any(gate.kind == "cz" for gate in self.gates)) or any(
             isinstance(operation, Load) and operation.leaf.kind == "one" for operation in operator.operations
         )
 
@@ -104,6 +109,8 @@ class _Emitter:
         if self.is_guarded:
             yield ""
             yield from _memory_guard()
+        for line in helper_lines(self.helpers, self.functions):
+            yield line
         slices = list(self.operator.slices_class())
         yield from ["", *slices] if slices else []
 
@@ -146,7 +153,10 @@ class _Emitter:
         return f"{gate.kind} on {axes(gate.columns)}{changed}{per}"
 
     def _body(self, program: Program) -> Body:
-        return Body(program, self._stored_shapes(), self.axes_of)
+        like = stored_name(self.stored[0].key) if self.stored else "self.one"
+        body = Body(program, self._stored_shapes(), self.axes_of, self.functions, like)
+        body.expressions.computed.helpers = self.helpers
+        return body
 
     def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}

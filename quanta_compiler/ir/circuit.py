@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from quanta_compiler.spec.circuit_spec import Init
 
-
 DIAGONAL_KINDS = ("diagonal", "cz")
 
 

@@ -5,16 +5,19 @@ Importing networkx takes longer than most commands, so import this module only w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import networkx as nx
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns, passing_legs
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
-from quanta_compiler.ir.reach import gates_to_full
+from quanta_compiler.ir.reach import gates_to_full, wires_not_turned
+from quanta_compiler.spec.rotations import is_power_of_two
 
 INPUT = "input"
 OUTPUT = "output"
@@ -42,7 +45,7 @@ def contraction_graph(circuit: Circuit) -> nx.MultiDiGraph[str]:
     Node attributes: `kind` (`input` and `output` for the boundary), `shape` (of the matrix, `[*per, rows, columns]`;
     of the state at the boundary), `column` (of the diagram; -1 for the input, the number of columns for the output) and
     for gates `name`, `parameters` (numbers in the state dict), `frozen`, `columns`, `rows` and `per` (legs), `axes`,
-    `to` and `per_axes` (names).
+    `to` and `per_axes` (names), and of `pauli` gates `still_wires` (those of its wires that no angle turns).
 
     Graph attributes: `name`, `in_features`, `out_features` and `connected` (whether every output can depend on every
     input, as `reach.gates_to_full` defines it).
@@ -88,6 +91,7 @@ def _add_gate(graph: nx.MultiDiGraph[str], circuit: Circuit, gate: Gate, column:
         axes=tuple(circuit.legs[leg].axis for leg in gate.columns),
         to=tuple(circuit.legs[leg].axis for leg in gate.rows),
         per_axes=tuple(circuit.legs[leg].axis for leg in gate.per),
+        **({"still_wires": wires_not_turned(circuit, gate)} if gate.kind == "pauli" else {}),
     )
 
 
@@ -126,8 +130,9 @@ class Connectivity:
     """For each output axis the input axes that it is tied to: no gate that can mix stands between the two.
 
     The operator is then zero wherever the output index does not agree with the input index. A `slice` moves indices
-    without mixing and ties like a wire; an axis of size 1 has nothing to tie.
-    Where a `slice` regroups axes, an axis counts as tied as a whole even if only a part of its index is; `is_full` is
+    without mixing and ties like a wire, and so do the wires of a `pauli` gate that no angle turns, where its size is a
+    power of two; an axis of size 1 has nothing to tie.
+    Where either regroups axes, an axis counts as tied as a whole even if only a part of its index is; `is_full` is
     exact, and knows of the boundary.
     """
     is_full: bool
@@ -150,11 +155,12 @@ def connectivity(graph: nx.MultiDiGraph[str]) -> Connectivity:
         if node in (INPUT, OUTPUT):
             continue
         sources = _overlaps(data["columns"], data["rows"], sizes) if data["kind"] == "slice" else {}
+        ties = _still_ties(data, sizes) if data["kind"] == "pauli" else sources
         for row in data["rows"]:
             if row in data["columns"]:
                 continue  # a diagonal gate changes nothing about its legs
             depends[row] = set().union(*(depends[leg] for leg in (*sources.get(row, data["columns"]), *data["per"])))
-            tied[row] = set().union(*(tied.get(leg, set()) for leg in sources.get(row, ())))
+            tied[row] = set().union(*(tied.get(leg, set()) for leg in ties.get(row, ())))
     outputs: tuple[int, ...] = graph.nodes[OUTPUT]["columns"]
 
     def named(reach: dict[int, set[int]]) -> dict[str, tuple[str, ...]]:
@@ -164,6 +170,26 @@ def connectivity(graph: nx.MultiDiGraph[str]) -> Connectivity:
         }
 
     return Connectivity(named(depends), named(tied), graph.graph["connected"])
+
+
+def _still_ties(data: Mapping[str, Any], sizes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
+    """Return for each row leg of a `pauli` gate the column legs that the wires which never turn tie it to.
+
+    A gate whose size is no power of two ties nothing: its two halves meet, whatever stays still within them.
+    """
+    rows, columns = data["rows"], data["columns"]
+    size = max(math.prod(sizes[leg] for leg in side) for side in (rows, columns))
+    if not data["still_wires"] or not is_power_of_two(size):
+        return {}
+    # Wires get numbers that no leg has: the column legs are read as wires, and these as row legs.
+    wires = range(-size.bit_length() + 1, 0)
+    both = {**sizes, **dict.fromkeys(wires, 2)}
+    read, written = _overlaps(columns, wires, both), _overlaps(wires, rows, both)
+    still = {wires[wire] for wire in data["still_wires"]}
+    return {
+        row: tuple(leg for leg in columns if any(leg in read[wire] for wire in written[row] if wire in still))
+        for row in rows
+    }
 
 
 def _overlaps(columns: Sequence[int], rows: Sequence[int], sizes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:

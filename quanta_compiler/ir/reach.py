@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.spec.rotations import is_power_of_two, still_wires
 
 _MOST_STEPS = 1 << 22
 """Joint indices that are looked at before the question is given up: seconds."""
@@ -30,8 +31,10 @@ def gates_to_full(circuit: Circuit) -> int | None:
     connected, be it for its widths, a `slice` or a `constant`. Of the circuit's leading gates the whole state counts;
     after the last gate it is what is left of it at `out_features`.
 
-    Of a `constant` only its zeros are seen, not that sums of its numbers may cancel. Where slices and constants join so
-    many indices that following them takes more than `_MOST_STEPS`, the circuit counts as not connected.
+    Of a `constant` only its zeros are seen, not that sums of its numbers may cancel, and of a shared rotation not that
+    it may undo its owner. A `pauli` gate with wires that never turn is followed wire by wire where its size is a power
+    of two; any other such gate counts as if it changed nothing, which is less than it does. Where slices and constants
+    join so many indices that following them takes more than `_MOST_STEPS`, the circuit counts as not connected.
     """
     if circuit.in_features > circuit.in_size or circuit.out_features > circuit.out_size:
         return None
@@ -49,6 +52,16 @@ def gates_to_full(circuit: Circuit) -> int | None:
     except (_InputLostError, _TooManyStepsError):
         return None
     return since
+
+
+def wires_not_turned(circuit: Circuit, gate: Gate) -> tuple[int, ...]:
+    """Return the wires of a `pauli` gate that no angle turns, as `rotations.still_wires` numbers them."""
+    assert gate.layers is not None
+    return still_wires(_side(circuit, gate), gate.layers, gate.rank_parameters)
+
+
+def _side(circuit: Circuit, gate: Gate) -> int:
+    return max(circuit.size(gate.rows), circuit.size(gate.columns))
 
 
 class _InputLostError(Exception):
@@ -126,19 +139,36 @@ class _Reach:
 
     def apply(self, gate: Gate) -> None:
         """Apply a gate; raise where an input gets lost, or where that takes too many steps."""
-        if gate.kind == "diagonal":
+        if gate.is_diagonal:
             return
         contracted = [digit for leg in gate.columns for digit in self.legs.pop(leg)]
         if gate.kind == "slice":
-            self._slice(contracted, gate)
+            self.legs.update(self._read(contracted, self._sizes(gate.rows)))
+        elif gate.kind == "pauli" and (still := wires_not_turned(self.circuit, gate)):
+            self._turn(contracted, gate, still)
         elif gate.kind == "constant" and any(number == 0 for row in gate.value or () for number in row):
             self._move(contracted, gate)
         else:
-            gone = set(contracted)
-            for cluster in {digit.cluster: None for digit in contracted}:
-                if cluster is not None:
-                    self._arrange(cluster, [digit for digit in cluster.digits if digit not in gone])
+            self._forget(contracted)
             self.legs.update({leg: self._made(leg) for leg in gate.rows})
+
+    def _forget(self, digits: list[_Digit]) -> None:
+        """Take digits out of their clusters: a gate that mixes has contracted them."""
+        gone = set(digits)
+        for cluster in {digit.cluster: None for digit in digits}:
+            if cluster is not None:
+                self._arrange(cluster, [digit for digit in cluster.digits if digit not in gone])
+
+    def _turn(self, contracted: list[_Digit], gate: Gate, still: tuple[int, ...]) -> None:
+        """Apply a `pauli` gate, after which anything stands on its wires but for those that never turn."""
+        size, digits = _side(self.circuit, gate), contracted
+        if is_power_of_two(size):
+            wires = self._read(contracted, [(wire, 2) for wire in range(size.bit_length() - 1)])
+            turning = [wire for wire in wires if wire not in still]
+            self._forget([digit for wire in turning for digit in wires[wire]])
+            wires.update({wire: [_Digit(2)] for wire in turning})
+            digits = [digit for wire in sorted(wires) for digit in wires[wire]]
+        self.legs.update(self._read(digits, self._sizes(gate.rows)))
 
     def _made(self, leg: int) -> list[_Digit]:
         size = self.circuit.legs[leg].size
@@ -156,36 +186,39 @@ class _Reach:
         made = [digit for leg in gate.rows for digit in self.legs[leg]]
         self._replace(self._joined(contracted), contracted, made, moved)
 
-    def _slice(self, before: list[_Digit], gate: Gate) -> None:
-        """Read the digits `before` as the index of other legs, from the fastest digit on.
+    def _sizes(self, legs: Iterable[int]) -> list[tuple[int, int]]:
+        return [(leg, self.circuit.legs[leg].size) for leg in legs]
 
-        What the radixes on both sides have in common is a digit that only changes its leg.
+    def _read(self, before: list[_Digit], places: list[tuple[int, int]]) -> dict[int, list[_Digit]]:
+        """Return the digits `before`, read from the fastest on as the index of places (legs, or wires) of these sizes.
+
+        What the radixes on both sides have in common is a digit that only changes its place.
         """
-        made: dict[int, list[_Digit]] = {leg: [] for leg in gate.rows}
-        wanted = [(leg, self.circuit.legs[leg].size) for leg in gate.rows if self.circuit.legs[leg].size > 1]
+        made: dict[int, list[_Digit]] = {place: [] for place, _ in places}
+        wanted = [(place, size) for place, size in places if size > 1]
         while before and wanted:
             common = math.gcd(before[-1].size, wanted[-1][1])
             if common == 1:
                 self._regroup(before, wanted, made)
                 continue
-            digit, (leg, size) = before.pop(), wanted.pop()
+            digit, (place, size) = before.pop(), wanted.pop()
             if digit.size > common:
                 high, digit = _split(digit, common)
                 before.append(high)
             if size > common:
-                wanted.append((leg, size // common))
-            made[leg].append(digit)
+                wanted.append((place, size // common))
+            made[place].append(digit)
         if not all(digit.is_free for digit in before):
             # The rows end here: what is not 0 above them is dropped.
             width = math.prod(digit.size for digit in before)
             kept = _kept_below(1, width, 1)
             self._replace(self._joined(before), before, [], kept)
-        for leg, size in wanted:
+        for place, size in wanted:
             # The columns end here: above them stands 0.
             digit = _Digit(size)
             digit.cluster = _Cluster([digit], {frozenset({0}): 0})
-            made[leg].append(digit)
-        self.legs.update({leg: digits[::-1] for leg, digits in made.items()})
+            made[place].append(digit)
+        return {place: digits[::-1] for place, digits in made.items()}
 
     def _regroup(self, before: list[_Digit], wanted: list[tuple[int, int]], made: dict[int, list[_Digit]]) -> None:
         """Take digits up to where the products of both sides agree, or one side ends, and read them as one index."""
@@ -199,8 +232,8 @@ class _Reach:
                 new.append(wanted.pop())
                 rows *= new[-1][1]
         digits = [_Digit(size) for _, size in new]
-        for (leg, _), digit in zip(new, digits, strict=True):
-            made[leg].append(digit)
+        for (place, _), digit in zip(new, digits, strict=True):
+            made[place].append(digit)
         if rows > columns or not all(digit.is_free for digit in old):
             self._replace(self._joined(old[::-1]), old, digits[::-1], _kept_below(rows, columns, rows))
 

@@ -8,11 +8,19 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from heapq import nsmallest
 
-from quanta_compiler.lowering.moves import ContractionMoves, Move, Situation, SliceMoves, pick_moves, tie_moves
+from quanta_compiler.lowering.moves import (
+    ContractionMoves,
+    Move,
+    Situation,
+    SliceMoves,
+    pick_moves,
+    rotate_moves,
+    tie_moves,
+)
 from quanta_compiler.lowering.program import (
     Access,
     Copy,
@@ -22,8 +30,10 @@ from quanta_compiler.lowering.program import (
     Matmul,
     Multiply,
     Operation,
+    PauliProgram,
     Pick,
     Resize,
+    Rotate,
     Tie,
 )
 from quanta_compiler.lowering.slicing import Slicing
@@ -63,8 +73,10 @@ class _Link:
 class Lowering:
     """Gathers the operations that carry out a plan, or a slicing of one."""
 
-    def __init__(self, plan: Plan, slicing: Slicing | None = None) -> None:
+    def __init__(self, plan: Plan, paulis: Mapping[int, PauliProgram], slicing: Slicing | None = None) -> None:
         self.plan = plan
+        self.paulis = paulis
+        """The programs of `pauli` gates, by the tensor of the plan that each makes."""
         self.slicing = slicing
         self.fixed = frozenset(slicing.legs) if slicing is not None else frozenset[int]()
         self.slices = slicing.slices if slicing is not None else 1
@@ -105,7 +117,7 @@ class Lowering:
 
     def _lower_chain(self, start: int, links: list[_Link], target: Layout | None) -> int:
         leaf = self.plan.leaves[start]
-        value = self._add(Load(self._new(), leaf.legs, leaf))
+        value = self._add(Load(self._new(), leaf.legs, leaf, self.paulis.get(start)))
         for move, link in self._best_moves(leaf.legs, links, target):
             value = self._emit(value, move, link)
         return value
@@ -189,7 +201,7 @@ class Lowering:
         step = link.step
         if step is None:
             return self.fixed
-        if step.kind == "slice":
+        if step.kind in ("slice", "pauli"):
             return frozenset(step.axes)
         if link.side is None:
             return frozenset()
@@ -204,6 +216,10 @@ class Lowering:
             assert step.gate is not None
             rows = step.gate.rows
             return SliceMoves(state, step.axes, rows, situation).moves
+        if step.kind == "pauli":
+            assert step.gate is not None
+            made = step.gate.rows
+            return lambda layout: rotate_moves(layout, step.axes, made, situation)
         if step.kind == "tie":
             return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
         assert link.side is not None
@@ -235,6 +251,8 @@ class Lowering:
             return self._pick(value, move)
         if step.kind == "contract":
             return self._emit_contraction(value, move, link)
+        if step.kind == "pauli":
+            return self._emit_rotation(value, move, link)
         if step.kind == "tie":
             old, new = step.axes
             held = (old,) if old in self.layouts[value] else ()
@@ -252,6 +270,27 @@ class Lowering:
                 groups=(move.groups[0], rows, move.groups[2]),
                 old_size=volume(frozenset(step.axes), self.plan.sizes),
                 new_size=volume(frozenset(rows), self.plan.sizes),
+                label=step.gate.name,
+            )
+        )
+
+    def _emit_rotation(self, value: int, move: Move, link: _Link) -> int:
+        step = link.step
+        assert step is not None
+        assert step.gate is not None
+        assert link.side is not None
+        if move.copy is not None:
+            value = self._copy(value, move.copy, move.groups)
+        others, _ = move.groups
+        return self._add(
+            Rotate(
+                result=self._new(),
+                layout=move.after,
+                source=Access(value, move.groups),
+                angles=Access(link.side, ()),
+                groups=(others, step.gate.rows),
+                pauli=self.paulis[link.tensor],
+                flops=step.flops,
                 label=step.gate.name,
             )
         )

@@ -10,8 +10,20 @@ from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.accounting import ELEMENT_BYTES, program_cost
 from quanta_compiler.lowering.chains import Lowering
 from quanta_compiler.lowering.moves import COPY_OVERHEAD
-from quanta_compiler.lowering.program import Access, Load, Loop, Matmul, Multiply, Operation, Pick, Program, sources
-from quanta_compiler.lowering.slicing import PEAK, Slicing, row_legs, slicings
+from quanta_compiler.lowering.program import (
+    Access,
+    Load,
+    Loop,
+    Matmul,
+    Multiply,
+    Operation,
+    Pick,
+    Program,
+    Rotate,
+    sources,
+)
+from quanta_compiler.lowering.slicing import PEAK, Slicing, slicings
+from quanta_compiler.lowering.straight import lower_paulis, lower_straight, program_of
 from quanta_compiler.planner.plan import Plan
 
 SLICED_ELEMENTS = 1 << 18
@@ -47,18 +59,9 @@ def lower(plan: Plan, circuit: Circuit, *, sliced_from: int = SLICED_ELEMENTS) -
     return sliced if excess > 0 else replace(straight, in_slices=sliced)
 
 
-def lower_straight(plan: Plan, circuit: Circuit) -> Program:
-    """Return a program without a loop."""
-    rows = row_legs(plan, circuit)
-    lowering = Lowering(plan)
-    value = lowering.lower(len(plan.leaves) + len(plan.steps) - 1, plan.output, rows)
-    assert lowering.layouts[value] == plan.output, "the result stands in the layout that was asked for"
-    return _program(plan, circuit, tuple(lowering.operations), rows)
-
-
 def lower_sliced(slicing: Slicing, circuit: Circuit, straight: Program) -> tuple[Program, int]:
     """Return the program of a slicing, and what its copies cost in elements moved."""
-    lowering = Lowering(slicing.plan, slicing)
+    lowering = Lowering(slicing.plan, lower_paulis(slicing.plan), slicing)
     target = slicing.slice_layout
     value = lowering.lower(slicing.root, target, len(target) if slicing.is_cut else None)
     operations, first = _hoist(lowering.operations, value)
@@ -66,20 +69,8 @@ def lower_sliced(slicing: Slicing, circuit: Circuit, straight: Program) -> tuple
     cost = lowering.cost + COPY_OVERHEAD * (len(operations) - first) * slicing.slices
     if slicing.legs[0] != slicing.plan.output[0]:
         cost += circuit.out_features * circuit.in_features // SCATTERED_SHARE
-    program = _program(slicing.plan, circuit, operations, slicing.rows)
+    program = program_of(slicing.plan, circuit, operations, slicing.rows)
     return replace(program, loop=loop, at_once=straight), cost
-
-
-def _program(plan: Plan, circuit: Circuit, operations: tuple[Operation, ...], rows: int) -> Program:
-    return Program(
-        plan=plan,
-        operations=operations,
-        rows=rows,
-        in_features=circuit.in_features,
-        out_features=circuit.out_features,
-        in_size=circuit.in_size,
-        out_size=circuit.out_size,
-    )
 
 
 def _peak(program: Program) -> int:
@@ -147,4 +138,6 @@ def _renumbered(operation: Operation, numbers: Mapping[int, int]) -> Operation:
         return replace(operation, result=result, value=numbers[operation.value])
     if isinstance(operation, Matmul | Multiply):
         return replace(operation, result=result, left=read(operation.left), right=read(operation.right))
+    if isinstance(operation, Rotate):
+        return replace(operation, result=result, source=read(operation.source), angles=read(operation.angles))
     return replace(operation, result=result, source=read(operation.source))

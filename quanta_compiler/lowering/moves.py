@@ -215,6 +215,18 @@ class SliceMoves:
         return Move(cost + self.result_cost, before + self.rows + after, copy, None, (before, self.columns, after))
 
 
+def rotate_moves(state: Layout, columns: Layout, rows: Layout, situation: Situation) -> Iterator[Move]:
+    """Yield the ways to apply a rotation to the legs `columns` of a state: they must stand behind all others."""
+    others = tuple([leg for leg in state if leg not in columns])
+    if state[len(others) :] == columns:
+        yield Move(0, others + rows, None, None, (others, columns))
+        return
+    write_cost = situation.write_cost(state)
+    for order in situation.orders(others):
+        copy = order + columns
+        yield Move(situation.copy_cost(state, copy, write_cost), order + rows, copy, None, (order, columns))
+
+
 def tie_moves(state: Layout, old: int, new: int, situation: Situation) -> Iterator[Move]:
     """Yield the layouts that an identity on a leg may be written in: it is written once, so every order costs the same.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quanta_compiler.planner.plan import Leaf, Plan
+from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan
 
 Layout = tuple[int, ...]
 Groups = tuple[Layout, ...]
@@ -25,11 +25,23 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A leaf: the input, or a stored parameter or constant."""
+    """A leaf: the input, a stored parameter or constant, or what is computed from a parameter by itself."""
 
     result: int
     layout: Layout
     leaf: Leaf
+    pauli: PauliProgram | None = None
+    """How the matrix of a `pauli` gate is made."""
+
+
+COMPUTED_KINDS = ("ry", "cz", "orthogonal", "pauli")
+"""Kinds whose matrix is not what is stored."""
+
+
+def is_computed(load: Load) -> bool:
+    """Return whether a leaf is no stored tensor, but computed from one or from nothing."""
+    gate = load.leaf.gate
+    return gate is not None and gate.kind in COMPUTED_KINDS and load.leaf.kind == "gate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,30 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
+class Rotate:
+    """A `pauli` gate applied by its structure to the last of two dimensions, padded or cut to the gate's sizes."""
+
+    result: int
+    layout: Layout
+    source: Access
+    angles: Access
+    groups: Groups
+    pauli: PauliProgram
+    flops: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauliProgram:
+    """What applies the orthogonal matrix of a `pauli` gate: [count, size] -> [count, size]."""
+
+    plan: PauliPlan
+    program: Program | None = None
+    """For a power of two; None where there is nothing to apply."""
+    halves: tuple[PauliProgram, PauliProgram] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tie:
     """An identity written out: the last dimension of `source` becomes the diagonal of `legs`, (new side, old side).
 
@@ -130,7 +166,7 @@ def is_front(pick: Pick, layout: Layout) -> bool:
     return set(layout[:count]) == set(pick.picked) and layout[count:] == pick.layout
 
 
-Operation = Load | Copy | Matmul | Multiply | Resize | Tie | Pick
+Operation = Load | Copy | Matmul | Multiply | Resize | Rotate | Tie | Pick
 
 
 def sources(operation: Operation) -> tuple[Access, ...]:
@@ -139,6 +175,8 @@ def sources(operation: Operation) -> tuple[Access, ...]:
         return operation.left, operation.right
     if isinstance(operation, Load):
         return ()
+    if isinstance(operation, Rotate):
+        return operation.source, operation.angles
     if isinstance(operation, Pick):
         return (Access(operation.value, (operation.picked, *operation.groups)),)
     return (operation.source,)

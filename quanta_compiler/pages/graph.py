@@ -11,13 +11,16 @@ from typing import Any
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns, passing_legs
 from quanta_compiler.ir.parameters import matrix_shape
+from quanta_compiler.report.wording import kind_in_words
 
 INPUT, OUTPUT = "input", "output"
 """The nodes at the ends; those of gates are called `gate:<name>`."""
 
 
 def graph_data(circuit: Circuit) -> dict[str, list[dict[str, Any]]]:
-    """Return `nodes` (`id`, `name`, `kind`, `shape`, `column`, of gates `parameter`) and `edges` between them.
+    """Return `nodes` (`id`, `name`, `kind`, `shape`, `column`, of gates `parameter`, `words`) and `edges` between them.
+
+    `words` are the kind with its options.
 
     An edge is a stretch of an axis, with its `axis` and `size`, from the node (`source`) that makes or passes it to the
     next one (`target`) that passes or contracts it.
@@ -30,6 +33,7 @@ def graph_data(circuit: Circuit) -> dict[str, list[dict[str, Any]]]:
             "id": _id(circuit.gates[place]),
             "name": circuit.gates[place].name,
             "kind": circuit.gates[place].kind,
+            "words": kind_in_words(circuit.gates[place]),
             "parameter": circuit.gates[place].parameter,
             "shape": matrix_shape(circuit, circuit.gates[place]),
             "column": columns[place],

@@ -30,17 +30,18 @@ def _renumber(circuit: Circuit) -> Circuit:
     order = list(circuit.inputs)
     for gate in circuit.gates:
         order += [leg for leg in gate.rows if leg not in gate.columns]
-    # Legs of size 1 that an earlier pass took out of the gates keep their labels, behind the others.
+    # Behind the others: legs within a block, and those of size 1, which an earlier pass took out of the gates.
     order += sorted(set(range(len(circuit.legs))).difference(order))
     new = {leg: number for number, leg in enumerate(order)}
 
     def renamed(legs: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(new[leg] for leg in legs)
 
-    gates = tuple(
-        replace(gate, columns=renamed(gate.columns), rows=renamed(gate.rows), per=renamed(gate.per))
-        for gate in circuit.gates
-    )
+    def moved(gate: Gate) -> Gate:
+        parts = tuple(map(moved, gate.parts))
+        return replace(gate, columns=renamed(gate.columns), rows=renamed(gate.rows), per=renamed(gate.per), parts=parts)
+
+    gates = tuple(map(moved, circuit.gates))
     return replace(
         circuit,
         legs=tuple(circuit.legs[leg] for leg in order),

@@ -3,55 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 
-BLOCK_SIZE = 256
-"""Blocks contract at most this many indices: past that their matrix no longer stays in a core's first-level caches."""
-BLOCK_KINDS = ("dense", "diagonal", "constant")
-"""Low-rank gates stay factors, slices stay free, and a block is as large as this pass wants it."""
 LOOK_AHEAD = 64
 """Gates looked at for one block, which keeps the pass linear in the number of gates."""
 
 
-def merge_blocks(circuit: Circuit, tokens: int) -> Circuit:
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which gates become blocks, and what is saved by it."""
+
+    kinds: tuple[str, ...]
+    largest: int
+    """Blocks contract at most this many indices."""
+    memory_flops: int
+    """What going through the memory once costs, in FLOPs for every number: nothing where FLOPs alone count."""
+
+
+BLOCKS = Policy(
+    # Low-rank gates stay factors, slices stay free, and a block is as large as this pass wants it.
+    kinds=("dense", "diagonal", "constant", "orthogonal"),
+    # Past that their matrix no longer stays in a core's first-level caches.
+    largest=256,
+    memory_flops=0,
+)
+
+
+def merge_blocks(circuit: Circuit, tokens: int, policy: Policy = BLOCKS) -> Circuit:
     """Compose gates on the same axes, on a subset, or on few axes together, where it pays for `tokens` vectors.
 
     A gate joins a block past others only where it commutes with all of them, so the operator is unchanged. A block
-    stays a composition of trainable parameters: it holds its gates in `parts`.
+    stays a composition of trainable parameters: it holds its gates in `parts`. Where nothing is merged, that is the
+    circuit itself.
     """
     gates: tuple[Gate, ...] = ()
     merged = circuit.gates
     while len(merged) != len(gates):
         # A gate that found nobody may find a partner once the gates that it would have taken first are in blocks.
-        gates, merged = merged, _sweep(circuit, merged, tokens)
-    return replace(circuit, gates=merged)
+        gates, merged = merged, _sweep(circuit, merged, tokens, policy)
+    return circuit if len(merged) == len(circuit.gates) else replace(circuit, gates=merged)
 
 
-def _sweep(circuit: Circuit, gates: Sequence[Gate], tokens: int) -> tuple[Gate, ...]:
+def _sweep(circuit: Circuit, gates: Sequence[Gate], tokens: int, policy: Policy) -> tuple[Gate, ...]:
     waiting = list(gates)
     merged: list[Gate] = []
     while waiting:
         near, far = waiting[: LOOK_AHEAD + 1], waiting[LOOK_AHEAD + 1 :]
-        parts = _best_run(circuit, near, tokens)
+        parts = _best_run(circuit, near, tokens, policy)
         merged.append(parts[0] if len(parts) == 1 else _block(parts))
         taken = {part.name for part in parts}
         waiting = [gate for gate in near if gate.name not in taken] + far
     return tuple(merged)
 
 
-def _best_run(circuit: Circuit, gates: Sequence[Gate], tokens: int) -> list[Gate]:
-    """Return the run from the first gate on that saves the most FLOPs; the gate alone where none does."""
+def _best_run(circuit: Circuit, gates: Sequence[Gate], tokens: int, policy: Policy) -> list[Gate]:
+    """Return the run from the first gate on that saves the most; the gate alone where none does."""
     best, most = [gates[0]], 0
-    if gates[0].kind not in BLOCK_KINDS:
+    if gates[0].kind not in policy.kinds:
         return best
-    run = _Run(circuit, tokens)
+    run = _Run(circuit, tokens, policy)
     run.add(gates[0])
     passed_over: set[int] = set()
     for gate in gates[1:]:
         touched = gate.columns + gate.per
-        if gate.kind not in BLOCK_KINDS or not passed_over.isdisjoint(touched) or not run.has_room(gate):
+        if gate.kind not in policy.kinds or not passed_over.isdisjoint(touched) or not run.has_room(gate):
             passed_over.update(touched, gate.rows)
             continue
         run.add(gate)
@@ -64,9 +81,10 @@ def _best_run(circuit: Circuit, gates: Sequence[Gate], tokens: int) -> list[Gate
 class _Run:
     """Gates composed so far, with the legs of their product and what it costs."""
 
-    def __init__(self, circuit: Circuit, tokens: int) -> None:
+    def __init__(self, circuit: Circuit, tokens: int, policy: Policy) -> None:
         self.circuit = circuit
         self.tokens = tokens
+        self.policy = policy
         self.width = max(circuit.in_size, circuit.out_size)
         self.gates: list[Gate] = []
         self.legs = _OpenLegs()
@@ -76,7 +94,7 @@ class _Run:
     def has_room(self, gate: Gate) -> bool:
         """Return whether the product with `gate` still contracts few enough indices."""
         new = [leg for leg in gate.columns if leg not in self.legs.made]
-        return self.circuit.size((*self.legs.read, *new)) <= BLOCK_SIZE
+        return self.circuit.size((*self.legs.read, *new)) <= self.policy.largest
 
     def add(self, gate: Gate) -> None:
         self.legs.add(gate)
@@ -85,7 +103,7 @@ class _Run:
             whole = self.circuit.size((*self.legs.read, *self.legs.made, *self.legs.through))
             self.build += 2 * whole * self.circuit.size(gate.columns)
         self.gates.append(gate)
-        self.separate += self._apply_flops(gate.rows, gate.columns, diagonal=gate.kind == "diagonal")
+        self.separate += self._apply_flops(gate.rows, gate.columns, diagonal=gate.is_diagonal)
 
     def saved_flops(self) -> int:
         """Return what the product saves against its gates one by one, what it costs to build included."""
@@ -93,9 +111,8 @@ class _Run:
         return self.separate - self.build - together
 
     def _apply_flops(self, rows: tuple[int, ...], columns: tuple[int, ...], *, diagonal: bool) -> int:
-        if diagonal:
-            return self.tokens * self.width
-        return 2 * self.tokens * min(self.circuit.size(rows), self.circuit.size(columns)) * self.width
+        per_number = 1 if diagonal else 2 * min(self.circuit.size(rows), self.circuit.size(columns))
+        return self.tokens * self.width * (per_number + self.policy.memory_flops)
 
 
 class _OpenLegs:

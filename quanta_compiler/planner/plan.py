@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.spec.rotations import pauli_angles
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +13,15 @@ class Leaf:
     """A tensor that exists before the first step, its legs slowest first as it is stored.
 
     Kinds: `input` (the batch of vectors), `gate` (a gate's matrix or diagonal), `lowrank_b` and `lowrank_a` (the
-    factors of a low-rank gate), `one` (a scalar, where an operator begins with nothing to contract).
+    factors of a low-rank gate), `angles` (what a `pauli` step turns by, without legs), `one` (a scalar, where an
+    operator begins with nothing to contract). The matrix of a rotation is computed from what is stored.
     """
 
     kind: str
     legs: tuple[int, ...]
     gate: Gate | None = None
+    pauli: PauliPlan | None = None
+    """How the matrix of a `pauli` gate is made: by applying it to the first rows of an identity matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,9 @@ class Step:
     """One step in single-assignment form: tensor `len(leaves) + i` is made by step `i` from earlier ones.
 
     Kinds: `contract` (two tensors; no leg summed makes it an elementwise product), `slice` (the legs `axes`, the
-    columns of `gate`, become its rows by reshaping, cutting or padding), `tie` (a leg that no gate contracts is written
-    out as an identity: `axes` is its input side and the new output side).
+    columns of `gate`, become its rows by reshaping, cutting or padding), `pauli` (likewise by a rotation that is applied
+    as `pauli` says, from the angles that are its second input), `tie` (a leg that no gate contracts is written out as
+    an identity: `axes` is its input side and the new output side).
     """
 
     kind: str
@@ -35,6 +40,48 @@ class Step:
     flops: int
     gate: Gate | None = None
     axes: tuple[int, ...] = ()
+    pauli: PauliPlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PauliPlan:
+    """How the orthogonal matrix of a `pauli` gate, [size, size], is applied to `count` vectors: it is never written out.
+
+    A power of two is a circuit of RY and CZ with a plan of its own. Any other size is a sum of two, `halves`, each
+    applied twice with a rotation between (Quantum-PEFT, eq. (4)).
+    """
+
+    size: int
+    layers: int
+    kept: int | None
+    transpose: bool
+    count: int
+    circuit: Circuit | None = None
+    plan: Plan | None = None
+    """None where there is nothing to apply: an orthogonal matrix of size 1."""
+    halves: tuple[PauliPlan, PauliPlan] | None = None
+
+    @property
+    def angles(self) -> int:
+        """Return how many angles there are."""
+        return pauli_angles(self.size, self.layers, self.kept)
+
+    @property
+    def turned(self) -> int:
+        """Return how many pairs the rotation between the halves turns."""
+        second = 0 if self.halves is None else self.halves[1].size
+        return second if self.kept is None else min(self.kept, second)
+
+    @property
+    def flops(self) -> int:
+        """Return the FLOPs of applying it to all vectors."""
+        if self.halves is not None:
+            return 2 * sum(half.flops for half in self.halves) + TURN_FLOPS * self.turned * self.count
+        return 0 if self.plan is None else self.plan.flops
+
+
+TURN_FLOPS = 6
+"""Two numbers turned by an angle: two products, and two that are added to them."""
 
 
 @dataclass(frozen=True, slots=True)

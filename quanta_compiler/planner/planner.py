@@ -2,194 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from dataclasses import replace
 
-from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.passes import canonical_order, drop_unit_axes, merge_blocks
-from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results
-from quanta_compiler.planner.leaves import gate_leaves
-from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential_order
-from quanta_compiler.planner.plan import Leaf, Plan, Step
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, merge_blocks
+from quanta_compiler.planner.assembly import Assembly, searched, sequential
+from quanta_compiler.planner.pauli import pauli_forms
+from quanta_compiler.planner.plan import Plan
 
 BLOCK_TOKENS_FOR_OPERATOR = 1 << 30
 """In an operator the open input legs are the batch; blocks are tried for a large one and judged by their true cost."""
 
-Order = Callable[[Sequence[Legs], Legs, Sequence[int]], tuple[str, Pairs]]
-
 
 def plan_apply(circuit: Circuit, tokens: int, optimizer: str = "auto") -> Plan:
-    """Plan the circuit on a batch of `tokens` vectors; never more FLOPs than gate by gate."""
+    """Plan the circuit on a batch of `tokens` vectors; never more FLOPs than gate by gate, rotations absorbed."""
     return _plan(circuit, "apply", tokens, optimizer)
 
 
 def plan_operator(circuit: Circuit, optimizer: str = "auto") -> Plan:
-    """Plan the circuit's matrix; never more FLOPs than contracting the gates one by one."""
+    """Plan the circuit's matrix; never more FLOPs than contracting the gates one by one, rotations absorbed."""
     return _plan(circuit, "operator", 1, optimizer)
 
 
 def _plan(circuit: Circuit, mode: str, tokens: int, optimizer: str) -> Plan:
-    def searched(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> tuple[str, Pairs]:
-        return cheapest(find_orders(tensors, output, sizes, optimizer), tensors, output, sizes)
+    """Return the plan of fewest FLOPs.
 
-    def sequential(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> tuple[str, Pairs]:
-        return "sequential", sequential_order(len(tensors))
-
+    Runs of small rotations become blocks first, which has more FLOPs and takes less time: from there on FLOPs decide.
+    """
     circuit = drop_unit_axes(circuit)
-    ordered = canonical_order(circuit)
-    gate_by_gate = _Assembly(circuit, mode, tokens, sequential).plan()
-    candidates = [_Assembly(ordered, mode, tokens, searched).plan()]
+    forms = pauli_forms(circuit, tokens if mode == "apply" else circuit.in_size)
+    gate_by_gate = Assembly(circuit, mode, tokens, sequential, *forms).plan()
+    absorbed = absorb_rotations(circuit, tokens if mode == "apply" else circuit.in_size)
+    ordered = canonical_order(absorbed)
+    candidates = [Assembly(ordered, mode, tokens, searched(optimizer), *forms).plan()]
     if candidates[0].optimizer != "dp":
         merged = merge_blocks(ordered, tokens if mode == "apply" else BLOCK_TOKENS_FOR_OPERATOR)
-        if any(gate.parts for gate in merged.gates):
-            candidates.append(_Assembly(merged, mode, tokens, searched).plan("blocks+"))
-    candidates.append(gate_by_gate)
+        if merged is not ordered:
+            candidates.append(Assembly(merged, mode, tokens, searched(optimizer), *forms).plan("blocks+"))
+    one_by_one = gate_by_gate if absorbed is circuit else Assembly(absorbed, mode, tokens, sequential, *forms).plan()
+    candidates.append(one_by_one)
     best = min(candidates, key=lambda plan: plan.flops)
-    return Plan(
-        mode=mode,
-        tokens=tokens,
-        batch=best.batch,
-        leaves=best.leaves,
-        steps=best.steps,
-        output=best.output,
-        sizes=best.sizes,
-        labels=best.labels,
-        optimizer=best.optimizer,
-        sequential_flops=gate_by_gate.flops,
-    )
-
-
-class _Assembly:
-    """Builds one plan: runs of gates between slices are ordered by `order`, slices reshape what has come out so far."""
-
-    def __init__(self, circuit: Circuit, mode: str, tokens: int, order: Order) -> None:
-        self.circuit = circuit
-        self.mode = mode
-        self.tokens = tokens
-        self.order = order
-        self.sizes = [leg.size for leg in circuit.legs]
-        inputs = set(circuit.inputs) if mode == "operator" else set()
-        self.labels = [leg.axis + ("'" if place in inputs else "") for place, leg in enumerate(circuit.legs)]
-        self.leaves: list[Leaf] = []
-        self.steps: list[Step] = []
-        self.found: list[str] = []
-        self.batch: int | None = None
-        self.present = set(circuit.inputs)
-        self.state: int | None = None
-        self.leaves_of: dict[str, list[int]] = {}
-
-    def plan(self, found_on: str = "") -> Plan:
-        if self.mode == "apply":
-            self.batch = self._new_leg(self.tokens, "n")
-            self.state = self._add_leaf(Leaf("input", (self.batch, *self.circuit.inputs)))
-        self._add_gate_leaves()
-        for is_slice, run in groupby(self.circuit.gates, key=lambda gate: gate.kind == "slice"):
-            if is_slice:
-                for gate in run:
-                    self._slice(gate)
-            else:
-                self._contract_run(list(run))
-        output = self._finish()
-        optimizer = found_on + ("+".join(dict.fromkeys(self.found)) or "dp")
-        return Plan(
-            mode=self.mode,
-            tokens=self.tokens,
-            batch=self.batch,
-            leaves=tuple(self.leaves),
-            steps=tuple(self.steps),
-            output=output,
-            sizes=tuple(self.sizes),
-            labels=tuple(self.labels),
-            optimizer=optimizer,
-            sequential_flops=0,
-        )
-
-    def _new_leg(self, size: int, label: str) -> int:
-        self.sizes.append(size)
-        self.labels.append(label)
-        return len(self.sizes) - 1
-
-    def _add_leaf(self, leaf: Leaf) -> int:
-        assert not self.steps, "leaves come before steps"
-        self.leaves.append(leaf)
-        return len(self.leaves) - 1
-
-    def _add_gate_leaves(self) -> None:
-        if self.mode == "operator" and self.circuit.gates[0].kind == "slice":
-            self.state = self._add_leaf(Leaf("one", ()))
-        for gate in self.circuit.gates:
-            for part in gate.parts or (gate,):
-                if part.kind == "slice":
-                    continue
-                rank = (self._new_leg(part.rank, "r"),) if part.rank is not None and part.rank > 1 else ()
-                self.leaves_of[part.name] = [self._add_leaf(leaf) for leaf in gate_leaves(part, rank)]
-
-    def _legs(self, tensor: int) -> Legs:
-        if tensor < len(self.leaves):
-            return frozenset(self.leaves[tensor].legs)
-        return self.steps[tensor - len(self.leaves)].legs
-
-    def _add_step(self, step: Step) -> int:
-        self.steps.append(step)
-        return len(self.leaves) + len(self.steps) - 1
-
-    def _open(self, tensors: Sequence[int], gates: Sequence[Gate]) -> Legs:
-        """Return which legs of `tensors` must be left after `gates`: those present, the batch, an operator's inputs."""
-        for gate in gates:
-            self.present.difference_update(gate.columns)
-            self.present.update(gate.rows)
-        kept = set(self.present)
-        if self.batch is not None:
-            kept.add(self.batch)
-        if self.mode == "operator":
-            kept.update(self.circuit.inputs)
-        return frozenset(leg for tensor in tensors for leg in self._legs(tensor) if leg in kept)
-
-    def _contract_run(self, gates: list[Gate]) -> None:
-        nodes = [] if self.state is None else [self.state]
-        for gate in gates:
-            # A block is contracted by itself first: that it is one matrix is what the pass decided.
-            own = [leaf for part in gate.parts or (gate,) for leaf in self.leaves_of[part.name]]
-            if gate.parts:
-                legs = frozenset(gate.columns + gate.rows + gate.per)
-                own = [self._contract(own, legs, note=False)]
-            nodes += own
-        self.state = self._contract(nodes, self._open(nodes, gates), note=True)
-
-    def _contract(self, nodes: Sequence[int], output: Legs, *, note: bool) -> int:
-        tensors = [self._legs(node) for node in nodes]
-        optimizer, pairs = self.order(tensors, output, self.sizes)
-        if note and len(nodes) > 2:
-            self.found.append(optimizer)
-        made = results(tensors, output, pairs)
-        names = list(nodes)
-        for left, right in pairs:
-            legs = made[len(names)]
-            flops = contraction_flops(made[left], made[right], legs, self.sizes)
-            names.append(self._add_step(Step("contract", (names[left], names[right]), legs, flops)))
-        return names[-1]
-
-    def _tie(self, leg: int) -> int:
-        """Write out the identity on an input leg that nothing has contracted; return its output side."""
-        assert self.state is not None
-        new = self._new_leg(self.sizes[leg], self.circuit.legs[leg].axis)
-        legs = self._legs(self.state) | {leg, new}
-        self.state = self._add_step(Step("tie", (self.state,), legs, 0, axes=(leg, new)))
-        return new
-
-    def _slice(self, gate: Gate) -> None:
-        assert self.state is not None
-        columns = gate.columns
-        if self.mode == "operator":
-            columns = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in columns)
-        legs = (self._legs(self.state) - frozenset(columns)) | frozenset(gate.rows)
-        self.present.difference_update(gate.columns)
-        self.present.update(gate.rows)
-        self.state = self._add_step(Step("slice", (self.state,), legs, 0, gate=gate, axes=columns))
-
-    def _finish(self) -> tuple[int, ...]:
-        if self.mode == "apply":
-            assert self.batch is not None
-            return (self.batch, *self.circuit.outputs)
-        outputs = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in self.circuit.outputs)
-        return (*outputs, *self.circuit.inputs)
+    return replace(best, sequential_flops=gate_by_gate.flops)

@@ -13,6 +13,7 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
 from quanta_compiler.report.rows import AxisWire, place_wires
+from quanta_compiler.report.wording import options_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,9 @@ class Box:
     frozen: bool
     slot: int
     segments: tuple[tuple[int, int], ...]
-    """Runs of rows, first and last, that the box covers: the axes that the gate contracts or makes."""
+    """Runs of rows, first and last, that the box covers: the axes that the gate contracts or makes; of a `cz` none."""
     dots: tuple[int, ...]
-    """Rows of the `per` axes."""
+    """Rows of the `per` axes, or of the two axes of a `cz`, which is drawn as two dots and a line."""
     crossed: tuple[int, ...]
     """Rows between its ends whose wires the gate does not touch."""
     notes: tuple[str, ...]
@@ -43,7 +44,7 @@ class Box:
 
     @property
     def label_segment(self) -> tuple[int, int]:
-        """Return the segment that carries the text: the tallest, the first of several."""
+        """Return the segment that carries the text: the tallest, the first of several. There is one."""
         return max(self.segments, key=lambda segment: (segment[1] - segment[0], -segment[0]))
 
 
@@ -179,8 +180,9 @@ def _wire(circuit: Circuit, wire: AxisWire, slot_of: Sequence[int], slots: int) 
 
 
 def _box(circuit: Circuit, gate: Gate, slot: int, row_of: dict[int, int], wires: Sequence[Wire]) -> Box:
-    touched = sorted({row_of[leg] for leg in gate.columns + gate.rows})
-    dots = tuple(sorted(row_of[leg] for leg in gate.per))
+    dotted, boxed = (gate.columns, ()) if gate.kind == "cz" else (gate.per, gate.columns + gate.rows)
+    touched = sorted({row_of[leg] for leg in boxed})
+    dots = tuple(sorted(row_of[leg] for leg in dotted))
     top, bottom = _span([*touched, *dots])
     crossing = {wire.row for wire in wires if wire.crosses(slot)}
     crossed = tuple(row for row in range(top, bottom + 1) if row in crossing and row not in touched and row not in dots)
@@ -204,18 +206,26 @@ def _box(circuit: Circuit, gate: Gate, slot: int, row_of: dict[int, int], wires:
     )
 
 
-_KIND_NOTES = {"dense": "", "diagonal": "diag", "constant": "const"}
+_KIND_NOTES = {"dense": "", "diagonal": "diag", "constant": "const", "ry": "RY", "cz": ""}
 """What a box says of its kind, where that is not the kind's own name."""
 
 
 def _notes(gate: Gate) -> tuple[str, ...]:
-    kind = _KIND_NOTES.get(gate.kind, printable(gate.kind, 16))
-    if gate.kind == "lowrank":
-        kind = f"r={gate.rank}"
-    if gate.parts:
-        kind = f"{len(gate.parts)} gates"
     shared = f"= {printable(gate.parameter, 16)}{'ᵀ' if gate.transpose else ''}" if _is_shared(gate) else ""
-    return tuple(note for note in (kind, shared, "frozen" if gate.frozen else "") if note)
+    kept = "" if gate.rank_parameters is None else f"K'={gate.rank_parameters}"
+    return tuple(note for note in (_kind_note(gate), kept, shared, "frozen" if gate.frozen else "") if note)
+
+
+def _kind_note(gate: Gate) -> str:
+    if gate.parts:
+        return f"{len(gate.parts)} gates"
+    if gate.kind == "lowrank":
+        return f"r={gate.rank}"
+    if gate.kind == "orthogonal":
+        return f"O {gate.map}"
+    if gate.kind == "pauli":
+        return f"pauli L={gate.layers}"
+    return _KIND_NOTES.get(gate.kind, printable(gate.kind, 16))
 
 
 def _parameters(circuit: Circuit, gate: Gate) -> int:
@@ -235,8 +245,8 @@ def _axes(circuit: Circuit, legs: Sequence[int]) -> str:
 
 
 def _tooltip(circuit: Circuit, gate: Gate) -> str:
-    rank = f" of rank {gate.rank}" if gate.rank is not None else ""
-    lines = [f"{printable(gate.name)}: {printable(gate.kind)} gate{rank} on {_axes(circuit, gate.columns)}"]
+    kind = f"{printable(gate.kind)} gate{options_in_words(gate)}"
+    lines = [f"{printable(gate.name)}: {kind} on {_axes(circuit, gate.columns)}"]
     if any(circuit.legs[a] != circuit.legs[b] for a, b in zip(gate.columns, gate.rows, strict=False)) or (
         len(gate.columns) != len(gate.rows)
     ):

@@ -7,6 +7,7 @@ import math
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
 from quanta_compiler.report.report import GateReport, ParameterReport, RankReport
+from quanta_compiler.spec.rotations import ROTATION_KINDS, pauli_flops
 
 LARGEST_EXPONENT = 709.0
 """The gain is cut off where a float ends, so that a report is always valid JSON."""
@@ -37,10 +38,13 @@ def _flops_per_fibre(circuit: Circuit, gate: Gate) -> int:
     rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
     if gate.kind == "slice":
         return 0
-    if gate.kind == "diagonal":
+    if gate.is_diagonal:
         return rows
     if gate.kind == "lowrank":
         return 2 * (gate.rank or 1) * (rows + columns)
+    if gate.kind == "pauli":
+        assert gate.layers is not None
+        return pauli_flops(max(rows, columns), gate.layers, gate.rank_parameters)
     return 2 * rows * columns
 
 
@@ -105,7 +109,8 @@ def init_gain(circuit: Circuit) -> float:
 def _gate_gain(circuit: Circuit, gate: Gate) -> float:
     """Return the mean square of a gate's output over that of its input."""
     rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
-    if gate.kind == "slice":
+    if gate.kind in ("slice", "cz", *ROTATION_KINDS):
+        # Orthonormal whatever the angles are: min(rows, columns) directions pass, spread over all rows.
         return min(rows, columns) / rows
     if gate.kind == "constant":
         assert gate.value is not None

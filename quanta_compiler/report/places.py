@@ -8,6 +8,7 @@ from quanta_compiler.report.diagram import Box, Diagram
 
 PITCH = 48  # between rows
 HALF = 18  # of the height of a box on one row
+DOT = 4.5  # the radius of a dot
 PAD = 8  # between the text of a box and its sides
 GAP = 22  # between slots at least
 MARGIN = 24
@@ -99,12 +100,14 @@ def row_y(row: float) -> float:
 
 
 def _box_width(box: Box) -> float:
+    if not box.segments:
+        return 2 * DOT
     texts = [text_width(line, size) for line, size in box_lines(box)]
     return round(max(36.0, max(texts) + 2 * PAD + (8 if box.kind in ("lowrank", "slice") else 0)), 1)
 
 
 def box_lines(box: Box) -> list[tuple[str, int]]:
-    """Return the lines of text in a box with their sizes: on one row there is room for two."""
+    """Return the lines of text in a box, which covers a segment, with their sizes: on one row there is room for two."""
     top, bottom = box.label_segment
     notes = box.notes if bottom > top else (" ".join(box.notes),)
     return [(box.name, NAME_SIZE), *((note, NOTE_SIZE) for note in notes if note)]

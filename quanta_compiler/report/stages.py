@@ -26,6 +26,7 @@ from quanta_compiler.lowering.program import (
     Pick,
     Program,
     Resize,
+    Rotate,
     Tie,
 )
 from quanta_compiler.lowering.slicing import made_in_loop
@@ -33,7 +34,7 @@ from quanta_compiler.planner.plan import Leaf, Plan, Step
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.planner.published import einsum_equation
 from quanta_compiler.report.table_stage import table_text
-from quanta_compiler.report.wording import resized
+from quanta_compiler.report.wording import kind_in_words, resized
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
@@ -63,9 +64,9 @@ def _used(legs: Iterable[int]) -> str:
 
 
 def _gate_line(circuit: Circuit, gate: Gate) -> str:
-    kind = gate.kind if gate.rank is None else f"{gate.kind} of rank {gate.rank}"
     made = _used(gate.rows) if gate.rows == gate.columns else _made(circuit, gate.rows)
-    parts = [f"{made} = {gate.name}({_used(gate.columns)})", f"{kind} {_dims(matrix_shape(circuit, gate))}"]
+    matrix = f"{kind_in_words(gate)} {_dims(matrix_shape(circuit, gate))}"
+    parts = [f"{made} = {gate.name}({_used(gate.columns)})", matrix]
     if gate.per:
         parts.append(f"per {_used(gate.per)}")
     if gate.parameter != gate.name:
@@ -148,9 +149,9 @@ def _step_call(step: Step) -> str:
     operands = ", ".join(f"t{tensor}" for tensor in step.inputs)
     if step.kind == "tie":
         return f"tie({operands}; %{step.axes[0]} to %{step.axes[1]})"
-    if step.kind == "slice":
+    if step.kind in ("slice", "pauli"):
         assert step.gate is not None
-        return f"slice({operands}; {_used(step.axes)} to {_used(step.gate.rows)})"
+        return f"{step.kind}({operands}; {_used(step.axes)} to {_used(step.gate.rows)})"
     return f"{step.kind}({operands})"
 
 
@@ -201,6 +202,8 @@ def _operation_call(program: Program, operation: Operation) -> str:
             return f"multiply {read(left)} {read(right)} {flops} FLOPs, {label}"
         case Resize(source=source, old_size=old, new_size=new, label=label):
             return f"resize {read(source)} {old} to {new}, {label}"
+        case Rotate(source=source, angles=angles, flops=flops, label=label):
+            return f"rotate {read(source)} by {read(angles)} {flops} FLOPs, {label}"
         case Tie(source=source, legs=legs):
             return f"tie {read(source)} to %{legs[0]}"
         case Pick(value=value, picked=picked, groups=groups):

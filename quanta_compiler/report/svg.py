@@ -9,6 +9,7 @@ from html import escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.diagram import Box, Diagram, draw
 from quanta_compiler.report.places import (
+    DOT,
     HALF,
     LABEL_SIZE,
     MARGIN,
@@ -20,6 +21,7 @@ from quanta_compiler.report.places import (
     box_lines,
     row_y,
 )
+from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 FONTS = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
 
@@ -45,6 +47,9 @@ _LOOKS = {
     "diagonal": _Look("#e0f1e5", "#3b8558", "#1d3a2a", "#7cc698"),
     "slice": _Look("#f7efdd", "#93702c", "#3a2f18", "#d3b06a"),
     "constant": _Look("#e9ecf0", "#66707e", "#2a313b", "#a3adba"),
+    **dict.fromkeys(("ry", "cz"), _Look("#fbe7dc", "#b5562a", "#452618", "#eb9f78")),
+    "orthogonal": _Look("#dbf0f0", "#2a7d80", "#173a3b", "#6fc3c6"),
+    "pauli": _Look("#fae3e8", "#b0486a", "#46202c", "#e595ab"),
 }
 """Kinds that are not listed look like `dense` and say their name."""
 
@@ -88,7 +93,7 @@ def _head(diagram: Diagram, places: Places) -> Iterator[str]:
     )
     yield f"<title>{escape(diagram.name)}</title>"
     yield f"<desc>{escape(_description(diagram))}</desc>"
-    yield f"<style>@media screen and (prefers-color-scheme: dark) {{\n{_dark_style()}\n}}</style>"
+    yield f"<style>@media screen and (prefers-color-scheme: dark) {{\n{_dark_style(diagram)}\n}}</style>"
     yield (
         '<defs><pattern id="quanta-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6" '
@@ -99,15 +104,17 @@ def _head(diagram: Diagram, places: Places) -> Iterator[str]:
     yield _text(MARGIN, 52, diagram.summary, _LABEL)
 
 
-def _dark_style() -> str:
+def _dark_style(diagram: Diagram) -> str:
+    drawn = {_class(box) for box in diagram.boxes}
+    looks = {kind: look for kind, look in _LOOKS.items() if kind in drawn}
     rules = {
         ".paper": f"fill: {DARK_PAPER}",
         ".band": f"fill: {DARK_BAND}",
         ".wire": f"stroke: {DARK_WIRE}",
         ".end": f"fill: {DARK_WIRE}",
         ".hatch": f"stroke: {_LOOKS['slice'].dark_stroke}",
-        **{f".{kind}": f"fill: {look.dark_fill}; stroke: {look.dark_stroke}" for kind, look in _LOOKS.items()},
-        **{f".{kind} circle": f"fill: {look.dark_stroke}" for kind, look in _LOOKS.items()},
+        **{f".{kind}": f"fill: {look.dark_fill}; stroke: {look.dark_stroke}" for kind, look in looks.items()},
+        **{f".{kind} circle": f"fill: {look.dark_stroke}" for kind, look in looks.items()},
         ".ink": f"fill: {DARK_INK}",
         ".muted": f"fill: {DARK_MUTED}",
     }
@@ -173,7 +180,7 @@ def _ends(diagram: Diagram, places: Places) -> Iterator[str]:
 
 def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
     for box in diagram.boxes:
-        kind = box.kind if box.kind in _LOOKS else "dense"
+        kind = _class(box)
         look = _LOOKS[kind]
         dashes = ' stroke-dasharray="5 3"' if box.frozen else ""
         yield f'<g class="{kind}" fill="{look.fill}" stroke="{look.stroke}" stroke-width="1.4">'
@@ -181,11 +188,17 @@ def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
         x, half = places.centres[box.slot], places.widths[box.slot] / 2
         yield from _link(box, x)
         for row in box.dots:
-            yield f'<circle cx="{_n(x)}" cy="{_n(row_y(row))}" r="4.5" fill="{look.stroke}" stroke="none"/>'
+            yield f'<circle cx="{_n(x)}" cy="{_n(row_y(row))}" r="{_n(DOT)}" fill="{look.stroke}" stroke="none"/>'
         for top, bottom in box.segments:
             yield from _shape(kind, box.growth, (x - half, row_y(top) - HALF, x + half, row_y(bottom) + HALF), dashes)
-        yield from _box_text(box, x)
+        if box.segments:
+            yield from _box_text(box, x)
         yield "</g>"
+
+
+def _class(box: Box) -> str:
+    """Return the kind that a box looks like."""
+    return box.kind if box.kind in _LOOKS else "dense"
 
 
 def _link(box: Box, x: float) -> Iterator[str]:
@@ -193,7 +206,7 @@ def _link(box: Box, x: float) -> Iterator[str]:
     top, bottom = box.span
     if top == bottom:
         return
-    stops = [row_y(top), *(row_y(row) + side for row in box.crossed for side in (-4.5, 4.5)), row_y(bottom)]
+    stops = [row_y(top), *(row_y(row) + side for row in box.crossed for side in (-DOT, DOT)), row_y(bottom)]
     way = "".join(f"M{_n(x)} {_n(start)}V{_n(end)}" for start, end in zip(stops[::2], stops[1::2], strict=True))
     yield f'<path d="{way}" fill="none" stroke-width="2"/>'
 
@@ -215,7 +228,7 @@ def _shape(kind: str, growth: int, corners: tuple[float, float, float, float], e
         )
         yield f'<path d="{way}"/><path d="{way}" fill="url(#quanta-hatch)" stroke="none"/>'
         return
-    rounding = HALF if kind == "diagonal" else 4
+    rounding = HALF if kind == "diagonal" else 11 if kind in ROTATION_KINDS else 4
     yield _rectangle(corners, rounding, extra)
     if kind == "constant":
         yield _rectangle((left + 3, top + 3, right - 3, bottom - 3), 2, ' fill="none" stroke-width="0.8"')

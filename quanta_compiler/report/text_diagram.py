@@ -10,9 +10,10 @@ from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.diagram import Box, Diagram, Wire, draw
 
 # Corners, sides, the sides where a wire enters and leaves, and the edges where a link to another part goes off.
+_ROUNDED = "╭─╮│╰╯┤├┴┬"
 _FRAMES = {
     "dense": "┌─┐│└┘┤├┴┬",
-    "diagonal": "╭─╮│╰╯┤├┴┬",
+    **dict.fromkeys(("diagonal", "ry", "orthogonal", "pauli"), _ROUNDED),
     "slice": "┌┄┐┆└┘┤├┴┬",
     "constant": "╔═╗║╚╝╢╟╧╤",
 }
@@ -40,8 +41,10 @@ def render_text(circuit: Circuit, *, width: int = 100, ascii_only: bool = False)
     foot = []
     if diagram.shared_columns():
         foot.append("╰──╯ one column: these gates can act at once")
-    if any(box.dots for box in diagram.boxes):
+    if any(box.dots and box.segments for box in diagram.boxes):
         foot.append("●─ a matrix for each index of this axis")
+    if any(box.dots and not box.segments for box in diagram.boxes):
+        foot.append("●─● cz: minus where both axes are at their last index")
     if diagram.is_permuted:
         foot.append("output order: " + ", ".join(painter.end_label(diagram.wires[wire]) for wire in diagram.output))
     around = [
@@ -62,7 +65,8 @@ class _Painter:
         slots = range(len(diagram.slots))
         self.texts = {box: self._texts(box) for box in diagram.boxes}
         self.widths = [
-            max(max(map(len, self.texts[box])) + 4 for box in diagram.boxes if box.slot == slot) for slot in slots
+            max(max(map(len, self.texts[box]), default=-3) + 4 for box in diagram.boxes if box.slot == slot)
+            for slot in slots
         ]
         labels = [(part.slot, self.plain(part.label)) for wire in diagram.wires for part in diagram.labels(wire)]
         self.gaps = [max([_GAP, *(len(label) + 2 for own, label in labels if own == slot)]) for slot in slots]
@@ -85,7 +89,9 @@ class _Painter:
         return self.plain(wire.label_at(slot)) if wire.begin < slot <= wire.end else ""
 
     def _texts(self, box: Box) -> list[str]:
-        """Return the lines of text of a box: one where it covers one row, else as many as it has notes."""
+        """Return the lines of text of a box: one where it covers one row, else one a note; a `cz` has none."""
+        if not box.segments:
+            return []
         top, bottom = box.label_segment
         texts = [self.plain(text) for text in (box.name, *box.notes)]
         return texts if bottom > top else [" ".join(texts)]
@@ -169,6 +175,8 @@ class _Painter:
             grid[3 * row + 1][centre] = "●"
         for segment in box.segments:
             self._frame(grid, box, segment, (start, centre, start + width - 1))
+        if not box.segments:
+            return
         top, bottom = box.label_segment
         texts = self.texts[box]
         line = 3 * top + 1 + (3 * (bottom - top) + 1 - len(texts)) // 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from quanta_compiler.diagnostics import Diagnostic
+from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class GateSpec:
     frozen: bool = False
     rank: int | None = None
     share: str | None = None
-    """The earlier gate whose parameter this one uses, as the file names it; its kind and the rest are then that gate's."""
+    """The earlier gate whose parameter this one uses, as the file names it; kind and the rest are then that gate's."""
     transpose: bool = False
     value: tuple[tuple[float, ...], ...] | None = None
     map: str | None = None
@@ -51,6 +52,11 @@ class GateSpec:
     """The entangling layers of a `pauli` gate."""
     rank_parameters: int | None = None
     """K': how many columns of its Lie parameters an `orthogonal` gate trains, or a `pauli` gate of each column."""
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Return whether the gate's matrix is zero as it is drawn; at zero a rotation's matrix is orthogonal."""
+        return self.init is not None and self.init.scheme == "zeros" and self.kind not in ROTATION_KINDS
 
 
 @dataclass(frozen=True, slots=True)

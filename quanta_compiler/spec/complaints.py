@@ -11,24 +11,29 @@ from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
 from quanta_compiler.spec.checks import describe
 from quanta_compiler.spec.models import (
     GATE_KINDS,
+    MAPS,
     OPTIMIZERS,
     PATTERN_KINDS,
     CircuitFile,
     Plan,
     SharedGate,
+    TwoDesignPattern,
     item_form,
 )
-from quanta_compiler.spec.patterns import PATTERNS
+from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
 
 _GATE_MODELS: tuple[type[BaseModel], ...] = (*GATE_KINDS.values(), SharedGate)
 ALL_GATE_KEYS = tuple(dict.fromkeys(key for model in _GATE_MODELS for key in model.model_fields))
-_ALL_PATTERN_KEYS = tuple(dict.fromkeys(key for model in PATTERN_KINDS.values() for key in model.model_fields))
+_PATTERN_MODELS: tuple[type[BaseModel], ...] = (*PATTERN_KINDS.values(), TwoDesignPattern)
+_ALL_PATTERN_KEYS = tuple(dict.fromkeys(key for model in _PATTERN_MODELS for key in model.model_fields))
 
 
 def _model_of(item: Any) -> type[Any] | None:
     form = item_form(item)
     if form == "share":
         return SharedGate
+    if form == TWO_DESIGN:
+        return TwoDesignPattern
     prefix, _, kind = (form or "").partition(" ")
     if prefix == "gate":
         return GATE_KINDS[kind]
@@ -109,7 +114,8 @@ class Translator:
         allowed = list(model.model_fields)
         if "pattern" in mapping:
             kind = mapping.get("kind", "dense")
-            return allowed, (*_ALL_PATTERN_KEYS, "name", "share", "transpose", "value"), f"a pattern of kind `{kind}`"
+            what = f"pattern `{TWO_DESIGN}`" if model is TwoDesignPattern else f"a pattern of kind `{kind}`"
+            return allowed, (*_ALL_PATTERN_KEYS, "name", "share", "transpose", "value"), what
         if model is SharedGate:
             return allowed, ALL_GATE_KEYS, "`share`"
         return allowed, (*ALL_GATE_KEYS, "repeat"), f"a gate of kind `{mapping.get('kind', 'dense')}`"
@@ -134,10 +140,10 @@ class Translator:
         elif kind == "union_tag_not_found":
             self._bad_item(path, value)
         elif kind == "literal_error":
-            self._unknown_optimizer(path, value)
+            self._unknown_word(path, value)
         else:
             message = f"{_label(path)} {_expectation(kind, error.get('ctx', {}))}, got {describe(value)}"
-            self.problems.error(path, message, _HINTS.get(kind))
+            self.problems.error(path, message, _HINTS.get(kind) or _RANGES.get(str(path[-1]) if path else ""))
 
     def _bad_item(self, path: DataPath, item: Any) -> None:
         """Report an entry of `gates` that has none of the forms that there are."""
@@ -158,13 +164,16 @@ class Translator:
             hint = f"did you mean `{close}`?" if close else _one_of(kinds)
             self.problems.error((*path, "kind"), f"unknown kind {quote(value)} of a {what}", hint)
 
-    def _unknown_optimizer(self, path: DataPath, value: Any) -> None:
+    def _unknown_word(self, path: DataPath, value: Any) -> None:
+        """Report a value that is none of the words that its key takes."""
+        key = str(path[-1])
+        words = _WORDS[key]
         if not isinstance(value, str):
-            self.problems.error(path, f"`optimizer` must be a name, got {describe(value)}", _one_of(OPTIMIZERS))
+            self.problems.error(path, f"`{key}` must be a name, got {describe(value)}", _one_of(words))
             return
-        close = did_you_mean(value, OPTIMIZERS)
-        hint = f"did you mean `{close}`?" if close else _one_of(OPTIMIZERS)
-        self.problems.error(path, f"unknown optimizer {quote(value)}", hint)
+        close = did_you_mean(value, words)
+        hint = f"did you mean `{close}`?" if close else _one_of(words)
+        self.problems.error(path, f"unknown {key} {quote(value)}", hint)
 
 
 def report_unknown_preset(name: Any, presets: Collection[str], problems: Problems) -> None:
@@ -195,6 +204,9 @@ _EXAMPLES = {
     "gates": "such as `gates: [all_pairs]`",
     "axes": "such as `axes: [0, 1]`",
 }
+_WORDS = {"optimizer": OPTIMIZERS, "map": MAPS}
+_RANGES = {"layers": "with 0 nothing is entangled; 1 or 2 are usual"}
+"""Hints for keys that take a number within bounds."""
 _HINTS = {
     "too_short": "name a pattern such as `all_pairs`, or write gates such as `[0, 1]`",
     "bool_type": "write true or false",
@@ -229,26 +241,63 @@ def _expectation(kind: str, context: dict[str, Any]) -> str:
     return words.get(kind, "has a value that is not allowed")
 
 
+_HOMES = {
+    "rank": "`rank` goes with `kind: lowrank`",
+    "map": "`map` goes with `kind: orthogonal`",
+    "layers": f"`layers` goes with `kind: pauli` and with the pattern `{TWO_DESIGN}`",
+    "rank_parameters": "`rank_parameters` goes with `kind: orthogonal` and `kind: pauli`",
+    "value": "`value` goes with `kind: constant`",
+    "transpose": "`transpose` goes with `share`",
+    "repeat": "`repeat` goes with `pattern`",
+}
+"""Where the keys belong that not all gates take."""
+
+
 def _why_not(key: Any, mapping: dict[Any, Any]) -> str | None:
     """Say why a key that other gates take does not go with this one."""
+    kind = mapping.get("kind", "dense")
     if "pattern" in mapping:
-        return {
-            "name": "the gates of a pattern are called g0, g1, ... by position",
-            "rank": "`rank` goes with `kind: lowrank`",
-            "to": "a diagonal gate cannot change its axes",
-        }.get(str(key), "write the gates out where they differ")
+        return _why_not_in_a_pattern(str(key), mapping["pattern"], kind)
     if "share" in mapping:
         return "a shared parameter is described where it is first used"
-    kind = mapping.get("kind", "dense")
-    if key in ("init", "frozen") and kind in ("slice", "constant"):
+    if key in ("init", "frozen"):
         return f"a {kind} gate has no parameter"
-    return {
-        "rank": "`rank` goes with `kind: lowrank`",
-        "value": "`value` goes with `kind: constant`",
-        "transpose": "`transpose` goes with `share`",
-        "repeat": "`repeat` goes with `pattern`",
-        "per": f"a {kind} gate is the same for every index; leave `per` out",
-    }.get(str(key))
+    if key == "per":
+        return f"a {kind} gate is the same for every index; leave `per` out"
+    if key == "to":
+        return _SQUARE[kind]
+    if key == "rank" and kind in ("orthogonal", "pauli"):
+        return _HOMES["rank"] + f"; `kind: {kind}` takes `rank_parameters`"
+    return _HOMES.get(str(key))
+
+
+_SQUARE = {
+    "diagonal": "a diagonal gate cannot change its axes",
+    "ry": "an ry gate turns an axis and cannot resize it; `kind: orthogonal` can be rectangular",
+    "cz": "a cz gate is diagonal and cannot change its axes",
+}
+
+
+def _why_not_in_a_pattern(key: str, pattern: Any, kind: str) -> str:
+    """Say why a key that other patterns take does not go with this one."""
+    if key == "name":
+        return "the gates of a pattern are called g0, g1, ... by position"
+    if pattern == TWO_DESIGN:
+        return _OF_TWO_DESIGN.get(key, "write the gates out where they differ")
+    if key == "to":
+        return _SQUARE[kind]
+    if key in ("init", "frozen") and kind == "cz":
+        return "a cz gate has no parameter"
+    own = ("rank", "map", "layers", "rank_parameters")
+    return _HOMES[key] if key in own else "write the gates out where they differ"
+
+
+_OF_TWO_DESIGN = {
+    "kind": "its gates are of the kinds `ry` and `cz`",
+    "to": "its axes have size 2 before and after",
+    "rank": "an RY has one angle, a CZ nothing",
+    "rank_parameters": "`kind: pauli` is the same circuit as one gate, and takes `rank_parameters`",
+}
 
 
 def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:

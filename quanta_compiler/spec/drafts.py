@@ -10,7 +10,8 @@ from quanta_compiler.diagnostics import DataPath, Problems
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.axes import Absent, AxisState, find_all
 from quanta_compiler.spec.circuit_spec import Init
-from quanta_compiler.spec.patterns import PATTERNS
+from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN, Pattern, two_design_pattern
+from quanta_compiler.spec.rotations import is_power_of_two
 from quanta_compiler.spec.values import AxisRef
 
 
@@ -27,6 +28,9 @@ class Draft:
     init: Init | None = None
     frozen: bool = False
     rank: int | None = None
+    map: str | None = None
+    layers: int | None = None
+    rank_parameters: int | None = None
     share: str | None = None
     transpose: bool = False
     value: tuple[tuple[float, ...], ...] | None = None
@@ -56,6 +60,16 @@ class PatternRequest:
     init: Init | None = None
     frozen: bool = False
     rank: int | None = None
+    map: str | None = None
+    layers: int | None = None
+    rank_parameters: int | None = None
+
+    @property
+    def rule(self) -> Pattern:
+        """Return the rule that lists the gates."""
+        if self.pattern == TWO_DESIGN and self.layers is not None:
+            return two_design_pattern(self.layers)
+        return PATTERNS[self.pattern]
 
 
 def read_item(item: Any, path: DataPath) -> Draft | PatternRequest:
@@ -70,9 +84,9 @@ def read_item(item: Any, path: DataPath) -> Draft | PatternRequest:
 
 def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems: Problems) -> list[Draft] | None:
     """Write a pattern out as at most `room` gates; None after an error."""
-    rule = PATTERNS[request.pattern]
+    rule = request.rule
     names = _pattern_axes(request, state, problems)
-    if names is None:
+    if names is None or not _fits(request, state, names, problems):
         return None
     count = rule.count(len(names)) * request.repeat
     if count == 0:
@@ -81,15 +95,42 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
         problems.error(request.path, message, f"it needs at least {rule.fewest_axes} axes")
         return None
     if count > room:
-        path = (*request.path, "repeat") if request.repeat > 1 else request.path
+        key = "repeat" if request.repeat > 1 else "layers" if request.pattern == TWO_DESIGN and request.layers else None
+        path = (*request.path, key) if key else request.path
         message = f"pattern `{request.pattern}` yields {count:,} gates; a circuit is limited to {limits.GATES:,}"
         problems.error(path, message)
         return None
-    pairs = [tuple(names[i] for i in gate) for _ in range(request.repeat) for gate in rule.gates(len(names))]
+    gates = [tuple(names[i] for i in gate) for _ in range(request.repeat) for gate in rule.gates(len(names))]
     targets = _pattern_targets(request, state, names, problems)
     if targets is None:
         return None
-    return list(_drafts(request, state, pairs, targets))
+    return list(_drafts(request, state, gates, targets))
+
+
+def _fits(request: PatternRequest, state: AxisState, names: list[str], problems: Problems) -> bool:
+    """Report where gates of the kind that is asked for cannot stand on these axes."""
+    path = request.path
+    if request.pattern == TWO_DESIGN:
+        wrong = [name for name in names if state.sizes[name] not in (2, None)]
+        if not wrong:
+            return True
+        size = state.sizes[wrong[0]] or 0
+        more = f" (and {len(wrong) - 1} more have another size too)" if wrong[1:] else ""
+        message = f"pattern `two_design` turns axes of size 2, and axis {state.show(wrong[0])} has size {size}{more}"
+        factors = f"write {size} as {'x'.join(['2'] * (size.bit_length() - 1))} in the layout, or use "
+        hint = "`kind: pauli`: such a circuit on the bits of an index, for any size"
+        problems.error(path, message, (factors if size > 2 and is_power_of_two(size) else "use ") + hint)
+        return False
+    on_one = request.pattern == "each"
+    if request.kind == "ry" and not on_one:
+        message = f"pattern `{request.pattern}` has gates on two axes; a gate of kind `ry` acts on one"
+        problems.error((*path, "kind"), message, "`each` has a gate on every axis")
+    elif request.kind == "cz" and on_one:
+        message = "pattern `each` has gates on one axis; a gate of kind `cz` acts on two"
+        problems.error((*path, "kind"), message, "`chain`, `ring`, `brick` and `all_pairs` have gates on two")
+    else:
+        return True
+    return False
 
 
 def _pattern_axes(request: PatternRequest, state: AxisState, problems: Problems) -> list[str] | None:
@@ -161,14 +202,20 @@ def _drafts(
             sizes.update(resized[index])
             # An axis of unknown size keeps the placeholder 1: an error was reported already.
             to = {name: sizes[name] or 1 for name in gate}
+        kind = request.kind
+        if request.pattern == TWO_DESIGN:
+            kind = "ry" if len(gate) == 1 else "cz"
         yield Draft(
             request.path,
             gate,
             to,
             request.per or (),
-            kind=request.kind,
+            kind=kind,
             init=request.init,
-            frozen=request.frozen,
+            frozen=request.frozen and kind != "cz",
             rank=request.rank,
+            map=request.map,
+            layers=request.layers if kind == "pauli" else None,
+            rank_parameters=request.rank_parameters,
             whole=True,
         )

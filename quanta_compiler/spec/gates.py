@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from quanta_compiler.diagnostics import Problems, did_you_mean, quote
+from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.axes import Absent, AxisState, find_all, position_of
 from quanta_compiler.spec.circuit_spec import AxisSize, GateSpec, Init
 from quanta_compiler.spec.document import BrokenItem
 from quanta_compiler.spec.drafts import Draft
+from quanta_compiler.spec.kind_checks import check_kind, warn_about_pairs
 from quanta_compiler.spec.matrices import matrix_shape, shape_text, stored_numbers
 from quanta_compiler.spec.names import axis_name_problem
+from quanta_compiler.spec.rotations import ROTATION_KINDS, ROTATION_SCHEMES
 
 _DEFAULT_NAME = re.compile(r"g(0|[1-9][0-9]*)\Z")
-_FIXED_KINDS = ("slice", "constant")
+_FIXED_KINDS = ("slice", "constant", "cz")
 """Kinds without a parameter: nothing to draw, nothing to share."""
 
 
@@ -58,6 +60,7 @@ class GateResolver:
         self.width_reported = (state.product(state.sizes) or 0) > limits.WIDTH
         self.numbers = 0
         self.numbers_reported = False
+        self.sizes_warned: set[tuple[DataPath, int]] = set()
         self.shares_to_find: list[tuple[Draft, str, str]] = []
 
     def skip(self, item: BrokenItem) -> None:
@@ -242,42 +245,40 @@ class GateResolver:
 
     def _spec(self, draft: Draft, name: str, label: str, shape: _Shape, owner: GateSpec | None) -> GateSpec | None:
         """Check the matrix of a gate and put the gate together."""
-        kind = owner.kind if owner is not None else draft.kind
+        parameter = owner if owner is not None else draft
         spec = GateSpec(
             name=name,
-            kind=kind,
+            kind=parameter.kind,
             axes=shape.sized(shape.axes),
             to=shape.sized(shape.to),
             per=shape.sized(shape.per),
-            init=None if owner is not None or kind in _FIXED_KINDS else (draft.init or self.default_init),
+            init=None if owner is not None else self._init(draft),
             frozen=draft.frozen,
-            rank=owner.rank if owner is not None else draft.rank,
+            rank=parameter.rank,
             share=draft.share,
             transpose=draft.transpose,
             value=draft.value,
+            map=parameter.map,
+            layers=parameter.layers,
+            rank_parameters=parameter.rank_parameters,
         )
-        if not self._check_kind(draft, label, spec):
+        if not check_kind(draft, label, spec, self.problems):
             return None
         if owner is not None:
             return spec if self._check_share(draft, label, spec, owner) else None
         self._count_numbers(draft, label, spec)
+        self._warn_about_pairs(draft, label, spec)
         return spec
 
-    def _check_kind(self, draft: Draft, label: str, spec: GateSpec) -> bool:
-        rows, columns = matrix_shape(spec)[-2:]
-        if spec.kind == "diagonal" and spec.to != spec.axes:
-            message = f"{label} is diagonal and cannot change its axes"
-            self.problems.error(draft.at("to"), message, "leave `to` out, or use `kind: dense`")
-            return False
-        if spec.value is not None and (len(spec.value), len(spec.value[0])) != (rows, columns):
-            given = f"{len(spec.value)} x {len(spec.value[0])}"
-            message = f"`value` of {label} is {given}, but its axes need {rows} x {columns} (rows x columns)"
-            self.problems.error(draft.at("value"), message)
-            return False
-        if spec.rank is not None and spec.rank > min(rows, columns) and spec.share is None:
-            message = f"rank {spec.rank} of {label} is more than its matrix can have ({rows} x {columns})"
-            self.problems.warning(draft.at("rank"), message, "`kind: dense` has fewer parameters")
-        return True
+    def _init(self, draft: Draft) -> Init | None:
+        """Return how a gate's own parameter is drawn; None where it has none."""
+        if draft.kind in _FIXED_KINDS:
+            return None
+        if draft.init is not None:
+            return draft.init
+        # The circuit's scheme may be one for the entries of matrices.
+        holds = draft.kind not in ROTATION_KINDS or self.default_init.scheme in ROTATION_SCHEMES
+        return self.default_init if holds else Init("zeros")
 
     def _check_share(self, draft: Draft, label: str, spec: GateSpec, owner: GateSpec) -> bool:
         shape, other = matrix_shape(spec), matrix_shape(owner)
@@ -295,12 +296,20 @@ class GateResolver:
         self.problems.error(draft.at("share"), message, hint)
         return False
 
+    def _warn_about_pairs(self, draft: Draft, label: str, spec: GateSpec) -> None:
+        """Warn of sizes that are no power of two, once for the gates of a pattern."""
+        size = max(matrix_shape(spec)[-2:])
+        if (draft.path, size) not in self.sizes_warned:
+            self.sizes_warned.add((draft.path, size))
+            warn_about_pairs(draft, label, spec, self.problems)
+
     def _count_numbers(self, draft: Draft, label: str, spec: GateSpec) -> None:
         """Keep to the limits on stored numbers."""
         numbers = stored_numbers(spec)
         if numbers > limits.GATE_NUMBERS:
             message = f"the matrix of {label} has {numbers} numbers; the limit is {limits.GATE_NUMBERS}"
-            self.problems.error(draft.at("axes"), message, "act on fewer axes, or use `kind: lowrank`")
+            smaller = "pauli" if spec.kind == "orthogonal" else "lowrank"
+            self.problems.error(draft.at("axes"), message, f"act on fewer axes, or use `kind: {smaller}`")
             return
         self.numbers += numbers
         if self.numbers > limits.PARAMETERS and not self.numbers_reported:

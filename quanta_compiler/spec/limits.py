@@ -28,6 +28,9 @@ GATE_NUMBERS = 1 << 31
 PARAMETERS = 1 << 34
 """Numbers stored for all gates: 64 GiB in float32."""
 
+LAYERS = 1024
+"""Entangling layers of a two-design circuit: one or two are usual, and ten mix all there is to mix."""
+
 TOKENS = 1 << 31
 """The batch planned for."""
 

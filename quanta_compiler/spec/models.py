@@ -13,16 +13,21 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator
 from quanta_compiler.spec import limits, values
 from quanta_compiler.spec import schema_parts as parts
 from quanta_compiler.spec.circuit_spec import Init
+from quanta_compiler.spec.patterns import TWO_DESIGN
 from quanta_compiler.spec.values import AxisRef, Layout
 
 Optimizer = Literal["auto", "dp", "greedy", "branch-1", "branch-2"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+Map = Literal["exp", "cayley"]
+MAPS: tuple[str, ...] = get_args(Map)
 
 # Where None stands in a type here it is only the default: the checks refuse a null in the file.
 Version = Annotated[int, PlainValidator(values.check_version), WithJsonSchema(parts.VERSION)]
 CircuitName = Annotated[str, PlainValidator(values.check_circuit_name), WithJsonSchema(parts.CIRCUIT_NAME)]
 GateName = Annotated[str | None, PlainValidator(values.check_gate_name), WithJsonSchema(parts.GATE_NAME)]
 PatternName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.PATTERN_NAME)]
+RuleName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.RULE_NAME)]
+TwoDesignName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.TWO_DESIGN_NAME)]
 Share = Annotated[str, PlainValidator(values.check_share), WithJsonSchema(parts.SHARE)]
 LayoutField = Annotated[Layout, PlainValidator(values.check_layout), WithJsonSchema(parts.LAYOUT)]
 Refs = tuple[AxisRef, ...]
@@ -36,10 +41,19 @@ PatternTo = Annotated[
     dict[AxisRef, int] | None, PlainValidator(values.check_pattern_to), WithJsonSchema(parts.PATTERN_TO)
 ]
 InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSchema(parts.INIT)]
+RotationInit = Annotated[Init | None, PlainValidator(values.check_rotation_init), WithJsonSchema(parts.ROTATION_INIT)]
 Matrix = Annotated[tuple[tuple[float, ...], ...], PlainValidator(values.check_matrix), WithJsonSchema(parts.MATRIX)]
 InFeatures = Annotated[int | None, PlainValidator(values.check_in_features), WithJsonSchema(parts.IN_FEATURES)]
 OutFeatures = Annotated[int | None, PlainValidator(values.check_out_features), WithJsonSchema(parts.OUT_FEATURES)]
 Rank = Annotated[int, Field(ge=1, le=limits.WIDTH, description="The rank r of the product B A.")]
+MapField = Annotated[Map, Field(description="How an orthogonal matrix is made of a skew-symmetric one.")]
+Layers = Annotated[
+    int, Field(ge=0, le=limits.LAYERS, description="The entangling layers of the two-design circuit, from 0.")
+]
+RankParameters = Annotated[
+    int | None, PlainValidator(values.check_rank_parameters), WithJsonSchema(parts.RANK_PARAMETERS)
+]
+Repeat = Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")]
 Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]
 
 
@@ -50,11 +64,20 @@ class FileModel(BaseModel):
 
 
 class _Gate(FileModel):
-    """A matrix applied to some axes."""
+    """A matrix applied to some axes, which it may change."""
 
     axes: Axes
     to: To = None
     name: GateName = None
+
+
+class _RotationGate(_Gate):
+    """An orthogonal matrix, of orthonormal columns or rows where it is rectangular."""
+
+    per: Per = ()
+    init: RotationInit = None
+    frozen: Frozen = False
+    rank_parameters: RankParameters = None
 
 
 class DenseGate(_Gate):
@@ -85,6 +108,39 @@ class DiagonalGate(_Gate):
     frozen: Frozen = False
 
 
+class OrthogonalGate(_RotationGate):
+    """A gate whose matrix is orthogonal, made of a skew-symmetric one."""
+
+    kind: Literal["orthogonal"]
+    map: MapField = "exp"
+
+
+class PauliGate(_RotationGate):
+    """A gate whose matrix is orthogonal, a circuit of a few rotations."""
+
+    kind: Literal["pauli"]
+    layers: Layers = 1
+
+
+class RyGate(FileModel):
+    """A gate that turns an axis of size 2 by a trained angle."""
+
+    axes: Axes
+    name: GateName = None
+    kind: Literal["ry"]
+    per: Per = ()
+    init: RotationInit = None
+    frozen: Frozen = False
+
+
+class CzGate(FileModel):
+    """A fixed gate on two axes: -1 at the last index of both, 1 elsewhere."""
+
+    axes: Axes
+    name: GateName = None
+    kind: Literal["cz"]
+
+
 class SliceGate(_Gate):
     """A fixed gate: the identity, its first rows, or its first columns."""
 
@@ -109,22 +165,35 @@ class SharedGate(_Gate):
 class _Pattern(FileModel):
     """A list of gates by rule."""
 
-    pattern: PatternName
-    repeat: Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")] = 1
+    pattern: RuleName
+    repeat: Repeat = 1
     axes: PatternAxes = None
+
+
+class _TrainedPattern(_Pattern):
+    """A pattern of gates with parameters."""
+
     per: PatternPer = None
     init: InitField = None
     frozen: Frozen = False
 
 
-class DensePattern(_Pattern):
+class _RotationPattern(_Pattern):
+    """A pattern of orthogonal gates."""
+
+    per: PatternPer = None
+    init: RotationInit = None
+    frozen: Frozen = False
+
+
+class DensePattern(_TrainedPattern):
     """A pattern of dense gates."""
 
     kind: Literal["dense"] = "dense"
     to: PatternTo = None
 
 
-class LowrankPattern(_Pattern):
+class LowrankPattern(_TrainedPattern):
     """A pattern of lowrank gates."""
 
     kind: Literal["lowrank"]
@@ -132,23 +201,72 @@ class LowrankPattern(_Pattern):
     to: PatternTo = None
 
 
-class DiagonalPattern(_Pattern):
+class DiagonalPattern(_TrainedPattern):
     """A pattern of diagonal gates."""
 
     kind: Literal["diagonal"]
 
 
-GATE_KINDS: dict[str, type[_Gate]] = {
+class OrthogonalPattern(_RotationPattern):
+    """A pattern of orthogonal gates."""
+
+    kind: Literal["orthogonal"]
+    map: MapField = "exp"
+    rank_parameters: RankParameters = None
+    to: PatternTo = None
+
+
+class PauliPattern(_RotationPattern):
+    """A pattern of pauli gates."""
+
+    kind: Literal["pauli"]
+    layers: Layers = 1
+    rank_parameters: RankParameters = None
+    to: PatternTo = None
+
+
+class RyPattern(_RotationPattern):
+    """A pattern of RY."""
+
+    kind: Literal["ry"]
+
+
+class CzPattern(_Pattern):
+    """A pattern of CZ."""
+
+    kind: Literal["cz"]
+
+
+class TwoDesignPattern(FileModel):
+    """The circuit of RY and CZ that the pattern `two_design` stands for."""
+
+    pattern: TwoDesignName
+    repeat: Repeat = 1
+    axes: PatternAxes = None
+    init: RotationInit = None
+    frozen: Frozen = False
+    layers: Layers = 1
+
+
+GATE_KINDS: dict[str, type[FileModel]] = {
     "dense": DenseGate,
     "lowrank": LowrankGate,
     "diagonal": DiagonalGate,
+    "orthogonal": OrthogonalGate,
+    "pauli": PauliGate,
+    "ry": RyGate,
+    "cz": CzGate,
     "slice": SliceGate,
     "constant": ConstantGate,
 }
-PATTERN_KINDS: dict[str, type[_Pattern]] = {
+PATTERN_KINDS: dict[str, type[FileModel]] = {
     "dense": DensePattern,
     "lowrank": LowrankPattern,
     "diagonal": DiagonalPattern,
+    "orthogonal": OrthogonalPattern,
+    "pauli": PauliPattern,
+    "ry": RyPattern,
+    "cz": CzPattern,
 }
 
 
@@ -160,6 +278,8 @@ def item_form(item: Any) -> str | None:
         return "axes"
     if not isinstance(item, dict):
         return None
+    if item.get("pattern") == TWO_DESIGN:
+        return "two_design"
     if "pattern" not in item and "share" in item:
         return "share"
     kind = item.get("kind", "dense")
@@ -173,12 +293,21 @@ GateItem = Annotated[
     | Annotated[DenseGate, Tag("gate dense")]
     | Annotated[LowrankGate, Tag("gate lowrank")]
     | Annotated[DiagonalGate, Tag("gate diagonal")]
+    | Annotated[OrthogonalGate, Tag("gate orthogonal")]
+    | Annotated[PauliGate, Tag("gate pauli")]
+    | Annotated[RyGate, Tag("gate ry")]
+    | Annotated[CzGate, Tag("gate cz")]
     | Annotated[SliceGate, Tag("gate slice")]
     | Annotated[ConstantGate, Tag("gate constant")]
     | Annotated[SharedGate, Tag("share")]
     | Annotated[DensePattern, Tag("pattern dense")]
     | Annotated[LowrankPattern, Tag("pattern lowrank")]
-    | Annotated[DiagonalPattern, Tag("pattern diagonal")],
+    | Annotated[DiagonalPattern, Tag("pattern diagonal")]
+    | Annotated[OrthogonalPattern, Tag("pattern orthogonal")]
+    | Annotated[PauliPattern, Tag("pattern pauli")]
+    | Annotated[RyPattern, Tag("pattern ry")]
+    | Annotated[CzPattern, Tag("pattern cz")]
+    | Annotated[TwoDesignPattern, Tag("two_design")],
     Discriminator(item_form),
 ]
 

@@ -58,6 +58,12 @@ def _gate(gate: GateSpec) -> dict[str, Any]:
     data["kind"] = gate.kind
     if gate.rank is not None:
         data["rank"] = gate.rank
+    if gate.map is not None:
+        data["map"] = gate.map
+    if gate.layers is not None:
+        data["layers"] = gate.layers
+    if gate.rank_parameters is not None:
+        data["rank_parameters"] = gate.rank_parameters
     if gate.value is not None:
         data["value"] = [list(row) for row in gate.value]
     if gate.init is not None:

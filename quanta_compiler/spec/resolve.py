@@ -13,6 +13,7 @@ from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, I
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
+from quanta_compiler.spec.rotations import ROTATION_KINDS
 from quanta_compiler.spec.values import Layout
 
 
@@ -192,7 +193,9 @@ def _warn_about_waste(spec: CircuitSpec, layout: Layout, problems: Problems) -> 
 
 def _warn_about_zeros(spec: CircuitSpec, problems: Problems) -> None:
     """Warn of a circuit that cannot learn: where two factors of a product are zero, every gradient is."""
-    zero = {gate.name for gate in spec.gates if gate.init is not None and gate.init.scheme == "zeros"}
+    # At zero angles an orthogonal gate is not zero.
+    drawn = (gate for gate in spec.gates if gate.init is not None and gate.kind not in ROTATION_KINDS)
+    zero = {gate.name for gate in drawn if gate.init == Init("zeros")}
     # A gate that shares a parameter is another factor.
     factors = [gate.name for gate in spec.gates if gate.name in zero or gate.share in zero]
     if len(factors) > 1:

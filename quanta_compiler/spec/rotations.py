@@ -71,10 +71,47 @@ def pauli_angles(size: int, layers: int, kept: int | None = None) -> int:
     With `kept` only the first so many angles of each column count, the n2 rotations of C being one column.
     """
     if is_power_of_two(size):
-        return sum(turn.kind == "ry" for turn in two_design(size.bit_length() - 1, layers, kept))
+        wires = size.bit_length() - 1
+        # Two columns a layer, on the wires of the pairs that begin at an even wire and at an odd one. Counted without
+        # listing them, so that a file with ten thousand wide gates is answered at once.
+        columns = [(wires, 1), (wires // 2 * 2, layers), (max(0, wires - 1) // 2 * 2, layers)]
+        return sum(times * (turned if kept is None else min(kept, turned)) for turned, times in columns)
     first, second = halves(size)
     turned = second if kept is None else min(kept, second)
     return 2 * pauli_angles(first, layers, kept) + 2 * pauli_angles(second, layers, kept) + turned
+
+
+def pauli_flops(size: int, layers: int, kept: int | None = None) -> int:
+    """Return the FLOPs of a `pauli` gate's n x n matrix on n numbers, angle by angle and never as a matrix.
+
+    An RY is 2 x 2 on every pair: 4 n; a CZ is a product with every number: n; a pair that C turns takes 6. Rectangular
+    gates cost what the square one costs: they read or keep a part of it.
+    """
+    if is_power_of_two(size):
+        costs = {"ry": 4 * size, "cz": size}
+        return sum(costs[turn.kind] for turn in two_design(size.bit_length() - 1, layers, kept))
+    first, second = halves(size)
+    turned = second if kept is None else min(kept, second)
+    return 2 * pauli_flops(first, layers, kept) + 2 * pauli_flops(second, layers, kept) + 6 * turned
+
+
+def still_wires(size: int, layers: int, kept: int | None = None) -> tuple[int, ...]:
+    """Return the wires that no RY turns, of the two-design circuit on the largest power of two in a `pauli` gate.
+
+    Where there are none, every entry of the n x n matrix is nonzero for almost all angles. Of n = 2^q the entries are
+    nonzero that lie in a row and in a column with the same bits on these wires.
+    """
+    wires = size.bit_length() - 1
+    turned = {turn.wires[0] for turn in two_design(wires, layers, kept) if turn.kind == "ry"}
+    return tuple(wire for wire in range(wires) if wire not in turned)
+
+
+def cosine_sine_angles(size: int, kept: int | None = None) -> int:
+    """Return how many angles of a `pauli` gate turn the pairs of C: none where the size is a power of two."""
+    if is_power_of_two(size):
+        return 0
+    _, second = halves(size)
+    return 2 * cosine_sine_angles(second, kept) + (second if kept is None else min(kept, second))
 
 
 def widest_column(size: int) -> int:

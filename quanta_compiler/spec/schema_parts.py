@@ -7,7 +7,8 @@ from typing import Any
 
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.names import NAME_LENGTH, RESERVED_AXES, TORCH_NAMES
-from quanta_compiler.spec.patterns import PATTERNS
+from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
+from quanta_compiler.spec.rotations import ROTATION_SCHEMES
 from quanta_compiler.spec.values import INIT_SCHEMES
 
 NAME = "x-name"
@@ -40,6 +41,12 @@ _PATTERN_TEXT = "; ".join(f"{name}: {pattern.meaning}" for name, pattern in PATT
 GATES_TEXT = "The gates, applied top to bottom: `[0, 1]` is a dense gate on two axes, `all_pairs` a pattern."
 
 PATTERN_NAME: dict[str, Any] = {NAME: "PatternName", "enum": list(PATTERNS), "description": _PATTERN_TEXT}
+RULE_NAME: dict[str, Any] = {
+    **PATTERN_NAME,
+    NAME: "RuleName",
+    "enum": [name for name in PATTERNS if name != TWO_DESIGN],
+}
+TWO_DESIGN_NAME: dict[str, Any] = {"const": TWO_DESIGN, "description": PATTERNS[TWO_DESIGN].meaning}
 VERSION: dict[str, Any] = {"type": "integer", "const": 1, "description": "The version of the file format."}
 CIRCUIT_NAME: dict[str, Any] = {
     "type": "string",
@@ -135,6 +142,20 @@ INIT: dict[str, Any] = {
             "additionalProperties": False,
         },
     ],
+}
+_NORMAL: dict[str, Any] = INIT["anyOf"][1]
+ROTATION_INIT: dict[str, Any] = {
+    NAME: "RotationInit",
+    "description": "How the angles are drawn: by default they are zero.",
+    "anyOf": [
+        {"enum": list(ROTATION_SCHEMES)},
+        _NORMAL,
+        {**INIT["anyOf"][2], "properties": {"scheme": {"enum": list(ROTATION_SCHEMES)}}},
+    ],
+}
+RANK_PARAMETERS: dict[str, Any] = {
+    **_SIZE,
+    "description": "How many columns of the Lie parameters are trained, or angles of each column of a circuit.",
 }
 MATRIX: dict[str, Any] = {
     "type": "array",

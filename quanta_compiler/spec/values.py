@@ -24,6 +24,7 @@ from quanta_compiler.spec.checks import (
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, axis_name_problem, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS
+from quanta_compiler.spec.rotations import ROTATION_SCHEMES
 
 AxisRef = int | str
 """A position in the input layout, or an axis's name."""
@@ -46,6 +47,13 @@ class Layout:
 def _size_problems(values: list[Any], what: str) -> list[Problem]:
     found = ((index, integer_problem(value, what, 1, limits.WIDTH)) for index, value in enumerate(values))
     return [((index,), problem, None) for index, problem in found if problem is not None]
+
+
+def check_rank_parameters(value: Any) -> int:
+    """Check K', the number of columns of angles that are trained."""
+    problem = integer_problem(value, "`rank_parameters`", 1, limits.WIDTH)
+    refuse_if([((), problem, "leave it out to train all")] if problem else [])
+    return int(value)
 
 
 def check_version(value: Any) -> int:
@@ -290,6 +298,16 @@ def check_init(value: Any) -> Init:
             problems.append((("std",), wrong, None))
     refuse_if(problems)
     return Init(scheme, float(value.get("std", NORMAL_STD)) if scheme == "normal" else None)
+
+
+def check_rotation_init(value: Any) -> Init:
+    """Check an initialiser of a kind that stores angles."""
+    init = check_init(value)
+    if init.scheme not in ROTATION_SCHEMES:
+        message = f"angles cannot be drawn as `{init.scheme}`, which is a scheme for the entries of matrices"
+        hint = f"the schemes for orthogonal gates are {' and '.join(ROTATION_SCHEMES)}"
+        refuse([(("scheme",) if isinstance(value, dict) else (), message, hint)])
+    return init
 
 
 def _check_scheme(scheme: Any, path: DataPath) -> None:

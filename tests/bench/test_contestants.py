@@ -24,7 +24,10 @@ from quanta_compiler.bench.ours import our_contestant, our_names
 from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 
-SEEDS = [seed for seed in range(60) if all(gate.get("kind") != "slice" for gate in random_file(seed)["gates"])][:20]
+NO_EINSUM = ("slice", "pauli")
+SEEDS = [seed for seed in range(60) if all(gate.get("kind") not in NO_EINSUM for gate in random_file(seed)["gates"])][
+    :20
+]
 RIVALS = (einsum_contestant, gate_by_gate_contestant, opt_einsum_contestant)
 CASES: dict[str, dict[str, Any]] = {
     "all pairs": file_of("4x3x2x2", ["all_pairs"]),
@@ -43,6 +46,19 @@ CASES: dict[str, dict[str, Any]] = {
     "constant, frozen": file_of(
         "2x3", [{"axes": [0], "kind": "constant", "value": [[1, 2], [3, 4]]}, {"axes": [0, 1], "frozen": True}, [1]]
     ),
+    "rotations": file_of(
+        {"a": 2, "b": 2, "c": 4},
+        [
+            {"axes": ["a"], "kind": "ry", "per": ["b"]},
+            {"axes": ["a", "c"], "kind": "cz"},
+            {"axes": ["b", "a"], "kind": "orthogonal", "name": "first"},
+            {"axes": ["c"], "share": "first", "transpose": True},
+            {"axes": ["b"], "kind": "ry"},
+            {"axes": ["c"], "kind": "orthogonal", "map": "cayley", "rank_parameters": 2, "per": ["b"], "to": {"d": 7}},
+            {"axes": ["d"], "kind": "orthogonal", "to": {"d": 5}, "frozen": True},
+        ],
+    ),
+    "two-design": file_of("2x2x2", [{"pattern": "two_design"}]),
     "an axis goes": file_of({"a": 4, "b": 3}, [{"axes": ["a", "b"], "to": {"c": 2}}], output=["c"]),
 }
 
@@ -110,6 +126,13 @@ def test_a_slice_is_no_einsum() -> None:
     setting = setting_of(compile_circuit(MIXED))
     for make in RIVALS:
         with pytest.raises(LeftOutError, match="`slice` gate"):
+            make(setting)
+
+
+def test_the_structure_of_a_pauli_gate_is_no_einsum() -> None:
+    setting = setting_of(compile_circuit(file_of("4x2", [{"axes": [0], "kind": "pauli"}])))
+    for make in RIVALS:
+        with pytest.raises(LeftOutError, match="`pauli` gate"):
             make(setting)
 
 

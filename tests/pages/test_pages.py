@@ -129,6 +129,12 @@ def test_the_graph_is_the_contraction_graph(seed: int) -> None:
     assert (nodes, edges) == expected_graph(compiled)
 
 
+def test_the_graph_names_kinds_with_their_options() -> None:
+    gates = [{"axes": [0], "kind": "pauli", "rank_parameters": 2}, {"axes": [0], "kind": "orthogonal", "map": "cayley"}]
+    nodes = graph_data(compile_circuit(file_of(8, gates)).circuit)["nodes"]
+    assert [node["words"] for node in nodes if "words" in node] == ["pauli of 1 layer, K' 2", "orthogonal by cayley"]
+
+
 # ---- the command line -----------------------------------------------------------------------------------------------
 
 FILE = "version: 1\nname: small\nlayout: 4x3\ngates: [[0, 1]]\n"

@@ -20,7 +20,7 @@ from quanta_compiler.report.text_diagram import render_text
 
 SEEDS = range(30)
 SVG = "{http://www.w3.org/2000/svg}"
-KINDS = ("dense", "dense", "lowrank", "diagonal")
+KINDS = ("dense", "dense", "lowrank", "diagonal", "cz", "pauli")
 
 
 def some_circuit(seed: int) -> Circuit:
@@ -117,6 +117,30 @@ def test_what_the_boxes_say() -> None:
     assert box(diagram, "g11").tooltip.startswith("g11: slice gate on a: 8, d: 2\nbecomes e: 4, f: 4\n")
 
 
+def test_what_the_boxes_of_rotations_say() -> None:
+    diagram = draw(named_circuit("rotations"))
+    assert {box.name: box.notes for box in diagram.boxes if box.notes} == {
+        "g0": ("RY",),
+        "g2": ("O exp",),
+        "g3": ("O cayley", "K'=4", "frozen"),
+        "w": ("pauli L=2", "K'=3"),
+        "g5": ("pauli L=2", "K'=3", "= wᵀ"),
+        "g6": ("pauli L=1",),
+        "g9": ("RY",),
+    }
+    assert box(diagram, "g3").tooltip == (
+        "g3: orthogonal gate by cayley, K' 4 on b: 8, c: 4\n"
+        "one matrix per index of a: 2\nmatrix 2×32×32, 236 frozen parameters"
+    )
+    assert box(diagram, "w").tooltip.startswith("w: pauli gate of 2 layers, K' 3 on b: 8, c: 4\nmatrix 32×32, ")
+    assert box(diagram, "g6").tooltip.startswith("g6: pauli gate of 1 layer on d: 12\nbecomes d: 6\n")
+
+
+def test_a_cz_is_two_dots_and_the_line_between() -> None:
+    drawn = box(draw(named_circuit("rotations")), "g1")
+    assert (drawn.segments, drawn.dots, drawn.crossed, drawn.span) == ((), (0, 2), (1,), (0, 2))
+
+
 def test_padding_and_truncation_are_noted() -> None:
     diagram = draw(named_circuit("padded"))
     assert diagram.input_note == "input 5000 → 5120, zero-padded"
@@ -150,9 +174,10 @@ def test_a_box_covers_just_the_axes_of_its_gate(seed: int) -> None:
         drawn = box(diagram, gate.name)
         alive = [wire for wire in diagram.wires if wire.begin <= drawn.slot <= wire.end]
         covered = {wire.axis for wire in alive if any(a <= wire.row <= b for a, b in drawn.segments)}
-        assert covered == {circuit.legs[leg].axis for leg in (*gate.columns, *gate.rows)}
+        boxed, dots = ((), gate.columns) if gate.kind == "cz" else ((*gate.columns, *gate.rows), gate.per)
+        assert covered == {circuit.legs[leg].axis for leg in boxed}
         dotted = {wire.axis for wire in alive if wire.row in drawn.dots and wire.crosses(drawn.slot)}
-        assert dotted == {circuit.legs[leg].axis for leg in gate.per}
+        assert dotted == {circuit.legs[leg].axis for leg in dots}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -188,12 +213,13 @@ def test_svg_is_xml_and_everything_lies_on_the_page(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("ascii_only", [False, True])
-def test_text_fits_the_width_and_names_every_gate_once(seed: int, ascii_only: bool) -> None:
+def test_text_fits_the_width_and_names_every_gate_with_a_box_once(seed: int, ascii_only: bool) -> None:
     circuit = some_circuit(seed)
     text = render_text(circuit, width=60, ascii_only=ascii_only)
     assert all(len(line) <= 60 and line == line.rstrip() for line in text.splitlines())
     assert text.isascii() == ascii_only
-    assert sorted(re.findall(r"\bg\d+\b", text)) == sorted(gate.name for gate in circuit.gates)
+    boxed = sorted(gate.name for gate in circuit.gates if gate.kind != "cz")
+    assert sorted(re.findall(r"\bg\d+\b", text)) == boxed
 
 
 def test_two_hundred_gates_on_twelve_axes() -> None:

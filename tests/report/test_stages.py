@@ -1,10 +1,11 @@
-"""`quanta expand --stage`: what the compiler holds of an operator that is built slice by slice."""
+"""`quanta expand --stage`: what the compiler holds of rotations, and of an operator that is built slice by slice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
+from drawn_circuits import NAMED
 from random_circuits import file_of
 
 from quanta_compiler.report.stages import STAGES
@@ -21,3 +22,8 @@ def test_the_loop_is_shown(stage: str, golden: Callable[[str, str], None]) -> No
 
 def test_what_is_added_slice_by_slice_is_shown_too(golden: Callable[[str, str], None]) -> None:
     golden("stages/added-program.txt", STAGES["program"](ADDED_IN_SLICES))
+
+
+def test_rotations_are_shown_with_their_options(golden: Callable[[str, str], None]) -> None:
+    spec = load_spec({"version": 1, "name": "rotations", **NAMED["rotations"]})
+    golden("stages/rotations-circuit.txt", STAGES["circuit"](spec))

@@ -12,6 +12,7 @@ from quanta_compiler.spec import load_spec
 
 HEAD = "version: 1\nname: example\nlayout: 16x8x8x4\n"
 PRESET = "version: 1\nname: example\n"
+BITS = "version: 1\nname: example\nlayout: {a: 2, b: 2, c: 2}\n"
 NAMED = "version: 1\nname: example\nlayout: {row: 8, column: 4}\n"
 
 WRONG: dict[str, str] = {
@@ -78,6 +79,52 @@ WRONG: dict[str, str] = {
     "preset_too_large": PRESET + "preset: tt\nlayout: 64x64x64\nrank: 100000\n",
     "preset_default_too_large": PRESET + "preset: btt\nin_features: 16777216\n",
     "preset_one_axis": PRESET + "preset: quanta\nlayout: 16\n",
+    "ry_axis_size": HEAD + "gates:\n  - {axes: [3], to: [2]}\n  - {axes: [3], kind: ry}\n  - {axes: [1], kind: ry}\n",
+    "ry_two_axes": BITS + "gates:\n  - {axes: [a, b], kind: ry}\n",
+    "ry_with_to": BITS + "gates:\n  - {axes: [a], kind: ry, to: [2]}\n  - {axes: [a], kind: ry, layers: 2}\n",
+    "ry_in_pairs": BITS + "gates:\n  - {pattern: chain, kind: ry}\n  - {pattern: each, kind: cz}\n",
+    "ry_pattern_axis_size": HEAD + "gates:\n  - {pattern: each, kind: ry, axes: [1, 2]}\n",
+    "cz_one_axis": BITS + "gates:\n  - {axes: [a], kind: cz}\n  - {axes: [a, b, c], kind: cz, name: all}\n",
+    "cz_has_no_parameter": BITS
+    + "gates:\n  - {axes: [a, b], kind: cz, init: zeros, frozen: true, per: rest, to: [2, 2]}\n"
+    + "  - {pattern: chain, kind: cz, init: zeros, to: {a: 4}}\n",
+    "cz_shared": BITS + "gates:\n  - {axes: [a, b], kind: cz}\n  - {axes: [a, b], share: g0}\n",
+    "pauli_layers": HEAD
+    + "gates:\n  - {axes: [0], kind: pauli, layers: -1}\n  - {axes: [1], kind: pauli, layers: 100000}\n"
+    + "  - {axes: [2], kind: pauli, layers: many}\n",
+    "rank_parameters": HEAD
+    + "gates:\n  - {axes: [0], kind: orthogonal, rank_parameters: 17}\n"
+    + "  - {axes: [0], to: [5], kind: orthogonal, rank_parameters: 6}\n"
+    + "  - {axes: [1, 2], kind: pauli, rank_parameters: 7}\n"
+    + "  - {axes: [1, 2], kind: pauli, rank_parameters: 0}\n"
+    + "  - {pattern: chain, kind: pauli, rank_parameters: 6}\n",
+    "wide_and_tall": HEAD
+    + "gates:\n  - {axes: [0, 1], to: [4, 16], kind: orthogonal}\n"
+    + "  - {axes: [2, 3], to: {3: 8, z: 3, 2: 2}, kind: pauli, name: both}\n"
+    + "  - {pattern: chain, axes: [0, 1], kind: pauli, to: {0: 2, 1: 32}}\n",
+    "rotation_init": HEAD
+    + "init: orthogonal\ngates:\n  - {axes: [0], kind: orthogonal, init: kaiming_uniform}\n"
+    + "  - {pattern: each, kind: pauli, init: {scheme: identity}}\n",
+    "unknown_map": HEAD + "gates:\n  - {axes: [0], kind: orthogonal, map: caley}\n",
+    "map_no_name": HEAD + "gates:\n  - {pattern: each, kind: orthogonal, map: 1}\n",
+    "keys_of_other_kinds": HEAD
+    + "gates:\n  - {axes: [0], layers: 2, map: exp, rank_parameters: 3}\n"
+    + "  - {axes: [0], kind: pauli, rank: 2, map: exp}\n"
+    + "  - {axes: [0], kind: orthogonal, layers: 2, value: [[1]]}\n"
+    + "  - {axes: [0], kind: pauli, rank_parameter: 2}\n"
+    + "  - {pattern: each, layers: 2, rank_parameters: 1}\n",
+    "two_design_axis_size": HEAD + "gates:\n  - two_design\n  - {pattern: two_design, axes: [3], layers: 2}\n",
+    "two_design_keys": BITS
+    + "gates:\n  - {pattern: two_design, kind: ry, to: {a: 4}, per: rest, rank: 2, rank_parameters: 1, name: u}\n"
+    + "  - {pattern: two_design, layer: 2}\n  - two_designs\n",
+    "two_design_layers": BITS
+    + "init: orthogonal\ngates:\n  - {pattern: two_design, layers: -2}\n"
+    + "  - {pattern: two_design, init: orthogonal}\n  - {axes: [a], share: g9}\n",
+    "two_design_too_many_gates": BITS
+    + "gates:\n  - {pattern: two_design, layers: 1024, repeat: 1000000}\n"
+    + "  - {pattern: two_design, layers: 1024}\n  - {pattern: two_design, layers: 1024}\n",
+    "orthogonal_too_large": "version: 1\nname: example\nlayout: 4096x256\ngates:\n"
+    + "  - {axes: [0, 1], kind: orthogonal}\n  - {axes: [0, 1], kind: pauli}\n",
     "long_line": HEAD + "gates: [" + "[0], " * 60 + "[9], " + "[1], " * 60 + "]\n",
 }
 
@@ -152,6 +199,10 @@ def test_mistakes_between_gates_are_all_found(tmp_path: Path) -> None:
         "{axes: [0, 1], tto: {z: 4}}",
         "{axes: [0, 1], to: {z: 4}, kind: lowrank}",
         "{axes: [0, 1], to: {z: 4}, share: zz}",
+        "{axes: [0, 1], to: {z: 4}, kind: cz}",
+        "{axes: [0, 1], to: {z: 4}, kind: orthogonal, map: log}",
+        "{axes: [0, 1], to: {z: 4}, kind: pauli, rank_parameters: 3}",
+        "{axes: [0, 1], to: {z: 4, 0: 1, 1: 3}, kind: pauli}",
     ],
 )
 def test_no_follow_up_errors(first: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from spec_circuits import FILES, random_circuit
+from spec_circuits import FILES, random_circuit, random_rotations
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.spec import CircuitSpec, load_spec, to_dict, to_yaml
@@ -58,6 +58,11 @@ def test_examples(file: Path) -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_random_circuits(seed: int) -> None:
     check_round_trips(load_spec(random_circuit(seed)))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_rotations(seed: int) -> None:
+    check_round_trips(load_spec(random_rotations(seed)))
 
 
 def test_expanded_text() -> None:
@@ -122,6 +127,9 @@ PIECES += [
     "0x10",
     "dense",
     "lowrank",
+    "ry",
+    "cz",
+    "two_design",
     "all_pairs",
     "pattern: ",
     "value: [[1]]",
@@ -167,7 +175,7 @@ def test_broken_data_gives_errors_and_nothing_else(seed: int) -> None:
         {0: 0},
     ]
     for _ in range(60):
-        data = random_circuit(rng.randrange(10**6))
+        data = rng.choice((random_circuit, random_rotations))(rng.randrange(10**6))
         for _ in range(rng.randint(1, 3)):
             place: Any = data
             while isinstance(place, dict | list) and place:

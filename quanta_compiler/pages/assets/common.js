@@ -84,7 +84,7 @@ const CHART_STYLE = { background: "transparent", color: "inherit", fontFamily: "
 const TIP = { fill: "var(--paper)", stroke: "var(--line-strong)", pathFilter: "none", fontSize: 12, lineHeight: 1.35 };
 
 /** The colour of a kind of gate, as in the diagram. */
-const KINDS = ["dense", "lowrank", "diagonal", "slice", "constant"];
+const KINDS = ["dense", "lowrank", "diagonal", "slice", "constant", "ry", "cz", "orthogonal", "pauli"];
 const kindColour = (kind) => `var(--kind-${KINDS.includes(kind) ? kind : "dense"})`;
 
 // ---- tables and controls ----------------------------------------------------------------------------------------

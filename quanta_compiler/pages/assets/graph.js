@@ -154,7 +154,7 @@ function drawnGraph(nodes, edges) {
       .attr("x", (node) => node.x)
       .attr("y", (node) => node.y + 4)
       .text((node) => node.name);
-  boxes.append("title").text((node) => `${node.name}: ${isEnd(node) ? "" : node.kind + " "}${shapeText(node.shape)}`);
+  boxes.append("title").text((node) => `${node.name}: ${isEnd(node) ? "" : node.words + " "}${shapeText(node.shape)}`);
   return { svg: svg.node(), lines, boxes };
 }
 

@@ -1,0 +1,97 @@
+"""The books of a program: its steps, its tensors, and the memory that they share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from quanta_compiler.lowering.program import Layout, Program
+
+ELEMENT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """One operation that computes or moves numbers; views are free and not listed."""
+
+    op: str
+    operands: tuple[str, ...]
+    shape: tuple[int, ...]
+    """Of the result; what a loop runs has the number of slices in front."""
+    flops: int
+    """Of the whole step: of all slices together."""
+
+
+@dataclass(slots=True, eq=False)
+class Storage:
+    """A piece of memory."""
+
+    numbers: int
+    is_parameter: bool = False
+    saved: bool = False
+
+
+@dataclass(slots=True)
+class Tensor:
+    """What a program calls a value: several may be views of one storage."""
+
+    name: str
+    storage: _Storage
+    needs_grad: bool
+
+
+@dataclass(slots=True)
+class Books:
+    """What is counted over a program, and over the rotations that it applies."""
+
+    storages: list[Storage] = field(default_factory=list)
+    live: list[Storage] = field(default_factory=list)
+    steps: list[StepCost] = field(default_factory=list)
+    given: Storage | None = None
+    """The input's own storage, which the caller holds."""
+    held: list[Storage] = field(default_factory=list)
+    """What is alive for as long as the loop runs: the result, and what every slice is made from."""
+    slices: int | None = None
+    """Within the loop, how many slices it makes."""
+    made: int = 0
+    peak: int = 0
+
+    def new_storage(self, numbers: int) -> Storage:
+        """Take memory."""
+        storage = Storage(numbers)
+        self.storages.append(storage)
+        self.live.append(storage)
+        self.peak = max(self.peak, sum(one.numbers for one in self.live))
+        return storage
+
+    def result_name(self) -> str:
+        """Return a name for the result of the step that was added last."""
+        self.made += 1
+        return f"%{self.made}"  # no gate can be called so
+
+    def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], flops: int = 0) -> None:
+        """Add a step."""
+        lead = () if self.slices is None else (self.slices,)
+        self.steps.append(StepCost(op, operands, lead + shape, flops))
+
+    def free(self, storage: Storage) -> None:
+        """Give memory back, unless somebody else holds it."""
+        if storage is not self.given and not any(storage is one for one in self.held):
+            self.live = [one for one in self.live if one is not storage]
+
+
+@dataclass(slots=True)
+class Account:
+    """One program on the books: its values as tensors."""
+
+    program: Program
+    books: Books = field(default_factory=Books)
+    tensors: dict[int, Tensor] = field(default_factory=dict)
+    layouts: dict[int, Layout] = field(default_factory=dict)
+    input: Tensor | None = None
+    computed: dict[str, Tensor] = field(default_factory=dict)
+    """Leaves that are computed, by what they are computed from."""
+
+    def volume(self, legs: Layout) -> int:
+        """Return the number of elements over some legs."""
+        return math.prod(self.program.plan.sizes[leg] for leg in legs)

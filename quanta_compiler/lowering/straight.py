@@ -1,0 +1,46 @@
+"""Plan -> Program without a loop, and the programs of the rotations that a plan applies."""
+
+from __future__ import annotations
+
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.lowering.chains import Lowering
+from quanta_compiler.lowering.program import Operation, PauliProgram, Program
+from quanta_compiler.lowering.slicing import row_legs
+from quanta_compiler.planner.plan import PauliPlan, Plan
+
+
+def lower_straight(plan: Plan, circuit: Circuit) -> Program:
+    """Return a program without a loop."""
+    rows = row_legs(plan, circuit)
+    lowering = Lowering(plan, lower_paulis(plan))
+    value = lowering.lower(len(plan.leaves) + len(plan.steps) - 1, plan.output, rows)
+    assert lowering.layouts[value] == plan.output, "the result stands in the layout that was asked for"
+    return program_of(plan, circuit, tuple(lowering.operations), rows)
+
+
+def program_of(plan: Plan, circuit: Circuit, operations: tuple[Operation, ...], rows: int) -> Program:
+    """Return operations as the program of a circuit."""
+    return Program(
+        plan=plan,
+        operations=operations,
+        rows=rows,
+        in_features=circuit.in_features,
+        out_features=circuit.out_features,
+        in_size=circuit.in_size,
+        out_size=circuit.out_size,
+    )
+
+
+def lower_paulis(plan: Plan) -> dict[int, PauliProgram]:
+    """Return the program of every `pauli` gate in a plan, by the tensor that it makes: a leaf, or a step's result."""
+    made = enumerate((*plan.leaves, *plan.steps))
+    return {tensor: _lower_pauli(maker.pauli) for tensor, maker in made if maker.pauli is not None}
+
+
+def _lower_pauli(pauli: PauliPlan) -> PauliProgram:
+    if pauli.halves is not None:
+        first, second = map(_lower_pauli, pauli.halves)
+        return PauliProgram(pauli, halves=(first, second))
+    if pauli.plan is None or pauli.circuit is None:
+        return PauliProgram(pauli)
+    return PauliProgram(pauli, lower_straight(pauli.plan, pauli.circuit))

@@ -1,0 +1,197 @@
+"""One plan of one mode, step by step: runs of gates are ordered, slices and `pauli` gates reshape what has come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.passes import ABSORBED_KINDS
+from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results
+from quanta_compiler.planner.leaves import gate_leaves
+from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential_order
+from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan, Step
+
+Order = Callable[[Sequence[Legs], Legs, Sequence[int]], tuple[str, Pairs]]
+
+
+def searched(optimizer: str) -> Order:
+    """Return what searches the order of fewest FLOPs."""
+    return lambda tensors, output, sizes: cheapest(
+        find_orders(tensors, output, sizes, optimizer), tensors, output, sizes
+    )
+
+
+def sequential(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> tuple[str, Pairs]:
+    """Return the order of the gates themselves."""
+    return "sequential", sequential_order(len(tensors))
+
+
+class Assembly:
+    """Builds one plan: runs of gates between slices are ordered by `order`, slices reshape what has come out so far.
+
+    So do the `pauli` gates that `applied` has plans for; of the others the matrix is made, as `made` says.
+    """
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        mode: str,
+        tokens: int,
+        order: Order,
+        applied: Mapping[str, PauliPlan],
+        made: Mapping[str, PauliPlan],
+    ) -> None:
+        self.circuit = circuit
+        self.applied = applied
+        self.made = made
+        self.mode = mode
+        self.tokens = tokens
+        self.order = order
+        self.sizes = [leg.size for leg in circuit.legs]
+        inputs = set(circuit.inputs) if mode == "operator" else set()
+        self.labels = [leg.axis + ("'" if place in inputs else "") for place, leg in enumerate(circuit.legs)]
+        self.leaves: list[Leaf] = []
+        self.steps: list[Step] = []
+        self.found: list[str] = []
+        self.batch: int | None = None
+        self.present = set(circuit.inputs)
+        self.state: int | None = None
+        self.leaves_of: dict[str, list[int]] = {}
+
+    def plan(self, found_on: str = "") -> Plan:
+        if self.mode == "apply":
+            self.batch = self._new_leg(self.tokens, "n")
+            self.state = self._add_leaf(Leaf("input", (self.batch, *self.circuit.inputs)))
+        self._add_gate_leaves()
+        for is_reshaping, run in groupby(self.circuit.gates, key=self._is_reshaping):
+            if is_reshaping:
+                for gate in run:
+                    self._reshape(gate)
+            else:
+                self._contract_run(list(run))
+        output = self._finish()
+        optimizer = found_on + ("+".join(dict.fromkeys(self.found)) or "dp")
+        return Plan(
+            mode=self.mode,
+            tokens=self.tokens,
+            batch=self.batch,
+            leaves=tuple(self.leaves),
+            steps=tuple(self.steps),
+            output=output,
+            sizes=tuple(self.sizes),
+            labels=tuple(self.labels),
+            optimizer=optimizer,
+            sequential_flops=0,
+        )
+
+    def _is_reshaping(self, gate: Gate) -> bool:
+        return gate.kind == "slice" or gate.name in self.applied
+
+    def _new_leg(self, size: int, label: str) -> int:
+        self.sizes.append(size)
+        self.labels.append(label)
+        return len(self.sizes) - 1
+
+    def _add_leaf(self, leaf: Leaf) -> int:
+        assert not self.steps, "leaves come before steps"
+        self.leaves.append(leaf)
+        return len(self.leaves) - 1
+
+    def _add_gate_leaves(self) -> None:
+        if self.mode == "operator" and self._is_reshaping(self.circuit.gates[0]):
+            self.state = self._add_leaf(Leaf("one", ()))
+        for gate in self.circuit.gates:
+            for part in gate.parts or (gate,):
+                if part.kind == "slice":
+                    continue
+                self.leaves_of[part.name] = [self._add_leaf(leaf) for leaf in self._leaves(part)]
+
+    def _leaves(self, gate: Gate) -> list[Leaf]:
+        if gate.name in self.applied:
+            return [Leaf("angles", (), gate)]
+        rank = (self._new_leg(gate.rank, "r"),) if gate.rank is not None and gate.rank > 1 else ()
+        rows, columns = (self.circuit.size(legs) for legs in (gate.rows, gate.columns))
+        is_tall = rows <= columns if gate.transpose else rows >= columns
+        return gate_leaves(gate, rank, is_tall, self.made.get(gate.name))
+
+    def _legs(self, tensor: int) -> Legs:
+        if tensor < len(self.leaves):
+            return frozenset(self.leaves[tensor].legs)
+        return self.steps[tensor - len(self.leaves)].legs
+
+    def _add_step(self, step: Step) -> int:
+        self.steps.append(step)
+        return len(self.leaves) + len(self.steps) - 1
+
+    def _open(self, tensors: Sequence[int], gates: Sequence[Gate]) -> Legs:
+        """Return which legs of `tensors` must be left after `gates`: those present, the batch, an operator's inputs."""
+        for gate in gates:
+            self.present.difference_update(gate.columns)
+            self.present.update(gate.rows)
+        kept = set(self.present)
+        if self.batch is not None:
+            kept.add(self.batch)
+        if self.mode == "operator":
+            kept.update(self.circuit.inputs)
+        return frozenset(leg for tensor in tensors for leg in self._legs(tensor) if leg in kept)
+
+    def _contract_run(self, gates: list[Gate]) -> None:
+        nodes = [] if self.state is None else [self.state]
+        for gate in gates:
+            # A block is contracted by itself first: that it is one matrix is what the pass decided.
+            own = [leaf for part in gate.parts or (gate,) for leaf in self.leaves_of[part.name]]
+            if gate.parts:
+                legs = frozenset(gate.columns + gate.rows + gate.per)
+                order = _block_order(gate, self.order)
+                own = [self._contract(own, legs, order)]
+            nodes += own
+        self.state = self._contract(nodes, self._open(nodes, gates))
+
+    def _contract(self, nodes: Sequence[int], output: Legs, block_order: Order | None = None) -> int:
+        tensors = [self._legs(node) for node in nodes]
+        optimizer, pairs = (block_order or self.order)(tensors, output, self.sizes)
+        if block_order is None and len(nodes) > 2:
+            self.found.append(optimizer)
+        made = results(tensors, output, pairs)
+        names = list(nodes)
+        for left, right in pairs:
+            legs = made[len(names)]
+            flops = contraction_flops(made[left], made[right], legs, self.sizes)
+            names.append(self._add_step(Step("contract", (names[left], names[right]), legs, flops)))
+        return names[-1]
+
+    def _tie(self, leg: int) -> int:
+        """Write out the identity on an input leg that nothing has contracted; return its output side."""
+        assert self.state is not None
+        new = self._new_leg(self.sizes[leg], self.circuit.legs[leg].axis)
+        legs = self._legs(self.state) | {leg, new}
+        self.state = self._add_step(Step("tie", (self.state,), legs, 0, axes=(leg, new)))
+        return new
+
+    def _reshape(self, gate: Gate) -> None:
+        assert self.state is not None
+        columns = gate.columns
+        if self.mode == "operator":
+            columns = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in columns)
+        legs = (self._legs(self.state) - frozenset(columns)) | frozenset(gate.rows)
+        self.present.difference_update(gate.columns)
+        self.present.update(gate.rows)
+        pauli = self.applied.get(gate.name)
+        if pauli is None:
+            self.state = self._add_step(Step("slice", (self.state,), legs, 0, gate=gate, axes=columns))
+            return
+        inputs = (self.state, *self.leaves_of[gate.name])
+        self.state = self._add_step(Step("pauli", inputs, legs, pauli.flops, gate=gate, axes=columns, pauli=pauli))
+
+    def _finish(self) -> tuple[int, ...]:
+        if self.mode == "apply":
+            assert self.batch is not None
+            return (self.batch, *self.circuit.outputs)
+        outputs = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in self.circuit.outputs)
+        return (*outputs, *self.circuit.inputs)
+
+
+def _block_order(gate: Gate, order: Order) -> Order:
+    """Return how a block's own gates are ordered: many small rotations greedily, for a better order saves nothing."""
+    return searched("greedy") if all(part.kind in ABSORBED_KINDS for part in gate.parts) else order

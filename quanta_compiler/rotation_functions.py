@@ -1,0 +1,79 @@
+"""Rotations as torch computes them: a gate's matrix from its numbers.
+
+Emitted files contain these functions, word for word, as static methods of their class (emit/rotations.py reads this
+file as text), so they use nothing but torch and the functions above them.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def ry(angles: torch.Tensor) -> torch.Tensor:
+    """Return rotations of a plane by half of every angle: [numbers] -> [numbers, 2, 2]."""
+    half = angles / 2
+    cos, sin = torch.cos(half), torch.sin(half)
+    return torch.stack([cos, -sin, sin, cos], dim=-1).view(-1, 2, 2)
+
+
+def cz(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return ones [rows, columns], the last of them -1."""
+    return torch.nn.functional.pad(like.new_full((1, 1), -1.0), (columns - 1, 0, rows - 1, 0), value=1.0)
+
+
+def eye(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return an identity matrix, or its first rows or columns."""
+    return torch.eye(rows, columns, dtype=like.dtype, device=like.device)
+
+
+def lie(numbers: torch.Tensor, size: int, columns: int) -> torch.Tensor:
+    """Return the numbers below the diagonal of some columns: [..., numbers] -> [..., size, columns]."""
+    column, row = torch.triu_indices(columns, size, 1, device=numbers.device)
+    lower = numbers.new_zeros(*numbers.shape[:-1], size, columns)
+    lower[..., row, column] = numbers
+    return lower
+
+
+def skew(lower: torch.Tensor) -> torch.Tensor:
+    """Return S = A - A^T, A having zeros behind the given columns: [..., n, k] -> [..., n, n]."""
+    size, columns = lower.shape[-2:]
+    whole = torch.nn.functional.pad(lower, (0, size - columns))
+    return whole - whole.mT
+
+
+def factors(lower: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return U, V and V^T U with S = U V^T: [..., n, k] -> [..., n, 2k], [..., n, 2k], [..., 2k, 2k]."""
+    first = eye(lower, *lower.shape[-2:]).expand_as(lower)
+    # S does not depend on this number, which keeps both sides of one size.
+    scale = torch.linalg.matrix_norm(lower.detach(), keepdim=True).clamp_min(1.0).sqrt()
+    left = torch.cat([lower / scale, -scale * first], dim=-1)
+    right = torch.cat([scale * first, lower / scale], dim=-1)
+    return left, right, right.mT @ left
+
+
+def exponential(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.Tensor:
+    """Return the first columns of exp(S), S skew-symmetric: [..., numbers] -> [..., size, columns]."""
+    with torch.autocast(numbers.device.type, enabled=False):
+        # In float32 an exponential is orthogonal to five digits only.
+        lower = lie(numbers if numbers.device.type == "mps" else numbers.double(), size, kept)
+        if 2 * kept >= size:
+            return torch.linalg.matrix_exp(skew(lower))[..., :columns].to(numbers.dtype).contiguous()
+        # exp(U V^T) = I + U f(V^T U) V^T with f(z) = (exp(z) - 1) / z, a corner of exp([[z, I], [0, 0]]).
+        left, right, inner = factors(lower)
+        beside = torch.cat([inner, eye(lower, 2 * kept, 2 * kept).expand_as(inner)], dim=-1)
+        corner = torch.linalg.matrix_exp(torch.nn.functional.pad(beside, (0, 0, 0, 2 * kept)))
+        update = left @ (corner[..., : 2 * kept, 2 * kept :] @ right[..., :columns, :].mT)
+        return (eye(lower, size, columns) + update).to(numbers.dtype)
+
+
+def cayley(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.Tensor:
+    """Return the first columns of (I - S/2)^-1 (I + S/2), S skew-symmetric: [..., numbers] -> [..., size, columns]."""
+    with torch.autocast(numbers.device.type, enabled=False):
+        lower = lie(numbers.to(torch.promote_types(numbers.dtype, torch.float32)), size, kept)
+        if 2 * kept >= size:
+            half, whole = skew(lower) / 2, eye(lower, size, size)
+            return torch.linalg.solve(whole - half, (whole + half)[..., :columns]).to(numbers.dtype).contiguous()
+        # The same matrix is I + U (I - V^T U / 2)^-1 V^T with S = U V^T.
+        left, right, inner = factors(lower)
+        inverse = torch.linalg.solve(eye(lower, 2 * kept, 2 * kept) - inner / 2, right[..., :columns, :].mT)
+        return (eye(lower, size, columns) + left @ inverse).to(numbers.dtype)
