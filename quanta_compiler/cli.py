@@ -92,6 +92,7 @@ def new(
     tt_rank: PresetOption = None,
     blocks: PresetOption = None,
     block_rank: PresetOption = None,
+    layers: PresetOption = None,
     in_features: Annotated[
         int | None, typer.Option(metavar="N", help="The width of the input, where it is not the product of the axes.")
     ] = None,
@@ -103,7 +104,8 @@ def new(
     """
     from quanta_compiler.templates import TemplateError, circuit_template, preset_template
 
-    given = {"layout": layout, "rank": rank, "tt_rank": tt_rank, "blocks": blocks, "block_rank": block_rank}
+    numbers = {"rank": rank, "tt_rank": tt_rank, "blocks": blocks, "block_rank": block_rank, "layers": layers}
+    given = {"layout": layout, **numbers}
     options = {key: value for key, value in given.items() if value is not None}
     try:
         if preset is not None:

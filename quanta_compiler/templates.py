@@ -9,6 +9,7 @@ from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.presets import PRESETS, Preset, preset_document
 from quanta_compiler.spec.render import flow_text
+from quanta_compiler.spec.rotations import ROTATION_KINDS
 from quanta_compiler.spec.scalars import reads_as_text
 
 _LONGEST_LAYOUT = 2000
@@ -258,6 +259,8 @@ def _is_written_out(layout: str | None) -> bool:
 def _preset_lines(bare: list[str], given: list[str], widths: list[str], preset: Preset, spec: CircuitSpec) -> list[str]:
     """Return the lines of a preset's file."""
     missing = [f"# {key}: {value}" for key, value in _widths_of(spec) if not _is_given(key, widths)]
+    # Angles are drawn in two ways only, and zeros is what they begin at anyway.
+    init = "normal" if any(gate.kind in ROTATION_KINDS for gate in spec.gates) else "orthogonal"
     return [
         *_HEADING,
         *bare[:2],
@@ -275,7 +278,7 @@ def _preset_lines(bare: list[str], given: list[str], widths: list[str], preset: 
         *missing,
         "",
         "# How all gates are drawn; without it as the preset does, so that training can start.",
-        "# init: orthogonal",
+        f"# init: {init}",
         "",
         *_PLAN_PART,
     ]

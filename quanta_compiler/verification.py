@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import Stored, all_stored, matrix_shape
 from quanta_compiler.report.terminal import FIGURES, Table, bytes_text
 from quanta_compiler.spec.rotations import ROTATION_KINDS
@@ -120,12 +120,27 @@ def required_bytes(circuit: Circuit, operator_peak_bytes: int) -> int:
     The module's matrix and what it is made from, or the reference: it writes every gate out in full in float64, a
     diagonal too, and keeps up to five states at a time.
     """
-    matrix = max(math.prod(matrix_shape(circuit, gate)) for gate in circuit.gates)
+    matrices = max(_reference_numbers(circuit, gate) for gate in circuit.gates)
     numbers = [tensor.numbers for tensor in all_stored(circuit)]
     drawing = 12 * max(numbers, default=0)
-    reference = 8 * (5 * VECTORS * greatest_width(circuit) + 2 * matrix)
+    reference = 8 * (5 * VECTORS * greatest_width(circuit) + matrices)
     operator = operator_peak_bytes + 8 * circuit.in_features * min(_ROWS, circuit.out_features)
     return 4 * sum(numbers) + max(drawing, reference, operator)
+
+
+def _reference_numbers(circuit: Circuit, gate: Gate) -> int:
+    """Return how many numbers the reference holds at once to make a gate's matrices: twice these, and what they take.
+
+    Exponentials, quotients and circuits of angles are computed block by block; the factors are measured ones.
+    """
+    *blocks, rows, columns = matrix_shape(circuit, gate)
+    written = 2 * math.prod(blocks) * rows * columns
+    size = max(rows, columns)
+    if gate.kind == "orthogonal":
+        return written + (9 if gate.map == "cayley" else 17) * size * size
+    if gate.kind == "pauli":
+        return written + 12 * size * (rows if gate.transpose else columns)
+    return written
 
 
 def greatest_width(circuit: Circuit) -> int:

@@ -87,6 +87,8 @@ def _operand(circuit: CompiledCircuit, place: int, module: torch.nn.Module) -> t
         return tensors[gate.parameter].reshape(*per, *axes)
     matrix = gate_matrix(circuit.circuit, gate, tensors)
     dtype = next((parameter.dtype for parameter in module.parameters()), torch.float64)
+    if gate.is_diagonal:
+        return matrix[0].diagonal().to(dtype).reshape(*axes)
     return matrix.to(dtype).reshape(*per, *to, *axes)
 
 

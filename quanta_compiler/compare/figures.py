@@ -12,7 +12,7 @@ from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.kernels.choice import prefers_fused
-from quanta_compiler.lowering.accounting import ELEMENT_BYTES
+from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.times import predicted_times

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from quanta_compiler.lowering.accounting import ELEMENT_BYTES
+from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.predict.work import Operation, Pass, Product, Work, both
 
 

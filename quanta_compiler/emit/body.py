@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from quanta_compiler.emit.expressions import Expressions, Statement
+from quanta_compiler.emit.computed import Statement
+from quanta_compiler.emit.expressions import Expressions
 from quanta_compiler.lowering.program import PauliProgram, Program
 
 WIDTH = 110

@@ -27,6 +27,7 @@ from quanta_compiler.lowering.program import (
     sources,
 )
 
+
 def _leaf_name(gate: Gate, kind: str) -> str:
     if gate.kind == "constant":
         return f"self.constant_{gate.name}"

@@ -15,6 +15,7 @@ from quanta_compiler.emit.body import Body
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.lowering.program import Load, PauliProgram, Program, Rotate
 
+
 def pauli_names(programs: Sequence[Program]) -> dict[PauliProgram, str]:
     """Return a name for the function of every `pauli` gate that some programs apply or make matrices by."""
     names: dict[PauliProgram, str] = {}
@@ -122,13 +123,14 @@ def _sum_lines(pauli: PauliProgram, names: Mapping[PauliProgram, str]) -> Iterat
         before, after = after, before
     sides = (f"x[:, :{size}].contiguous()", f"x[:, {size}:].contiguous()")
     yield f"    a, b = {_call(first, sides[0], before[0], names)}, {_call(second, sides[1], before[1], names)}"
-    sine = "-torch.sin(c / 2)" if pauli.plan.transpose else "torch.sin(c / 2)"
-    yield f"    cos, sin = torch.cos(c / 2), {sine}"
+    # The angles turn the other way in the transpose.
+    yield f"    half = {'-c' if pauli.plan.transpose else 'c'} / 2"
+    yield "    cos, sin = torch.cos(half), torch.sin(half)"
     yield f"    head, tail = a[:, :{turned}], b[:, :{turned}]"
     yield f"    a = torch.cat([cos * head - sin * tail, a[:, {turned}:]], dim=1)"
-    rest = "" if turned == second.plan.size else f", b[:, {turned}:]"
-    turned_tail = "sin * head + cos * tail"
-    yield f"    b = torch.cat([{turned_tail}{rest}], dim=1)" if rest else f"    b = {turned_tail}"
+    both = "sin * head + cos * tail"
+    yield f"    b = {both}" if turned == second.plan.size else f"    b = torch.cat([{both}, b[:, {turned}:]], dim=1)"
+    yield "    del head, tail"
     yield f"    return torch.cat([{_call(first, 'a', after[0], names)}, {_call(second, 'b', after[1], names)}], dim=1)"
 
 

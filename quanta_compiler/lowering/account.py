@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from quanta_compiler.lowering.program import Layout, Program
@@ -74,6 +76,15 @@ class Books:
         lead = () if self.slices is None else (self.slices,)
         self.steps.append(StepCost(op, operands, lead + shape, flops))
 
+    @contextmanager
+    def holding(self, *storages: Storage) -> Iterator[None]:
+        """Keep memory that a name still refers to, whoever reads it for the last time."""
+        self.held = [*self.held, *storages]
+        try:
+            yield
+        finally:
+            self.held = self.held[: len(self.held) - len(storages)]
+
     def free(self, storage: Storage) -> None:
         """Give memory back, unless somebody else holds it."""
         if storage is not self.given and not any(storage is one for one in self.held):
@@ -91,6 +102,10 @@ class Account:
     input: Tensor | None = None
     computed: dict[str, Tensor] = field(default_factory=dict)
     """Leaves that are computed, by what they are computed from."""
+
+    def is_computed(self, storage: Storage) -> bool:
+        """Return whether a storage is that of a computed leaf."""
+        return any(storage is tensor.storage for tensor in self.computed.values())
 
     def volume(self, legs: Layout) -> int:
         """Return the number of elements over some legs."""

@@ -72,7 +72,8 @@ def _run_all(account: Account) -> None:
         for access in sources(operation):
             storage = account.tensors[access.value].storage
             aliased = storage is account.tensors[operation.result].storage
-            if last_use[access.value] == i and not aliased:
+            # What is computed from a parameter by itself has a name to the end.
+            if last_use[access.value] == i and not aliased and not account.is_computed(storage):
                 account.books.free(storage)
 
 
@@ -137,13 +138,15 @@ def _run(account: Account, operation: Operation) -> Tensor:
 
 def _rotate(account: Account, operation: Rotate) -> Tensor:
     """Pad or cut the vectors to the size of the rotation and back, as the emitted call does."""
-    books, source = account.books, account.tensors[operation.source.value]
+    books, given = account.books, account.tensors[operation.source.value]
     others, columns = map(account.volume, operation.source.groups)
     rows, size = account.volume(operation.groups[-1]), operation.pauli.plan.size
+    source = given
     if columns < size:
-        books.step("copy", (source.name,), (others, size))
-        source = Tensor(books.result_name(), books.new_storage(others * size), source.needs_grad)
-    result = _applied(account, operation.pauli, source, account.tensors[operation.angles.value])
+        books.step("copy", (given.name,), (others, size))
+        source = Tensor(books.result_name(), books.new_storage(others * size), given.needs_grad)
+    with books.holding(given.storage):
+        result = _applied(account, operation.pauli, source, account.tensors[operation.angles.value])
     if rows == size:
         return result
     books.step("copy", (result.name,), (others, rows))
@@ -160,7 +163,11 @@ def _applied(account: Account, pauli: PauliProgram, source: Tensor, angles: Tens
         return source
     inner = Account(pauli.program, account.books, input=source, computed={ANGLES: angles})
     _run_all(inner)
-    return inner.tensors[pauli.program.output]
+    result = inner.tensors[pauli.program.output]
+    for key, tensor in inner.computed.items():
+        if key != ANGLES and tensor.storage is not result.storage:
+            account.books.free(tensor.storage)
+    return result
 
 
 def _is_view(account: Account, operation: Copy | Resize | Tie | Pick) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.lowering.accounting import ELEMENT_BYTES, program_cost
+from quanta_compiler.lowering.account import ELEMENT_BYTES
+from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.chains import Lowering
 from quanta_compiler.lowering.moves import COPY_OVERHEAD
 from quanta_compiler.lowering.program import (

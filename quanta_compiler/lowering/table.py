@@ -17,7 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.passes import canonical_order, drop_unit_axes
+from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, expand_pauli
+
+_TOKENS = 1 << 30
+"""Rotations are composed for many tokens: a table is the same for every batch, and the matrix of a block is small."""
 
 Walk = tuple[tuple[int, int], ...]
 """Nested loops as (size, stride), the outermost first."""
@@ -25,11 +28,16 @@ Walk = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class MatrixSource:
-    """Where an entry's matrices `[blocks, rows, columns]` come from: a gate, or one factor of a low-rank gate."""
+    """Where an entry's matrices `[blocks, rows, columns]` come from: a gate, or one factor of a low-rank gate.
+
+    The gate may be a block of `ry` and `cz`, whose legs stand in the order `[*per, *rows, *columns]`.
+    """
 
     gate: Gate
     factor: str = ""
     """`B` or `A`; empty for the whole matrix, which of a low-rank gate is B A."""
+    sizes: tuple[int, ...] = ()
+    """Of the legs that the parts of a block name, by number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +119,8 @@ def offsets(walk: Walk) -> list[int]:
 
 
 def lower_table(circuit: Circuit) -> GateTable:
-    """Return the gate table of a circuit."""
-    circuit = canonical_order(drop_unit_axes(circuit))
+    """Return the gate table of a circuit; rotations of few axes stand together in blocks."""
+    circuit = canonical_order(absorb_rotations(expand_pauli(drop_unit_axes(circuit)), _TOKENS))
     sizes = [leg.size for leg in circuit.legs]
     steps = _steps(circuit, sizes)
     stored = [step.reads for step in steps] + [circuit.outputs]
@@ -168,10 +176,11 @@ def _walk(legs: Sequence[int], layout: Sequence[int], sizes: Sequence[int]) -> W
 def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
     """Return the gates as steps; a low-rank gate may be two, joined by a leg that is added to `sizes`."""
     present = list(circuit.inputs)
+    of_legs = tuple(sizes)
     steps: list[_Step] = []
 
     def step(name: str, matrix: MatrixSource | None, gate: Gate, columns: Sequence[int], rows: Sequence[int]) -> None:
-        per = gate.per + (gate.columns if gate.kind == "diagonal" else ())
+        per = gate.per + (gate.columns if gate.is_diagonal else ())
         rest = tuple(leg for leg in present if leg not in per and leg not in columns)
         steps.append(_Step(name, matrix, per, rest, tuple(columns), tuple(rows)))
         # What is made goes where the foremost of what is read has been, so that the order of the axes is kept.
@@ -180,7 +189,7 @@ def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
         present[place:place] = rows
 
     for gate in circuit.gates:
-        if gate.kind == "diagonal":
+        if gate.is_diagonal:
             step(gate.name, MatrixSource(gate), gate, (), ())
         elif gate.kind == "slice":
             step(gate.name, None, gate, gate.columns, gate.rows)
@@ -193,7 +202,8 @@ def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
             step(f"{gate.name}.{first}", MatrixSource(gate, first), gate, gate.columns, bond)
             step(f"{gate.name}.{second}", MatrixSource(gate, second), gate, bond, gate.rows)
         else:
-            step(gate.name, MatrixSource(gate), gate, gate.columns, gate.rows)
+            source = MatrixSource(gate, sizes=of_legs if gate.parts else ())
+            step(gate.name, source, gate, gate.columns, gate.rows)
     return steps
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.passes import ABSORBED_KINDS
-from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results
+from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results, volume
 from quanta_compiler.planner.leaves import gate_leaves
 from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential_order
 from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan, Step
@@ -30,7 +30,8 @@ def sequential(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> t
 class Assembly:
     """Builds one plan: runs of gates between slices are ordered by `order`, slices reshape what has come out so far.
 
-    So do the `pauli` gates that `applied` has plans for; of the others the matrix is made, as `made` says.
+    So do the `pauli` gates that `applied` plans for a number of vectors; of the others the matrix is made, as `made`
+    says.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Assembly:
         mode: str,
         tokens: int,
         order: Order,
-        applied: Mapping[str, PauliPlan],
+        applied: Mapping[str, Callable[[int], PauliPlan]],
         made: Mapping[str, PauliPlan],
     ) -> None:
         self.circuit = circuit
@@ -177,10 +178,11 @@ class Assembly:
         legs = (self._legs(self.state) - frozenset(columns)) | frozenset(gate.rows)
         self.present.difference_update(gate.columns)
         self.present.update(gate.rows)
-        pauli = self.applied.get(gate.name)
-        if pauli is None:
+        if gate.name not in self.applied:
             self.state = self._add_step(Step("slice", (self.state,), legs, 0, gate=gate, axes=columns))
             return
+        count = volume(self._legs(self.state) - frozenset(columns), self.sizes)
+        pauli = self.applied[gate.name](count)
         inputs = (self.state, *self.leaves_of[gate.name])
         self.state = self._add_step(Step("pauli", inputs, legs, pauli.flops, gate=gate, axes=columns, pauli=pauli))
 

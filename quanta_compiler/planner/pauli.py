@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.two_design import two_design_circuit
@@ -11,8 +12,8 @@ from quanta_compiler.planner.assembly import Assembly, searched
 from quanta_compiler.planner.plan import PauliPlan
 from quanta_compiler.spec.rotations import halves, is_power_of_two
 
-Forms = tuple[dict[str, PauliPlan], dict[str, PauliPlan]]
-"""The gates that are applied, and those whose matrix is made, by name."""
+Forms = tuple[dict[str, Callable[[int], PauliPlan]], dict[str, PauliPlan]]
+"""The gates that are applied, to a number of vectors, and those whose matrix is made, by name."""
 
 _PASSES_BETWEEN = 4
 """How often a sum of two halves goes through the memory beside what its halves do: taken apart, turned, put together."""
@@ -24,7 +25,7 @@ def pauli_forms(circuit: Circuit, batch: int) -> Forms:
     A matrix [n, k] takes k vectors to make, whatever the batch, and 2 n k FLOPs to apply. No square matrix is made that
     has more rows than the batch has vectors. With `per` every gate is a matrix.
     """
-    applied: dict[str, PauliPlan] = {}
+    applied: dict[str, Callable[[int], PauliPlan]] = {}
     made: dict[str, PauliPlan] = {}
     width = circuit.in_size
     for gate in circuit.gates:
@@ -39,7 +40,7 @@ def pauli_forms(circuit: Circuit, batch: int) -> Forms:
             if gate.per or _price(matrix) + dense < _price(structured):
                 made[gate.name] = matrix
             else:
-                applied[gate.name] = structured
+                applied[gate.name] = partial(_plan_gate, gate, max(rows, columns), transpose=gate.transpose)
         width = width // columns * rows
     return applied, made
 

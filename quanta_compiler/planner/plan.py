@@ -45,7 +45,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PauliPlan:
-    """How the orthogonal matrix of a `pauli` gate, [size, size], is applied to `count` vectors: it is never written out.
+    """How the orthogonal matrix of a `pauli` gate, [size, size], is applied to `count` vectors without being written out.
 
     A power of two is a circuit of RY and CZ with a plan of its own. Any other size is a sum of two, `halves`, each
     applied twice with a rotation between (Quantum-PEFT, eq. (4)).

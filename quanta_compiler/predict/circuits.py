@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.parameters import TRAINED_KINDS
-from quanta_compiler.lowering.accounting import ELEMENT_BYTES
+from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.lowering.program import (
     Access,
     Copy,

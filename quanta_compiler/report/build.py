@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.network import apply_network, operator_network
-from quanta_compiler.lowering.accounting import ProgramCost, StepCost
+from quanta_compiler.lowering.account import StepCost
+from quanta_compiler.lowering.accounting import ProgramCost
 from quanta_compiler.lowering.program import Program
 from quanta_compiler.planner.published import einsum_equation, linear_path
 from quanta_compiler.report.figures import gate_reports, init_gain, parameter_report, rank_bounds

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from quanta_compiler.lowering.accounting import ELEMENT_BYTES
+from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.search.costs import Figures, LayoutCosts
 from quanta_compiler.search.front import Candidate, Front
 from quanta_compiler.search.space import Family, Limits, Space, families

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from quanta_compiler.lowering.accounting import ELEMENT_BYTES
+from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.search.space import Layout
 from quanta_compiler.search.words import Letter
 

@@ -116,18 +116,23 @@ def warn_about_pairs(draft: Draft, label: str, spec: GateSpec, problems: Problem
     larger = max(matrix_shape(spec)[-2:])
     if spec.kind != "pauli" or is_power_of_two(larger):
         return
+    message, hint = told_pairs(larger, spec, label)
+    problems.warning(draft.at("axes"), message, f"{hint}; pad to it, or act on axes whose sizes are powers of two")
+
+
+def told_pairs(size: int, spec: GateSpec, whose: str) -> tuple[str, str]:
+    """Say how many of the angles of `whose` matrix turn pairs, and what the next power of two takes."""
     layers = spec.layers or 0
-    pairs = cosine_sine_angles(larger, spec.rank_parameters)
-    angles = pauli_angles(larger, layers, spec.rank_parameters)
-    powers = " + ".join(str(1 << bit) for bit in reversed(range(larger.bit_length())) if larger >> bit & 1)
+    pairs = cosine_sine_angles(size, spec.rank_parameters)
+    angles = pauli_angles(size, layers, spec.rank_parameters)
+    powers = " + ".join(str(1 << bit) for bit in reversed(range(size.bit_length())) if size >> bit & 1)
     turn = "turns a pair" if pairs == 1 else "turn pairs"
     message = (
-        f"{pairs:,} of the {angles:,} angles of {label} {turn} of {larger} = {powers}: "
+        f"{pairs:,} of the {angles:,} angles of {whose} {turn} of {size} = {powers}: "
         "this part grows with the size, not with its logarithm"
     )
-    above = 1 << larger.bit_length()
-    hint = f"a size of {above} takes {pauli_angles(above, layers, spec.rank_parameters)} angles"
-    problems.warning(draft.at("axes"), message, f"{hint}; pad to it, or act on axes whose sizes are powers of two")
+    above = 1 << size.bit_length()
+    return message, f"a size of {above} takes {pauli_angles(above, layers, spec.rank_parameters)} angles"
 
 
 def _plural(count: int, word: str) -> str:

@@ -18,6 +18,8 @@ from quanta_compiler.spec.preset_models import (
     LorettaPreset,
     MonarchPreset,
     QuantaPreset,
+    QuantumPeftFullPreset,
+    QuantumPeftPreset,
     TensorTrainPreset,
 )
 from quanta_compiler.spec.values import Layout
@@ -37,6 +39,8 @@ class Expansion:
     """For some options the value from which on every output can depend on every input."""
     chosen_width: int | None = None
     """The width of a square circuit that the compiler chose; None where both widths are served by themselves."""
+    limits: dict[str, int] = field(default_factory=dict)
+    """For some options the largest value with which the circuit is one of the family."""
 
 
 def quanta_circuit(file: QuantaPreset, in_features: int, out_features: int) -> Expansion:
@@ -146,6 +150,26 @@ def butterfly_circuit(file: ButterflyPreset, in_features: int, out_features: int
     axes = max(1, (max(in_features, out_features) - 1).bit_length())
     gates = [{"axes": [axis], "per": "rest"} for axis in reversed(range(axes))]
     return Expansion({"layout": [2] * axes, "init": "orthogonal", "gates": gates}, chosen_width=1 << axes)
+
+
+def quantum_peft_circuit(file: QuantumPeftPreset, in_features: int, out_features: int) -> Expansion:
+    """Quantum-PEFT (Koike-Akino et al. 2025): T = U diag(s) V^T, U: [m, r] and V: [n, r] of orthonormal columns.
+
+    V^T is the first rows of an orthogonal n x n matrix, U the first columns of an m x m one. s is zero at the start.
+    """
+    rotation: dict[str, Any] = {"axes": [0], "kind": "pauli", "layers": file.layers}
+    gates: list[dict[str, Any]] = [
+        {"name": "V", "to": [file.rank], **rotation},
+        {"name": "s", "axes": [0], "kind": "diagonal", "init": "zeros"},
+        {"name": "U", "to": [out_features], **rotation},
+    ]
+    return Expansion({"layout": [in_features], "gates": gates}, limits={"rank": min(in_features, out_features)})
+
+
+def quantum_peft_full_circuit(file: QuantumPeftFullPreset, in_features: int, out_features: int) -> Expansion:
+    """Return an orthogonal matrix as wide as the larger width, of which T: [m, n] is the first rows or columns."""
+    gate = {"axes": [0], "to": [out_features], "kind": "pauli", "layers": file.layers}
+    return Expansion({"layout": [in_features], "gates": [gate]})
 
 
 def _factors(layout: Layout, in_features: int, out_features: int) -> tuple[Sizes, Sizes]:

@@ -18,12 +18,15 @@ from typing import Any
 from quanta_compiler.diagnostics import Diagnostic, Problems
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.document import Document, PresetDocument, read_document
+from quanta_compiler.spec.kind_checks import told_pairs
 from quanta_compiler.spec.loader import DictSource
+from quanta_compiler.spec.matrices import matrix_shape
 from quanta_compiler.spec.preset_circuits import Expansion
 from quanta_compiler.spec.preset_models import PresetFile
 from quanta_compiler.spec.presets import PRESETS
 from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import resolve
+from quanta_compiler.spec.rotations import is_power_of_two
 from quanta_compiler.spec.values import Layout
 
 
@@ -43,6 +46,10 @@ def resolve_preset(
         return None
     rows = next((width for width in (file.out_features, out_features) if width is not None), columns)
     expansion = PRESETS[file.preset].circuit(file, columns, rows)
+    for option, limit in expansion.limits.items():
+        _refuse_excess(file, option, limit, problems)
+    if problems.has_errors:
+        return None
     inner = Problems(DictSource())
     expanded = read_document(_circuit_data(file, expansion, columns, rows), inner)
     assert isinstance(expanded, Document), "a preset expands to a circuit"
@@ -52,6 +59,8 @@ def resolve_preset(
         _warn_about_excess(file, option, largest, problems)
     for option, least in expansion.connecting.items():
         _warn_about_gaps(file, option, least, problems)
+    if spec is not None:
+        _warn_about_pairs(file, spec, problems)
     if expansion.chosen_width is not None:
         _warn_about_fitting(file, expansion.chosen_width, max(columns, rows), problems)
     return None if problems.has_errors else spec
@@ -117,7 +126,15 @@ def _is_expected(diagnostic: Diagnostic, expansion: Expansion) -> bool:
     """Say whether a warning of the circuit is told in the preset's own words, or is what the preset is known to do."""
     if expansion.chosen_width is not None and diagnostic.path in ("in_features", "out_features"):
         return True
-    return diagnostic.path.endswith(".rank")
+    return diagnostic.path.endswith((".rank", ".axes"))
+
+
+def _refuse_excess(file: PresetFile, option: str, limit: int, problems: Problems) -> None:
+    value = getattr(file, option)
+    if value > limit:
+        path = option if option in file.model_fields_set else "preset"
+        message = f"`{option}` {value} is more than the smaller of the two widths, {limit}"
+        problems.error((path,), message, f"write `{option}: {limit}` at most")
 
 
 def _warn_about_excess(file: PresetFile, option: str, largest: int, problems: Problems) -> None:
@@ -134,6 +151,18 @@ def _warn_about_gaps(file: PresetFile, option: str, least: int, problems: Proble
         message = f"`{option}` {value} is too small for every output to depend on every input"
         path = option if option in file.model_fields_set else "preset"
         problems.warning((path,), message, f"`{option}: {least}` is enough; with less, some entries stay zero")
+
+
+def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -> None:
+    """Warn of widths that are no powers of two, each once, where orthogonal matrices come from angles."""
+    rotations = {max(matrix_shape(gate)): gate for gate in spec.gates if gate.kind == "pauli"}
+    for size, gate in rotations.items():
+        if is_power_of_two(size):
+            continue
+        message, hint = told_pairs(size, gate, f"an orthogonal matrix of size {size}")
+        width = "in_features" if size == spec.in_features else "out_features"
+        path = width if width in file.model_fields_set else "preset"
+        problems.warning((path,), message, f"{hint}; `quanta expand` writes the circuit out, to be padded to it")
 
 
 def _warn_about_fitting(file: PresetFile, width: int, wanted: int, problems: Problems) -> None:

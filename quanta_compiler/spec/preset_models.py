@@ -8,7 +8,16 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from quanta_compiler.spec import limits, values
 from quanta_compiler.spec import schema_parts as parts
-from quanta_compiler.spec.models import CircuitName, FileModel, InFeatures, InitField, OutFeatures, Plan, Version
+from quanta_compiler.spec.models import (
+    CircuitName,
+    FileModel,
+    InFeatures,
+    InitField,
+    Layers,
+    OutFeatures,
+    Plan,
+    Version,
+)
 from quanta_compiler.spec.values import Layout
 
 PresetLayout = Annotated[
@@ -101,6 +110,21 @@ class ButterflyPreset(PresetFile):
     preset: Literal["butterfly"]
 
 
+class QuantumPeftPreset(PresetFile):
+    """Quantum-PEFT: U diag(s) V^T, U and V of orthonormal columns from few angles."""
+
+    preset: Literal["quantum_peft"]
+    rank: int = _positive(8, "The rank of U diag(s) V^T.")
+    layers: Layers = 1
+
+
+class QuantumPeftFullPreset(PresetFile):
+    """Quantum-PEFT of full rank: one orthogonal matrix from few angles."""
+
+    preset: Literal["quantum_peft_full"]
+    layers: Layers = 1
+
+
 PRESET_MODELS: dict[str, type[PresetFile]] = {
     "quanta": QuantaPreset,
     "lora": LoraPreset,
@@ -110,4 +134,6 @@ PRESET_MODELS: dict[str, type[PresetFile]] = {
     "monarch": MonarchPreset,
     "btt": BlockTensorTrainPreset,
     "butterfly": ButterflyPreset,
+    "quantum_peft": QuantumPeftPreset,
+    "quantum_peft_full": QuantumPeftFullPreset,
 }

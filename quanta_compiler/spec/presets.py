@@ -102,6 +102,22 @@ PRESETS: dict[str, Preset] = {
         None,
         PRESET_MODELS["butterfly"],
     ),
+    "quantum_peft": Preset(
+        "Quantum-PEFT: a low-rank product whose two orthogonal factors come from few angles",
+        "T = U diag(s) V^T, U: [m, r] and V: [n, r] of orthonormal columns, r being `rank`",
+        "p(n) + p(m) + r, p(2^q) = (2 L + 1) q - 2 L, L being `layers`; more where a width is no power of two",
+        circuits.quantum_peft_circuit,
+        "rank",
+        PRESET_MODELS["quantum_peft"],
+    ),
+    "quantum_peft_full": Preset(
+        "Quantum-PEFT of full rank: one orthogonal matrix from few angles",
+        "T = the first m rows and n columns of an orthogonal matrix of size max(n, m)",
+        "p(max(n, m)), p(2^q) = (2 L + 1) q - 2 L, L being `layers`; more where the width is no power of two",
+        circuits.quantum_peft_full_circuit,
+        "layers",
+        PRESET_MODELS["quantum_peft_full"],
+    ),
 }
 
 

@@ -268,7 +268,7 @@ def text(found: dict[str, Any]) -> str:
     lines = [
         f"## The two-design circuit of {QUBITS} qubits, one layer, {found['tokens']:,} tokens, float32",
         "",
-        "| | forward, ms | x best of ours | forward + backward, ms | x best of ours | error |",
+        "| | forward, ms | / best of ours | forward + backward, ms | / best of ours | error |",
         "| :-- | --: | --: | --: | --: | --: |",
     ]
     for name, seconds in found["seconds"].items():

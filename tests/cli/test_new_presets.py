@@ -20,6 +20,8 @@ CASES: list[tuple[list[str], str]] = [
     (["loretta", "--tt-rank", "9", "--rank", "2"], "loretta:rank=2,tt_rank=9"),
     (["monarch", "--blocks", "2", "--block-rank", "8"], "monarch:blocks=2,block_rank=8"),
     (["krona", "--layout", "[64, 64]"], "krona:64x64"),
+    (["quantum_peft", "--rank", "2", "--layers", "0"], "quantum_peft:rank=2,layers=0"),
+    (["quantum_peft_full:2"], "quantum_peft_full:2"),
 ]
 
 
@@ -69,6 +71,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--preset", "krona", "--layout", "{a: 4}"], "'--layout': the axes of a preset's layout cannot be named"),
     (["--preset", "quanta", "--layout", "16"], "'--layout': pattern `all_pairs` yields no gate"),
     (["--preset", "lora", "--in-features", "0"], "'--in-features': `in_features` must be at least 1"),
+    (["--preset", "lora", "--layers", "2"], "'--layers': preset `lora` takes --rank"),
     (["1a", "--preset", "lora"], "'NAME': '1a' cannot be the name"),
     (["--rank", "4"], "'--rank': it is an option of presets: name one with --preset"),
     (["--rank", "4", "--layout", "4x4"], "'--rank': it is an option of presets"),

@@ -13,7 +13,17 @@ STAGES = [
 ]
 """From top to bottom: a stage imports itself and those above it."""
 NO_TORCH_ABOVE = {*STAGES}
-TORCH_AT_THE_TOP = {"reference", "loading", "kernels", "nn", "peft", "models", "adapters", "bench"}
+TORCH_AT_THE_TOP = {
+    "reference",
+    "loading",
+    "kernels",
+    "nn",
+    "peft",
+    "models",
+    "adapters",
+    "bench",
+    "rotation_functions",
+}
 """Modules that may import torch as they are loaded."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -33,8 +33,8 @@ def test_a_model_with_a_preset_trains_saves_and_loads(preset: str, tmp_path: Pat
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_that_begins_at_zero_needs_no_frozen_copy(preset: str) -> None:
     model = adapted(Mlp(), circuit=None, preset=preset)
-    frozen = [key for key in model.state_dict() if "quanta_circuit_frozen" in key]
-    assert bool(frozen) == (preset in ("quanta", "butterfly"))
+    residuals = {layer.quanta_circuit_residual["default"] for layer in circuit_layers(model).values()}
+    assert residuals == {"frozen_copy" if preset in ("quanta", "butterfly", "quantum_peft_full") else "none"}
 
 
 def test_a_preset_file_is_a_circuit_of_a_mapping_too() -> None:

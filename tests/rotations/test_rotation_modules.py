@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiled_circuits import scaled_module
+from compiled_circuits import published_result, scaled_module
 from fused_circuits import gradients, vectors
 from random_circuits import error
 from rotation_circuits import CIRCUITS, TALL, expanded_matrix, file_operator, rotation_circuit, stored_gates
@@ -16,6 +16,19 @@ from quanta_compiler.reference import reference_operator
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5}
 BACKENDS = ("torch", "fused")
 NAMED = pytest.mark.parametrize("name", CIRCUITS)
+DERIVED = (
+    "ry",
+    "exp-few",
+    "exp-wide",
+    "cayley",
+    "cayley-tall-few",
+    "pauli-8",
+    "pauli-7",
+    "pauli-tall-12",
+    "cz",
+    "per-wide",
+)
+"""Every kind and shape: finite differences take long."""
 
 
 def on(backend: str, name: str, dtype: torch.dtype = torch.float64) -> Any:
@@ -63,6 +76,15 @@ def test_gradients_are_those_of_the_reference(name: str, backend: str) -> None:
 
 
 @NAMED
+def test_published_einsums_and_paths_are_the_circuits(name: str) -> None:
+    circuit = rotation_circuit(name)
+    module: Any = scaled_module(circuit)
+    x = vectors(circuit, 3)
+    assert error(published_result(circuit, module, x), module(x)) < 1e-12
+    assert error(published_result(circuit, module, None), module.operator()) < 1e-12
+
+
+@pytest.mark.parametrize("name", DERIVED)
 @pytest.mark.parametrize("at_zero", [False, True], ids=["drawn", "zeros"])
 def test_gradcheck(name: str, at_zero: bool) -> None:
     module: Any = scaled_module(rotation_circuit(name))

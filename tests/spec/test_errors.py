@@ -78,6 +78,8 @@ WRONG: dict[str, str] = {
     "preset_template": PRESET + "preset: lora\nrank: 8\n",
     "preset_too_large": PRESET + "preset: tt\nlayout: 64x64x64\nrank: 100000\n",
     "preset_default_too_large": PRESET + "preset: btt\nin_features: 16777216\n",
+    "preset_rank_too_large": PRESET + "preset: quantum_peft\nrank: 65\nin_features: 768\nout_features: 64\n",
+    "preset_default_rank_too_large": PRESET + "preset: quantum_peft\nin_features: 7\n",
     "preset_one_axis": PRESET + "preset: quanta\nlayout: 16\n",
     "ry_axis_size": HEAD + "gates:\n  - {axes: [3], to: [2]}\n  - {axes: [3], kind: ry}\n  - {axes: [1], kind: ry}\n",
     "ry_two_axes": BITS + "gates:\n  - {axes: [a, b], kind: ry}\n",

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from plain_rotations import plain_pauli
 
 from quanta_compiler import compile_circuit, load_spec
 from quanta_compiler.spec import to_dict, to_yaml
@@ -36,14 +37,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "monarch": {"blocks": 4, "block_rank": 3},
     "btt": {"layout": {"auto": 3}, "rank": 2},
     "butterfly": {},
+    "quantum_peft": {"rank": 3, "layers": 2},
+    "quantum_peft_full": {"layers": 1},
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *OPTIONS.items(),
     ("monarch", {"blocks": 4, "block_rank": 4}),
     ("btt", {"layout": {"auto": 2}, "rank": 1}),
     ("tt", {"layout": {"auto": 1}, "rank": 2}),
+    ("quantum_peft", {"rank": 1, "layers": 0}),
 ]
 SHAPES = [(24, 24), (24, 36), (36, 16), (23, 29), (1, 1)]
+CASES = [
+    (preset, options, shape)
+    for (preset, options), shape in itertools.product(VARIANTS, SHAPES)
+    if preset != "quantum_peft" or options["rank"] <= min(shape)
+]
 # What the widths above are factored into, where that is not the width itself; (23, 29) are padded.
 FACTORS: dict[tuple[int, int], Factors] = {
     (24, 1): (24,), (24, 2): (6, 4), (24, 3): (4, 3, 2), (36, 1): (36,), (36, 2): (6, 6), (36, 3): (4, 3, 3),
@@ -169,14 +178,27 @@ def butterfly(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
     return total
 
 
+def quantum_peft(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    """U diag(s) V^T as in a singular value decomposition, the columns of U and V those of orthogonal matrices."""
+    rank, layers = options["rank"], options["layers"]
+    u = plain_pauli(m, layers, gates["U"])[:, :rank]
+    v = plain_pauli(n, layers, gates["V"]).T[:, :rank]
+    singular = np.linalg.svd(u * gates["s"] @ v.T, compute_uv=False)[:rank]
+    assert np.allclose(singular, np.sort(np.abs(gates["s"]))[::-1])
+    return u * gates["s"] @ v.T
+
+
+def quantum_peft_full(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    return plain_pauli(max(n, m), options["layers"], gates["g0"])
+
+
 FORMULAS: dict[str, Callable[[Gates, dict[str, Any], int, int], Array]] = {
     "quanta": quanta, "lora": lora, "krona": krona, "tt": train, "loretta": loretta, "monarch": monarch,
-    "btt": train, "butterfly": butterfly,
+    "btt": train, "butterfly": butterfly, "quantum_peft": quantum_peft, "quantum_peft_full": quantum_peft_full,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("preset", "options"), VARIANTS, ids=str)
+@pytest.mark.parametrize(("preset", "options", "shape"), CASES, ids=str)
 def test_the_operator_is_the_formula(preset: str, options: dict[str, Any], shape: tuple[int, int]) -> None:
     n, m = shape
     operator, gates = drawn(spec_of(preset, options, n, m))
@@ -204,6 +226,10 @@ COUNTS: dict[str, int] = {
         math.prod((8,) * (k + 1)) * math.prod((13, 11, 11, 7)[k:]) * bonds(4, k, 2) for k in range(4)
     ),
     "butterfly": 2 * 16384 * 14,
+    # p(4096) is 36 - 2; 11008 = 8192 + 2048 + 512 + 256, and every remainder turns its pairs.
+    "quantum_peft:8": (36 - 2) + (2 * 37 + 2816 + 2 * (2 * 31 + 768 + 2 * (2 * 25 + 256 + 2 * 22))) + 8,
+    "quantum_peft:rank=3,layers=0": 12 + (2 * 13 + 2816 + 2 * (2 * 11 + 768 + 2 * (2 * 9 + 256 + 2 * 8))) + 3,
+    "quantum_peft_full": 2 * 37 + 2816 + 2 * (2 * 31 + 768 + 2 * (2 * 25 + 256 + 2 * 22)),
 }
 
 
@@ -211,6 +237,15 @@ COUNTS: dict[str, int] = {
 def test_parameters_by_the_closed_formula(text: str) -> None:
     spec = load_spec(preset_document(text), in_features=4096, out_features=11008)
     assert compile_circuit(spec).report.parameters.trainable == COUNTS[text]
+
+
+@pytest.mark.parametrize(
+    ("width", "low_rank", "full"), [(768, 350 + 350 + 8, 350), (1024, 28 + 28 + 8, 28), (4096, 34 + 34 + 8, 34)]
+)
+def test_parameters_of_quantum_peft_on_square_layers(width: int, low_rank: int, full: int) -> None:
+    counts = {"quantum_peft:8": low_rank, "quantum_peft_full": full}
+    for text, count in counts.items():
+        assert compile_circuit(load_spec(preset_document(text), in_features=width)).report.parameters.trainable == count
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -248,7 +283,7 @@ def test_training_can_start_and_most_begin_at_zero(preset: str) -> None:
     spec = spec_of(preset, OPTIONS[preset], 24, 36)
     module = compile_circuit(spec).module(seed=0, backend="torch")
     x = torch.randn(7, 24, generator=torch.Generator().manual_seed(1))
-    assert (module(x).abs().max() == 0) == (preset not in ("quanta", "butterfly"))
+    assert (module(x).abs().max() == 0) == (preset not in ("quanta", "butterfly", "quantum_peft_full"))
     (module(x) - 1).square().sum().backward()
     assert any(parameter.grad is not None and parameter.grad.abs().max() > 1e-3 for parameter in module.parameters())
 
@@ -299,6 +334,8 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "monarch:8": {"name": "monarch-8", "preset": "monarch", "blocks": 8, "block_rank": 4},
     "butterfly": {"name": "butterfly", "preset": "butterfly"},
+    "quantum_peft:4": {"name": "quantum-peft-4", "preset": "quantum_peft", "rank": 4, "layers": 1},
+    "quantum_peft_full:2": {"name": "quantum-peft-full-2", "preset": "quantum_peft_full", "layers": 2},
 }  # fmt: skip
 
 
@@ -311,8 +348,10 @@ def test_short_notation(text: str) -> None:
 
 WRONG_SHORT: dict[str, str] = {
     "lra:8": "unknown preset 'lra': did you mean 'lora'?",
-    "xyz": "unknown preset 'xyz': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly",
-    "": "unknown preset '': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly",
+    "xyz": "unknown preset 'xyz': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly, "
+    "quantum_peft, quantum_peft_full",
+    "": "unknown preset '': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly, "
+    "quantum_peft, quantum_peft_full",
     "lora:0": "'lora:0': `rank` must be at least 1, got 0",
     "lora:": "'lora:': `rank` must be an integer, got the text ''",
     "lora:99999999999999999999": "'lora:99999999999999999999': `rank` must be an integer, got the text "
@@ -321,6 +360,7 @@ WRONG_SHORT: dict[str, str] = {
     "krona:auto=x": "'krona:auto=x': `auto` (the number of axes) must be an integer, got the text 'x'",
     "butterfly:3": "preset 'butterfly' has no options, got '3'",
     "tt:rnk=3": "preset 'tt' has no option 'rnk': its options are layout, rank",
+    "quantum_peft_full:rank=8": "preset 'quantum_peft_full' has no option 'rank': its options are layers",
     "lora:auto=3": "preset 'lora' has no option 'auto': its options are rank",
     "tt:rank=2,rank=3": "`rank` is given twice in 'tt:rank=2,rank=3'",
 }

@@ -153,6 +153,8 @@ ACCEPTED_PRESETS: list[dict[str, Any]] = [
     {"preset": "monarch", "blocks": 4, "block_rank": 4},
     {"preset": "btt", "layout": 64, "rank": 1},
     {"preset": "butterfly"},
+    {"preset": "quantum_peft", "rank": 8, "layers": 0},
+    {"preset": "quantum_peft_full", "layers": 2},
 ]
 REFUSED_PRESETS: list[dict[str, Any]] = [
     {"preset": "lorra"},
@@ -171,6 +173,9 @@ REFUSED_PRESETS: list[dict[str, Any]] = [
     {"preset": "krona", "layout": {"auto": 0}},
     {"preset": "monarch", "rank": 2},
     {"preset": "butterfly", "in_features": 0},
+    {"preset": "quantum_peft", "layers": -1},
+    {"preset": "quantum_peft", "layers": 1025},
+    {"preset": "quantum_peft_full", "rank": 8},
 ]
 
 

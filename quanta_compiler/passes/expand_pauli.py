@@ -1,0 +1,106 @@
+"""Write square `pauli` gates on a power of two out as their RY and CZ, on legs of size 2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quanta_compiler.ir.circuit import Circuit, Gate, Leg
+from quanta_compiler.ir.two_design import two_design_circuit
+from quanta_compiler.spec.rotations import is_power_of_two
+
+
+def expand_pauli(circuit: Circuit) -> Circuit:
+    """Replace square `pauli` gates on 2^q indices, without `per`, by their `ry` and `cz`, their legs by legs of size 2.
+
+    A leg becomes finer in every gate that names it, in the same place and the slowest bit first, so nothing moves. An
+    `ry` turns by its place in the tensor that the `pauli` gate reads. Blocks are made after this pass.
+    """
+    expanded = [gate for gate in circuit.gates if _is_two_design(circuit, gate)]
+    return _Expansion(circuit, expanded).result() if expanded else circuit
+
+
+def _is_two_design(circuit: Circuit, gate: Gate) -> bool:
+    size = circuit.size(gate.columns)
+    # Of one index there is no circuit, only a one.
+    return (
+        gate.kind == "pauli" and not gate.per and size > 1 and size == circuit.size(gate.rows) and is_power_of_two(size)
+    )
+
+
+class _Expansion:
+    """The finer circuit so far: its legs, and which of them stand for a leg of the given circuit."""
+
+    def __init__(self, circuit: Circuit, expanded: list[Gate]) -> None:
+        self.circuit = circuit
+        self.split = {leg for gate in expanded for leg in gate.columns + gate.rows}
+        self.legs: list[Leg] = []
+        self.finer: dict[int, tuple[int, ...]] = {}
+        self.parts = {gate.name: self._two_design(gate) for gate in expanded}
+        self.position: dict[str, int] = {}
+        total = 0
+        for gate in circuit.gates_in_file_order():
+            self.position[gate.name] = total
+            total += len(self.parts[gate.name].gates) if gate.name in self.parts else 1
+
+    def result(self) -> Circuit:
+        circuit = self.circuit
+        inputs = self._named(circuit.inputs)
+        gates = [part for gate in circuit.gates for part in self._written(gate)]
+        outputs = self._named(circuit.outputs)
+        return replace(circuit, legs=tuple(self.legs), inputs=inputs, outputs=outputs, gates=tuple(gates))
+
+    def _two_design(self, gate: Gate) -> Circuit:
+        assert gate.layers is not None
+        wires = self.circuit.size(gate.columns).bit_length() - 1
+        return two_design_circuit(wires, gate.layers, gate.rank_parameters, transpose=gate.transpose)
+
+    def _pieces(self, leg: int) -> list[Leg]:
+        """Return a leg as it is from now on: the bits of one that is split, which of size 1 are none."""
+        whole = self.circuit.legs[leg]
+        if leg not in self.split:
+            return [whole]
+        return [Leg(f"{whole.axis}.{bit}", 2) for bit in range(whole.size.bit_length() - 1)]
+
+    def _named(self, legs: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the legs that stand for some; those that nothing has named yet begin here."""
+        for leg in legs:
+            if leg not in self.finer:
+                pieces = self._pieces(leg)
+                self.finer[leg] = tuple(range(len(self.legs), len(self.legs) + len(pieces)))
+                self.legs += pieces
+        return tuple(piece for leg in legs for piece in self.finer[leg])
+
+    def _written(self, gate: Gate) -> list[Gate]:
+        """Return a gate on the finer legs, or the gates that it consists of."""
+        columns, per = self._named(gate.columns), self._named(gate.per)
+        position = self.position[gate.name]
+        if gate.name not in self.parts:
+            return [replace(gate, columns=columns, rows=self._named(gate.rows), per=per, position=position)]
+        inner = self.parts[gate.name]
+        wires = dict(zip(inner.inputs, columns, strict=True))
+        pieces = [piece for leg in gate.rows for piece in self._pieces(leg)]
+        labels = {inner.legs[wire].axis: self.legs[leg] for wire, leg in wires.items()}
+        last = dict(zip(inner.outputs, pieces, strict=True))
+        for number, leg in enumerate(inner.legs):
+            # A wire that nothing turns goes through: the leg behind the gate is the one in front of it.
+            if number not in wires:
+                wires[number] = len(self.legs)
+                self.legs.append(last.get(number, labels[leg.axis]))
+        behind = iter(wires[leg] for leg in inner.outputs)
+        for leg in gate.rows:
+            self.finer[leg] = tuple(next(behind) for _ in self._pieces(leg))
+        return [_on_legs(part, gate, wires, position) for part in inner.gates]
+
+
+def _on_legs(part: Gate, gate: Gate, wires: dict[int, int], position: int) -> Gate:
+    """Return a part of a `pauli` gate on the legs of the whole circuit."""
+    name = f"{gate.name}.{part.name}"
+    return replace(
+        part,
+        name=name,
+        columns=tuple(wires[leg] for leg in part.columns),
+        rows=tuple(wires[leg] for leg in part.rows),
+        position=position + part.position,
+        parameter=gate.parameter if part.kind == "ry" else name,
+        frozen=gate.frozen and part.kind == "ry",
+    )
