@@ -57,12 +57,14 @@ def exponential(numbers: torch.Tensor, size: int, columns: int, kept: int) -> to
         # In float32 an exponential is orthogonal to five digits only.
         lower = lie(numbers if numbers.device.type == "mps" else numbers.double(), size, kept)
         if 2 * kept >= size:
-            return torch.linalg.matrix_exp(skew(lower))[..., :columns].to(numbers.dtype).contiguous()
+            whole: torch.Tensor = torch.linalg.matrix_exp(skew(lower))
+            return whole[..., :columns].to(numbers.dtype).contiguous()
         # exp(U V^T) = I + U f(V^T U) V^T with f(z) = (exp(z) - 1) / z, a corner of exp([[z, I], [0, 0]]).
         left, right, inner = factors(lower)
         beside = torch.cat([inner, eye(lower, 2 * kept, 2 * kept).expand_as(inner)], dim=-1)
         corner = torch.linalg.matrix_exp(torch.nn.functional.pad(beside, (0, 0, 0, 2 * kept)))
-        update = left @ (corner[..., : 2 * kept, 2 * kept :] @ right[..., :columns, :].mT)
+        function: torch.Tensor = corner[..., : 2 * kept, 2 * kept :]
+        update = left @ (function @ right[..., :columns, :].mT)
         return (eye(lower, size, columns) + update).to(numbers.dtype)
 
 
@@ -71,9 +73,11 @@ def cayley(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.T
     with torch.autocast(numbers.device.type, enabled=False):
         lower = lie(numbers.to(torch.promote_types(numbers.dtype, torch.float32)), size, kept)
         if 2 * kept >= size:
-            half, whole = skew(lower) / 2, eye(lower, size, size)
-            return torch.linalg.solve(whole - half, (whole + half)[..., :columns]).to(numbers.dtype).contiguous()
+            half, one = skew(lower) / 2, eye(lower, size, size)
+            whole: torch.Tensor = torch.linalg.solve(one - half, (one + half)[..., :columns])
+            return whole.to(numbers.dtype).contiguous()
         # The same matrix is I + U (I - V^T U / 2)^-1 V^T with S = U V^T.
         left, right, inner = factors(lower)
-        inverse = torch.linalg.solve(eye(lower, 2 * kept, 2 * kept) - inner / 2, right[..., :columns, :].mT)
+        one = eye(lower, 2 * kept, 2 * kept)
+        inverse: torch.Tensor = torch.linalg.solve(one - inner / 2, right[..., :columns, :].mT)
         return (eye(lower, size, columns) + left @ inverse).to(numbers.dtype)

@@ -56,6 +56,17 @@ SQUARE: dict[str, dict[str, Any]] = {
             {"axes": [2], "share": "r", "transpose": True},
         ],
     ),
+    "unit-axes": file_of(
+        "2x1x3x1",
+        [
+            {"axes": [2, 1], "kind": "cz"},
+            {"axes": [3, 1], "kind": "cz"},
+            {"axes": [0], "per": [1], "kind": "ry"},
+            {"axes": [2], "per": [3, 0], "kind": "orthogonal"},
+            {"axes": [1, 2], "per": [3], "kind": "pauli"},
+            {"axes": [3], "per": [2], "kind": "pauli"},
+        ],
+    ),
     "cz": file_of("3x4", [{"axes": [0], "kind": "orthogonal"}, {"axes": [1, 0], "kind": "cz"}]),
 }
 """Circuits with an orthogonal operator."""
@@ -90,6 +101,7 @@ MIXED: dict[str, dict[str, Any]] = {
         ],
         plan={"tokens": 8, "optimizer": "dp"},
     ),
+    "padded": file_of(2, [{"axes": [0], "kind": "ry"}], out_features=3),
     "beside-dense": file_of(
         "2x2x3",
         [

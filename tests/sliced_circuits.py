@@ -12,8 +12,8 @@ from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.emit.source import circuit_json, emit_source
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.lower import lower_sliced
-from quanta_compiler.lowering.straight import lower_straight
 from quanta_compiler.lowering.slicing import Slicing, slicings
+from quanta_compiler.lowering.straight import lower_straight
 from quanta_compiler.planner.planner import plan_operator
 from quanta_compiler.report.build import build_report
 from quanta_compiler.spec import to_dict

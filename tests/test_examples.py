@@ -75,6 +75,48 @@ def test_the_tensor_train_is_contracted_core_by_core() -> None:
     torch.testing.assert_close(module.operator().detach(), train, rtol=1e-4, atol=1e-4)  # type: ignore[operator]
 
 
+COUNTS = {
+    "quantum-peft-4096": "34 + 8 + 34 = 76",
+    "quantum-peft-768": "350 + 8 + 350 = 708",
+    "quantum-peft-768-padded": "28 + 8 + 28 = 64",
+    "quantum-peft-full-4096": "34",
+    "quantum-peft-full-768": "350",
+    "quanta-orthogonal-16-8-8-4": "21,280",
+    "tensor-train-canonical": "4,144",
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_numbers_in_a_comment_are_those_of_the_circuit(name: str) -> None:
+    text = (ROOT / "examples" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert COUNTS[name] in text.split("version:")[0]
+    count = qc.compile_circuit(text).report.parameters.trainable
+    assert f"{count:,}" == COUNTS[name].split(" = ")[-1]
+
+
+def test_orthogonal_pairs_have_half_the_numbers_of_dense_ones() -> None:
+    """The dense pairs have 43,008, the circuits of few angles 96, as the comments say."""
+    sides = [side * other for side, other in ((16, 8), (16, 8), (16, 4), (8, 8), (8, 4), (8, 4))]
+    assert sum(side**2 for side in sides) == 43008
+    assert sum(side * (side - 1) // 2 for side in sides) == 21280
+    assert sum(3 * (side.bit_length() - 1) - 2 for side in sides) == 96
+    compiled = qc.compile_circuit(ROOT / "examples" / "quanta-pauli-16-8-8-4.yaml")
+    assert compiled.report.parameters.trainable == 96 + 16**2 + 2 * 8**2 + 4**2
+
+
+def test_the_two_design_is_the_full_quantum_peft_gate_by_gate() -> None:
+    """The angles of the one, in the order of its gates, are those of the other."""
+    whole, pattern = (
+        qc.compile_circuit(ROOT / "examples" / f"{name}.yaml").module()
+        for name in ("quantum-peft-full-4096", "two-design-4096")
+    )
+    angles = torch.randn(34, generator=torch.Generator().manual_seed(3))
+    whole.load_state_dict({"gates.g0": angles})
+    pattern.load_state_dict(dict(zip(pattern.state_dict(), angles.unsqueeze(1), strict=True)))
+    x = torch.randn(TOKENS, 4096, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(whole(x), pattern(x), rtol=1e-4, atol=1e-5)
+
+
 def test_the_shared_mirror_is_symmetric() -> None:
     operator = scaled_module(qc.compile_circuit(ROOT / "examples" / "shared-mirror.yaml")).operator().detach()  # type: ignore[operator]
     torch.testing.assert_close(operator, operator.T, rtol=1e-4, atol=1e-4)

@@ -121,10 +121,9 @@ class ComputedLeaves:
         kept = smaller if gate.rank_parameters is None else min(smaller, gate.rank_parameters)
         # The first rows of Q are the first columns of its transpose, which S with the other sign makes.
         numbers = ("-" if rows < columns else "") + stored_name(gate.parameter)
-        lead = [str(self._size((leg,))) for leg in gate.per]
-        return ", ".join([*lead, str(size), str(smaller)]), (
-            f"{self._helper('_cayley' if gate.map == 'cayley' else '_exponential')}({numbers}, {size}, {smaller}, {kept})"
-        )
+        call = self._helper("_cayley" if gate.map == "cayley" else "_exponential")
+        dims = [self._size((leg,)) for leg in gate.per] + [size, smaller]
+        return ", ".join(map(str, dims)), f"{call}({numbers}, {size}, {smaller}, {kept})"
 
     def _pauli(self, load: Load) -> tuple[str, str]:
         gate, pauli = load.leaf.gate, load.pauli

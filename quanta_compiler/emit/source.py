@@ -109,8 +109,7 @@ class _Emitter:
         if self.is_guarded:
             yield ""
             yield from _memory_guard()
-        for line in helper_lines(self.helpers, self.functions):
-            yield line
+        yield from helper_lines(self.helpers, self.functions)
         slices = list(self.operator.slices_class())
         yield from ["", *slices] if slices else []
 

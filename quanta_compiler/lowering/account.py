@@ -38,7 +38,7 @@ class Tensor:
     """What a program calls a value: several may be views of one storage."""
 
     name: str
-    storage: _Storage
+    storage: Storage
     needs_grad: bool
 
 

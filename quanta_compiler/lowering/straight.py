@@ -33,8 +33,8 @@ def program_of(plan: Plan, circuit: Circuit, operations: tuple[Operation, ...], 
 
 def lower_paulis(plan: Plan) -> dict[int, PauliProgram]:
     """Return the program of every `pauli` gate in a plan, by the tensor that it makes: a leaf, or a step's result."""
-    made = enumerate((*plan.leaves, *plan.steps))
-    return {tensor: _lower_pauli(maker.pauli) for tensor, maker in made if maker.pauli is not None}
+    paulis = [*(leaf.pauli for leaf in plan.leaves), *(step.pauli for step in plan.steps)]
+    return {tensor: _lower_pauli(pauli) for tensor, pauli in enumerate(paulis) if pauli is not None}
 
 
 def _lower_pauli(pauli: PauliPlan) -> PauliProgram:

@@ -13,6 +13,9 @@ from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential
 from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan, Step
 
 Order = Callable[[Sequence[Legs], Legs, Sequence[int]], tuple[str, Pairs]]
+PauliForms = tuple[Mapping[str, Callable[[int], PauliPlan]], Mapping[str, PauliPlan]]
+"""The `pauli` gates that are applied, to a number of vectors, and those whose matrix is made, by name."""
+NO_PAULIS: PauliForms = ({}, {})
 
 
 def searched(optimizer: str) -> Order:
@@ -30,8 +33,7 @@ def sequential(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> t
 class Assembly:
     """Builds one plan: runs of gates between slices are ordered by `order`, slices reshape what has come out so far.
 
-    So do the `pauli` gates that `applied` plans for a number of vectors; of the others the matrix is made, as `made`
-    says.
+    So do the `pauli` gates that are applied; of the others the matrix is a leaf.
     """
 
     def __init__(
@@ -40,12 +42,10 @@ class Assembly:
         mode: str,
         tokens: int,
         order: Order,
-        applied: Mapping[str, Callable[[int], PauliPlan]],
-        made: Mapping[str, PauliPlan],
+        forms: PauliForms = NO_PAULIS,
     ) -> None:
         self.circuit = circuit
-        self.applied = applied
-        self.made = made
+        self.applied, self.made = forms
         self.mode = mode
         self.tokens = tokens
         self.order = order
@@ -61,6 +61,7 @@ class Assembly:
         self.leaves_of: dict[str, list[int]] = {}
 
     def plan(self, found_on: str = "") -> Plan:
+        """Return the plan; `found_on` says what has been done to the circuit before."""
         if self.mode == "apply":
             self.batch = self._new_leg(self.tokens, "n")
             self.state = self._add_leaf(Leaf("input", (self.batch, *self.circuit.inputs)))

@@ -11,8 +11,8 @@ def gate_leaves(gate: Gate, rank: tuple[int, ...], is_tall: bool, pauli: PauliPl
 
     A low-rank gate is two leaves joined by the leg `rank` (none where the rank is 1), so that it is applied as B (A x)
     wherever that is cheaper than forming B A. A transposed share reads its owner's storage with rows and columns
-    exchanged. A rotation that is not square is computed from its smaller side, which is told apart by `is_tall`: whether
-    the owner's matrix has at least as many rows as columns.
+    exchanged. A rotation is computed from its smaller side, which is told apart by `is_tall`: whether the owner's
+    matrix has at least as many rows as columns.
     """
     rows, columns = (gate.columns, gate.rows) if gate.transpose else (gate.rows, gate.columns)
     if gate.is_diagonal:

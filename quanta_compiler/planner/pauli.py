@@ -8,18 +8,15 @@ from functools import lru_cache, partial
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.two_design import two_design_circuit
 from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order
-from quanta_compiler.planner.assembly import Assembly, searched
+from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
 from quanta_compiler.planner.plan import PauliPlan
 from quanta_compiler.spec.rotations import halves, is_power_of_two
 
-Forms = tuple[dict[str, Callable[[int], PauliPlan]], dict[str, PauliPlan]]
-"""The gates that are applied, to a number of vectors, and those whose matrix is made, by name."""
-
 _PASSES_BETWEEN = 4
-"""How often a sum of two halves goes through the memory beside what its halves do: taken apart, turned, put together."""
+"""How often a sum of two halves goes through the memory beside what its halves do: parted, turned, put together."""
 
 
-def pauli_forms(circuit: Circuit, batch: int) -> Forms:
+def pauli_forms(circuit: Circuit, batch: int) -> PauliForms:
     """Choose for every `pauli` gate what takes less time on a batch: its structure, or its matrix.
 
     A matrix [n, k] takes k vectors to make, whatever the batch, and 2 n k FLOPs to apply. No square matrix is made that
@@ -62,12 +59,12 @@ def plan_pauli(size: int, layers: int, kept: int | None, count: int, *, transpos
     if not circuit.gates:
         return PauliPlan(size, layers, kept, transpose, count)
     absorbed = canonical_order(absorb_rotations(circuit, count))
-    plan = Assembly(absorbed, "apply", count, searched("auto"), {}, {}).plan()
+    plan = Assembly(absorbed, "apply", count, searched("auto")).plan()
     return PauliPlan(size, layers, kept, transpose, count, circuit, plan)
 
 
 def _price(pauli: PauliPlan) -> int:
-    """Return what applying it takes, in FLOPs at the rate of a large product: its FLOPs, and its ways through memory."""
+    """Return what applying it takes, in FLOPs at the rate of a large product: its FLOPs, and its way through memory."""
     numbers = pauli.size * pauli.count
     if pauli.halves is not None:
         return 2 * sum(map(_price, pauli.halves)) + _PASSES_BETWEEN * MEMORY_FLOPS * numbers

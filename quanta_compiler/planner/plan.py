@@ -29,9 +29,9 @@ class Step:
     """One step in single-assignment form: tensor `len(leaves) + i` is made by step `i` from earlier ones.
 
     Kinds: `contract` (two tensors; no leg summed makes it an elementwise product), `slice` (the legs `axes`, the
-    columns of `gate`, become its rows by reshaping, cutting or padding), `pauli` (likewise by a rotation that is applied
-    as `pauli` says, from the angles that are its second input), `tie` (a leg that no gate contracts is written out as
-    an identity: `axes` is its input side and the new output side).
+    columns of `gate`, become its rows by reshaping, cutting or padding), `pauli` (likewise by a rotation, applied as
+    `pauli` says, by the angles that are its second input), `tie` (a leg that no gate contracts is written out as an
+    identity: `axes` is its input side and the new output side).
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PauliPlan:
-    """How the orthogonal matrix of a `pauli` gate, [size, size], is applied to `count` vectors without being written out.
+    """How the orthogonal matrix of a `pauli` gate is applied to `count` vectors without being written out.
 
     A power of two is a circuit of RY and CZ with a plan of its own. Any other size is a sum of two, `halves`, each
     applied twice with a rotation between (Quantum-PEFT, eq. (4)).

@@ -31,15 +31,15 @@ def _plan(circuit: Circuit, mode: str, tokens: int, optimizer: str) -> Plan:
     """
     circuit = drop_unit_axes(circuit)
     forms = pauli_forms(circuit, tokens if mode == "apply" else circuit.in_size)
-    gate_by_gate = Assembly(circuit, mode, tokens, sequential, *forms).plan()
+    gate_by_gate = Assembly(circuit, mode, tokens, sequential, forms).plan()
     absorbed = absorb_rotations(circuit, tokens if mode == "apply" else circuit.in_size)
     ordered = canonical_order(absorbed)
-    candidates = [Assembly(ordered, mode, tokens, searched(optimizer), *forms).plan()]
+    candidates = [Assembly(ordered, mode, tokens, searched(optimizer), forms).plan()]
     if candidates[0].optimizer != "dp":
         merged = merge_blocks(ordered, tokens if mode == "apply" else BLOCK_TOKENS_FOR_OPERATOR)
         if merged is not ordered:
-            candidates.append(Assembly(merged, mode, tokens, searched(optimizer), *forms).plan("blocks+"))
-    one_by_one = gate_by_gate if absorbed is circuit else Assembly(absorbed, mode, tokens, sequential, *forms).plan()
+            candidates.append(Assembly(merged, mode, tokens, searched(optimizer), forms).plan("blocks+"))
+    one_by_one = gate_by_gate if absorbed is circuit else Assembly(absorbed, mode, tokens, sequential, forms).plan()
     candidates.append(one_by_one)
     best = min(candidates, key=lambda plan: plan.flops)
     return replace(best, sequential_flops=gate_by_gate.flops)

@@ -107,6 +107,8 @@ SIGNS = {
     # `p` on axis 0, its transpose on axis 1, and the CZ on axes 0 and 2.
     "shared": (QUARTET[:, None, None] * QUARTET[:, None] * last(8).view(4, 1, 2)).flatten(),
     "cz": last(12),
+    # One CZ on the last index of axis 2, and one that is -1 throughout.
+    "unit-axes": -last(3).repeat(2),
 }
 """What stands on the diagonal at zero: signs where a circuit has an odd number of layers of CZ; elsewhere ones."""
 
