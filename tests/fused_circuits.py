@@ -78,7 +78,8 @@ def matrices_of(module: Any, dtype: torch.dtype | None = None) -> list[torch.Ten
             return getattr(module, f"constant_{gate}").detach()  # type: ignore[no-any-return]
         return module.get_parameter(f"gates.{gate}.{part}".rstrip(".")).detach()  # type: ignore[no-any-return]
 
-    found = executable(str(module.circuit)).matrices(stored)
+    like = next(module.parameters(), torch.empty(0, dtype=dtype))
+    found = executable(str(module.circuit)).matrices(stored, like.detach())
     return [matrix.to(matrix_dtype(dtype or matrix.dtype)).contiguous() for matrix in found]
 
 

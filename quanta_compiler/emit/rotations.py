@@ -117,7 +117,7 @@ def _sum_lines(pauli: PauliProgram, names: Mapping[PauliProgram, str]) -> Iterat
     first, second = pauli.halves
     size, turned = first.plan.size, pauli.plan.turned
     parts = [first.plan.angles, second.plan.angles, turned, first.plan.angles, second.plan.angles]
-    yield f"    v1, v2, c, u1, u2 = {ANGLES}.split({parts})"
+    yield f"    v1, v2, c, u1, u2 = torch.split({ANGLES}, {parts})"
     before, after = ("v1", "v2"), ("u1", "u2")
     if pauli.plan.transpose:
         before, after = after, before

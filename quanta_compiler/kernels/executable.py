@@ -12,12 +12,12 @@ from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels import portable
 from quanta_compiler.kernels.build import kernel_library
 from quanta_compiler.kernels.library import KINDS, KernelTable, matrix_dtype, without_autocast
+from quanta_compiler.kernels.rotations import Lookup, Rotations
+from quanta_compiler.lowering.program import COMPUTED_KINDS
 from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
 from quanta_compiler.spec import load_spec
 
 Matrices = Sequence[torch.Tensor]
-Lookup = Callable[[str, str], torch.Tensor]
-"""Returns a stored tensor by its gate and part: "" the matrix, `A` and `B` the factors, `value` of a constant gate."""
 
 
 class Executable:
@@ -30,8 +30,10 @@ class Executable:
         self.table: GateTable = lower_table(circuit)
         self.in_features, self.out_features = circuit.in_features, circuit.out_features
         sources = [entry.matrix for entry in self.table.entries if entry.matrix is not None]
-        self._readers = [_reader(source) for source in sources]
-        self.first_stored = _stored_by(sources[0]) if sources else None
+        self._readers = [None if _is_rotation(source) else _reader(source) for source in sources]
+        rotations = [entry for entry in self.table.entries if entry.matrix is not None and _is_rotation(entry.matrix)]
+        self._rotations = Rotations(rotations) if rotations else None
+        self.first_stored = next(filter(None, map(_stored_by, sources)), None)
         """A tensor that the circuit stores, by its gate and part: all have one dtype. None where it stores none."""
         self.numbers = [
             entry.blocks * entry.rows * entry.columns for entry in self.table.entries if entry.matrix is not None
@@ -43,9 +45,13 @@ class Executable:
         library = kernel_library()
         return None if library is None else KernelTable(library, self.table)
 
-    def matrices(self, lookup: Lookup) -> list[torch.Tensor]:
-        """Return the matrices of all entries that have one, from the tensors that a circuit stores."""
-        return [reader(lookup) for reader in self._readers]
+    def matrices(self, lookup: Lookup, like: torch.Tensor) -> list[torch.Tensor]:
+        """Return the matrices of all entries that have one, from the tensors that a circuit stores.
+
+        Those that come from nothing stored are on the device of `like`.
+        """
+        rotations = iter(self._rotations.matrices(lookup, like) if self._rotations is not None else ())
+        return [next(rotations) if reader is None else reader(lookup) for reader in self._readers]
 
     def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]`, without gradient.
@@ -131,10 +137,18 @@ class Executable:
             raise ValueError(f"the input is on {x.device}, the gradient of the result on {grad.device}")
 
 
-def _stored_by(source: MatrixSource) -> tuple[str, str]:
-    """Return a tensor that an entry's matrices come from."""
+def _is_rotation(source: MatrixSource) -> bool:
+    """Return whether matrices are not what is stored, but computed from it or from nothing."""
+    return source.gate.kind in ("block", *COMPUTED_KINDS)
+
+
+def _stored_by(source: MatrixSource) -> tuple[str, str] | None:
+    """Return a tensor that an entry's matrices come from; None where that is nothing."""
     if source.gate.kind == "constant":
         return source.gate.name, "value"
+    if _is_rotation(source):
+        owners = (part.parameter for part in source.gate.parts or (source.gate,) if part.kind != "cz")
+        return next(((owner, "") for owner in owners), None)
     return source.gate.parameter, source.factor or ("B" if source.gate.kind == "lowrank" else "")
 
 

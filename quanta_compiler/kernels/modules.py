@@ -78,6 +78,6 @@ def _fused(base: Any) -> Forward:
             dtype = stored(*first).dtype
             if dtype != x.dtype:
                 raise ValueError(f"the input is {x.dtype}, the gates are {dtype}: convert one of them")
-        return apply_circuit(circuit, x, matrices(stored))
+        return apply_circuit(circuit, x, matrices(stored, x))
 
     return forward

@@ -25,8 +25,12 @@ Lookup = Callable[[str, str], torch.Tensor]
 """Returns a stored tensor by its gate and part: "" the matrix, `A` and `B` the factors, `value` of a constant gate."""
 Leaf = Callable[[Gate, Sequence[int]], torch.Tensor]
 """Returns the matrix of an RY or the signs of a CZ, as a tensor of some shape."""
+Maker = Callable[[dict[str, torch.Tensor], Leaf], torch.Tensor]
+"""Makes an entry's matrices, `[blocks, rows, columns]` in any shape, from those of whole gates or from leaves."""
 Whole = Callable[[torch.Tensor], torch.Tensor]
 """Makes matrices `[*per, rows, columns]` from what a gate stores."""
+Rotation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Rotates vectors `[*per, count, size]` by RY matrices `[*per, angles, 2, 2]`."""
 
 
 class Rotations:
@@ -67,9 +71,6 @@ class Rotations:
         return partial(_leaf, turns, {}, like)
 
 
-Maker = Callable[[dict[str, torch.Tensor], Leaf], torch.Tensor]
-
-
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(matrix_dtype(tensor.dtype))
 
@@ -91,11 +92,11 @@ def _leaf(
 
 
 def _maker(entry: TableEntry, source: MatrixSource) -> Maker:
-    """Return what makes an entry's matrices, `[blocks, rows, columns]` in any shape."""
     gate = source.gate
     if gate.kind == "block":
         contraction = contracted_block(gate, source.sizes)
-        return lambda _, leaf: _contracted(contraction, [leaf(one, shape) for one, shape in _leaf_shapes(contraction)])
+        parts = _shaped(contraction)
+        return lambda _, leaf: _contracted(contraction, [leaf(part, shape) for part, shape in parts])
     if gate.kind == "cz":
         return lambda _, leaf: leaf(gate, (entry.blocks,))
     if gate.kind == "ry":
@@ -104,7 +105,8 @@ def _maker(entry: TableEntry, source: MatrixSource) -> Maker:
     return lambda wholes, _: wholes[gate.parameter].mT if gate.transpose else wholes[gate.parameter]
 
 
-def _leaf_shapes(contraction: Contraction) -> list[tuple[Gate, tuple[int, ...]]]:
+def _shaped(contraction: Contraction) -> list[tuple[Gate, tuple[int, ...]]]:
+    """Return the gates that a contraction starts from, and the shapes of their tensors."""
     return [
         (leaf.gate, tuple(contraction.sizes[leg] for leg in leaf.legs))
         for leaf in contraction.leaves
@@ -129,51 +131,60 @@ def _whole(gate: Gate, entry: TableEntry) -> Whole:
     if gate.kind == "pauli":
         assert gate.layers is not None
         plan = plan_pauli(size, gate.layers, gate.rank_parameters, smaller, transpose=rows < columns)
-        # Rotating the first unit vectors gives the first columns of Q, as rows; of its transpose the first rows.
-        return partial(_rotated_rows, plan, rows < columns)
+        return partial(_rotated_rows, _rotation(plan), smaller, size, rows < columns)
     kept = smaller if gate.rank_parameters is None else min(smaller, gate.rank_parameters)
     function = partial(cayley if gate.map == "cayley" else exponential, size=size, columns=smaller, kept=kept)
     # The first rows of Q are the first columns of its transpose, which S with the other sign makes.
     return (lambda numbers: function(-numbers).mT) if rows < columns else function
 
 
-def _rotated_rows(plan: PauliPlan, is_wide: bool, angles: torch.Tensor) -> torch.Tensor:
-    """Return `[*per, angles] -> [*per, rows, columns]`."""
-    lead = angles.shape[:-1]
+def _rotated_rows(rotation: Rotation, count: int, size: int, is_wide: bool, angles: torch.Tensor) -> torch.Tensor:
+    """Return `[*per, angles] -> [*per, rows, columns]`.
+
+    Rotating the first unit vectors by Q gives its first columns, as rows; by its transpose the first rows of Q.
+    """
     turns = ry(angles.flatten()).view(*angles.shape, 2, 2)
-    vectors = eye(angles, plan.count, plan.size).expand(*lead, plan.count, plan.size)
-    rotated = _rotated(plan, vectors, turns)
+    rotated = rotation(eye(angles, count, size).expand(*angles.shape[:-1], count, size), turns)
     return rotated if is_wide else rotated.mT
 
 
-def _rotated(plan: PauliPlan, x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Apply a rotation to vectors: `[*per, count, size]` by RY matrices `[*per, angles, 2, 2]`."""
+def _rotation(plan: PauliPlan) -> Rotation:
+    """Return what applies a plan."""
     if plan.halves is not None:
-        return _rotated_sum(plan, x, turns)
+        first, second = map(_rotation, plan.halves)
+        return partial(_sum, plan, first, second)
     if plan.plan is None:
-        return x
-    contraction, each = contracted_plan(plan.plan), turns.unbind(-3)
-    leaves = []
-    for leaf in contraction.leaves:
-        shape = [contraction.sizes[leg] for leg in leaf.legs]
-        if leaf.gate is None:
-            leaves.append(x.reshape(*x.shape[:-2], *shape))
-        elif leaf.gate.angle is not None:
-            leaves.append(each[leaf.gate.angle])
-        else:
-            leaves.append(cz(x, *shape))
+        return lambda x, _: x
+    contraction = contracted_plan(plan.plan)
+    parts = _shaped(contraction)
+    shape = [contraction.sizes[leg] for leg in contraction.leaves[0].legs]
+    return partial(_two_design, contraction, shape, parts)
+
+
+def _two_design(
+    contraction: Contraction,
+    shape: Sequence[int],
+    parts: Sequence[tuple[Gate, tuple[int, ...]]],
+    x: torch.Tensor,
+    turns: torch.Tensor,
+) -> torch.Tensor:
+    signs, each = cz(x, 2, 2), turns.unbind(-3)
+    leaves = [x.reshape(*x.shape[:-2], *shape)]
+    leaves += [signs if part.angle is None else each[part.angle] for part, _ in parts]
     return _contracted(contraction, leaves).reshape(x.shape)
 
 
-def _rotated_sum(plan: PauliPlan, x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+def _sum(plan: PauliPlan, first: Rotation, second: Rotation, x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """Apply diag(U1, U2) C diag(V1, V2), or its transpose, where the last is applied first and C turns back."""
     assert plan.halves is not None
-    first, second = plan.halves
-    sizes = [first.angles, second.angles, plan.turned, first.angles, second.angles]
-    v1, v2, c, u1, u2 = turns.split(sizes, dim=-3)
-    before, after = ((u1, u2), (v1, v2)) if plan.transpose else ((v1, v2), (u1, u2))
-    a = _rotated(first, x[..., : first.size], before[0])
-    b = _rotated(second, x[..., first.size :], before[1])
-    pairs = torch.stack([a[..., : plan.turned], b[..., : plan.turned]])
-    equation = "...kji,j...nk->i...nk" if plan.transpose else "...kij,j...nk->i...nk"
-    return x
+    counts, turned = [half.angles for half in plan.halves], plan.turned
+    v1, v2, c, u1, u2 = turns.split([*counts, turned, *counts], dim=-3)
+    if plan.transpose:
+        v1, v2, c, u1, u2 = u1, u2, c.mT, v1, v2
+    a, b = first(x[..., : plan.halves[0].size], v1), second(x[..., plan.halves[0].size :], v2)
+    # Column k of the pairs is turned by matrix k.
+    pairs = torch.stack([a[..., :turned], b[..., :turned]], dim=-1)
+    pairs = torch.einsum("...kij,...nkj->...nki", c, pairs)
+    a = torch.cat([pairs[..., 0], a[..., turned:]], dim=-1)
+    b = torch.cat([pairs[..., 1], b[..., turned:]], dim=-1)
+    return torch.cat([first(a, u1), second(b, u2)], dim=-1)

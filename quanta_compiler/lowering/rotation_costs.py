@@ -15,8 +15,7 @@ from quanta_compiler.ir.parameters import TRAINED_KINDS
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.lowering.account import Account, Books, Storage, Tensor
 from quanta_compiler.lowering.program import Load, PauliProgram
-from quanta_compiler.planner.plan import TURN_FLOPS
-from quanta_compiler.spec.rotations import lie_numbers
+from quanta_compiler.spec.rotations import TURN_FLOPS, lie_numbers
 
 Apply = Callable[[Account, PauliProgram, Tensor, Tensor], Tensor]
 

@@ -10,7 +10,7 @@ from quanta_compiler.ir.two_design import two_design_circuit
 from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
 from quanta_compiler.planner.plan import PauliPlan
-from quanta_compiler.spec.rotations import halves, is_power_of_two
+from quanta_compiler.spec.rotations import TURN_FLOPS, halves, is_power_of_two, pauli_flops, turned_pairs
 
 _PASSES_BETWEEN = 4
 """How often a sum of two halves goes through the memory beside what its halves do: parted, turned, put together."""
@@ -50,17 +50,28 @@ def _plan_gate(gate: Gate, size: int, count: int, *, transpose: bool) -> PauliPl
 @lru_cache(maxsize=256)
 def plan_pauli(size: int, layers: int, kept: int | None, count: int, *, transpose: bool) -> PauliPlan:
     """Plan the orthogonal matrix of a size, or its transpose, on `count` vectors."""
-    if size == 1:
-        return PauliPlan(size, layers, kept, transpose, count)
     if not is_power_of_two(size):
         first, second = (plan_pauli(half, layers, kept, count, transpose=transpose) for half in halves(size))
-        return PauliPlan(size, layers, kept, transpose, count, halves=(first, second))
+        flops = 2 * (first.flops + second.flops) + TURN_FLOPS * turned_pairs(size, kept) * count
+        return PauliPlan(size, layers, kept, transpose, count, flops, halves=(first, second))
     circuit = two_design_circuit(size.bit_length() - 1, layers, kept, transpose=transpose)
     if not circuit.gates:
-        return PauliPlan(size, layers, kept, transpose, count)
+        return PauliPlan(size, layers, kept, transpose, count, flops=0)
     absorbed = canonical_order(absorb_rotations(circuit, count))
     plan = Assembly(absorbed, "apply", count, searched("auto")).plan()
-    return PauliPlan(size, layers, kept, transpose, count, circuit, plan)
+    return PauliPlan(size, layers, kept, transpose, count, plan.flops, circuit, plan)
+
+
+def one_by_one(circuit: Circuit) -> PauliForms:
+    """Return what every `pauli` gate costs applied turn by turn: enough to count, not to execute."""
+
+    def counted(gate: Gate, count: int) -> PauliPlan:
+        size = max(circuit.size(gate.rows), circuit.size(gate.columns))
+        assert gate.layers is not None
+        flops = count * pauli_flops(size, gate.layers, gate.rank_parameters)
+        return PauliPlan(size, gate.layers, gate.rank_parameters, gate.transpose, count, flops)
+
+    return {gate.name: partial(counted, gate) for gate in circuit.gates if gate.kind == "pauli"}, {}
 
 
 def _price(pauli: PauliPlan) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.spec.rotations import pauli_angles
+from quanta_compiler.spec.rotations import pauli_angles, turned_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class PauliPlan:
     kept: int | None
     transpose: bool
     count: int
+    flops: int
+    """Of all vectors together."""
     circuit: Circuit | None = None
     plan: Plan | None = None
     """None where there is nothing to apply: an orthogonal matrix of size 1."""
@@ -69,19 +71,7 @@ class PauliPlan:
     @property
     def turned(self) -> int:
         """Return how many pairs the rotation between the halves turns."""
-        second = 0 if self.halves is None else self.halves[1].size
-        return second if self.kept is None else min(self.kept, second)
-
-    @property
-    def flops(self) -> int:
-        """Return the FLOPs of applying it to all vectors."""
-        if self.halves is not None:
-            return 2 * sum(half.flops for half in self.halves) + TURN_FLOPS * self.turned * self.count
-        return 0 if self.plan is None else self.plan.flops
-
-
-TURN_FLOPS = 6
-"""Two numbers turned by an angle: two products, and two that are added to them."""
+        return turned_pairs(self.size, self.kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ ROTATION_KINDS = ("orthogonal", "ry", "pauli")
 ROTATION_SCHEMES = ("zeros", "normal")
 """How these may be drawn: at zero a matrix is the identity (that of `pauli` up to the signs of its CZ)."""
 
+TURN_FLOPS = 6
+"""What turning a pair of numbers by an angle costs: two products, and two that are added to them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -64,6 +67,12 @@ def halves(size: int) -> tuple[int, int]:
     return first, size - first
 
 
+def turned_pairs(size: int, kept: int | None) -> int:
+    """Return how many pairs the rotation C between the halves of a size turns; none where it is a power of two."""
+    second = 0 if is_power_of_two(size) else halves(size)[1]
+    return second if kept is None else min(kept, second)
+
+
 def pauli_angles(size: int, layers: int, kept: int | None = None) -> int:
     """Return the number p(n) of angles of an orthogonal n x n matrix of a `pauli` gate.
 
@@ -77,8 +86,7 @@ def pauli_angles(size: int, layers: int, kept: int | None = None) -> int:
         columns = [(wires, 1), (wires // 2 * 2, layers), (max(0, wires - 1) // 2 * 2, layers)]
         return sum(times * (turned if kept is None else min(kept, turned)) for turned, times in columns)
     first, second = halves(size)
-    turned = second if kept is None else min(kept, second)
-    return 2 * pauli_angles(first, layers, kept) + 2 * pauli_angles(second, layers, kept) + turned
+    return 2 * pauli_angles(first, layers, kept) + 2 * pauli_angles(second, layers, kept) + turned_pairs(size, kept)
 
 
 def pauli_flops(size: int, layers: int, kept: int | None = None) -> int:
@@ -90,9 +98,8 @@ def pauli_flops(size: int, layers: int, kept: int | None = None) -> int:
     if is_power_of_two(size):
         costs = {"ry": 4 * size, "cz": size}
         return sum(costs[turn.kind] for turn in two_design(size.bit_length() - 1, layers, kept))
-    first, second = halves(size)
-    turned = second if kept is None else min(kept, second)
-    return 2 * pauli_flops(first, layers, kept) + 2 * pauli_flops(second, layers, kept) + 6 * turned
+    between = TURN_FLOPS * turned_pairs(size, kept)
+    return 2 * sum(pauli_flops(half, layers, kept) for half in halves(size)) + between
 
 
 def still_wires(size: int, layers: int, kept: int | None = None) -> tuple[int, ...]:
