@@ -13,6 +13,8 @@ from torch import nn
 
 import quanta_compiler as qc
 from quanta_compiler.report.svg import render_svg
+from quanta_compiler.spec.matrices import stored_numbers
+from quanta_compiler.spec.presets import preset_document
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -144,6 +146,22 @@ def test_the_readme_shows_what_is_compiled() -> None:
     assert forward.rstrip() in readme
     assert f"{compiled.report.operator.flops:,}" in readme
     assert f"{compiled.report.apply.saved_bytes_per_token:,.0f}" in readme
+
+
+def test_the_readme_counts_what_circuits_have() -> None:
+    """The table of trained numbers, its last column being the 64 layers of 4096 features that LLaMA-2-7B has."""
+    rows = re.findall(
+        r"(?m)^\| `(?:-b )?([a-z]\S*)`[^|]*\| ([\d,]*) ?\| ([\d,]*) ?\| ([\d,]*) ?\|$",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+    )
+    assert len(rows) == 9
+    for source, *printed in rows:
+        for width, factor, number in zip((768, 4096, 4096), (1, 1, 64), printed, strict=True):
+            if number:
+                file = ROOT / source if source.endswith(".yaml") else preset_document(source)
+                spec = qc.load_spec(file, in_features=width)
+                assert spec.in_features == spec.out_features == width
+                assert int(number.replace(",", "")) == factor * sum(map(stored_numbers, spec.gates)), source
 
 
 def python_blocks(text: str) -> list[str]:

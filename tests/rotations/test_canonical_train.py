@@ -53,18 +53,15 @@ def dimension(circuit: Circuit) -> int:
     Random sums of entries, as many as there are numbers, lose nothing of a rank and are faster to derive than all.
     """
     shapes = {stored.key: stored.shape for gate in circuit.gates for stored in stored_tensors(circuit, gate)}
-
     generator = torch.Generator().manual_seed(5)
-    row = torch.randn(count(circuit), generator=generator, dtype=torch.float64)
+    row = torch.randn(count(circuit), generator=generator, dtype=torch.float64).requires_grad_()
     entries = circuit.in_features * circuit.out_features
     sums = torch.randn(len(row), entries, generator=generator, dtype=torch.float64)
 
-    def summed(row: torch.Tensor) -> torch.Tensor:
-        pieces = torch.split(row, [math.prod(shape) for shape in shapes.values()])
-        tensors = {key: piece.reshape(shape) for (key, shape), piece in zip(shapes.items(), pieces, strict=True)}
-        return sums @ circuit_operator(circuit, tensors).flatten()
-
-    derivative = torch.autograd.functional.jacobian(summed, row)
+    pieces = torch.split(row, [math.prod(shape) for shape in shapes.values()])
+    tensors = {key: piece.reshape(shape) for (key, shape), piece in zip(shapes.items(), pieces, strict=True)}
+    summed = sums @ circuit_operator(circuit, tensors).flatten()
+    derivative = torch.stack([torch.autograd.grad(entry, row, retain_graph=True)[0] for entry in summed])
     return int(torch.linalg.matrix_rank(derivative, rtol=1e-9))
 
 

@@ -95,3 +95,25 @@ def test_a_monarch_of_few_numbers_a_block_is_not_connected(blocks: int, rank: in
     message = f"`block_rank` {rank} is too small for every output to depend on every input"
     assert warned == ([] if (operator != 0).all() else [("block_rank", message)])
     assert bool(warned) == (rank < blocks)
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ((768, 768), [("in_features", "256 of the 350 angles", "a size of 1024 takes 28 angles")]),
+        ((64, 7), [("out_features", "5 of the 17 angles", "a size of 8 takes 7 angles")]),
+        ((64, 32), []),
+    ],
+)
+def test_widths_with_angles_that_turn_pairs_are_told_once(
+    shape: tuple[int, int], told: list[tuple[str, str, str]]
+) -> None:
+    keys = {"in_features": shape[0], "out_features": shape[1], "rank": 4}
+    warnings = spec_of("quantum_peft", keys, *shape).warnings
+    assert len(warnings) == len(told)
+    for warning, (path, fact, remedy) in zip(warnings, told, strict=True):
+        assert warning.path == path
+        assert warning.message.startswith(f"{fact} of an orthogonal matrix of size")
+        assert (warning.hint or "").startswith(remedy)
+    template = spec_of("quantum_peft", {"rank": 4}, *shape).warnings
+    assert [warning.path for warning in template] == ["preset"] * len(told)
