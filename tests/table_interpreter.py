@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from quanta_compiler.lowering.table import GateTable, TableEntry, Walk
+from quanta_compiler.ir.circuit import Circuit, Leg
+from quanta_compiler.lowering.table import GateTable, MatrixSource, TableEntry, Walk
+from quanta_compiler.reference import circuit_operator, gate_matrix
 
 Array = npt.NDArray[np.float64]
 
@@ -28,6 +31,8 @@ def matrix_of(entry: TableEntry, tensors: Mapping[str, torch.Tensor]) -> torch.T
     if entry.matrix is None:
         return torch.eye(entry.rows, entry.columns, dtype=torch.float64).expand(entry.blocks, -1, -1)
     gate, factor = entry.matrix.gate, entry.matrix.factor
+    if gate.kind in ("block", "ry", "cz", "orthogonal", "pauli"):
+        return _rotation(entry.matrix, tensors).reshape(entry.blocks, entry.rows, entry.columns)
     if gate.kind == "constant":
         matrix = torch.tensor(gate.value, dtype=torch.float64)
     elif gate.kind == "diagonal":
@@ -40,6 +45,23 @@ def matrix_of(entry: TableEntry, tensors: Mapping[str, torch.Tensor]) -> torch.T
         matrix = tensors[gate.parameter]
     matrix = matrix.reshape(-1, *matrix.shape[-2:])
     return matrix.transpose(1, 2) if gate.transpose else matrix
+
+
+def _rotation(source: MatrixSource, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the reference's matrices of a gate, `[per, rows, columns]`, or the numbers of a diagonal one, `[per]`.
+
+    Those of a block are cut out of the operator of a circuit that consists of it.
+    """
+    gate = source.gate
+    legs = tuple(Leg(str(number), size) for number, size in enumerate(source.sizes))
+    circuit = Circuit("one gate", 0, 0, legs, gate.per + gate.columns, gate.per + gate.rows, (gate,))
+    if not gate.parts:
+        matrices = gate_matrix(circuit, gate, tensors)
+        return matrices[0].diagonal() if gate.is_diagonal else matrices
+    circuit = replace(circuit, in_features=circuit.in_size, out_features=circuit.out_size)
+    blocks, rows, columns = map(circuit.size, (gate.per, gate.rows, gate.columns))
+    whole = circuit_operator(circuit, tensors).reshape(blocks, rows, blocks, columns)
+    return whole.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
 
 def matrices_of(table: GateTable, tensors: Mapping[str, torch.Tensor]) -> list[Array]:

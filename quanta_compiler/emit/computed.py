@@ -43,7 +43,8 @@ class ComputedLeaves:
         if gate.kind == "ry":
             return self._ry(gate)
         if gate.kind == "cz":
-            rows, columns = (self._size((leg,)) for leg in gate.columns) if len(gate.columns) == 2 else (1, 1)
+            # Axes of size 1 are left out.
+            rows, columns = (1, 1, *(self._size((leg,)) for leg in gate.columns))[-2:]
             name = "cz" if (rows, columns) == (2, 2) else f"cz_{rows}x{columns}"
             code = f"{self._helper('_cz')}({self.like}, {rows}, {columns})"
             return name, f"{rows}, {columns}", self._once(name, code, f"{rows}, {columns}")

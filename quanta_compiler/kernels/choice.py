@@ -25,10 +25,24 @@ _FEW_LINES = 4
 _LARGE_MATRIX = 2**15
 """Past this a matrix that few lines share comes from far for every tile."""
 
+_LARGE_WHOLE = 2**12
+"""Up to so many numbers the matrix of a `pauli` gate takes little time to make."""
+
 
 def prefers_fused(table: GateTable, tokens: int) -> bool:
-    """Say whether the kernel is expected to be faster than the emitted file on batches of `tokens`."""
+    """Say whether the kernel is expected to be faster than the emitted file on batches of `tokens`.
+
+    It is not where it needs the whole matrix of a `pauli` gate, which torch applies by its structure: unless that is
+    small.
+    """
+    if any(_is_large_whole(entry) for entry in table.entries):
+        return False
     return predicted_ratio(table, tokens) < 1
+
+
+def _is_large_whole(entry: TableEntry) -> bool:
+    is_pauli = entry.matrix is not None and entry.matrix.gate.kind == "pauli"
+    return is_pauli and entry.rows * entry.columns > _LARGE_WHOLE
 
 
 def predicted_ratio(table: GateTable, tokens: int) -> float:

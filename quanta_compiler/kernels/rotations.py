@@ -1,8 +1,8 @@
 """The matrices of rotations for the kernel: computed from stored numbers in few calls of torch, differentiable.
 
-Blocks of RY and CZ are contracted pair by pair, from the matrices of all RY of a circuit, which one call computes. An
-`orthogonal` gate is what rotation_functions.py makes of it. A `pauli` gate that the table takes as a whole is applied
-to the first rows of an identity matrix.
+All RY of a circuit are computed by one call, and the blocks that they stand in made together. An `orthogonal` gate is
+what rotation_functions.py makes of it. A `pauli` gate that the table takes as a whole is applied to the first rows of
+an identity matrix.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 
 import torch
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.kernels.blocks import BlockMatrices
 from quanta_compiler.kernels.library import matrix_dtype, without_autocast
-from quanta_compiler.lowering.small_matrices import Contraction, contracted_block, contracted_plan
+from quanta_compiler.lowering.small_matrices import Contraction, block_groups, contracted_plan
 from quanta_compiler.lowering.table import MatrixSource, TableEntry
 from quanta_compiler.planner.pauli import plan_pauli
 from quanta_compiler.planner.plan import PauliPlan
@@ -23,10 +25,6 @@ from quanta_compiler.rotation_functions import cayley, cz, exponential, eye, ry
 
 Lookup = Callable[[str, str], torch.Tensor]
 """Returns a stored tensor by its gate and part: "" the matrix, `A` and `B` the factors, `value` of a constant gate."""
-Leaf = Callable[[Gate, Sequence[int]], torch.Tensor]
-"""Returns the matrix of an RY or the signs of a CZ, as a tensor of some shape."""
-Maker = Callable[[dict[str, torch.Tensor], Leaf], torch.Tensor]
-"""Makes an entry's matrices, `[blocks, rows, columns]` in any shape, from those of whole gates or from leaves."""
 Whole = Callable[[torch.Tensor], torch.Tensor]
 """Makes matrices `[*per, rows, columns]` from what a gate stores."""
 Rotation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -38,80 +36,64 @@ class Rotations:
 
     def __init__(self, entries: Sequence[TableEntry]) -> None:
         sources = [entry.matrix for entry in entries if entry.matrix is not None]
+        self._gates = tuple((source.gate, entry.blocks) for entry, source in zip(entries, sources, strict=True))
         self._wholes: dict[str, Whole] = {}
-        for entry, source in zip(entries, sources, strict=True):
-            if source.gate.kind in ("orthogonal", "pauli"):
-                self._wholes.setdefault(source.gate.parameter, _whole(source.gate, entry))
-        self._entries = [_maker(entry, source) for entry, source in zip(entries, sources, strict=True)]
-        turned = [part for source in sources for part in source.gate.parts or (source.gate,) if part.kind == "ry"]
-        self._single = tuple(dict.fromkeys(part.parameter for part in turned if not part.per))
-        self._repeated = tuple(dict.fromkeys(part.parameter for part in turned if part.per))
-        """Gates of RY with a matrix for every index of `per`."""
+        for entry, (gate, _) in zip(entries, self._gates, strict=True):
+            if gate.kind in ("orthogonal", "pauli"):
+                self._wholes.setdefault(gate.parameter, _whole(gate, entry))
+        turned = _turned(sources)
+        self._owners = tuple(turned)
+        """Whose numbers are angles of RY."""
+        firsts = accumulate((sum(angles.values()) for angles in turned.values()), initial=0)
+        self._places = {
+            (name, angle): first + place
+            for (name, angles), first in zip(turned.items(), firsts, strict=False)
+            for place, angle in enumerate(sorted(angles))
+        }
+        blocks = [gate for gate, _ in self._gates if gate.parts]
+        groups = block_groups(blocks, sources[0].sizes)
+        self._blocks = [(group.blocks, BlockMatrices(group, self._places)) for group in groups]
 
     def matrices(self, lookup: Lookup, like: torch.Tensor) -> list[torch.Tensor]:
         """Return the matrices in the dtype of the sums; a circuit that stores nothing has those of `like`."""
         with without_autocast(like.device):
-            wholes = {name: make(_precise(lookup(name, ""))) for name, make in self._wholes.items()}
-            leaf = self._leaves(lookup, like)
-            return [make(wholes, leaf) for make in self._entries]
+            found = {name: make(_precise(lookup(name, ""))) for name, make in self._wholes.items()}
+            stored = [lookup(name, "").flatten() for name in self._owners]
+            like = stored[0] if stored else like
+            turns = ry(_precise(torch.cat([*stored, like.new_zeros(1)])))
+            for blocks, made in self._blocks:
+                found.update(zip((block.name for block in blocks), made.matrices(turns), strict=True))
+            return [
+                found[gate.name] if gate.parts else self._alone(gate, count, turns, found)
+                for gate, count in self._gates
+            ]
 
-    def _leaves(self, lookup: Lookup, like: torch.Tensor) -> Leaf:
-        """Compute all RY; return what finds them, and makes the signs of CZ."""
-        single = [lookup(name, "").flatten() for name in self._single]
-        repeated = [lookup(name, "").flatten() for name in self._repeated]
-        turns: dict[tuple[str, int], torch.Tensor] = {}
-        if single or repeated:
-            like = ry(_precise(torch.cat([*single, *repeated])))
-            counts = [sum(one.numel() for one in single), *(one.numel() for one in repeated)]
-            first, *others = like.split(counts)
-            keys = [(name, k) for name, one in zip(self._single, single, strict=True) for k in range(one.numel())]
-            turns.update(zip(keys, first.unbind(), strict=True))
-            turns.update(zip(((name, 0) for name in self._repeated), others, strict=True))
-        like = like.detach().to(matrix_dtype(like.dtype))
-        return partial(_leaf, turns, {}, like)
+    def _alone(self, gate: Gate, count: int, turns: torch.Tensor, wholes: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the matrices of a gate that stands in no block."""
+        if gate.kind == "cz":
+            # The last index of all axes is the last of the gate.
+            return cz(turns.detach(), 1, count)
+        if gate.kind == "ry":
+            place = self._places[gate.parameter, gate.angle or 0]
+            matrices = turns[place : place + count]
+        else:
+            matrices = wholes[gate.parameter]
+        return matrices.mT if gate.transpose else matrices
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(matrix_dtype(tensor.dtype))
 
 
-def _leaf(
-    turns: dict[tuple[str, int], torch.Tensor],
-    signs: dict[tuple[int, ...], torch.Tensor],
-    like: torch.Tensor,
-    gate: Gate,
-    shape: Sequence[int],
-) -> torch.Tensor:
-    if gate.kind == "ry":
-        return turns[gate.parameter, gate.angle or 0].view(*shape)
-    key = tuple(shape)
-    if key not in signs:
-        # The last index of all axes is the last of the gate.
-        signs[key] = cz(like, 1, math.prod(key)).view(key)
-    return signs[key]
-
-
-def _maker(entry: TableEntry, source: MatrixSource) -> Maker:
-    gate = source.gate
-    if gate.kind == "block":
-        contraction = contracted_block(gate, source.sizes)
-        parts = _shaped(contraction)
-        return lambda _, leaf: _contracted(contraction, [leaf(part, shape) for part, shape in parts])
-    if gate.kind == "cz":
-        return lambda _, leaf: leaf(gate, (entry.blocks,))
-    if gate.kind == "ry":
-        shape = (entry.blocks, 2, 2)
-        return lambda _, leaf: leaf(gate, shape).mT if gate.transpose else leaf(gate, shape)
-    return lambda wholes, _: wholes[gate.parameter].mT if gate.transpose else wholes[gate.parameter]
-
-
-def _shaped(contraction: Contraction) -> list[tuple[Gate, tuple[int, ...]]]:
-    """Return the gates that a contraction starts from, and the shapes of their tensors."""
-    return [
-        (leaf.gate, tuple(contraction.sizes[leg] for leg in leaf.legs))
-        for leaf in contraction.leaves
-        if leaf.gate is not None
-    ]
+def _turned(sources: Sequence[MatrixSource]) -> dict[str, dict[int, int]]:
+    """Return how many RY there are, by the gate that stores their angles and the place of an angle in it."""
+    found: dict[str, dict[int, int]] = {}
+    for source in sources:
+        for part in source.gate.parts or (source.gate,):
+            if part.kind == "ry":
+                count = math.prod(source.sizes[leg] for leg in part.per)
+                found.setdefault(part.parameter, {})[part.angle or 0] = count
+    return found
 
 
 def _contracted(contraction: Contraction, leaves: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -156,21 +138,18 @@ def _rotation(plan: PauliPlan) -> Rotation:
     if plan.plan is None:
         return lambda x, _: x
     contraction = contracted_plan(plan.plan)
-    parts = _shaped(contraction)
     shape = [contraction.sizes[leg] for leg in contraction.leaves[0].legs]
-    return partial(_two_design, contraction, shape, parts)
+    angles = [leaf.gate.angle for leaf in contraction.leaves if leaf.gate is not None]
+    return partial(_two_design, contraction, shape, angles)
 
 
 def _two_design(
-    contraction: Contraction,
-    shape: Sequence[int],
-    parts: Sequence[tuple[Gate, tuple[int, ...]]],
-    x: torch.Tensor,
-    turns: torch.Tensor,
+    contraction: Contraction, shape: Sequence[int], angles: Sequence[int | None], x: torch.Tensor, turns: torch.Tensor
 ) -> torch.Tensor:
+    """Contract vectors with RY, by their angles, and CZ, which have none."""
     signs, each = cz(x, 2, 2), turns.unbind(-3)
     leaves = [x.reshape(*x.shape[:-2], *shape)]
-    leaves += [signs if part.angle is None else each[part.angle] for part, _ in parts]
+    leaves += [signs if angle is None else each[angle] for angle in angles]
     return _contracted(contraction, leaves).reshape(x.shape)
 
 
@@ -178,13 +157,12 @@ def _sum(plan: PauliPlan, first: Rotation, second: Rotation, x: torch.Tensor, tu
     """Apply diag(U1, U2) C diag(V1, V2), or its transpose, where the last is applied first and C turns back."""
     assert plan.halves is not None
     counts, turned = [half.angles for half in plan.halves], plan.turned
-    v1, v2, c, u1, u2 = turns.split([*counts, turned, *counts], dim=-3)
+    v1, v2, c, u1, u2 = torch.split(turns, [*counts, turned, *counts], dim=-3)
     if plan.transpose:
         v1, v2, c, u1, u2 = u1, u2, c.mT, v1, v2
     a, b = first(x[..., : plan.halves[0].size], v1), second(x[..., plan.halves[0].size :], v2)
-    # Column k of the pairs is turned by matrix k.
-    pairs = torch.stack([a[..., :turned], b[..., :turned]], dim=-1)
-    pairs = torch.einsum("...kij,...nkj->...nki", c, pairs)
-    a = torch.cat([pairs[..., 0], a[..., turned:]], dim=-1)
-    b = torch.cat([pairs[..., 1], b[..., turned:]], dim=-1)
+    cos, sin = c[..., 0, 0].unsqueeze(-2), c[..., 1, 0].unsqueeze(-2)
+    head, tail = a[..., :turned], b[..., :turned]
+    a = torch.cat([cos * head - sin * tail, a[..., turned:]], dim=-1)
+    b = torch.cat([sin * head + cos * tail, b[..., turned:]], dim=-1)
     return torch.cat([first(a, u1), second(b, u2)], dim=-1)

@@ -19,7 +19,7 @@ from quanta_compiler.spec.rotations import TURN_FLOPS, lie_numbers
 
 Apply = Callable[[Account, PauliProgram, Tensor, Tensor], Tensor]
 
-_RY_FLOPS = 4
+RY_FLOPS = 4
 """An angle halved, its cosine and sine, and the sine with the other sign."""
 _EXP_PRODUCTS = 8
 """An exponential by scaling and squaring: five products for its polynomial, and some squarings."""
@@ -81,7 +81,7 @@ def _all_ry(account: Account) -> Tensor:
     half.saved = needs_grad
     # The cosine, the sine, and the sine with the other sign.
     parts = [books.new_storage(count) for _ in range(3)]
-    books.step("elementwise", names, (count, 2, 2), _RY_FLOPS * count)
+    books.step("elementwise", names, (count, 2, 2), RY_FLOPS * count)
     tensor = Tensor(books.result_name(), books.new_storage(4 * count), needs_grad)
     for storage in (*joined, half, *parts):
         books.free(storage)
@@ -166,11 +166,15 @@ def _turned(books: Books, names: tuple[str, ...], count: int, sizes: tuple[int, 
 
 
 def _orthogonal(account: Account, gate: Gate) -> Tensor:
+    blocks, rows, columns = (account.volume(legs) for legs in (gate.per, gate.rows, gate.columns))
+    return orthogonal_matrix(account.books, gate, blocks, rows, columns)
+
+
+def orthogonal_matrix(books: Books, gate: Gate, blocks: int, rows: int, columns: int) -> Tensor:
     """Count an exponential or a Cayley transform: of the whole matrix, or of its factors where they are smaller."""
-    rows, columns = account.volume(gate.rows), account.volume(gate.columns)
     size, smaller = max(rows, columns), min(rows, columns)
     kept = smaller if gate.rank_parameters is None else min(smaller, gate.rank_parameters)
-    lie = _LieMap(account.books, gate, account.volume(gate.per), size, smaller, kept)
+    lie = _LieMap(books, gate, blocks, size, smaller, kept)
     return lie.whole() if 2 * kept >= size else lie.factored()
 
 

@@ -1,19 +1,75 @@
-"""How the matrices of a gate table's blocks are made: small tensors contracted pair by pair, in an order found once."""
+"""How the matrices of a gate table's rotations are made from the matrices of RY and the signs of CZ."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from string import ascii_letters
 
 from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.planner.assembly import searched
-from quanta_compiler.planner.cost import contraction_flops, results
-from quanta_compiler.planner.leaves import gate_leaves
 from quanta_compiler.planner.plan import Leaf, Plan
 
 Legs = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A factor of a block's matrix: an RY, or nothing, and the CZ that follow it."""
+
+    turn: Gate | None
+    where: tuple[tuple[int, int], ...] = ()
+    """For an RY `per` a leg that the block contracts: the index of the leg at which it turns."""
+    signs: tuple[Gate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockGroup:
+    """Blocks that contract as many indices: their matrices are made together, as products of as many factors each.
+
+    Where a block has fewer, identities follow.
+    """
+
+    blocks: tuple[Gate, ...]
+    sizes: Legs
+    """Of all legs, by number."""
+    slots: tuple[tuple[Slot, ...], ...]
+    depth: int
+    """How many factors a product has: a power of two."""
+
+    @property
+    def side(self) -> int:
+        """Return how many indices every block contracts."""
+        return 1 << len(self.blocks[0].columns)
+
+    @property
+    def copies(self) -> tuple[int, ...]:
+        """Return how many matrices each block has: one for every index of `per`."""
+        return tuple(math.prod(self.sizes[leg] for leg in block.per) for block in self.blocks)
+
+
+def block_groups(blocks: Sequence[Gate], sizes: Legs) -> tuple[BlockGroup, ...]:
+    """Return blocks of `ry` and `cz` by the number of legs that they contract, all of which have size 2."""
+    groups: list[BlockGroup] = []
+    for count in sorted({len(block.columns) for block in blocks}):
+        alike = tuple(block for block in blocks if len(block.columns) == count)
+        slots = tuple(_slots(block, sizes) for block in alike)
+        depth = 1 << (max(map(len, slots)) - 1).bit_length()
+        groups.append(BlockGroup(alike, sizes, slots, depth))
+    return tuple(groups)
+
+
+def _slots(block: Gate, sizes: Legs) -> tuple[Slot, ...]:
+    slots = [Slot(None)]
+    for part in block.parts:
+        if part.kind == "ry":
+            inside = [leg for leg in part.per if leg not in block.per]
+            indices = product(*(range(sizes[leg]) for leg in inside))
+            slots += [Slot(part, tuple(zip(inside, index, strict=True))) for index in indices]
+        else:
+            slots[-1] = replace(slots[-1], signs=(*slots[-1].signs, part))
+    return tuple(slots if slots[0].signs else slots[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +101,9 @@ class Contraction:
     pairs: tuple[Pair, ...]
     sizes: tuple[int, ...]
 
-    @property
-    def flops(self) -> int:
-        """Return the FLOPs of all pairs, a multiply-add being two."""
-        return sum(self.pair_flops(pair) for pair in self.pairs)
-
-    def pair_flops(self, pair: Pair) -> int:
-        """Return the FLOPs of one pair."""
-        return contraction_flops(
-            frozenset(pair.left_legs), frozenset(pair.right_legs), frozenset(pair.legs), self.sizes
-        )
-
     def volume(self, legs: Sequence[int]) -> int:
         """Return the number of elements over some legs."""
         return math.prod(self.sizes[leg] for leg in legs)
-
-
-def contracted_block(block: Gate, sizes: tuple[int, ...]) -> Contraction:
-    """Return how the matrix `[*per, *rows, *columns]` of a block of `ry` and `cz` is made."""
-    leaves = [leaf for part in block.parts for leaf in gate_leaves(part, (), True, None)]
-    tensors = [frozenset(leaf.legs) for leaf in leaves]
-    output = block.per + block.rows + block.columns
-    # Many small gates: a better order saves nothing.
-    _, pairs = searched("greedy")(tensors, frozenset(output), sizes)
-    made = [(pair, legs) for pair, legs in zip(pairs, results(tensors, frozenset(output), pairs)[len(leaves) :])]
-    return _in_layouts(leaves, made, output, sizes)
 
 
 def contracted_plan(plan: Plan) -> Contraction:

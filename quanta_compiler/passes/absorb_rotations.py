@@ -9,11 +9,16 @@ from quanta_compiler.passes.merge_blocks import Policy, merge_blocks
 ABSORBED_KINDS = ("ry", "cz")
 MEMORY_FLOPS = 100
 """What reading and writing a number once costs beside arithmetic, in FLOPs at the rate of a large product."""
-_POLICY = Policy(ABSORBED_KINDS, largest=64, memory_flops=MEMORY_FLOPS)
+LARGEST = 64
+"""The largest blocks, in indices that they contract: where torch applies them."""
 
 
-def absorb_rotations(circuit: Circuit, tokens: int) -> Circuit:
-    """Compose rotations of few axes where that takes less time for `tokens` vectors, though it has more FLOPs."""
+def absorb_rotations(circuit: Circuit, tokens: int, largest: int = LARGEST, numbers: int | None = None) -> Circuit:
+    """Compose rotations of few axes where that takes less time for `tokens` vectors, though it has more FLOPs.
+
+    With `numbers` the matrices of a block, one for every index of the axes that select it, have at most so many.
+    """
     if not any(gate.kind in ABSORBED_KINDS for gate in circuit.gates):
         return circuit
-    return merge_blocks(canonical_order(circuit), tokens, _POLICY)
+    policy = Policy(ABSORBED_KINDS, largest, MEMORY_FLOPS, numbers)
+    return merge_blocks(canonical_order(circuit), tokens, policy)

@@ -87,8 +87,8 @@ class _Expansion:
                 wires[number] = len(self.legs)
                 self.legs.append(last.get(number, labels[leg.axis]))
         behind = iter(wires[leg] for leg in inner.outputs)
-        for leg in gate.rows:
-            self.finer[leg] = tuple(next(behind) for _ in self._pieces(leg))
+        for row in gate.rows:
+            self.finer[row] = tuple(next(behind) for _ in self._pieces(row))
         return [_on_legs(part, gate, wires, position) for part in inner.gates]
 
 

@@ -20,6 +20,8 @@ class Policy:
     """Blocks contract at most this many indices."""
     memory_flops: int
     """What going through the memory once costs, in FLOPs for every number: nothing where FLOPs alone count."""
+    numbers: int | None = None
+    """The matrices of a block have at most this many together, where there is a limit."""
 
 
 BLOCKS = Policy(
@@ -94,7 +96,15 @@ class _Run:
     def has_room(self, gate: Gate) -> bool:
         """Return whether the product with `gate` still contracts few enough indices."""
         new = [leg for leg in gate.columns if leg not in self.legs.made]
+        if self.policy.numbers is not None and self._numbers_with(gate) > self.policy.numbers:
+            return False
         return self.circuit.size((*self.legs.read, *new)) <= self.policy.largest
+
+    def _numbers_with(self, gate: Gate) -> int:
+        legs = _OpenLegs()
+        for one in (*self.gates, gate):
+            legs.add(one)
+        return self.circuit.size((*legs.read, *legs.made, *legs.through))
 
     def add(self, gate: Gate) -> None:
         self.legs.add(gate)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.kernel import is_fresh, kernel_counts
-from quanta_compiler.predict.work import FusedPass, Operation, Pass, Permutation, Product, Work
+from quanta_compiler.predict.work import FusedPass, MatrixFunction, Operation, Pass, Permutation, Product, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ def seconds_of(operation: Operation, calibration: Calibration) -> float:
     """
     if isinstance(operation, FusedPass):
         return _fused_seconds(operation, calibration)
+    if isinstance(operation, MatrixFunction):
+        return _function_seconds(operation, calibration)
     if isinstance(operation, Product):
         result, seconds = _product_result(operation), _product_seconds(operation, calibration)
     elif isinstance(operation, Pass):
@@ -78,6 +80,13 @@ def _product_seconds(product: Product, calibration: Calibration) -> float:
     seconds = product.batch * grid.at(*nearest) * math.prod(shape) / math.prod(nearest)
     moved = 4 * product.batch * (product.rows + product.columns) * product.inner + _product_result(product)
     return max(seconds, _stream_seconds(moved, calibration))
+
+
+def _function_seconds(function: MatrixFunction, calibration: Calibration) -> float:
+    """Return the time of a function of matrices at the rate of the products that it is made of."""
+    product = Product(function.rows, function.rows, function.columns, function.batch)
+    seconds = _product_seconds(product, calibration) * function.flops / product.flops
+    return seconds * (2 if function.is_double else 1)
 
 
 def _product_result(product: Product) -> int:

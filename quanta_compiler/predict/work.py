@@ -7,6 +7,7 @@ is 2 FLOPs; numbers have 4 bytes.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quanta_compiler.ir.parameters import TRAINED_KINDS
@@ -74,6 +75,21 @@ class Permutation:
 
 
 @dataclass(frozen=True, slots=True)
+class MatrixFunction:
+    """An exponential of matrices `[batch, rows, rows]`, or the solution of systems with so many `columns` beside them.
+
+    It is made of products of such matrices, or of what takes as long.
+    """
+
+    rows: int
+    columns: int
+    batch: int
+    flops: int
+    is_double: bool
+    """In float64, which takes twice as long."""
+
+
+@dataclass(frozen=True, slots=True)
 class FusedPass:
     """A gate table run by the kernel on `tokens` vectors; backward recomputes the states, then takes both gradients."""
 
@@ -92,11 +108,13 @@ class FusedPass:
 
 def is_trained(entry: TableEntry) -> bool:
     """Return whether an entry's matrix needs a gradient."""
-    gate = None if entry.matrix is None else entry.matrix.gate
-    return gate is not None and gate.kind in TRAINED_KINDS and not gate.frozen
+    if entry.matrix is None:
+        return False
+    gate = entry.matrix.gate
+    return any(part.kind in TRAINED_KINDS and not part.frozen for part in gate.parts or (gate,))
 
 
-Operation = Product | Pass | Permutation | FusedPass
+Operation = Product | Pass | Permutation | MatrixFunction | FusedPass
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +138,10 @@ class Work:
 def both(first: Work, second: Work) -> Work:
     """Return the work of one thing after the other."""
     return Work(first.forward + second.forward, second.backward + first.backward)
+
+
+def joined(parts: Iterable[Work]) -> Work:
+    """Return the work of one thing after the other."""
+    found = list(parts)
+    forward = tuple(one for part in found for one in part.forward)
+    return Work(forward, tuple(one for part in reversed(found) for one in part.backward))

@@ -29,7 +29,11 @@ def _lines(table: GateTable) -> Iterator[str]:
     yield f"input {_boundary(table.in_features, table.in_size)}"
     yield f"  write {_loops(table.read)}"
     for entry in table.entries:
-        yield f"{entry.name}: {_matrix(entry)}; rest {entry.rest}; {entry.flops_per_token} FLOPs"
+        parts = entry.matrix.gate.parts if entry.matrix is not None else ()
+        name = f"block of {len(parts)} gates" if parts else entry.name
+        yield f"{name}: {_matrix(entry)}; rest {entry.rest}; {entry.flops_per_token} FLOPs"
+        if parts:
+            yield f"  gates {' '.join(part.name for part in parts)}"
         yield f"  write {_loops(entry.write_rest)} | {_loops(entry.write_row)}"
         yield f"  gradient {_loops(entry.grad_rest)} | {_loops(entry.grad_column)}"
     yield f"output {_boundary(table.out_size, table.out_features)}"
@@ -46,9 +50,12 @@ def _matrix(entry: TableEntry) -> str:
     if entry.matrix is None:
         return f"slice {shape}"
     gate = entry.matrix.gate
+    if gate.parts:
+        return shape
     parts = [f"{_kind(entry.matrix)} {shape}"]
     if gate.parameter != gate.name:
-        parts.append(f"shares {gate.parameter}" + (" transposed" if gate.transpose else ""))
+        what = f"shares {gate.parameter}" if gate.angle is None else f"angle {gate.angle} of {gate.parameter}"
+        parts.append(what + (" transposed" if gate.transpose else ""))
     return "; ".join([*parts, "frozen"] if gate.frozen else parts)
 
 

@@ -16,6 +16,8 @@ import torch
 from mixed_circuit import MIXED
 from plain_oracle import plain_operator
 from random_circuits import commuting_file, error, file_of, random_file, scale_gates, shuffled
+from rotation_circuits import CIRCUITS
+from spec_circuits import random_rotations
 from table_interpreter import backward, forward, matrices_of, matrix_of, parameter_gradients, places
 
 from quanta_compiler.driver import compile_circuit
@@ -25,7 +27,7 @@ from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, lower_table, offsets
 from quanta_compiler.passes import canonical_order, drop_unit_axes
 from quanta_compiler.reference import apply_gates
-from quanta_compiler.spec import load_spec
+from quanta_compiler.spec import load_spec, to_dict
 
 SEEDS = range(160)
 FILES = {
@@ -74,13 +76,17 @@ FILES = {
     ),
     "something of everything": MIXED,
 }
-CASES: list[int | str] = [*SEEDS, *FILES]
+ROTATIONS = {f"rotation {name}": to_dict(load_spec(file)) for name, file in CIRCUITS.items()}
+ROTATIONS |= {f"rotations {seed}": to_dict(load_spec(random_rotations(seed))) for seed in range(20)}
+PLAIN: list[int | str] = [*SEEDS, *FILES]
+"""Circuits without rotations, every gate of which is an entry of its own, or two."""
+CASES: list[int | str] = [*PLAIN, *ROTATIONS]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
 
 def file_of_case(name: int | str) -> dict[str, Any]:
-    """Return a random file by its seed, or one of FILES."""
-    return random_file(name) if isinstance(name, int) else FILES[name]
+    """Return a random file by its seed, or one of FILES or ROTATIONS."""
+    return random_file(name) if isinstance(name, int) else {**FILES, **ROTATIONS}[name]
 
 
 def circuit_of(file: dict[str, Any] | Path) -> Circuit:
@@ -117,7 +123,11 @@ def test_gradients_of_inputs_and_gates_are_those_of_the_module(name: int | str) 
     assert_does_the_same(compiled.circuit, tensors, module)
 
 
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    # The reference makes matrices as wide as the layer for these, angle by angle.
+    [pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * ("peft" in file.stem)) for file in EXAMPLES],
+)
 def test_examples_and_their_gradients_are_those_of_the_reference(file: Path) -> None:
     circuit = circuit_of(file)
     tensors = drawn_tensors(circuit)
@@ -208,7 +218,7 @@ def test_flops_are_two_for_every_number_of_the_matrices_and_index_of_the_rest(na
 # Which entries there are.
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_entries_are_the_gates_in_canonical_order(name: int | str) -> None:
     circuit = circuit_of(file_of_case(name))
     expected: list[str] = []
@@ -246,6 +256,45 @@ def test_a_low_rank_gate_is_two_entries_where_that_is_cheaper(
     assert sum(entry.flops_per_token for entry in last) == 2 * 3 * 2 * min(whole, apart)
 
 
+def entries_of(layout: Any, *gates: Any) -> list[TableEntry]:
+    return list(lower_table(circuit_of(file_of(layout, list(gates)))).entries)
+
+
+def test_rotations_of_few_axes_stand_in_blocks_of_sixteen() -> None:
+    turns = {"pattern": "each", "kind": "ry"}
+    first, second, dense, signs = entries_of([2] * 8, turns, [7], {"axes": [0, 7], "kind": "cz"})
+    assert [(one.blocks, one.rest, one.rows, one.columns) for one in (first, second)] == [(1, 16, 16, 16)] * 2
+    assert (dense.name, signs.name) == ("g8", "g9")
+    assert (signs.blocks, signs.rest, signs.rows, signs.columns) == (4, 64, 1, 1)
+
+
+def test_a_cz_with_a_long_axis_joins_no_block() -> None:
+    turns = {"pattern": "each", "kind": "ry", "axes": [0, 1, 2, 3]}
+    found = entries_of("2x2x2x2x3000", turns, {"axes": [0, 4], "kind": "cz"}, turns)
+    assert [entry.matrix.gate.kind for entry in found if entry.matrix] == ["block", "cz", "ry"]
+
+
+@pytest.mark.parametrize("gate", [{"axes": [0]}, {"axes": [0, 1]}, {"axes": [1], "layers": 3}])
+def test_a_pauli_gate_on_a_power_of_two_is_never_larger_than_its_blocks(gate: dict[str, Any]) -> None:
+    found = entries_of("64x32", {**gate, "kind": "pauli"})
+    assert {entry.matrix.gate.kind for entry in found if entry.matrix} <= {"block", "ry", "cz"}
+    assert all(entry.rows <= 16 and entry.columns <= 16 for entry in found)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        {"axes": [0], "kind": "pauli", "per": [1]},
+        {"axes": [0], "kind": "pauli", "to": [3]},
+        {"axes": [1], "kind": "pauli"},
+        {"axes": [0, 1], "kind": "orthogonal"},
+    ],
+)
+def test_other_rotations_are_one_entry(gate: dict[str, Any]) -> None:
+    (entry,) = entries_of("8x6", {**gate, "name": "one"})
+    assert entry.name == "one"
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_files_that_differ_in_the_order_of_commuting_gates_give_one_table(seed: int) -> None:
     draw = random.Random(seed)
@@ -276,7 +325,9 @@ def test_the_circuits_use_everything() -> None:
     tables = [lower_table(circuit_of(file_of_case(name))) for name in CASES]
     entries = [entry for table in tables for entry in table.entries]
     gates = [(entry.matrix.gate, entry.matrix.factor) for entry in entries if entry.matrix]
-    assert {gate.kind for gate, _ in gates} == {"dense", "lowrank", "diagonal", "constant"}
+    kinds = {"dense", "lowrank", "diagonal", "constant", "block", "ry", "cz", "orthogonal", "pauli"}
+    assert {gate.kind for gate, _ in gates} == kinds
+    assert any(gate.per for gate, _ in gates if gate.kind == "block")
     assert {(gate.transpose, factor) for gate, factor in gates if gate.kind == "lowrank"} == {
         (turned, factor) for turned in (False, True) for factor in ("", "A", "B")
     }

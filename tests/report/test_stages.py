@@ -24,6 +24,7 @@ def test_what_is_added_slice_by_slice_is_shown_too(golden: Callable[[str, str], 
     golden("stages/added-program.txt", STAGES["program"](ADDED_IN_SLICES))
 
 
-def test_rotations_are_shown_with_their_options(golden: Callable[[str, str], None]) -> None:
+@pytest.mark.parametrize("stage", ["circuit", "table"])
+def test_rotations_are_shown_with_their_options(stage: str, golden: Callable[[str, str], None]) -> None:
     spec = load_spec({"version": 1, "name": "rotations", **NAMED["rotations"]})
-    golden("stages/rotations-circuit.txt", STAGES["circuit"](spec))
+    golden(f"stages/rotations-{stage}.txt", STAGES[stage](spec))
