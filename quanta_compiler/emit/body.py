@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from quanta_compiler.emit.computed import Statement
+from quanta_compiler.emit.computed import Names, Statement
 from quanta_compiler.emit.expressions import Expressions
-from quanta_compiler.lowering.program import PauliProgram, Program
+from quanta_compiler.lowering.program import Program
 
 WIDTH = 110
 
@@ -19,13 +19,12 @@ class Body:
         program: Program,
         stored_shapes: Mapping[str, tuple[int, ...]],
         axes_of: Mapping[str, str],
-        functions: Mapping[PauliProgram, str],
-        like: str,
+        names: Names,
     ) -> None:
         self.program = program
         self.axes_of = axes_of
         """What a gate acts on, for its heading."""
-        self.expressions = Expressions(program, stored_shapes, functions, like)
+        self.expressions = Expressions(program, stored_shapes, names)
 
     def whole(self, result_dims: str) -> tuple[list[str], str]:
         """Return the lines of a program without a loop, and the name that holds its result with these dimensions."""
@@ -35,8 +34,10 @@ class Body:
             statements = list(_typed(statements, name))
         lines = list(self.lines(statements))
         code = name if dims == result_dims else f"{name}.view({result_dims})"
-        if name.startswith(("gates[", "self.")):
-            return [*lines, f"    w: torch.Tensor = {code}.clone()"], "w"
+        if not name.isidentifier():
+            # Nobody may write into what is stored.
+            copied = ".clone()" if name.startswith(("gates[", "self.")) else ""
+            return [*lines, f"    w: torch.Tensor = {code}{copied}"], "w"
         if code != name:
             lines.append(f"    {name} = {code}")
         return lines, name

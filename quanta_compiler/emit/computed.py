@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
-from quanta_compiler.lowering.program import Load, PauliProgram, Program
+from quanta_compiler.lowering.program import Load, PauliProgram, Program, pauli_gates
+from quanta_compiler.planner.plan import Alike
 
 Statement = tuple[str, str, str]
 """A statement, a comment on its result, and a label, with which the statements of one step end."""
@@ -22,15 +23,27 @@ def stored_name(key: str) -> str:
     return "gates" + "".join(f'["{name}"]' for name in key.split("."))
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How a body calls what is not its own."""
+
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that are no tensors of the state dict."""
+    applying: Mapping[PauliProgram, str] = field(default_factory=dict)
+    """The functions that apply `pauli` gates."""
+    making: Mapping[Alike, str] = field(default_factory=dict)
+    """The functions that make the blocks of `pauli` gates."""
+    like: str = ""
+    """A tensor that has the dtype and the device of the module."""
+
+
 @dataclass(slots=True)
 class ComputedLeaves:
     """Writes the computed leaves of one program, each once."""
 
     program: Program
-    functions: Mapping[PauliProgram, str]
-    """The names of the functions that apply `pauli` gates."""
-    like: str
-    """A tensor that has the dtype and the device of the module."""
+    stored_shapes: Mapping[str, tuple[int, ...]]
+    names: Names
     helpers: list[str] = field(default_factory=list)
     """The functions that the statements call."""
     known: dict[str, str] = field(default_factory=dict)
@@ -43,13 +56,16 @@ class ComputedLeaves:
         if gate.kind == "ry":
             return self._ry(gate)
         if gate.kind == "cz":
-            # Axes of size 1 are left out.
-            rows, columns = (1, 1, *(self._size((leg,)) for leg in gate.columns))[-2:]
+            # An axis of size 1 has no leg any more: its only index is its last.
+            rows, columns = ([1, 1] + [self._size((leg,)) for leg in gate.columns])[-2:]
             name = "cz" if (rows, columns) == (2, 2) else f"cz_{rows}x{columns}"
-            code = f"{self._helper('_cz')}({self.like}, {rows}, {columns})"
+            code = f"{self._helper('_cz')}({self.names.like}, {rows}, {columns})"
             return name, f"{rows}, {columns}", self._once(name, code, f"{rows}, {columns}")
         name = f"matrix_{gate.parameter}"
-        dims, code = self._pauli(load) if gate.kind == "pauli" else self._orthogonal(gate)
+        if gate.kind == "pauli":
+            dims, statements = self._pauli(load)
+            return name, dims, statements
+        dims, code = self._orthogonal(gate)
         return name, dims, self._once(name, code, dims)
 
     def _once(self, name: str, code: str, dims: str) -> list[Statement]:
@@ -62,6 +78,13 @@ class ComputedLeaves:
         self.helpers.append(name)
         return f"Circuit.{name}"
 
+    def _lead(self, parameter: str) -> tuple[int, ...]:
+        """Return the dimensions of a stored tensor in front of the numbers of one matrix."""
+        return self.stored_shapes[stored_name(parameter)][:-1]
+
+    def _flat(self, parameter: str) -> str:
+        return stored_name(parameter) + (".flatten()" if self._lead(parameter) else "")
+
     def _size(self, legs: tuple[int, ...]) -> int:
         return math.prod(self.program.plan.sizes[leg] for leg in legs)
 
@@ -73,24 +96,27 @@ class ComputedLeaves:
     # RY
 
     def _ry(self, gate: Gate) -> tuple[str, str, list[Statement]]:
-        first, count = self._places()[gate.parameter, gate.angle]
-        place, dims = (f"ry[{first}]", "2, 2") if not gate.per else (f"ry[{first}:{first + count}]", f"{count}, 2, 2")
+        if gate.angle is not None:
+            # Within a block, of a stack of gates.
+            place, dims = f"ry[{gate.angle}]", "n, 2, 2"
+        else:
+            first, count = self._places()[gate.parameter]
+            place, dims = f"ry[{first}]", "2, 2"
+            if gate.per:
+                place, dims = f"ry[{first}:{first + count}]", f"{count}, 2, 2"
         if "ry" in self.known:
             return place, dims, []
         self.known["ry"] = ""
         return place, dims, [(line, "", "") for line in self._ry_lines()]
 
-    def _places(self) -> dict[tuple[str, int | None], tuple[int, int]]:
+    def _places(self) -> dict[str, tuple[int, int]]:
         """Return where the matrices of every RY stand among all: the first, and how many there are."""
-        places: dict[tuple[str, int | None], tuple[int, int]] = {}
+        places: dict[str, tuple[int, int]] = {}
         first = 0
         for gate in self._ry_gates():
-            if gate.parameter == ANGLES and gate.angle is not None:
-                places[gate.parameter, gate.angle] = gate.angle, 1
-            elif (gate.parameter, gate.angle) not in places:
-                count = self._size(gate.per)
-                places[gate.parameter, gate.angle] = first, count
-                first += count
+            if gate.parameter not in places:
+                places[gate.parameter] = first, self._size(gate.per)
+                first += self._size(gate.per)
         return places
 
     def _ry_gates(self) -> Iterator[Gate]:
@@ -103,10 +129,10 @@ class ComputedLeaves:
         """Yield what computes all RY at once."""
         call = self._helper("_ry")
         gates = {gate.parameter: gate for gate in self._ry_gates()}
-        if all(gate.angle is not None for gate in gates.values()):
-            yield f"ry = {call}({ANGLES})"
+        if ANGLES in gates:
+            yield f"ry = {call}({ANGLES}.t()).view(-1, n, 2, 2)"
             return
-        read = [stored_name(name) + (".flatten()" if gate.per else "") for name, gate in gates.items()]
+        read = [self._flat(name) for name in gates]
         if len(read) == 1:
             yield f"ry = {call}({read[0]})"
             return
@@ -123,22 +149,61 @@ class ComputedLeaves:
         # The first rows of Q are the first columns of its transpose, which S with the other sign makes.
         numbers = ("-" if rows < columns else "") + stored_name(gate.parameter)
         call = self._helper("_cayley" if gate.map == "cayley" else "_exponential")
-        dims = [self._size((leg,)) for leg in gate.per] + [size, smaller]
+        dims = [*self._lead(gate.parameter), size, smaller]
         return ", ".join(map(str, dims)), f"{call}({numbers}, {size}, {smaller}, {kept})"
 
-    def _pauli(self, load: Load) -> tuple[str, str]:
+    def _pauli(self, load: Load) -> tuple[str, list[Statement]]:
         gate, pauli = load.leaf.gate, load.pauli
         assert gate is not None
         assert pauli is not None
-        rows, size = pauli.plan.count, pauli.plan.size
-        angles, eye = stored_name(gate.parameter), self._helper("_eye")
+        name, count, size = f"matrix_{gate.parameter}", pauli.plan.count, pauli.plan.size
+        statements = self.blocks(pauli)
+        rows = f"{self._helper('_eye')}({stored_name(gate.parameter)}, {count}, {size})"
 
-        def made(numbers: str) -> str:
-            rows_of = f"{eye}({numbers}, {rows}, {size})"
-            return f"Circuit.{self.functions[pauli]}({rows_of}, {numbers})" if pauli in self.functions else rows_of
+        def made(place: int | str) -> str:
+            return self.applied(pauli, rows, self.blocks_of(pauli, place))
 
+        first, number = self._stack(pauli)[gate.parameter]
         if not gate.per:
-            return f"{rows}, {size}", made(angles)
-        each = f"{angles}.view({self._size(gate.per)}, {pauli.plan.angles})"
-        dims = f"{self._size(gate.per)}, {rows}, {size}"
-        return dims, f"torch.stack([{made(ANGLES)} for {ANGLES} in {each}])"
+            return f"{count}, {size}", [*statements, *self._once(name, made(first), f"{count}, {size}")]
+        dims = f"{number}, {count}, {size}"
+        code = f"torch.stack([{made('i')} for i in range({first}, {first + number})])"
+        return dims, [*statements, *self._once(name, code, dims)]
+
+    def applied(self, pauli: PauliProgram, x: str, blocks: str) -> str:
+        """Return what applies a rotation to vectors."""
+        function = self.names.applying.get(replace(pauli, blocks=None))
+        return x if function is None else f"Circuit.{function}({x}, {blocks})"
+
+    def blocks(self, pauli: PauliProgram) -> list[Statement]:
+        """Return the statement that makes the blocks of all gates that are alike, where nothing has yet."""
+        function = self.names.making.get(pauli.plan.alike)
+        if function is None:
+            return []
+        stack = self._stack(pauli)
+        if all(number == 1 for _, number in stack.values()):
+            joined = f"torch.stack([{', '.join(map(self._flat, stack))}])"
+        else:
+            assert pauli.blocks is not None
+            each = [f"{stored_name(name)}.view(-1, {pauli.blocks.plan.angles})" for name in stack]
+            joined = f"torch.cat([{', '.join(each)}])"
+        return self._once(function.removeprefix("_"), f"Circuit.{function}({joined})", "")
+
+    def blocks_of(self, pauli: PauliProgram, place: int | str) -> str:
+        """Return the blocks of one gate of the stack."""
+        function = self.names.making.get(pauli.plan.alike, "")
+        return f"[one[{place}] for one in {function.removeprefix('_')}]"
+
+    def place(self, pauli: PauliProgram, gate: Gate) -> int:
+        """Return the place of a gate in its stack."""
+        return self._stack(pauli)[gate.parameter][0]
+
+    def _stack(self, pauli: PauliProgram) -> dict[str, tuple[int, int]]:
+        """Return the parameters of all gates that are alike, each with its place in the stack and their number."""
+        stack: dict[str, tuple[int, int]] = {}
+        first = 0
+        for gate, other in pauli_gates(self.program):
+            if other.plan.alike == pauli.plan.alike and gate.parameter not in stack:
+                stack[gate.parameter] = first, self._size(gate.per)
+                first += self._size(gate.per)
+        return stack

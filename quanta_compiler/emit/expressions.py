@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from quanta_compiler.emit.computed import ComputedLeaves, Statement, stored_name
+from quanta_compiler.emit.computed import ComputedLeaves, Names, Statement, stored_name
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
@@ -16,7 +16,6 @@ from quanta_compiler.lowering.program import (
     Matmul,
     Multiply,
     Operation,
-    PauliProgram,
     Pick,
     Program,
     Resize,
@@ -51,18 +50,19 @@ class Expressions:
         self,
         program: Program,
         stored_shapes: Mapping[str, tuple[int, ...]],
-        functions: Mapping[PauliProgram, str],
-        like: str,
+        names_of: Names,
     ) -> None:
         self.program = program
-        self.functions = functions
-        self.computed = ComputedLeaves(program, functions, like)
+        self.names_of = names_of
+        self.computed = ComputedLeaves(program, stored_shapes, names_of)
         self.plan = program.plan
         self.stored_shapes = stored_shapes
         self.names: dict[int, str] = {}
         self.dims_of: dict[int, str] = {}
         """The dimensions that a value has where it was made, as Python text."""
         self.layouts: dict[int, Layout] = {}
+        self.gates: dict[int, Gate] = {}
+        """The gates of leaves."""
         self.kept: set[int] = set()
         """Values whose names no other value may take: what is stored, and in a loop what every slice reads."""
         self.made = 0
@@ -81,6 +81,8 @@ class Expressions:
                 self.dims_of[operation.result] = self.dims_of[operation.source.value]
                 self.kept.update({operation.result} if operation.source.value in self.kept else ())
                 continue
+            if isinstance(operation, Rotate):
+                lines += self.computed.blocks(operation.pauli)
             code = self._code(operation)
             name, spent = self._name(operation)
             self.names[operation.result] = name
@@ -131,6 +133,8 @@ class Expressions:
             self.dims_of[load.result] = f"n, {self.program.in_size}"
             return []
         self.kept.add(load.result)
+        if load.leaf.gate is not None:
+            self.gates[load.result] = load.leaf.gate
         if load.leaf.gate is None:
             self.names[load.result] = "self.one"
             self.dims_of[load.result] = ""
@@ -138,7 +142,7 @@ class Expressions:
         if is_computed(load):
             self.names[load.result], self.dims_of[load.result], lines = self.computed.load(load)
             return lines
-        name = _leaf_name(load.leaf.gate, load.leaf.kind)
+        name = self.names_of.stored.get(load.leaf.gate.parameter) or _leaf_name(load.leaf.gate, load.leaf.kind)
         self.names[load.result] = name
         self.dims_of[load.result] = ", ".join(str(size) for size in self.stored_shapes[name])
         return []
@@ -234,8 +238,9 @@ class Expressions:
         code = self.access(operation.source)
         if columns < size:
             code = f"torch.nn.functional.pad({code}, (0, {size - columns}))"
-        if operation.pauli in self.functions:
-            code = f"Circuit.{self.functions[operation.pauli]}({code}, {self.names[operation.angles.value]})"
+        place = self.computed.place(operation.pauli, self.gates[operation.angles.value])
+        blocks = self.computed.blocks_of(operation.pauli, place)
+        code = self.computed.applied(operation.pauli, code, blocks)
         return code if rows == size else f"{code}[:, :{rows}].contiguous()"
 
     def _size(self, legs: Layout) -> int:

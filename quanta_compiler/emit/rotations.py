@@ -7,59 +7,84 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from itertools import count
 
 from quanta_compiler.emit.body import Body
+from quanta_compiler.emit.computed import Names
+from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
-from quanta_compiler.lowering.program import Load, PauliProgram, Program, Rotate
+from quanta_compiler.lowering.program import BlocksProgram, Load, PauliProgram, Program, Rotate
+from quanta_compiler.planner.plan import Alike, Leaf, Plan
 
 
-def pauli_names(programs: Sequence[Program]) -> dict[PauliProgram, str]:
-    """Return a name for the function of every `pauli` gate that some programs apply or make matrices by."""
-    names: dict[PauliProgram, str] = {}
+@dataclass(frozen=True, slots=True)
+class PauliFunctions:
+    """The names of the functions that a class needs for its `pauli` gates."""
+
+    applying: Mapping[PauliProgram, str]
+    """What applies a rotation to vectors, from the blocks of one gate."""
+    making: Mapping[Alike, str]
+    """What makes the blocks of a stack of gates that are alike."""
+    programs: Mapping[Alike, BlocksProgram]
+
+
+def pauli_functions(programs: Sequence[Program]) -> PauliFunctions:
+    """Return the functions of all `pauli` gates that some programs apply or make matrices by."""
+    applying: dict[PauliProgram, str] = {}
+    making: dict[Alike, BlocksProgram] = {}
 
     def take(pauli: PauliProgram) -> None:
-        if pauli in names or (pauli.program is None and pauli.halves is None):
+        if pauli.program is None and pauli.halves is None:
             return
         for half in pauli.halves or ():
             take(half)
-        plan = pauli.plan
-        stem = f"_pauli_{plan.size}" + ("_transposed" if plan.transpose else "")
-        taken = list(names.values())
-        alike = next(number for number in range(1, len(taken) + 2) if _numbered(stem, number) not in taken)
-        names[pauli] = _numbered(stem, alike)
+        stem = f"_pauli_{pauli.plan.size}" + ("_transposed" if pauli.plan.transpose else "")
+        # By what is executed: a half has no blocks of its own.
+        applying.setdefault(replace(pauli, blocks=None), _free_name(stem, applying.values()))
+
+    def take_blocks(blocks: BlocksProgram) -> None:
+        for half in blocks.halves or ():
+            take_blocks(half)
+        if blocks.plan.tensors:
+            making.setdefault(blocks.plan.alike, blocks)
 
     for program in programs:
         for operation in program.operations:
             if isinstance(operation, Load | Rotate) and operation.pauli is not None:
                 take(operation.pauli)
-    return names
+                if operation.pauli.blocks is not None:
+                    take_blocks(operation.pauli.blocks)
+    names: dict[Alike, str] = {}
+    for alike in making:
+        names[alike] = _free_name(f"_blocks_{alike[0]}", names.values())
+    return PauliFunctions(applying, names, making)
 
 
-def _numbered(stem: str, number: int) -> str:
-    return stem if number == 1 else f"{stem}_{number}"
+def _free_name(stem: str, taken: Iterable[str]) -> str:
+    known = set(taken)
+    numbered = (stem if number == 1 else f"{stem}_{number}" for number in count(1))
+    return next(name for name in numbered if name not in known)
 
 
-def helper_lines(used: Sequence[str], names: Mapping[PauliProgram, str]) -> Iterator[str]:
+def helper_lines(used: Sequence[str], functions: PauliFunctions) -> Iterator[str]:
     """Yield the functions that expressions call, those that these call, and those of `pauli` gates."""
-    wanted = set(used)
-    if any(_has(pauli, "ry") for pauli in names):
-        wanted.add("_ry")
-    if any(_has(pauli, "cz") for pauli in names):
-        wanted.add("_cz")
-    functions = shared_functions()
-    calls = {name: _called(text) for name, text in functions.items()}
+    helpers = list(used)
+    lines = [line for blocks in functions.programs.values() for line in _blocks_lines(blocks, functions, helpers)]
+    for pauli, name in functions.applying.items():
+        lines += _pauli_lines(pauli, name, functions)
+    shared = shared_functions()
+    wanted = set(helpers)
     # A function calls only those above it.
-    for name in reversed(functions):
-        wanted.update(calls[name] if name in wanted else ())
-    for name, text in functions.items():
+    for name in reversed(shared):
+        wanted.update(_called(shared[name]) if name in wanted else ())
+    for name, text in shared.items():
         if name in wanted:
             yield from ["", "@staticmethod", *text.split("\n")]
-    for pauli, name in names.items():
-        yield from ["", "@staticmethod"]
-        yield from _pauli_lines(pauli, name, names)
+    yield from lines
 
 
 @cache
@@ -81,58 +106,109 @@ def _called(text: str) -> set[str]:
     return set(re.findall(r"\bCircuit\.(\w+)\(", text))
 
 
-def _has(pauli: PauliProgram, kind: str) -> bool:
-    return pauli.program is not None and any(_leaf_kind(load) == kind for load in pauli.program.operations)
-
-
-def _leaf_kind(operation: object) -> str | None:
-    if not isinstance(operation, Load) or operation.leaf.gate is None:
-        return None
-    return operation.leaf.gate.kind
-
-
-def _pauli_lines(pauli: PauliProgram, name: str, names: Mapping[PauliProgram, str]) -> Iterator[str]:
-    plan = pauli.plan
-    yield f"def {name}(x: torch.Tensor, {ANGLES}: torch.Tensor) -> torch.Tensor:"
+def _blocks_lines(blocks: BlocksProgram, functions: PauliFunctions, helpers: list[str]) -> Iterator[str]:
+    plan = blocks.plan
+    yield from ["", "@staticmethod"]
+    yield f"def {functions.making[blocks.plan.alike]}({ANGLES}: torch.Tensor) -> list[torch.Tensor]:"
     kept = "" if plan.kept is None else f", {plan.kept} angles a column"
-    matrix = "transpose of the matrix" if plan.transpose else "matrix"
-    what = f"two-design {matrix}" if pauli.program is not None else f"cosine-sine {matrix}"
-    yield f'    """Apply the {what}, {plan.layers} layers{kept}: [n, {plan.size}], [{plan.angles}] -> [n, {plan.size}].'
-    yield ""
-    yield f"    Planned for {plan.count} vectors."
-    yield '    """'
-    yield from _circuit_lines(pauli.program) if pauli.program is not None else _sum_lines(pauli, names)
+    layers = "1 layer" if plan.layers == 1 else f"{plan.layers} layers"
+    what = "cosines, sines and blocks" if blocks.halves is not None else "blocks"
+    side = f"{plan.size} x {plan.size}"
+    yield f'    """Return the {what} of a stack of matrices {side}, {layers}{kept}: [n, {plan.angles}]."""'
+    yield from (_sum_blocks(blocks, functions) if blocks.halves is not None else _two_design_blocks(blocks, helpers))
+
+
+def _two_design_blocks(blocks: BlocksProgram, helpers: list[str]) -> Iterator[str]:
+    yield f"    n = {ANGLES}.shape[0]"
+    known: dict[str, str] = {}
+    for place, program in enumerate(blocks.programs):
+        plan = program.plan
+        body = Body(program, {}, {}, Names(like=ANGLES))
+        body.expressions.computed.helpers, body.expressions.computed.known = helpers, known
+        sides = block_shape(plan)
+        dims = ", ".join(map(str, sides))
+        has_stack = plan.batch in plan.output
+        lines, result = body.whole(f"n, {dims}" if has_stack else dims)
+        yield from lines
+        yield f"    block{place} = {result}" + ("" if has_stack else f".expand(n, {', '.join(['-1'] * len(sides))})")
+    yield f"    return [{', '.join(f'block{place}' for place in range(len(blocks.programs)))}]"
+
+
+def block_shape(plan: Plan) -> tuple[int, ...]:
+    """Return the shape of a block of one gate: what it is per, its rows and its columns."""
+    return tuple(plan.sizes[leg] for leg in plan.output if leg != plan.batch)
+
+
+def _sum_blocks(blocks: BlocksProgram, functions: PauliFunctions) -> Iterator[str]:
+    assert blocks.halves is not None
+    first, second = blocks.halves
+    parts = [first.plan.angles, second.plan.angles, blocks.plan.turned, first.plan.angles, second.plan.angles]
+    yield f"    v1, v2, c, u1, u2 = torch.split({ANGLES}, {parts}, dim=1)"
+    made: list[str] = []
+    for half, (v, u) in zip((first, second), (("v1", "u1"), ("v2", "u2")), strict=True):
+        if half.plan.tensors:
+            name = functions.making[half.plan.alike]
+            made.append(name.removeprefix("_"))
+            yield f"    {made[-1]} = Circuit.{name}(torch.stack([{v}, {u}], dim=1).flatten(0, 1))"
+    yield "    half = c / 2"
+    both = " + ".join(made)
+    pairs = f"[one.unflatten(0, (-1, 2)) for one in {both}]"
+    yield f"    return [torch.cos(half), torch.sin(half), *{pairs}]"
+
+
+def _pauli_lines(pauli: PauliProgram, name: str, functions: PauliFunctions) -> Iterator[str]:
+    plan = pauli.plan
+    yield from ["", "@staticmethod"]
+    yield f"def {name}(x: torch.Tensor, blocks: list[torch.Tensor]) -> torch.Tensor:"
+    matrix = "the transpose of a matrix" if plan.transpose else "a matrix"
+    yield f'    """Apply {matrix} {plan.size} x {plan.size}, planned for {plan.count} vectors: [n, {plan.size}]."""'
+    yield from _circuit_lines(pauli.program) if pauli.program is not None else _sum_lines(pauli, functions)
 
 
 def _circuit_lines(program: Program) -> Iterator[str]:
     yield "    n = x.shape[0]"
-    lines, result = Body(program, {}, {}, {}, ANGLES).whole(f"n, {program.out_size}")
+    leaves = [operation.leaf for operation in program.operations if isinstance(operation, Load)]
+    gates = [leaf.gate for leaf in leaves if leaf.gate is not None]
+    names = {gate.parameter: f"blocks[{gate.position}]" for gate in gates}
+    shapes = {f"blocks[{leaf.gate.position}]": _sizes(program, leaf) for leaf in leaves if leaf.gate is not None}
+    axes_of = {gate.name: _acts_on(program, gate) for gate in gates}
+    lines, result = Body(program, shapes, axes_of, Names(stored=names)).whole(f"n, {program.out_size}")
     yield from lines
     yield f"    return {result}"
 
 
-def _sum_lines(pauli: PauliProgram, names: Mapping[PauliProgram, str]) -> Iterator[str]:
+def _acts_on(program: Program, gate: Gate) -> str:
+    return " ".join(f"{program.plan.labels[leg]}:{program.plan.sizes[leg]}" for leg in (*gate.per, *gate.columns))
+
+
+def _sizes(program: Program, leaf: Leaf) -> tuple[int, ...]:
+    return tuple(program.plan.sizes[leg] for leg in leaf.legs)
+
+
+def _sum_lines(pauli: PauliProgram, functions: PauliFunctions) -> Iterator[str]:
     """Write diag(U1, U2) C diag(V1, V2), or its transpose, where the last is applied first and C turns back."""
     assert pauli.halves is not None
     first, second = pauli.halves
     size, turned = first.plan.size, pauli.plan.turned
-    parts = [first.plan.angles, second.plan.angles, turned, first.plan.angles, second.plan.angles]
-    yield f"    v1, v2, c, u1, u2 = torch.split({ANGLES}, {parts})"
-    before, after = ("v1", "v2"), ("u1", "u2")
-    if pauli.plan.transpose:
-        before, after = after, before
-    sides = (f"x[:, :{size}].contiguous()", f"x[:, {size}:].contiguous()")
-    yield f"    a, b = {_call(first, sides[0], before[0], names)}, {_call(second, sides[1], before[1], names)}"
+    behind = 2 + functions.programs[first.plan.alike].plan.tensors
+    before, after = (1, 0) if pauli.plan.transpose else (0, 1)
+
+    def call(half: PauliProgram, x: str, place: int) -> str:
+        part = f"2:{behind}" if half is first else f"{behind}:"
+        function = functions.applying.get(half)
+        return x if function is None else f"Circuit.{function}({x}, [one[{place}] for one in blocks[{part}]])"
+
+    yield "    cos, sin = blocks[:2]"
+    yield f"    a = {call(first, f'x[:, :{size}].contiguous()', before)}"
+    yield f"    b = {call(second, f'x[:, {size}:].contiguous()', before)}"
     # The angles turn the other way in the transpose.
-    yield f"    half = {'-c' if pauli.plan.transpose else 'c'} / 2"
-    yield "    cos, sin = torch.cos(half), torch.sin(half)"
+    plus, minus = ("-", "+") if pauli.plan.transpose else ("+", "-")
     yield f"    head, tail = a[:, :{turned}], b[:, :{turned}]"
-    yield f"    a = torch.cat([cos * head - sin * tail, a[:, {turned}:]], dim=1)"
-    both = "sin * head + cos * tail"
+    yield f"    a = torch.cat([cos * head {minus} sin * tail, a[:, {turned}:]], dim=1)"
+    both = f"cos * tail {plus} sin * head"
     yield f"    b = {both}" if turned == second.plan.size else f"    b = torch.cat([{both}, b[:, {turned}:]], dim=1)"
     yield "    del head, tail"
-    yield f"    return torch.cat([{_call(first, 'a', after[0], names)}, {_call(second, 'b', after[1], names)}], dim=1)"
-
-
-def _call(pauli: PauliProgram, x: str, angles: str, names: Mapping[PauliProgram, str]) -> str:
-    return f"Circuit.{names[pauli]}({x}, {angles})" if pauli in names else x
+    yield f"    a = {call(first, 'a', after)}"
+    if second in functions.applying:
+        yield f"    b = {call(second, 'b', after)}"
+    yield "    return torch.cat([a, b], dim=1)"

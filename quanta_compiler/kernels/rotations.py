@@ -19,16 +19,19 @@ from quanta_compiler.kernels.blocks import BlockMatrices
 from quanta_compiler.kernels.library import matrix_dtype, without_autocast
 from quanta_compiler.lowering.small_matrices import Contraction, block_groups, contracted_plan
 from quanta_compiler.lowering.table import MatrixSource, TableEntry
-from quanta_compiler.planner.pauli import plan_pauli
-from quanta_compiler.planner.plan import PauliPlan
+from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
+from quanta_compiler.planner.plan import BlocksPlan, PauliPlan
 from quanta_compiler.rotation_functions import cayley, cz, exponential, eye, ry
 
 Lookup = Callable[[str, str], torch.Tensor]
 """Returns a stored tensor by its gate and part: "" the matrix, `A` and `B` the factors, `value` of a constant gate."""
 Whole = Callable[[torch.Tensor], torch.Tensor]
 """Makes matrices `[*per, rows, columns]` from what a gate stores."""
-Rotation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Rotates vectors `[*per, count, size]` by RY matrices `[*per, angles, 2, 2]`."""
+Blocks = Sequence[torch.Tensor]
+BlockMaker = Callable[[torch.Tensor], list[torch.Tensor]]
+"""Makes the blocks of `pauli` gates from a stack of angles, `[stack, angles]`."""
+Rotation = Callable[[torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]
+"""Rotates vectors `[stack, count, size]` by blocks `[stack, ...]`."""
 
 
 class Rotations:
@@ -112,57 +115,97 @@ def _whole(gate: Gate, entry: TableEntry) -> Whole:
     size, smaller = max(rows, columns), min(rows, columns)
     if gate.kind == "pauli":
         assert gate.layers is not None
+        blocks = plan_blocks(size, gate.layers, gate.rank_parameters, entry.blocks)
         plan = plan_pauli(size, gate.layers, gate.rank_parameters, smaller, transpose=rows < columns)
-        return partial(_rotated_rows, _rotation(plan), smaller, size, rows < columns)
+        return partial(_rotated_rows, _block_maker(blocks), _rotation(plan), (smaller, size), rows < columns)
     kept = smaller if gate.rank_parameters is None else min(smaller, gate.rank_parameters)
     function = partial(cayley if gate.map == "cayley" else exponential, size=size, columns=smaller, kept=kept)
     # The first rows of Q are the first columns of its transpose, which S with the other sign makes.
     return (lambda numbers: function(-numbers).mT) if rows < columns else function
 
 
-def _rotated_rows(rotation: Rotation, count: int, size: int, is_wide: bool, angles: torch.Tensor) -> torch.Tensor:
+def _rotated_rows(
+    make: BlockMaker, rotate: Rotation, unit: tuple[int, int], is_wide: bool, angles: torch.Tensor
+) -> torch.Tensor:
     """Return `[*per, angles] -> [*per, rows, columns]`.
 
     Rotating the first unit vectors by Q gives its first columns, as rows; by its transpose the first rows of Q.
     """
-    turns = ry(angles.flatten()).view(*angles.shape, 2, 2)
-    rotated = rotation(eye(angles, count, size).expand(*angles.shape[:-1], count, size), turns)
+    stack = angles.reshape(math.prod(angles.shape[:-1]), angles.shape[-1])
+    rows = eye(angles, *unit).expand(len(stack), *unit)
+    rotated = rotate(rows, make(stack)).reshape(*angles.shape[:-1], *unit)
     return rotated if is_wide else rotated.mT
+
+
+def _block_maker(plan: BlocksPlan) -> BlockMaker:
+    """Return what makes the blocks of a stack of gates."""
+    if plan.halves is not None:
+        first, second = map(_block_maker, plan.halves)
+        return partial(_sum_blocks, plan, first, second)
+    return partial(_two_design_blocks, [contracted_plan(block) for block in plan.plans])
+
+
+def _two_design_blocks(contractions: Sequence[Contraction], angles: torch.Tensor) -> list[torch.Tensor]:
+    """Return the blocks of a stack of two-design circuits, `[stack, ...]`."""
+    turns = ry(angles.t().flatten()).view(angles.shape[1], len(angles), 2, 2)
+    signs = cz(angles, 2, 2)
+    made: list[torch.Tensor] = []
+    for contraction in contractions:
+        gates = [leaf.gate for leaf in contraction.leaves if leaf.gate is not None]
+        block = _contracted(contraction, [signs if gate.angle is None else turns[gate.angle] for gate in gates])
+        is_fixed = all(gate.angle is None for gate in gates)
+        made.append(block.expand(len(angles), *block.shape) if is_fixed else block)
+    return made
+
+
+def _sum_blocks(plan: BlocksPlan, first: BlockMaker, second: BlockMaker, angles: torch.Tensor) -> list[torch.Tensor]:
+    """Return cosines, sines, and the blocks of both halves, V and U along the second dimension."""
+    assert plan.halves is not None
+    counts = [half.angles for half in plan.halves]
+    v1, v2, c, u1, u2 = torch.split(angles, [*counts, plan.turned, *counts], dim=1)
+    made = [*first(torch.stack([v1, u1], 1).flatten(0, 1)), *second(torch.stack([v2, u2], 1).flatten(0, 1))]
+    return [torch.cos(c / 2), torch.sin(c / 2), *(block.view(-1, 2, *block.shape[1:]) for block in made)]
 
 
 def _rotation(plan: PauliPlan) -> Rotation:
     """Return what applies a plan."""
     if plan.halves is not None:
         first, second = map(_rotation, plan.halves)
-        return partial(_sum, plan, first, second)
+        # Cosines and sines are in front of what both halves have.
+        own = plan_blocks(*plan.halves[0].alike, stack=1).tensors
+        return partial(_sum, plan, own, (first, second))
     if plan.plan is None:
         return lambda x, _: x
     contraction = contracted_plan(plan.plan)
     shape = [contraction.sizes[leg] for leg in contraction.leaves[0].legs]
-    angles = [leaf.gate.angle for leaf in contraction.leaves if leaf.gate is not None]
-    return partial(_two_design, contraction, shape, angles)
+    order = [leaf.gate.position for leaf in contraction.leaves if leaf.gate is not None]
+    return partial(_two_design, contraction, shape, order)
 
 
 def _two_design(
-    contraction: Contraction, shape: Sequence[int], angles: Sequence[int | None], x: torch.Tensor, turns: torch.Tensor
+    contraction: Contraction,
+    shape: Sequence[int],
+    order: Sequence[int],
+    x: torch.Tensor,
+    blocks: Sequence[torch.Tensor],
 ) -> torch.Tensor:
-    """Contract vectors with RY, by their angles, and CZ, which have none."""
-    signs, each = cz(x, 2, 2), turns.unbind(-3)
-    leaves = [x.reshape(*x.shape[:-2], *shape)]
-    leaves += [signs if angle is None else each[angle] for angle in angles]
+    """Contract vectors with blocks, by their places."""
+    leaves = [x.reshape(*x.shape[:-2], *shape), *(blocks[place] for place in order)]
     return _contracted(contraction, leaves).reshape(x.shape)
 
 
-def _sum(plan: PauliPlan, first: Rotation, second: Rotation, x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Apply diag(U1, U2) C diag(V1, V2), or its transpose, where the last is applied first and C turns back."""
+def _sum(plan: PauliPlan, own: int, halves: tuple[Rotation, Rotation], x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
+    """Apply diag(U1, U2) C diag(V1, V2), or its transpose, where the last is applied first and C turns back.
+
+    The first half has `own` of the blocks.
+    """
     assert plan.halves is not None
-    counts, turned = [half.angles for half in plan.halves], plan.turned
-    v1, v2, c, u1, u2 = torch.split(turns, [*counts, turned, *counts], dim=-3)
-    if plan.transpose:
-        v1, v2, c, u1, u2 = u1, u2, c.mT, v1, v2
-    a, b = first(x[..., : plan.halves[0].size], v1), second(x[..., plan.halves[0].size :], v2)
-    cos, sin = c[..., 0, 0].unsqueeze(-2), c[..., 1, 0].unsqueeze(-2)
+    first, second = halves
+    size, turned = plan.halves[0].size, plan.turned
+    before, after = ([one[:, side] for one in blocks[2:]] for side in ((1, 0) if plan.transpose else (0, 1)))
+    cos, sin = blocks[0].unsqueeze(-2), blocks[1].unsqueeze(-2) * (-1 if plan.transpose else 1)
+    a, b = first(x[..., :size], before[:own]), second(x[..., size:], before[own:])
     head, tail = a[..., :turned], b[..., :turned]
     a = torch.cat([cos * head - sin * tail, a[..., turned:]], dim=-1)
     b = torch.cat([sin * head + cos * tail, b[..., turned:]], dim=-1)
-    return torch.cat([first(a, u1), second(b, u2)], dim=-1)
+    return torch.cat([first(a, after[:own]), second(b, after[own:])], dim=-1)

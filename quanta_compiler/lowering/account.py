@@ -76,6 +76,22 @@ class Books:
         lead = () if self.slices is None else (self.slices,)
         self.steps.append(StepCost(op, operands, lead + shape, flops))
 
+    def repeat(self, storages: int, steps: int, result: Storage, times: int) -> list[Storage]:
+        """Count what has been counted since again, so often; return the memory of the results, which stays taken."""
+        more, done = self.storages[storages:], self.steps[steps:]
+        results: list[Storage] = []
+        for _ in range(times):
+            self.steps += done
+            self.made += len(done)
+            for one in more:
+                copied = Storage(one.numbers, saved=one.saved)
+                self.storages.append(copied)
+                if one is result:
+                    self.live.append(copied)
+                    results.append(copied)
+        self.peak = max(self.peak, sum(one.numbers for one in self.live))
+        return results
+
     @contextmanager
     def holding(self, *storages: Storage) -> Iterator[None]:
         """Keep memory that a name still refers to, whoever reads it for the last time."""
@@ -100,12 +116,17 @@ class Account:
     tensors: dict[int, Tensor] = field(default_factory=dict)
     layouts: dict[int, Layout] = field(default_factory=dict)
     input: Tensor | None = None
-    computed: dict[str, Tensor] = field(default_factory=dict)
-    """Leaves that are computed, by what they are computed from."""
+    given: dict[str, Tensor] = field(default_factory=dict)
+    """What the program is given beside its input, by the parameter that it stands for."""
+    names: tuple[str, ...] = ()
+    """The gates of the file that the program belongs to, where it has none of its own."""
+    computed: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    """What is computed from parameters by itself, and has a name to the end."""
 
-    def is_computed(self, storage: Storage) -> bool:
-        """Return whether a storage is that of a computed leaf."""
-        return any(storage is tensor.storage for tensor in self.computed.values())
+    def keeps(self, storage: Storage) -> bool:
+        """Return whether a storage is that of something computed or given, which no reader is the last to need."""
+        held = [*self.given.values(), *(tensor for made in self.computed.values() for tensor in made)]
+        return any(storage is tensor.storage for tensor in held)
 
     def volume(self, legs: Layout) -> int:
         """Return the number of elements over some legs."""

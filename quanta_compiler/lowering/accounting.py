@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quanta_compiler.ir.parameters import TRAINED_KINDS
-from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.lowering.account import ELEMENT_BYTES, Account, StepCost, Storage, Tensor
 from quanta_compiler.lowering.program import (
     Copy,
@@ -25,7 +25,7 @@ from quanta_compiler.lowering.program import (
     is_front,
     sources,
 )
-from quanta_compiler.lowering.rotation_costs import apply_sum, compute_leaf
+from quanta_compiler.lowering.rotation_costs import apply_sum, compute_leaf, gate_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def _run_all(account: Account) -> None:
             storage = account.tensors[access.value].storage
             aliased = storage is account.tensors[operation.result].storage
             # What is computed from a parameter by itself has a name to the end.
-            if last_use[access.value] == i and not aliased and not account.is_computed(storage):
+            if last_use[access.value] == i and not aliased and not account.keeps(storage):
                 account.books.free(storage)
 
 
@@ -94,8 +94,10 @@ def _write_slice(account: Account) -> None:
 
 def _load(account: Account, load: Load) -> Tensor:
     leaf = load.leaf
+    if leaf.gate is not None and leaf.gate.parameter in account.given:
+        return account.given[leaf.gate.parameter]
     if is_computed(load):
-        return compute_leaf(account, load, _applied)
+        return compute_leaf(account, load, _applied, _run_all)
     if leaf.kind == "one":
         return Tensor("one", Storage(1, is_parameter=True), needs_grad=False)
     if leaf.gate is not None:
@@ -145,8 +147,9 @@ def _rotate(account: Account, operation: Rotate) -> Tensor:
     if columns < size:
         books.step("copy", (given.name,), (others, size))
         source = Tensor(books.result_name(), books.new_storage(others * size), given.needs_grad)
+    blocks = gate_blocks(account, operation.pauli, _run_all)
     with books.holding(given.storage):
-        result = _applied(account, operation.pauli, source, account.tensors[operation.angles.value])
+        result = _applied(account, operation.pauli, source, blocks)
     if rows == size:
         return result
     books.step("copy", (result.name,), (others, rows))
@@ -155,19 +158,17 @@ def _rotate(account: Account, operation: Rotate) -> Tensor:
     return cut
 
 
-def _applied(account: Account, pauli: PauliProgram, source: Tensor, angles: Tensor) -> Tensor:
+def _applied(account: Account, pauli: PauliProgram, source: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     """Return what a rotation makes of its vectors, everything on the same books."""
     if pauli.halves is not None:
-        return apply_sum(account, pauli, source, angles, _applied)
+        return apply_sum(account, pauli, source, blocks, _applied)
     if pauli.program is None:
         return source
-    inner = Account(pauli.program, account.books, input=source, computed={ANGLES: angles})
+    # A block may be a part of what is stored for a stack of gates, so it is never given back here.
+    given = {f"block{place}": block for place, block in enumerate(blocks)}
+    inner = Account(pauli.program, account.books, input=source, given=given)
     _run_all(inner)
-    result = inner.tensors[pauli.program.output]
-    for key, tensor in inner.computed.items():
-        if key != ANGLES and tensor.storage is not result.storage:
-            account.books.free(tensor.storage)
-    return result
+    return inner.tensors[pauli.program.output]
 
 
 def _is_view(account: Account, operation: Copy | Resize | Tie | Pick) -> bool:

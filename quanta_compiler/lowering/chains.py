@@ -17,8 +17,11 @@ from quanta_compiler.lowering.moves import (
     Move,
     Situation,
     SliceMoves,
+    ordered,
     pick_moves,
+    present,
     rotate_moves,
+    shared_runs,
     tie_moves,
 )
 from quanta_compiler.lowering.program import (
@@ -236,13 +239,13 @@ class Lowering:
         return operation.result
 
     def _copy(self, value: int, layout: Layout, groups: Groups) -> int:
-        source = _shared_runs(self.layouts[value], layout)
+        source = shared_runs(self.layouts[value], layout)
         return self._add(Copy(self._new(), layout, Access(value, source), groups))
 
     def _pick(self, value: int, move: Move) -> int:
         assert self.slicing is not None
         picked = tuple(leg for leg in self.slicing.legs if leg in self.layouts[value])
-        groups = _shared_runs(self.layouts[value], move.after)
+        groups = shared_runs(self.layouts[value], move.after)
         return self._add(Pick(self._new(), move.after, value, picked, groups))
 
     def _emit(self, value: int, move: Move, link: _Link) -> int:
@@ -260,7 +263,7 @@ class Lowering:
             return self._add(Tie(self._new(), move.after, access, (new, old), "tie"))
         assert step.gate is not None
         if move.copy is not None:
-            value = self._copy(value, move.copy, _ordered(move.groups, move.copy))
+            value = self._copy(value, move.copy, ordered(move.groups, move.copy))
         rows = step.gate.rows
         return self._add(
             Resize(
@@ -303,14 +306,14 @@ class Lowering:
         flops = self._flops(link.step) if link.is_inside else link.step.flops
         if not move.side_groups:
             if move.side_copy is not None:
-                side = self._copy(side, move.side_copy, _ordered(move.groups, move.side_copy))
-            left = Access(value, _present(move.groups, self.layouts[value]))
-            right = Access(side, _present(move.groups, self.layouts[side]))
+                side = self._copy(side, move.side_copy, ordered(move.groups, move.side_copy))
+            left = Access(value, present(move.groups, self.layouts[value]))
+            right = Access(side, present(move.groups, self.layouts[side]))
             return self._add(Multiply(self._new(), move.after, left, right, flops, label))
         if move.copy is not None:
-            value = self._copy(value, move.copy, _ordered(move.groups, move.copy))
+            value = self._copy(value, move.copy, ordered(move.groups, move.copy))
         if move.side_copy is not None:
-            side = self._copy(side, move.side_copy, _ordered(move.side_groups, move.side_copy))
+            side = self._copy(side, move.side_copy, ordered(move.side_groups, move.side_copy))
         batch, kept, contracted = move.groups
         _, _, new = move.side_groups
         lead = (batch,) if batch else ()
@@ -341,25 +344,3 @@ class Lowering:
             if gate is not None:
                 names[gate.position] = gate.name
         return ", ".join(names[position] for position in sorted(names))
-
-
-def _present(groups: Groups, layout: Layout) -> Groups:
-    return tuple(group if group and group[0] in layout else () for group in groups)
-
-
-def _ordered(groups: Groups, layout: Layout) -> Groups:
-    """Return non-empty groups in the order of a layout."""
-    return tuple(
-        sorted((group for group in groups if group and group[0] in layout), key=lambda group: layout.index(group[0]))
-    )
-
-
-def _shared_runs(old: Layout, new: Layout) -> Groups:
-    """Return `new` cut into the fewest groups that are runs of `old`."""
-    groups: list[Layout] = []
-    for leg in new:
-        if groups and old.index(leg) == old.index(groups[-1][-1]) + 1:
-            groups[-1] = (*groups[-1], leg)
-        else:
-            groups.append((leg,))
-    return tuple(groups)

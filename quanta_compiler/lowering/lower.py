@@ -47,7 +47,7 @@ def lower(plan: Plan, circuit: Circuit, *, sliced_from: int = SLICED_ELEMENTS) -
 
     More remains where something without the legs of a slice is as large as the result (as between two dense gates with
     a `slice` gate in the middle, or if so large a stored tensor must be copied), where the axes have no divisors to
-    slice by, and where nothing mixes, so that the result is a diagonal.
+    slice by, where nothing mixes, so that the result is a diagonal, and where a `pauli` gate is applied to the whole.
     """
     straight = lower_straight(plan, circuit)
     result = circuit.out_features * circuit.in_features

@@ -249,3 +249,26 @@ def pick_moves(state: Layout, fixed: frozenset[int], situation: Situation) -> It
         copied = picked + order
         if copied != state:
             yield Move(situation.copy_cost(state, copied, write_cost), order, None, None, ())
+
+
+def present(groups: Groups, layout: Layout) -> Groups:
+    """Return groups with an empty one in the place of each that a layout lacks."""
+    return tuple(group if group and group[0] in layout else () for group in groups)
+
+
+def ordered(groups: Groups, layout: Layout) -> Groups:
+    """Return non-empty groups in the order of a layout."""
+    return tuple(
+        sorted((group for group in groups if group and group[0] in layout), key=lambda group: layout.index(group[0]))
+    )
+
+
+def shared_runs(old: Layout, new: Layout) -> Groups:
+    """Return `new` cut into the fewest groups that are runs of `old`."""
+    groups: list[Layout] = []
+    for leg in new:
+        if groups and old.index(leg) == old.index(groups[-1][-1]) + 1:
+            groups[-1] = (*groups[-1], leg)
+        else:
+            groups.append((leg,))
+    return tuple(groups)

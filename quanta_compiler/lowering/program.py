@@ -7,9 +7,11 @@ never moves data. What moves data is an operation of its own (`Copy`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan
+from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.planner.plan import BlocksPlan, Leaf, PauliPlan, Plan
 
 Layout = tuple[int, ...]
 Groups = tuple[Layout, ...]
@@ -123,6 +125,17 @@ class PauliProgram:
     program: Program | None = None
     """For a power of two; None where there is nothing to apply."""
     halves: tuple[PauliProgram, PauliProgram] | None = None
+    blocks: BlocksProgram | None = None
+    """None for a half, which gets a part of what the whole has."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksProgram:
+    """What makes the blocks of `pauli` gates that are alike: [stack, angles] -> tensors with the stack in front."""
+
+    plan: BlocksPlan
+    programs: tuple[Program, ...] = ()
+    halves: tuple[BlocksProgram, BlocksProgram] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +177,18 @@ def is_front(pick: Pick, layout: Layout) -> bool:
     """Return whether a pick from a value of a layout is a view, whole and in order."""
     count = len(pick.picked)
     return set(layout[:count]) == set(pick.picked) and layout[count:] == pick.layout
+
+
+def pauli_gates(program: Program) -> Iterator[tuple[Gate, PauliProgram]]:
+    """Yield the `pauli` gates of a program in the order in which it comes to them."""
+    made: dict[int, Gate] = {}
+    for operation in program.operations:
+        if isinstance(operation, Load) and operation.leaf.gate is not None:
+            made[operation.result] = operation.leaf.gate
+            if operation.pauli is not None:
+                yield operation.leaf.gate, operation.pauli
+        if isinstance(operation, Rotate):
+            yield made[operation.angles.value], operation.pauli
 
 
 Operation = Load | Copy | Matmul | Multiply | Resize | Rotate | Tie | Pick

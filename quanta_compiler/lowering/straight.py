@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.chains import Lowering
-from quanta_compiler.lowering.program import Operation, PauliProgram, Program
+from quanta_compiler.lowering.program import BlocksProgram, Operation, PauliProgram, Program
 from quanta_compiler.lowering.slicing import row_legs
-from quanta_compiler.planner.plan import PauliPlan, Plan
+from quanta_compiler.planner.plan import BlocksPlan, PauliPlan, Plan
 
 
 def lower_straight(plan: Plan, circuit: Circuit) -> Program:
@@ -38,9 +40,24 @@ def lower_paulis(plan: Plan) -> dict[int, PauliProgram]:
 
 
 def _lower_pauli(pauli: PauliPlan) -> PauliProgram:
+    blocks = None if pauli.blocks is None else _lower_blocks(pauli.blocks)
     if pauli.halves is not None:
         first, second = map(_lower_pauli, pauli.halves)
-        return PauliProgram(pauli, halves=(first, second))
+        return PauliProgram(pauli, halves=(first, second), blocks=blocks)
     if pauli.plan is None or pauli.circuit is None:
-        return PauliProgram(pauli)
-    return PauliProgram(pauli, lower_straight(pauli.plan, pauli.circuit))
+        return PauliProgram(pauli, blocks=blocks)
+    return PauliProgram(pauli, lower_straight(pauli.plan, pauli.circuit), blocks=blocks)
+
+
+def _lower_blocks(blocks: BlocksPlan) -> BlocksProgram:
+    if blocks.halves is not None:
+        first, second = map(_lower_blocks, blocks.halves)
+        return BlocksProgram(blocks, halves=(first, second))
+    return BlocksProgram(blocks, tuple(map(_lower_block, blocks.plans)))
+
+
+def _lower_block(plan: Plan) -> Program:
+    lowering = Lowering(plan, {})
+    lowering.lower(len(plan.leaves) + len(plan.steps) - 1, plan.output, 1)
+    size = math.prod(plan.sizes[leg] for leg in plan.output if leg != plan.batch)
+    return Program(plan, tuple(lowering.operations), 1, in_features=0, out_features=size, in_size=0, out_size=size)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.two_design import two_design_circuit
 from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
-from quanta_compiler.planner.plan import PauliPlan
+from quanta_compiler.planner.cost import contraction_flops, results
+from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PauliPlan, Plan, Step
 from quanta_compiler.spec.rotations import TURN_FLOPS, halves, is_power_of_two, pauli_flops, turned_pairs
 
 _PASSES_BETWEEN = 4
 """How often a sum of two halves goes through the memory beside what its halves do: parted, turned, put together."""
+_BLOCK_TOKENS = 1024
+"""The batch that blocks are chosen for, whatever it is: so gates that are alike have the same blocks."""
 
 
 def pauli_forms(circuit: Circuit, batch: int) -> PauliForms:
@@ -24,27 +29,53 @@ def pauli_forms(circuit: Circuit, batch: int) -> PauliForms:
     """
     applied: dict[str, Callable[[int], PauliPlan]] = {}
     made: dict[str, PauliPlan] = {}
+    stacks = _stacks(circuit)
     width = circuit.in_size
     for gate in circuit.gates:
         rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
         if gate.kind == "pauli":
-            count = batch * width // columns
-            structured = _plan_gate(gate, max(rows, columns), count, transpose=gate.transpose)
+            count, plan = batch * width // columns, partial(_plan_gate, circuit, gate, stacks)
             # The matrix is made from its smaller side: the first columns of Q, or of its transpose.
             is_wide = rows > columns if gate.transpose else rows < columns
-            matrix = _plan_gate(gate, max(rows, columns), min(rows, columns), transpose=is_wide)
+            matrix = plan(min(rows, columns), transpose=is_wide)
             dense = count * (2 * rows * columns + MEMORY_FLOPS * max(rows, columns))
-            if gate.per or _price(matrix) + dense < _price(structured):
+            if gate.per or _price(matrix) + dense < _price(plan(count, transpose=gate.transpose)):
                 made[gate.name] = matrix
             else:
-                applied[gate.name] = partial(_plan_gate, gate, max(rows, columns), transpose=gate.transpose)
+                applied[gate.name] = partial(plan, transpose=gate.transpose)
         width = width // columns * rows
     return applied, made
 
 
-def _plan_gate(gate: Gate, size: int, count: int, *, transpose: bool) -> PauliPlan:
+def one_by_one(circuit: Circuit) -> PauliForms:
+    """Return what every `pauli` gate costs applied turn by turn: enough to count, not to execute."""
+
+    def counted(gate: Gate, count: int) -> PauliPlan:
+        size, layers, kept = _alike(circuit, gate)
+        return PauliPlan(size, layers, kept, gate.transpose, count, count * pauli_flops(size, layers, kept))
+
+    return {gate.name: partial(counted, gate) for gate in circuit.gates if gate.kind == "pauli"}, {}
+
+
+def _alike(circuit: Circuit, gate: Gate) -> Alike:
+    """Return what `pauli` gates have in common that have the same blocks: size, layers, K'."""
     assert gate.layers is not None
-    return plan_pauli(size, gate.layers, gate.rank_parameters, count, transpose=transpose)
+    return max(circuit.size(gate.rows), circuit.size(gate.columns)), gate.layers, gate.rank_parameters
+
+
+def _stacks(circuit: Circuit) -> Counter[Alike]:
+    """Return how many matrices there are of every kind."""
+    owners = {gate.parameter: gate for gate in circuit.gates if gate.kind == "pauli"}
+    stacks: Counter[Alike] = Counter()
+    for gate in owners.values():
+        stacks[_alike(circuit, gate)] += circuit.size(gate.per)
+    return stacks
+
+
+def _plan_gate(circuit: Circuit, gate: Gate, stacks: Counter[Alike], count: int, *, transpose: bool) -> PauliPlan:
+    size, layers, kept = _alike(circuit, gate)
+    blocks = plan_blocks(size, layers, kept, stacks[size, layers, kept])
+    return replace(plan_pauli(size, layers, kept, count, transpose=transpose), blocks=blocks)
 
 
 @lru_cache(maxsize=256)
@@ -54,24 +85,88 @@ def plan_pauli(size: int, layers: int, kept: int | None, count: int, *, transpos
         first, second = (plan_pauli(half, layers, kept, count, transpose=transpose) for half in halves(size))
         flops = 2 * (first.flops + second.flops) + TURN_FLOPS * turned_pairs(size, kept) * count
         return PauliPlan(size, layers, kept, transpose, count, flops, halves=(first, second))
-    circuit = two_design_circuit(size.bit_length() - 1, layers, kept, transpose=transpose)
-    if not circuit.gates:
+    blocks = _in_blocks(size, layers, kept)
+    if not blocks.gates:
         return PauliPlan(size, layers, kept, transpose, count, flops=0)
-    absorbed = canonical_order(absorb_rotations(circuit, count))
-    plan = Assembly(absorbed, "apply", count, searched("auto")).plan()
-    return PauliPlan(size, layers, kept, transpose, count, plan.flops, circuit, plan)
+    circuit = _of_dense_gates(blocks, transpose=transpose)
+    plan = Assembly(circuit, "apply", count, searched("auto")).plan()
+    return PauliPlan(size, layers, kept, transpose, count, plan.flops, circuit=circuit, plan=plan)
 
 
-def one_by_one(circuit: Circuit) -> PauliForms:
-    """Return what every `pauli` gate costs applied turn by turn: enough to count, not to execute."""
+@lru_cache(maxsize=256)
+def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> BlocksPlan:
+    """Plan how the blocks of so many gates are made."""
+    if not is_power_of_two(size):
+        first, second = (plan_blocks(half, layers, kept, 2 * stack) for half in halves(size))
+        return BlocksPlan(size, layers, kept, stack, halves=(first, second))
+    circuit = _in_blocks(size, layers, kept)
+    plans = tuple(_plan_block(circuit, gate, stack) for gate in circuit.gates)
+    return BlocksPlan(size, layers, kept, stack, plans)
 
-    def counted(gate: Gate, count: int) -> PauliPlan:
-        size = max(circuit.size(gate.rows), circuit.size(gate.columns))
-        assert gate.layers is not None
-        flops = count * pauli_flops(size, gate.layers, gate.rank_parameters)
-        return PauliPlan(size, gate.layers, gate.rank_parameters, gate.transpose, count, flops)
 
-    return {gate.name: partial(counted, gate) for gate in circuit.gates if gate.kind == "pauli"}, {}
+@lru_cache(maxsize=256)
+def _in_blocks(size: int, layers: int, kept: int | None) -> Circuit:
+    """Return the two-design circuit on the wires of a power of two, its gates composed to blocks."""
+    return canonical_order(
+        absorb_rotations(two_design_circuit(size.bit_length() - 1, layers, kept, transpose=False), _BLOCK_TOKENS)
+    )
+
+
+def _of_dense_gates(blocks: Circuit, *, transpose: bool) -> Circuit:
+    """Return a circuit of blocks with every block one dense gate, or the transpose of it all: turned and in reverse."""
+    gates: list[Gate] = []
+    for place, block in enumerate(blocks.gates):
+        # What has no rows and columns of its own only scales.
+        scaled = block.per + (block.columns if block.is_diagonal else ())
+        is_diagonal = block.is_diagonal or not block.columns
+        gates.append(
+            Gate(
+                name=f"block{place}",
+                kind="diagonal" if is_diagonal else "dense",
+                columns=scaled if is_diagonal else block.rows if transpose else block.columns,
+                rows=scaled if is_diagonal else block.columns if transpose else block.rows,
+                per=() if is_diagonal else block.per,
+                position=place,
+                parameter=f"block{place}",
+                transpose=transpose and not is_diagonal,
+            )
+        )
+    if not transpose:
+        return replace(blocks, gates=tuple(gates))
+    return replace(blocks, inputs=blocks.outputs, outputs=blocks.inputs, gates=tuple(reversed(gates)))
+
+
+def _plan_block(circuit: Circuit, block: Gate, stack: int) -> Plan:
+    """Plan the matrix of a block: [stack, *per, *rows, *columns], without the stack where no RY is in it."""
+    batch = len(circuit.legs)
+    sizes = (*(leg.size for leg in circuit.legs), stack)
+    parts = block.parts or (block,)
+    leaves = [
+        Leaf("gate", part.columns if part.is_diagonal else (batch, *part.rows, *part.columns), part) for part in parts
+    ]
+    scaled = block.columns if block.is_diagonal else block.rows + block.columns
+    lead = (batch,) if any(part.kind == "ry" for part in parts) else ()
+    output = (*lead, *block.per, *scaled)
+    tensors = [frozenset(leaf.legs) for leaf in leaves]
+    # Many small tensors: a better order saves nothing.
+    _, pairs = searched("greedy")(tensors, frozenset(output), sizes)
+    made = results(tensors, frozenset(output), pairs)
+    steps = [
+        Step("contract", pair, legs, contraction_flops(made[pair[0]], made[pair[1]], legs, sizes))
+        for pair, legs in zip(pairs, made[len(leaves) :], strict=True)
+    ]
+    return Plan(
+        mode="apply",
+        tokens=stack,
+        batch=batch,
+        leaves=tuple(leaves),
+        steps=tuple(steps),
+        output=output,
+        sizes=sizes,
+        labels=(*(leg.axis for leg in circuit.legs), "n"),
+        optimizer="greedy",
+        sequential_flops=0,
+    )
 
 
 def _price(pauli: PauliPlan) -> int:
@@ -79,8 +174,4 @@ def _price(pauli: PauliPlan) -> int:
     numbers = pauli.size * pauli.count
     if pauli.halves is not None:
         return 2 * sum(map(_price, pauli.halves)) + _PASSES_BETWEEN * MEMORY_FLOPS * numbers
-    if pauli.plan is None:
-        return 0
-    batch = pauli.plan.batch
-    passes = sum(batch in step.legs for step in pauli.plan.steps)
-    return pauli.flops + passes * MEMORY_FLOPS * numbers
+    return pauli.flops + (len(pauli.plan.steps) * MEMORY_FLOPS * numbers if pauli.plan is not None else 0)

@@ -43,12 +43,53 @@ class Step:
     pauli: PauliPlan | None = None
 
 
+Alike = tuple[int, int, int | None]
+"""What `pauli` gates have in common that have the same blocks: their size, layers and K'."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksPlan:
+    """How the blocks of `pauli` gates that are alike are made: of a stack of angles, for all gates at once.
+
+    A power of two is a circuit of RY and CZ, and each block a small network of some of them. Any other size is a sum of
+    two, `halves`, each with twice as many gates in its stack (Quantum-PEFT, eq. (4)).
+    """
+
+    size: int
+    layers: int
+    kept: int | None
+    stack: int
+    plans: tuple[Plan, ...] = ()
+    """One for each block: a tensor with the stack in front, if the block has an RY."""
+    halves: tuple[BlocksPlan, BlocksPlan] | None = None
+
+    @property
+    def alike(self) -> Alike:
+        """Return what the gates have in common."""
+        return self.size, self.layers, self.kept
+
+    @property
+    def angles(self) -> int:
+        """Return how many angles a gate has."""
+        return pauli_angles(self.size, self.layers, self.kept)
+
+    @property
+    def turned(self) -> int:
+        """Return how many pairs the rotation between the halves turns."""
+        return turned_pairs(self.size, self.kept)
+
+    @property
+    def tensors(self) -> int:
+        """Return how many tensors are made: the blocks, or the cosines, the sines and the blocks of both halves."""
+        return len(self.plans) if self.halves is None else 2 + sum(half.tensors for half in self.halves)
+
+
 @dataclass(frozen=True, slots=True)
 class PauliPlan:
     """How the orthogonal matrix of a `pauli` gate is applied to `count` vectors without being written out.
 
-    A power of two is a circuit of RY and CZ with a plan of its own. Any other size is a sum of two, `halves`, each
-    applied twice with a rotation between (Quantum-PEFT, eq. (4)).
+    A power of two is a circuit of dense blocks with a plan of its own; any other size is applied half by half, each
+    twice with a rotation between.
     """
 
     size: int
@@ -57,16 +98,18 @@ class PauliPlan:
     transpose: bool
     count: int
     flops: int
-    """Of all vectors together."""
+    """Of all vectors together, the blocks being there."""
+    blocks: BlocksPlan | None = None
+    """None in what only counts."""
     circuit: Circuit | None = None
     plan: Plan | None = None
     """None where there is nothing to apply: an orthogonal matrix of size 1."""
     halves: tuple[PauliPlan, PauliPlan] | None = None
 
     @property
-    def angles(self) -> int:
-        """Return how many angles there are."""
-        return pauli_angles(self.size, self.layers, self.kept)
+    def alike(self) -> Alike:
+        """Return what gates have in common that have the same blocks."""
+        return self.size, self.layers, self.kept
 
     @property
     def turned(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.account import ELEMENT_BYTES
+from quanta_compiler.lowering.lie_costs import is_trained
 from quanta_compiler.lowering.program import (
     Access,
     Copy,
@@ -24,11 +25,11 @@ from quanta_compiler.lowering.program import (
     Resize,
     Rotate,
     is_computed,
+    pauli_gates,
     sources,
 )
 from quanta_compiler.lowering.program import Operation as ProgramOperation
-from quanta_compiler.lowering.rotation_costs import is_trained
-from quanta_compiler.predict.rotations import cosine_sine_work, orthogonal_work, ry_work
+from quanta_compiler.predict.rotations import blocks_work, cosine_sine_work, orthogonal_work, ry_work
 from quanta_compiler.predict.work import Operation, Pass, Permutation, Product, Work
 
 
@@ -55,6 +56,8 @@ class _Walk:
     """The RY, by what they turn by: one call computes all their matrices."""
     turns_train: bool = False
     """Whether one of them trains: every product with one has a gradient then."""
+    trains: bool | None = None
+    """Whether the blocks of a `pauli` gate train; None for a program with gates of its own."""
     computed: set[str] = field(default_factory=set)
     """What has been computed already of what serves several leaves."""
 
@@ -87,12 +90,11 @@ def program_work(program: Program) -> Work:
 
 
 def _walk_of(program: Program, trains: bool | None = None) -> _Walk:
-    """Return a walk at its start; `trains` says it where the angles are those of a `pauli` gate."""
+    """Return a walk at its start; `trains` says whether the blocks of a `pauli` gate do."""
     readers = {one.value: reader for reader in program.operations for one in sources(reader)}
     gates = [operation.leaf.gate for operation in program.operations if isinstance(operation, Load)]
     turns = {(gate.parameter, gate.angle): gate for gate in gates if gate is not None and gate.kind == "ry"}
-    turns_train = any(map(is_trained, turns.values())) if trains is None else trains
-    return _Walk(program, readers, turns=turns, turns_train=turns_train)
+    return _Walk(program, readers, turns=turns, turns_train=any(map(is_trained, turns.values())), trains=trains)
 
 
 def _run(walk: _Walk, *, input_needs_grad: bool) -> None:
@@ -122,7 +124,7 @@ def _made(program: Program, load: Load) -> Groups:
 
 def _load(walk: _Walk, load: Load, input_needs_grad: bool) -> None:
     gate = load.leaf.gate
-    needs_grad = input_needs_grad if gate is None else is_trained(gate)
+    needs_grad = input_needs_grad if gate is None else is_trained(gate) if walk.trains is None else walk.trains
     if gate is not None and gate.kind == "ry":
         needs_grad = walk.turns_train
     walk.values[load.result] = _Value(load.layout, needs_grad, _made(walk.program, load))
@@ -148,6 +150,7 @@ def _compute(walk: _Walk, load: Load, needs_grad: bool) -> None:
     if load.pauli is None:
         walk.include(orthogonal_work(gate, blocks, walk.volume(gate.rows), walk.volume(gate.columns)))
         return
+    _make_blocks(walk, load.pauli)
     for _ in range(blocks):
         _apply_pauli(walk, load.pauli, input_needs_grad=False, trains=needs_grad)
     if gate.per:
@@ -161,11 +164,22 @@ def _rotate(walk: _Walk, operation: Rotate) -> None:
     source, angles = walk.values[operation.source.value], walk.values[operation.angles.value]
     others, columns = map(walk.volume, operation.source.groups)
     size = operation.pauli.plan.size
+    _make_blocks(walk, operation.pauli)
     _resize(walk, others, columns, size, source.needs_grad)
     _apply_pauli(walk, operation.pauli, input_needs_grad=source.needs_grad, trains=angles.needs_grad)
     needs_grad = source.needs_grad or angles.needs_grad
     _resize(walk, others, size, walk.volume(operation.groups[-1]), needs_grad)
     walk.values[operation.result] = _Value(operation.layout, needs_grad, operation.groups)
+
+
+def _make_blocks(walk: _Walk, pauli: PauliProgram) -> None:
+    """Add what makes the blocks of all gates that are alike, the first time that they are needed."""
+    alike = [gate for gate, other in pauli_gates(walk.program) if other.plan.alike == pauli.plan.alike]
+    key = f"blocks {pauli.plan.alike}"
+    if key in walk.computed or pauli.blocks is None:
+        return
+    walk.computed.add(key)
+    walk.include(blocks_work(pauli.blocks.plan, needs_grad=any(map(is_trained, alike))))
 
 
 def _apply_pauli(walk: _Walk, pauli: PauliProgram, *, input_needs_grad: bool, trains: bool) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.account import ELEMENT_BYTES, Books, StepCost
-from quanta_compiler.lowering.rotation_costs import RY_FLOPS, is_trained, orthogonal_matrix
+from quanta_compiler.lowering.lie_costs import is_trained, orthogonal_matrix
+from quanta_compiler.lowering.rotation_costs import RY_FLOPS
 from quanta_compiler.lowering.small_matrices import BlockGroup, Contraction, Pair, block_groups, contracted_plan
 from quanta_compiler.lowering.table import TableEntry
-from quanta_compiler.planner.pauli import plan_pauli
-from quanta_compiler.planner.plan import PauliPlan
+from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
+from quanta_compiler.planner.plan import BlocksPlan, PauliPlan
 from quanta_compiler.predict.work import MatrixFunction, Operation, Pass, Product, Work, both, joined
 
 
@@ -123,11 +124,26 @@ def _pair_work(contraction: Contraction, pair: Pair, batch: int, needs_grad: tup
 
 def _pauli_work(gate: Gate, blocks: int, rows: int, columns: int) -> Work:
     assert gate.layers is not None
-    plan = plan_pauli(
-        max(rows, columns), gate.layers, gate.rank_parameters, min(rows, columns), transpose=rows < columns
-    )
-    turns = ry_work(blocks * plan.angles, needs_grad=is_trained(gate))
-    return both(turns, _rotated(plan, blocks, trained=is_trained(gate), input_needs_grad=False))
+    size, kept = max(rows, columns), gate.rank_parameters
+    plan = plan_pauli(size, gate.layers, kept, min(rows, columns), transpose=rows < columns)
+    made = blocks_work(plan_blocks(size, gate.layers, kept, blocks), needs_grad=is_trained(gate))
+    return both(made, _rotated(plan, blocks, trained=is_trained(gate), input_needs_grad=False))
+
+
+def blocks_work(plan: BlocksPlan, *, needs_grad: bool) -> Work:
+    """Return what makes the blocks of a stack of `pauli` gates."""
+    if plan.halves is not None:
+        halves = joined(blocks_work(half, needs_grad=needs_grad) for half in plan.halves)
+        numbers = plan.stack * plan.turned
+        return joined([halves, *(elementwise(numbers, numbers, needs_grad=needs_grad) for _ in ("half", "cos", "sin"))])
+    if not plan.plans:
+        return joined(())
+    parts = [ry_work(plan.stack * plan.angles, needs_grad=needs_grad)]
+    for block in plan.plans:
+        contraction = contracted_plan(block)
+        trained = [needs_grad and leaf.gate is not None and leaf.gate.kind == "ry" for leaf in contraction.leaves]
+        parts.append(_contraction_work(contraction, trained))
+    return joined(parts)
 
 
 def _rotated(plan: PauliPlan, blocks: int, *, trained: bool, input_needs_grad: bool) -> Work:
@@ -141,9 +157,7 @@ def _rotated(plan: PauliPlan, blocks: int, *, trained: bool, input_needs_grad: b
     if plan.plan is None:
         return joined(())
     contraction = contracted_plan(plan.plan)
-    needs_grad = [
-        input_needs_grad if leaf.gate is None else trained and leaf.gate.kind == "ry" for leaf in contraction.leaves
-    ]
+    needs_grad = [input_needs_grad if leaf.gate is None else trained for leaf in contraction.leaves]
     return _contraction_work(contraction, needs_grad, blocks)
 
 

@@ -1,0 +1,92 @@
+"""`pauli` gates in a plan: applied by their structure or made a matrix, and what either costs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from random_circuits import file_of
+
+from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
+from quanta_compiler.planner.plan import PauliPlan, Plan
+
+
+def pauli(columns: int, rows: int | None = None, tokens: int = 2048, **keys: object) -> CompiledCircuit:
+    to = {} if rows is None else {"to": [rows]}
+    return compile_circuit(file_of(columns, [{"axes": [0], "kind": "pauli", **to, **keys}]), tokens=tokens)
+
+
+def applied(plan: Plan) -> list[PauliPlan]:
+    return [step.pauli for step in plan.steps if step.pauli is not None]
+
+
+def largest(plan: Plan) -> int:
+    """Return the most numbers of a tensor that the batch has no part in."""
+    legs = [leaf.legs for leaf in plan.leaves] + [tuple(step.legs) for step in plan.steps]
+    return max(math.prod(plan.sizes[leg] for leg in tensor) for tensor in legs if plan.batch not in tensor)
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 2048])
+def test_no_square_matrix_of_4096_is_made(tokens: int) -> None:
+    circuit = pauli(4096, tokens=tokens)
+    (plan,) = applied(circuit.apply.plan)
+    assert plan.count == tokens
+    assert plan.plan is not None
+    assert largest(plan.plan) <= 64 * 64
+    assert largest(circuit.apply.plan) == 1  # beside the batch there are the angles, which have no legs
+
+
+@pytest.mark.parametrize(("wires", "layers"), [(6, 1), (9, 1), (12, 1), (14, 1), (12, 2), (12, 4), (10, 8)])
+def test_a_column_costs_as_much_as_its_layers_and_the_logarithm_of_its_size_ask(wires: int, layers: int) -> None:
+    """O(L n log n) a column: with blocks of 64, 128 FLOPs a number for every block."""
+    size = 2**wires
+    plan = plan_pauli(size, layers, None, 256, transpose=False)
+    per_number = plan.flops / (size * plan.count)
+    assert per_number <= 128 * (wires / 6 + 1) * layers
+    turned_back = plan_pauli(size, layers, None, 256, transpose=True)
+    assert turned_back.flops == plan.flops
+
+
+def test_a_tall_matrix_is_made_where_its_columns_are_fewer_than_the_tokens() -> None:
+    assert applied(pauli(8, 4096, tokens=2048).apply.plan) == []
+    assert applied(pauli(8, 4096, tokens=4).apply.plan) != []
+    (leaf,) = [leaf for leaf in pauli(4096, 8).apply.plan.leaves if leaf.pauli is not None]
+    assert leaf.pauli is not None
+    assert (leaf.pauli.count, leaf.pauli.transpose) == (8, True)
+
+
+def test_a_gate_per_axis_is_always_a_matrix() -> None:
+    gates = [{"axes": [1], "kind": "pauli", "per": [0]}]
+    circuit = compile_circuit(file_of("4x1024", gates), tokens=1)
+    assert applied(circuit.apply.plan) == []
+
+
+def test_the_rotation_is_planned_for_the_vectors_that_there_are() -> None:
+    """In an operator an axis that no gate contracts is not there yet: 4 x 16 has four vectors of 16, not 64."""
+    circuit = compile_circuit(file_of("16x4", [{"axes": [0], "kind": "pauli"}]))
+    (plan,) = applied(circuit.operator.plan)
+    assert plan.count == 16
+
+
+def test_gates_that_are_alike_share_what_makes_their_blocks() -> None:
+    gates = [
+        {"axes": [0], "kind": "pauli", "to": [4], "name": "V"},
+        {"axes": [0], "kind": "pauli", "to": [12], "name": "U"},
+        {"axes": [0], "kind": "pauli", "layers": 2},
+    ]
+    circuit = compile_circuit(file_of(12, gates))
+    assert circuit.source.count("def _blocks_12(") == 1
+    assert circuit.source.count("def _blocks_12_2(") == 1
+    assert 'Circuit._blocks_12(torch.stack([gates["V"], gates["U"]]))' in circuit.source
+    assert "def _pauli_12_transposed(" in circuit.source
+    # 12 = 8 + 4: both halves are applied twice, so they have two gates for each of the stack.
+    blocks = plan_blocks(12, 1, None, 2)
+    assert blocks.halves is not None
+    assert [half.stack for half in blocks.halves] == [4, 4]
+
+
+def test_sizes_without_angles_are_nothing_to_apply() -> None:
+    plan = plan_pauli(1, 1, None, 10, transpose=False)
+    assert (plan.flops, plan.plan, plan.halves) == (0, None, None)
+    assert plan_blocks(1, 1, None, 1).tensors == 0
