@@ -78,5 +78,6 @@ def _section(heading: str, statements: Iterable[tuple[str, str]]) -> Iterator[st
         if len(beside) <= WIDTH + 2:
             yield beside
             continue
-        yield f"    # {diary}"
+        if diary:
+            yield f"    # {diary}"
         yield line
