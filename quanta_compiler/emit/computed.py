@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
@@ -37,7 +37,7 @@ class Names:
     """A tensor that has the dtype and the device of the module."""
 
 
-@dataclass(slots=True)
+@dataclass
 class ComputedLeaves:
     """Writes the computed leaves of one program, each once."""
 
@@ -86,7 +86,7 @@ class ComputedLeaves:
         return stored_name(parameter) + (".flatten()" if self._lead(parameter) else "")
 
     def _size(self, legs: tuple[int, ...]) -> int:
-        return math.prod(self.program.plan.sizes[leg] for leg in legs)
+        return self.program.plan.gate_size(legs)
 
     def _owner_sides(self, gate: Gate) -> tuple[int, int]:
         """Return rows and columns of the matrix that the owner of the parameter has."""
@@ -100,7 +100,7 @@ class ComputedLeaves:
             # Within a block, of a stack of gates.
             place, dims = f"ry[{gate.angle}]", "n, 2, 2"
         else:
-            first, count = self._places()[gate.parameter]
+            first, count = self._places[gate.parameter]
             place, dims = f"ry[{first}]", "2, 2"
             if gate.per:
                 place, dims = f"ry[{first}:{first + count}]", f"{count}, 2, 2"
@@ -109,8 +109,9 @@ class ComputedLeaves:
         self.known["ry"] = ""
         return place, dims, [(line, "", "") for line in self._ry_lines()]
 
+    @cached_property
     def _places(self) -> dict[str, tuple[int, int]]:
-        """Return where the matrices of every RY stand among all: the first, and how many there are."""
+        """Where the matrices of every RY stand among all: the first, and how many there are."""
         places: dict[str, tuple[int, int]] = {}
         first = 0
         for gate in self._ry_gates():
@@ -163,7 +164,7 @@ class ComputedLeaves:
         def made(place: int | str) -> str:
             return self.applied(pauli, rows, self.blocks_of(pauli, place))
 
-        first, number = self._stack(pauli)[gate.parameter]
+        first, number = self._stacks[pauli.plan.alike][gate.parameter]
         if not gate.per:
             return f"{count}, {size}", [*statements, *self._once(name, made(first), f"{count}, {size}")]
         dims = f"{number}, {count}, {size}"
@@ -180,7 +181,7 @@ class ComputedLeaves:
         function = self.names.making.get(pauli.plan.alike)
         if function is None:
             return []
-        stack = self._stack(pauli)
+        stack = self._stacks[pauli.plan.alike]
         if all(number == 1 for _, number in stack.values()):
             joined = f"torch.stack([{', '.join(map(self._flat, stack))}])"
         else:
@@ -196,14 +197,14 @@ class ComputedLeaves:
 
     def place(self, pauli: PauliProgram, gate: Gate) -> int:
         """Return the place of a gate in its stack."""
-        return self._stack(pauli)[gate.parameter][0]
+        return self._stacks[pauli.plan.alike][gate.parameter][0]
 
-    def _stack(self, pauli: PauliProgram) -> dict[str, tuple[int, int]]:
-        """Return the parameters of all gates that are alike, each with its place in the stack and their number."""
-        stack: dict[str, tuple[int, int]] = {}
-        first = 0
-        for gate, other in pauli_gates(self.program):
-            if other.plan.alike == pauli.plan.alike and gate.parameter not in stack:
-                stack[gate.parameter] = first, self._size(gate.per)
-                first += self._size(gate.per)
-        return stack
+    @cached_property
+    def _stacks(self) -> dict[Alike, dict[str, tuple[int, int]]]:
+        """The parameters of all gates that are alike, each with its place in the stack and their number."""
+        stacks: dict[Alike, dict[str, tuple[int, int]]] = {}
+        for gate, pauli in sorted(pauli_gates(self.program), key=lambda pair: pair[0].position):
+            stack = stacks.setdefault(pauli.plan.alike, {})
+            first = sum(number for _, number in stack.values())
+            stack.setdefault(gate.parameter, (first, self._size(gate.per)))
+        return stacks

@@ -6,6 +6,7 @@ Those that every circuit has alike stand in `rotation_functions.py`, which is re
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from quanta_compiler.emit.computed import Names
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.lowering.program import BlocksProgram, Load, PauliProgram, Program, Rotate
-from quanta_compiler.planner.plan import Alike, Leaf, Plan
+from quanta_compiler.planner.plan import Alike, Leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +126,11 @@ def _two_design_blocks(blocks: BlocksProgram, helpers: list[str]) -> Iterator[st
         plan = program.plan
         body = Body(program, {}, {}, Names(like=ANGLES))
         body.expressions.computed.helpers, body.expressions.computed.known = helpers, known
-        sides = block_shape(plan)
-        dims = ", ".join(map(str, sides))
         has_stack = plan.batch in plan.output
-        lines, result = body.whole(f"n, {dims}" if has_stack else dims)
+        lines, result = body.whole(f"n, {program.out_size}" if has_stack else str(program.out_size))
         yield from lines
-        yield f"    block{place} = {result}" + ("" if has_stack else f".expand(n, {', '.join(['-1'] * len(sides))})")
+        yield f"    block{place} = {result}" + ("" if has_stack else ".expand(n, -1)")
     yield f"    return [{', '.join(f'block{place}' for place in range(len(blocks.programs)))}]"
-
-
-def block_shape(plan: Plan) -> tuple[int, ...]:
-    """Return the shape of a block of one gate: what it is per, its rows and its columns."""
-    return tuple(plan.sizes[leg] for leg in plan.output if leg != plan.batch)
 
 
 def _sum_blocks(blocks: BlocksProgram, functions: PauliFunctions) -> Iterator[str]:
@@ -170,7 +164,7 @@ def _circuit_lines(program: Program) -> Iterator[str]:
     leaves = [operation.leaf for operation in program.operations if isinstance(operation, Load)]
     gates = [leaf.gate for leaf in leaves if leaf.gate is not None]
     names = {gate.parameter: f"blocks[{gate.position}]" for gate in gates}
-    shapes = {f"blocks[{leaf.gate.position}]": _sizes(program, leaf) for leaf in leaves if leaf.gate is not None}
+    shapes = {f"blocks[{leaf.gate.position}]": (_numbers(program, leaf),) for leaf in leaves if leaf.gate is not None}
     axes_of = {gate.name: _acts_on(program, gate) for gate in gates}
     lines, result = Body(program, shapes, axes_of, Names(stored=names)).whole(f"n, {program.out_size}")
     yield from lines
@@ -181,8 +175,8 @@ def _acts_on(program: Program, gate: Gate) -> str:
     return " ".join(f"{program.plan.labels[leg]}:{program.plan.sizes[leg]}" for leg in (*gate.per, *gate.columns))
 
 
-def _sizes(program: Program, leaf: Leaf) -> tuple[int, ...]:
-    return tuple(program.plan.sizes[leg] for leg in leaf.legs)
+def _numbers(program: Program, leaf: Leaf) -> int:
+    return math.prod(program.plan.sizes[leg] for leg in leaf.legs)
 
 
 def _sum_lines(pauli: PauliProgram, functions: PauliFunctions) -> Iterator[str]:

@@ -128,6 +128,10 @@ class Account:
         held = [*self.given.values(), *(tensor for made in self.computed.values() for tensor in made)]
         return any(storage is tensor.storage for tensor in held)
 
+    def gate_size(self, legs: Layout) -> int:
+        """Return the number of elements over some legs of a gate, whatever chunks of them a loop goes over."""
+        return self.program.plan.gate_size(legs)
+
     def volume(self, legs: Layout) -> int:
         """Return the number of elements over some legs."""
         return math.prod(self.program.plan.sizes[leg] for leg in legs)

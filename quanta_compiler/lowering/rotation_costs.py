@@ -31,7 +31,7 @@ def compute_leaf(account: Account, load: Load, apply: Apply, run: Run) -> Tensor
     if gate.kind == "ry":
         return _once(account, "ry", lambda: (_all_ry(account),))[0]
     if gate.kind == "cz":
-        sizes = tuple(account.volume((leg,)) for leg in gate.columns)
+        sizes = tuple(account.gate_size((leg,)) for leg in gate.columns)
         made = _once(account, f"cz {sizes}", lambda: (Tensor("", _signs(account, sizes), needs_grad=False),))[0]
         return replace(made, name=account.names[0] if account.names else gate.parameter)
     if gate.kind == "pauli":
@@ -57,7 +57,7 @@ def _all_ry(account: Account) -> Tensor:
     """Count the matrices of every RY of a program, which are one storage."""
     loads = [operation for operation in account.program.operations if isinstance(operation, Load)]
     gates = [load.leaf.gate for load in loads if load.leaf.gate is not None and load.leaf.gate.kind == "ry"]
-    owners = {gate.parameter: account.volume(gate.per) for gate in gates}
+    owners = {gate.parameter: account.gate_size(gate.per) for gate in gates}
     count = sum(owners.values())
     joined = [account.books.new_storage(count)] if len(owners) > 1 else []
     tensor = _ry(account.books, tuple(owners), count, any(is_trained(gate) for gate in gates))
@@ -137,7 +137,7 @@ def _sum_blocks(
 
 
 def _orthogonal(account: Account, gate: Gate) -> Tensor:
-    blocks, rows, columns = (account.volume(legs) for legs in (gate.per, gate.rows, gate.columns))
+    blocks, rows, columns = (account.gate_size(legs) for legs in (gate.per, gate.rows, gate.columns))
     return orthogonal_matrix(account.books, gate, blocks, rows, columns)
 
 
@@ -155,7 +155,7 @@ def _pauli_matrix(account: Account, load: Load, apply: Apply, run: Run) -> Tenso
         books.free(eye.storage)
     if not gate.per:
         return made
-    others = books.repeat(*before, made.storage, account.volume(gate.per) - 1)
+    others = books.repeat(*before, made.storage, account.gate_size(gate.per) - 1)
     books.step("copy", (made.name,), (len(others) + 1, pauli.plan.count, pauli.plan.size))
     stacked = Tensor(books.result_name(), books.new_storage((len(others) + 1) * numbers), made.needs_grad)
     for storage in (made.storage, *others):

@@ -145,6 +145,7 @@ def _split(plan: Plan, leg: int, parts: int) -> Plan:
         steps=tuple(replace(step, legs=step.legs | {outer}) if leg in step.legs else step for step in plan.steps),
         output=parted(plan.output),
         sizes=tuple(sizes),
+        whole_sizes=plan.whole_sizes or plan.sizes,
         labels=(*plan.labels, plan.labels[leg]),
     )
 

@@ -21,8 +21,10 @@ _BLOCK_TOKENS = 1024
 """The batch that blocks are chosen for, whatever it is: so gates that are alike have the same blocks."""
 
 
-def pauli_forms(circuit: Circuit, batch: int) -> PauliForms:
+def pauli_forms(circuit: Circuit, batch: int, small: int = 0) -> PauliForms:
     """Choose for every `pauli` gate what takes less time on a batch: its structure, or its matrix.
+
+    A matrix of at most `small` numbers is made whatever it takes.
 
     A matrix [n, k] takes k vectors to make, whatever the batch, and 2 n k FLOPs to apply. No square matrix is made that
     has more rows than the batch has vectors. With `per` every gate is a matrix.
@@ -39,7 +41,11 @@ def pauli_forms(circuit: Circuit, batch: int) -> PauliForms:
             is_wide = rows > columns if gate.transpose else rows < columns
             matrix = plan(min(rows, columns), transpose=is_wide)
             dense = count * (2 * rows * columns + MEMORY_FLOPS * max(rows, columns))
-            if gate.per or _price(matrix) + dense < _price(plan(count, transpose=gate.transpose)):
+            if (
+                gate.per
+                or rows * columns <= small
+                or _price(matrix) + dense < _price(plan(count, transpose=gate.transpose))
+            ):
                 made[gate.name] = matrix
             else:
                 applied[gate.name] = partial(plan, transpose=gate.transpose)

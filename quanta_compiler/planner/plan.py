@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
@@ -140,6 +141,13 @@ class Plan:
     """
     sequential_flops: int
     """What gate by gate, in the order of the file, would cost."""
+    whole_sizes: tuple[int, ...] = ()
+    """The sizes that legs have in their gates, where a loop goes over chunks of one of them."""
+
+    def gate_size(self, legs: tuple[int, ...]) -> int:
+        """Return the product of the sizes that some legs have in their gates."""
+        sizes = self.whole_sizes or self.sizes
+        return math.prod(sizes[leg] for leg in legs)
 
     @property
     def flops(self) -> int:

@@ -14,6 +14,10 @@ BLOCK_TOKENS_FOR_OPERATOR = 1 << 30
 """In an operator the open input legs are the batch; blocks are tried for a large one and judged by their true cost."""
 
 
+SMALL_FOR_OPERATOR = 1 << 16
+"""A rotation is applied to all columns of an operator at once; a matrix of so few numbers leaves it to be sliced."""
+
+
 def plan_apply(circuit: Circuit, tokens: int, optimizer: str = "auto") -> Plan:
     """Plan the circuit on a batch of `tokens` vectors; never more FLOPs than gate by gate, rotations absorbed."""
     return _plan(circuit, "apply", tokens, optimizer)
@@ -30,7 +34,10 @@ def _plan(circuit: Circuit, mode: str, tokens: int, optimizer: str) -> Plan:
     Runs of small rotations become blocks first, which has more FLOPs and takes less time: from there on FLOPs decide.
     """
     circuit = drop_unit_axes(circuit)
-    forms = pauli_forms(circuit, tokens if mode == "apply" else circuit.in_size)
+    if mode == "apply":
+        forms = pauli_forms(circuit, tokens)
+    else:
+        forms = pauli_forms(circuit, circuit.in_size, SMALL_FOR_OPERATOR)
     gate_by_gate = Assembly(circuit, mode, tokens, sequential, one_by_one(circuit)).plan()
     absorbed = absorb_rotations(circuit, tokens if mode == "apply" else circuit.in_size)
     ordered = canonical_order(absorbed)
