@@ -54,10 +54,15 @@ def fitted_spec(document: Mapping[str, Any], in_features: int, out_features: int
     # A template takes its sizes from the layer; what it writes must agree all the same.
     written = document.get("out_features", out_features)
     if (spec.in_features, spec.out_features, written) != (in_features, out_features, out_features):
+        asked = [key for key in ("in_features", "out_features") if key in document]
+        wanted = f"{spec.in_features} -> {written}" if "out_features" in document else f"inputs of {spec.in_features}"
         message = (
-            f"circuit {spec.name!r} is written for {spec.in_features} -> {written} features, "
-            f"the layer has {in_features} -> {out_features}"
+            f"circuit {spec.name!r} is written for {wanted} features, the layer has {in_features} -> {out_features}"
         )
-        hint = "leave `in_features` and `out_features` out of the circuit, which is then padded or truncated"
+        # A preset's circuit is made for the widths of each layer; any other is used as it is written.
+        then = "every layer then has a circuit of its own widths"
+        if "preset" not in document:
+            then = "which is then padded or truncated"
+        hint = f"leave {' and '.join(f'`{key}`' for key in asked)} out of the circuit: {then}"
         raise FeaturesError(message, hint)
     return spec
