@@ -60,9 +60,9 @@ def fitted_spec(document: Mapping[str, Any], in_features: int, out_features: int
             f"circuit {spec.name!r} is written for {wanted} features, the layer has {in_features} -> {out_features}"
         )
         # A preset's circuit is made for the widths of each layer; any other is used as it is written.
-        then = "every layer then has a circuit of its own widths"
+        then = "; every layer then has one of its own widths"
         if "preset" not in document:
-            then = "which is then padded or truncated"
-        hint = f"leave {' and '.join(f'`{key}`' for key in asked)} out of the circuit: {then}"
+            then = ", which is then padded or truncated"
+        hint = f"leave {' and '.join(f'`{key}`' for key in asked)} out of the circuit{then}"
         raise FeaturesError(message, hint)
     return spec
