@@ -63,10 +63,16 @@ def test_a_gate_per_axis_is_always_a_matrix() -> None:
 
 
 def test_the_rotation_is_planned_for_the_vectors_that_there_are() -> None:
-    """In an operator an axis that no gate contracts is not there yet: 4 x 16 has four vectors of 16, not 64."""
-    circuit = compile_circuit(file_of("16x4", [{"axes": [0], "kind": "pauli"}]))
+    """In an operator an axis that no gate contracts is not there yet: 512 x 4 has 512 vectors, not 2,048."""
+    circuit = compile_circuit(file_of("512x4", [{"axes": [0], "kind": "pauli"}]))
     (plan,) = applied(circuit.operator.plan)
-    assert plan.count == 16
+    assert plan.count == 512
+
+
+def test_a_small_matrix_leaves_an_operator_to_be_sliced() -> None:
+    circuit = compile_circuit(file_of("16x8x8", [{"pattern": "all_pairs", "kind": "pauli"}]))
+    assert applied(circuit.operator.plan) == []
+    assert circuit.report.operator.slices > 1
 
 
 def test_gates_that_are_alike_share_what_makes_their_blocks() -> None:

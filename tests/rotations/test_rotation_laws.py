@@ -81,6 +81,21 @@ def test_every_circuit_is_orthonormal_after_a_thousand_steps(name: str) -> None:
     check_training({**SQUARE, **TALL, **WIDE}[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "gate",
+    [
+        {"kind": "orthogonal"},
+        {"kind": "orthogonal", "map": "cayley"},
+        {"kind": "orthogonal", "to": [8]},
+        {"kind": "pauli", "layers": 4},
+    ],
+    ids=lambda gate: "-".join(map(str, gate.values())),
+)
+def test_wide_gates_are_orthonormal_after_a_thousand_steps(gate: dict[str, Any]) -> None:
+    check_training(file_of(64, [{"axes": [0], **gate}]))
+
+
 # The start
 
 
