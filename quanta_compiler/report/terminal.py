@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from quanta_compiler.diagnostics import escape
@@ -173,13 +175,35 @@ def _gates_table(report: Report) -> Table:
     return Table("gates", columns, rows)
 
 
+FOLDED_STEPS = 6
+"""So many small steps in a row, which make the matrices of rotations, are told in one line."""
+SMALL_STEP = 100
+"""How many times smaller than the largest a small step is, in numbers and in FLOPs."""
+
+
 def _steps_table(heading: str, steps: Sequence[StepReport]) -> Table:
     columns = (Column("result"), Column("step"), Column("operands"), Column("shape"), Column("FLOPs", is_number=True))
-    rows = tuple(
-        (f"%{place}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}")
-        for place, step in enumerate(steps, start=1)
-    )
-    return Table(heading if rows else f"{heading}: none", columns, rows)
+    rows: list[tuple[str, ...]] = []
+    first = 0
+    for is_small, run in groupby(steps, key=_smallness(steps)):
+        found = list(run)
+        places = range(first + 1, first + len(found) + 1)
+        first += len(found)
+        if is_small and len(found) >= FOLDED_STEPS:
+            rows.append(
+                (f"%{places[-1]}", "", f"{len(found)} small steps", "", f"{sum(step.flops for step in found):,}")
+            )
+            continue
+        for place, step in zip(places, found, strict=True):
+            rows.append((f"%{place}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}"))
+    return Table(heading if rows else f"{heading}: none", columns, tuple(rows))
+
+
+def _smallness(steps: Sequence[StepReport]) -> Callable[[StepReport], bool]:
+    """Return what tells small steps: neither their numbers nor their FLOPs are a hundredth of the largest."""
+    numbers = max((math.prod(step.shape) for step in steps), default=0)
+    flops = max((step.flops for step in steps), default=0)
+    return lambda step: SMALL_STEP * math.prod(step.shape) < numbers and SMALL_STEP * step.flops < max(1, flops)
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -14,9 +14,11 @@ from plain_rotations import Array
 from random_circuits import file_of
 
 from quanta_compiler import load_spec
+from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.report.figures import gate_reports, init_gain, parameter_report, rank_bounds
+from quanta_compiler.report.terminal import report_tables
 from quanta_compiler.spec.rotations import pauli_flops
 
 
@@ -124,3 +126,14 @@ def test_gain_of_turned_and_signed_axes_and_of_a_transpose() -> None:
     assert init_gain(circuit_of({"a": 2, "b": 8}, gates)) == 1
     back = pair("b", share="wide", transpose=True, to={"b": 8})
     assert init_gain(circuit_of({"a": 2, "b": 8}, [*gates, back])) == pytest.approx(0.5, rel=1e-12)
+
+
+def test_small_steps_in_a_row_are_told_in_one_line() -> None:
+    """What makes the matrices of rotations is dozens of steps on a few numbers; the JSON has each of them."""
+    gates = [{"axes": [0], "to": [8], "kind": "pauli"}, {"axes": [0], "to": [768], "kind": "pauli"}]
+    report = compile_circuit(file_of(768, gates)).report
+    *_, apply, operator = report_tables(report)
+    assert len(apply.rows) < len(report.apply.steps) / 2
+    assert any("small steps" in cell for row in apply.rows + operator.rows for cell in row)
+    shown = sum(int(row[-1].replace(",", "")) for row in apply.rows)
+    assert shown == sum(step.flops for step in report.apply.steps)
