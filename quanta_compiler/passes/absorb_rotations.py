@@ -8,7 +8,10 @@ from quanta_compiler.passes.merge_blocks import Policy, merge_blocks
 
 ABSORBED_KINDS = ("ry", "cz")
 MEMORY_FLOPS = 100
-"""What reading and writing a number once costs beside arithmetic, in FLOPs at the rate of a large product."""
+"""What reading and writing a number once costs beside arithmetic, in FLOPs at the rate of a large product.
+
+A rough figure: three times as much makes no other blocks.
+"""
 LARGEST = 64
 """The largest blocks, in indices that they contract: where torch applies them."""
 

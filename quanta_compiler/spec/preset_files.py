@@ -162,7 +162,8 @@ def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -
         message, hint = told_pairs(size, gate, f"an orthogonal matrix of size {size}")
         width = "in_features" if size == spec.in_features else "out_features"
         path = width if width in file.model_fields_set else "preset"
-        problems.warning((path,), message, f"{hint}; `quanta expand` writes the circuit out, to be padded to it")
+        how = "for that, put it into the `layout` and each `to` that `quanta expand` writes"
+        problems.warning((path,), message, f"{hint}: {how}")
 
 
 def _warn_about_fitting(file: PresetFile, width: int, wanted: int, problems: Problems) -> None:

@@ -13,8 +13,11 @@ from rotation_circuits import CIRCUITS
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.parameters import all_stored
+from quanta_compiler.ir.two_design import two_design_circuit
 from quanta_compiler.ir.verify import verify
-from quanta_compiler.passes import absorb_rotations, canonical_order
+from quanta_compiler.passes import ABSORBED_KINDS, MEMORY_FLOPS, absorb_rotations, canonical_order, merge_blocks
+from quanta_compiler.passes.absorb_rotations import LARGEST
+from quanta_compiler.passes.merge_blocks import Policy
 from quanta_compiler.reference import circuit_operator
 from quanta_compiler.spec import load_spec
 
@@ -40,6 +43,13 @@ def test_twelve_wires_become_two_blocks_of_64_and_what_joins_them() -> None:
 def test_a_single_vector_is_not_worth_a_block() -> None:
     circuit = circuit_of(dict.fromkeys("abcdef", 2), ["two_design"])
     assert len(absorb_rotations(circuit, 1).gates) > len(absorb_rotations(circuit, 1024).gates)
+
+
+@pytest.mark.parametrize(("wires", "layers"), [(9, 1), (12, 1), (12, 2), (14, 3)])
+def test_a_memory_three_times_as_slow_makes_the_same_blocks(wires: int, layers: int) -> None:
+    circuit = canonical_order(two_design_circuit(wires, layers, None, transpose=False))
+    slower = Policy(ABSORBED_KINDS, LARGEST, 3 * MEMORY_FLOPS)
+    assert merge_blocks(circuit, 1024, slower).gates == absorb_rotations(circuit, 1024).gates
 
 
 def test_dense_gates_stay_by_themselves() -> None:
