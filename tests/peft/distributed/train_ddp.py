@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def main(folder: Path) -> None:
     train(accelerator, folder / "seeds_apart_folded", "folded", init_seed=accelerator.process_index)
     accelerator.gradient_accumulation_steps = 2
     train(accelerator, folder / "accumulated", "frozen_copy")
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
+    # Not by tidying up: gloo's threads can wait for the interpreter that waits for them (pytorch/pytorch#56297).
+    os._exit(0)
 
 
 if __name__ == "__main__":
