@@ -127,19 +127,23 @@ class ComputedLeaves:
                 yield gate
 
     def _ry_lines(self) -> Iterator[str]:
-        """Yield what computes all RY at once."""
+        """Yield what computes all RY at once.
+
+        They are taken apart in one step where each is read by itself: its gradient is one step too, not a sum of all.
+        """
         call = self._helper("_ry")
         gates = {gate.parameter: gate for gate in self._ry_gates()}
         if ANGLES in gates:
-            yield f"ry = {call}({ANGLES}.t()).view(-1, n, 2, 2)"
+            yield f"ry = {call}({ANGLES}.t()).view(-1, n, 2, 2).unbind()"
             return
         read = [self._flat(name) for name in gates]
+        apart = "" if any(gate.per for gate in gates.values()) else ".unbind()"
         if len(read) == 1:
-            yield f"ry = {call}({read[0]})"
+            yield f"ry = {call}({read[0]}){apart}"
             return
         for first in range(0, len(read), _A_LINE):
             yield f"{ANGLES} {'+' if first else ''}= [{', '.join(read[first : first + _A_LINE])}]"
-        yield f"ry = {call}(torch.cat({ANGLES}))"
+        yield f"ry = {call}(torch.cat({ANGLES})){apart}"
 
     # Whole matrices
 
@@ -193,7 +197,7 @@ class ComputedLeaves:
     def blocks_of(self, pauli: PauliProgram, place: int | str) -> str:
         """Return the blocks of one gate of the stack."""
         function = self.names.making.get(pauli.plan.alike, "")
-        return f"[one[{place}] for one in {function.removeprefix('_')}]"
+        return f"{function.removeprefix('_')}[{place}]"
 
     def place(self, pauli: PauliProgram, gate: Gate) -> int:
         """Return the place of a gate in its stack."""

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from itertools import count
+from itertools import accumulate, count
 
 from quanta_compiler.emit.body import Body
 from quanta_compiler.emit.computed import Names
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.lowering.program import BlocksProgram, Load, PauliProgram, Program, Rotate
-from quanta_compiler.planner.plan import Alike, Leaf
+from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +110,12 @@ def _called(text: str) -> set[str]:
 def _blocks_lines(blocks: BlocksProgram, functions: PauliFunctions, helpers: list[str]) -> Iterator[str]:
     plan = blocks.plan
     yield from ["", "@staticmethod"]
-    yield f"def {functions.making[blocks.plan.alike]}({ANGLES}: torch.Tensor) -> list[torch.Tensor]:"
+    yield f"def {functions.making[blocks.plan.alike]}({ANGLES}: torch.Tensor) -> list[list[torch.Tensor]]:"
     kept = "" if plan.kept is None else f", {plan.kept} angles a column"
     layers = "1 layer" if plan.layers == 1 else f"{plan.layers} layers"
     what = "cosines, sines and blocks" if blocks.halves is not None else "blocks"
     side = f"{plan.size} x {plan.size}"
-    yield f'    """Return the {what} of a stack of matrices {side}, {layers}{kept}: [n, {plan.angles}]."""'
+    yield f'    """Return the {what} of every matrix {side}, {layers}{kept}, of a stack: [n, {plan.angles}]."""'
     yield from (_sum_blocks(blocks, functions) if blocks.halves is not None else _two_design_blocks(blocks, helpers))
 
 
@@ -130,7 +130,11 @@ def _two_design_blocks(blocks: BlocksProgram, helpers: list[str]) -> Iterator[st
         lines, result = body.whole(f"n, {program.out_size}" if has_stack else str(program.out_size))
         yield from lines
         yield f"    block{place} = {result}" + ("" if has_stack else ".expand(n, -1)")
-    yield f"    return [{', '.join(f'block{place}' for place in range(len(blocks.programs)))}]"
+    apart = [f"block{place}.unbind()" for place in range(len(blocks.programs))]
+    if len(apart) == 1:
+        yield f"    return [[block] for block in {apart[0]}]"
+    else:
+        yield f"    return [list(made) for made in zip({', '.join(apart)})]"
 
 
 def _sum_blocks(blocks: BlocksProgram, functions: PauliFunctions) -> Iterator[str]:
@@ -139,15 +143,22 @@ def _sum_blocks(blocks: BlocksProgram, functions: PauliFunctions) -> Iterator[st
     parts = [first.plan.angles, second.plan.angles, blocks.plan.turned, first.plan.angles, second.plan.angles]
     yield f"    v1, v2, c, u1, u2 = torch.split({ANGLES}, {parts}, dim=1)"
     made: list[str] = []
-    for half, (v, u) in zip((first, second), (("v1", "u1"), ("v2", "u2")), strict=True):
+    for half, halves in zip((first, second), ("v1, u1", "v2, u2"), strict=True):
         if half.plan.tensors:
             name = functions.making[half.plan.alike]
             made.append(name.removeprefix("_"))
-            yield f"    {made[-1]} = Circuit.{name}(torch.stack([{v}, {u}], dim=1).flatten(0, 1))"
+            yield f"    {made[-1]} = Circuit.{name}(torch.cat([{halves}]))"
     yield "    half = c / 2"
-    both = " + ".join(made)
-    pairs = f"[one.unflatten(0, (-1, 2)) for one in {both}]"
-    yield f"    return [torch.cos(half), torch.sin(half), *{pairs}]"
+    yield "    n, cos, sin = len(half), torch.cos(half).unbind(), torch.sin(half).unbind()"
+    of_halves = [f"*{name}[{place}]" for place in ("i", "n + i") for name in made]
+    yield f"    return [[{', '.join(['cos[i]', 'sin[i]', *of_halves])}] for i in range(n)]"
+
+
+def _tensors_of_a_gate(blocks: BlocksPlan) -> int:
+    """Return how many tensors a matrix is applied by: those of a sum's halves are there for V and for U."""
+    if blocks.halves is None:
+        return len(blocks.plans)
+    return 2 + 2 * sum(map(_tensors_of_a_gate, blocks.halves))
 
 
 def _pauli_lines(pauli: PauliProgram, name: str, functions: PauliFunctions) -> Iterator[str]:
@@ -184,13 +195,16 @@ def _sum_lines(pauli: PauliProgram, functions: PauliFunctions) -> Iterator[str]:
     assert pauli.halves is not None
     first, second = pauli.halves
     size, turned = first.plan.size, pauli.plan.turned
-    behind = 2 + functions.programs[first.plan.alike].plan.tensors
-    before, after = (1, 0) if pauli.plan.transpose else (0, 1)
+    programs = [functions.programs.get(half.plan.alike) for half in pauli.halves]
+    counts = [0 if program is None else _tensors_of_a_gate(program.plan) for program in programs]
+    # Behind cosines and sines those of V1 and V2, then those of U1 and U2.
+    firsts = list(accumulate([*counts, *counts], initial=2))
+    before, after = (2, 0) if pauli.plan.transpose else (0, 2)
 
-    def call(half: PauliProgram, x: str, place: int) -> str:
-        part = f"2:{behind}" if half is first else f"{behind}:"
+    def call(half: PauliProgram, x: str, side: int) -> str:
         function = functions.applying.get(half)
-        return x if function is None else f"Circuit.{function}({x}, [one[{place}] for one in blocks[{part}]])"
+        start, end = firsts[side + (half is second) :][:2]
+        return x if function is None else f"Circuit.{function}({x}, blocks[{start}:{end}])"
 
     yield "    cos, sin = blocks[:2]"
     yield f"    a = {call(first, f'x[:, :{size}].contiguous()', before)}"

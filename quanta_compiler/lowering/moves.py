@@ -163,13 +163,26 @@ class ContractionMoves:
         the side is copied where its own legs stand otherwise among the shared ones.
         """
         new = tuple([leg for leg in self.side if leg not in state])
-        for after in dict.fromkeys((state + new, new + state)):
+        for after in dict.fromkeys((merged(state, self.side), state + new, new + state)):
             wanted = tuple([leg for leg in after if leg in self.side])
             if not new or wanted == self.side:
                 yield Move(0, after, None, None, runs(after, state, self.side))
                 continue
             cost = self.situation.copy_cost(self.side, wanted, self.situation.write_cost(wanted))
             yield Move(cost, after, None, wanted, runs(after, state, wanted))
+
+
+def merged(layout: Layout, other: Layout) -> Layout:
+    """Return `layout` with the legs that only another has, each in front of the shared leg that it is in front of."""
+    after: list[int] = []
+    places = {leg: place for place, leg in enumerate(other)}
+    taken = 0
+    for leg in layout:
+        if leg in places and places[leg] >= taken:
+            after += [one for one in other[taken : places[leg]] if one not in layout]
+            taken = places[leg] + 1
+        after.append(leg)
+    return (*after, *(one for one in other[taken:] if one not in layout))
 
 
 def runs(layout: Layout, *tensors: Layout) -> Groups:

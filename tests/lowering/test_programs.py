@@ -10,7 +10,7 @@ from compiled_circuits import compiled, scaled_module
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.lowering.moves import is_run, runs
+from quanta_compiler.lowering.moves import is_run, merged, runs
 from quanta_compiler.lowering.program import Copy, Load, Matmul, Multiply, Program, Tie, sources
 from quanta_compiler.reference import reference_operator
 
@@ -90,6 +90,14 @@ def test_copies_of_all_pairs_stay_few(layout: str, most: int) -> None:
 def test_runs() -> None:
     assert runs((0, 1, 2, 3), (0, 1, 2, 3), (1, 2)) == ((0,), (1, 2), (3,))
     assert runs((0, 1, 2), (0, 1, 2), (2, 1)) == ((0,), (1,), (2,))
+
+
+def test_layouts_are_merged_so_that_both_are_read_in_order() -> None:
+    assert merged((0, 2, 3), (0, 1, 2)) == (0, 1, 2, 3)
+    assert merged((0, 3), (1, 0, 2)) == (1, 0, 3, 2)
+    assert merged((5, 6), ()) == (5, 6)
+    # Shared legs in another order: the others still stand somewhere, each once.
+    assert sorted(merged((0, 1), (2, 1, 3, 0, 4))) == [0, 1, 2, 3, 4]
     assert is_run((3, 1, 2), (1, 2))
     assert not is_run((3, 1, 2), (3, 2))
     assert is_run((3,), ())

@@ -48,6 +48,22 @@ def test_a_column_costs_as_much_as_its_layers_and_the_logarithm_of_its_size_ask(
     assert turned_back.flops == plan.flops
 
 
+@pytest.mark.parametrize("size", [768, 259, 1023, 3000])
+def test_a_column_of_a_sum_costs_its_halves_twice_and_a_rotation_between(size: int) -> None:
+    """Quantum-PEFT, eq. (4): the rotation turns as many pairs as the second half has features, with 6 FLOPs each."""
+    plan = plan_pauli(size, 1, None, 256, transpose=False)
+
+    def bound(n: int) -> int:
+        first = 1 << (n.bit_length() - 1)
+        if first == n:
+            wires = first.bit_length() - 1
+            return 128 * n * (wires // 6 + 1)
+        return 2 * (bound(first) + bound(n - first)) + 6 * (n - first)
+
+    assert plan.flops <= bound(size) * plan.count
+    assert plan_pauli(size, 1, None, 256, transpose=True).flops == plan.flops
+
+
 def test_a_tall_matrix_is_made_where_its_columns_are_fewer_than_the_tokens() -> None:
     assert applied(pauli(8, 4096, tokens=2048).apply.plan) == []
     assert applied(pauli(8, 4096, tokens=4).apply.plan) != []
