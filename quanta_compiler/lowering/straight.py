@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.chains import Lowering
@@ -46,9 +47,16 @@ def _lower_pauli(pauli: PauliPlan) -> PauliProgram:
         return PauliProgram(pauli, halves=(first, second), blocks=blocks)
     if pauli.plan is None or pauli.circuit is None:
         return PauliProgram(pauli, blocks=blocks)
-    return PauliProgram(pauli, lower_straight(pauli.plan, pauli.circuit), blocks=blocks)
+    return PauliProgram(pauli, _lower_rotation(pauli.plan, pauli.circuit), blocks=blocks)
 
 
+# Gates that are alike have the same plans.
+@lru_cache(maxsize=256)
+def _lower_rotation(plan: Plan, circuit: Circuit) -> Program:
+    return lower_straight(plan, circuit)
+
+
+@lru_cache(maxsize=256)
 def _lower_blocks(blocks: BlocksPlan) -> BlocksProgram:
     if blocks.halves is not None:
         first, second = map(_lower_blocks, blocks.halves)
