@@ -49,7 +49,6 @@ Tokens = Annotated[
         "--tokens", metavar="N", min=1, max=2**31, help="Plan for batches of N tokens, whatever the file says."
     ),
 ]
-PresetOption = Annotated[int | None, typer.Option(metavar="R", help="An option of some presets.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 
@@ -88,15 +87,28 @@ def new(
     preset: Annotated[
         str | None, typer.Option(metavar="P", help="A family by name: lora, krona, tt, ...; its options beside it.")
     ] = None,
-    rank: PresetOption = None,
-    tt_rank: PresetOption = None,
-    blocks: PresetOption = None,
-    block_rank: PresetOption = None,
-    layers: PresetOption = None,
-    in_features: Annotated[
-        int | None, typer.Option(metavar="N", help="The width of the input, where it is not the product of the axes.")
+    rank: Annotated[
+        int | None, typer.Option(metavar="R", help="Of lora, tt, loretta, btt and quantum_peft: the rank (of bonds).")
     ] = None,
-    out_features: Annotated[int | None, typer.Option(metavar="N", help="The width of the output, likewise.")] = None,
+    tt_rank: Annotated[int | None, typer.Option(metavar="R", help="Of loretta: the rank of its bonds.")] = None,
+    blocks: Annotated[int | None, typer.Option(metavar="N", help="Of monarch: how many blocks.")] = None,
+    block_rank: Annotated[int | None, typer.Option(metavar="R", help="Of monarch: the rank of a block.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(metavar="L", help="Of quantum_peft and quantum_peft_full: the layers of its circuits.")
+    ] = None,
+    in_features: Annotated[
+        int | None,
+        typer.Option(
+            "--in-features",
+            "--in",
+            metavar="N",
+            help="The width of the input; by default the product of the axes, and 4096 for a preset without them.",
+        ),
+    ] = None,
+    out_features: Annotated[
+        int | None,
+        typer.Option("--out-features", "--out", metavar="N", help="The width of the output; by default likewise."),
+    ] = None,
 ) -> None:
     """Print a circuit file to start from.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError
@@ -95,16 +96,18 @@ def preset_template(
             raise TemplateError(_flag(option), f"preset `{document['preset']}` takes {takes}")
     if "layout" in options:
         _check_layout_text(str(options["layout"]))
-    title = name or document["preset" if options else "name"]
+    title = name or (document["preset"].replace("_", "-") if options else document["name"])
     values = {option: _shown(options.get(option, document[option])) for option in chosen.options}
     bare = ["version: 1", f"name: {_name_text(title)}", f"preset: {document['preset']}"]
     remarks = {option: chosen.model.model_fields[option].description for option in chosen.options}
     given = [f"{option}: {value}  # {remarks[option]}" for option, value in values.items()]
-    if in_features is None and not _is_written_out(values.get("layout")):
+    is_example = in_features is None and not _is_written_out(values.get("layout"))
+    if is_example:
         in_features = _EXAMPLE_WIDTH
     widths = _width_lines(in_features, out_features)
     spec = _load("\n".join([*bare, *given, *widths]) + "\n")
-    text = "\n".join(_preset_lines(bare, given, widths, chosen, spec)) + "\n"
+    example = f" {_EXAMPLE_WIDTH} is an example." if is_example else ""
+    text = "\n".join(_preset_lines([*bare, *given], widths, example, chosen, spec)) + "\n"
     _load(text)
     return text
 
@@ -229,6 +232,7 @@ def _gates_part(pattern: str, spec: CircuitSpec) -> list[str]:
         "gates:",
         f"{item}  # {_PATTERN_REMARKS[pattern]}{number}",
         f"  # - {{axes: [{last}], kind: diagonal}}  # a number for each index of an axis",
+        f"  # - {{axes: [{first}], kind: orthogonal}}  # a matrix that stays orthogonal in training",
     ]
     if first != last:
         lines += [
@@ -256,8 +260,10 @@ def _is_written_out(layout: str | None) -> bool:
     return layout is not None and "auto" not in layout
 
 
-def _preset_lines(bare: list[str], given: list[str], widths: list[str], preset: Preset, spec: CircuitSpec) -> list[str]:
-    """Return the lines of a preset's file."""
+def _preset_lines(bare: list[str], widths: list[str], example: str, preset: Preset, spec: CircuitSpec) -> list[str]:
+    """Return the lines of a preset's file; `bare` are those of its version, its name and its options."""
+    has_factors = re.search("[nm]_", preset.operator + preset.parameters) is not None
+    factors = ", their factors being n_k and m_k" if has_factors else ""
     missing = [f"# {key}: {value}" for key, value in _widths_of(spec) if not _is_given(key, widths)]
     # Angles are drawn in two ways only, and zeros is what they begin at anyway.
     init = "normal" if any(gate.kind in ROTATION_KINDS for gate in spec.gates) else "orthogonal"
@@ -267,13 +273,12 @@ def _preset_lines(bare: list[str], given: list[str], widths: list[str], preset: 
         "",
         f"# {preset.meaning},",
         f"#   {preset.operator}",
-        "# for n in_features and m out_features, their factors being n_k and m_k. The trained parameters are",
+        f"# for n in_features and m out_features{factors}. The trained parameters are",
         f"#   {preset.parameters}",
         "# `quanta expand FILE` prints the layout and the gates that this stands for.",
-        bare[2],
-        *given,
+        *bare[2:],
         "",
-        "# The widths of the layer. As an adapter leave both out: every layer then has its own.",
+        f"# The widths of the layer.{example} As an adapter leave both out: every layer then has its own.",
         *widths,
         *missing,
         "",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.pages.graph import graph_data
 from quanta_compiler.pages.page import assemble
-from quanta_compiler.report.report import Report
+from quanta_compiler.report.folding import folded_steps
+from quanta_compiler.report.report import Report, StepReport
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.spec import to_yaml
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -13,6 +16,13 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 def report_page(spec: CircuitSpec, circuit: Circuit, report: Report) -> str:
     """Return STEM.report.html: the same bytes for the same circuit, no time and no path in them."""
-    data = {"report": report.to_dict(), "graph": graph_data(circuit), "yaml": to_yaml(spec)}
+    plans = {"apply": report.apply.steps, "operator": report.operator.steps}
+    folds = {mode: _folds(report, steps) for mode, steps in plans.items()}
+    data = {"report": report.to_dict(), "folds": folds, "graph": graph_data(circuit), "yaml": to_yaml(spec)}
     scripts = ("common.js", "graph.js", "report.js")
     return assemble("report.html", scripts, f"{report.name}: report", data, {"diagram": render_svg(circuit)})
+
+
+def _folds(report: Report, steps: Sequence[StepReport]) -> list[list[int]]:
+    """Return the first and the last of each run of small steps that the page folds, as they are numbered: from 1."""
+    return [[fold.start + 1, fold.stop] for fold in folded_steps(report, steps)]

@@ -29,7 +29,9 @@ class QuantaConfig(PeftConfig):
             made for the larger of each target's `in_features` and `out_features`, a preset for both; any other layout
             is used as it is written, the input padded with zeros or truncated, and so the output.
         preset: the family taken where no circuit is given, by name or with its options: `lora:8`, `krona`,
-            `tt:rank=4,layout=16-16-16`; `quanta`, the default, is `{auto: 4}` with `all_pairs`.
+            `quantum_peft:rank=4,layers=2`, `tt:rank=4,layout=16-16-16`; `quanta`, the default, is `{auto: 4}` with
+            `all_pairs`. The options are a part of this text, no arguments of their own; or `circuit` is a dict of the
+            preset's file: `{"version": 1, "name": "a", "preset": "quantum_peft", "rank": 4}`.
         residual: what the update W' - W of a layer is. `frozen_copy`: T - S, S being the frozen initial copy of the
             circuit T; both are applied, and the adapted model begins as the base model bit for bit. `folded`: the same
             with W - S kept beside W, one more weight matrix in memory and one circuit less to apply; exact up to the

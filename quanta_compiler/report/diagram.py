@@ -13,7 +13,7 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
 from quanta_compiler.report.rows import AxisWire, place_wires
-from quanta_compiler.report.wording import options_in_words
+from quanta_compiler.report.wording import legend, options_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ class Diagram:
     wires: tuple[Wire, ...]
     output: tuple[int, ...]
     """Positions in `wires`, in the order of the output."""
+    legend: tuple[tuple[str, str], ...]
+    """What is to be explained below the picture: a kind, or nothing, and a line of text each."""
 
     @property
     def output_rows(self) -> tuple[int, ...]:
@@ -136,6 +138,7 @@ def draw(circuit: Circuit) -> Diagram:
         boxes=tuple(sorted(boxes, key=lambda box: (box.slot, box.span))),
         wires=wires,
         output=tuple(last[leg] for leg in circuit.outputs),
+        legend=legend(circuit.gates),
     )
 
 
@@ -255,7 +258,7 @@ def _tooltip(circuit: Circuit, gate: Gate) -> str:
         lines.append(f"one matrix per index of {_axes(circuit, gate.per)}")
     shape = "×".join(map(str, matrix_shape(circuit, gate)))
     shared = f", shared with {printable(gate.parameter)}{' (transposed)' if gate.transpose else ''}"
-    parameters = f"{_parameters(circuit, gate):,} {'frozen ' if gate.frozen else ''}parameters"
+    parameters = _count(_parameters(circuit, gate), "frozen parameter" if gate.frozen else "parameter")
     return "\n".join([*lines, f"matrix {shape}" + (shared if _is_shared(gate) else f", {parameters}")])
 
 

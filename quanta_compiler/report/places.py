@@ -14,6 +14,7 @@ GAP = 22  # between slots at least
 MARGIN = 24
 TOP = 110  # of the first row
 NAME_SIZE, NOTE_SIZE, LABEL_SIZE, TITLE_SIZE = 13, 10, 11, 16
+LEADING, SYMBOL = 17, 24  # of the legend: from line to line, and the room of what its text explains
 TURN = 72  # the width in which wires change places before a permuted output
 
 
@@ -41,6 +42,8 @@ class Places:
     """Where the wires of the output begin to change places."""
     end: float
     width: float
+    legend: tuple[float, ...]
+    """The baselines of the legend."""
     height: float
 
     @classmethod
@@ -66,8 +69,9 @@ class Places:
         permuted = TURN if diagram.is_permuted else 0
         ends = text_width(diagram.input_note, LABEL_SIZE) + text_width(diagram.output_note, LABEL_SIZE) + 110
         titles = max(text_width(diagram.name, TITLE_SIZE), text_width(diagram.summary, LABEL_SIZE)) * 0.95
+        legend = max((SYMBOL + text_width(line, LABEL_SIZE) for _, line in diagram.legend), default=0)
         drawn = sum(widths) + sum(gaps) + permuted + last
-        spare = max(0.0, max(ends, titles) - drawn) / (len(widths) + 1)
+        spare = max(0.0, max(ends, titles, legend) - drawn) / (len(widths) + 1)
         start = MARGIN + 4.0
         position = start
         centres: list[float] = []
@@ -78,9 +82,18 @@ class Places:
             centres.append(round(position + width / 2, 1))
             position += width
         end = round(position + permuted + last, 1)
-        height = TOP + PITCH * max(0, diagram.rows - 1) + HALF + MARGIN + 4
+        foot = row_y(max(0, diagram.rows - 1)) + HALF + 4
+        baselines = tuple(foot + 12.0 + LEADING * (line + 1) for line in range(len(diagram.legend)))
         return cls(
-            start, tuple(centres[:-1]), tuple(widths), tuple(after[1:]), round(position, 1), end, end + start, height
+            start,
+            tuple(centres[:-1]),
+            tuple(widths),
+            tuple(after[1:]),
+            round(position, 1),
+            end,
+            end + start,
+            baselines,
+            max([foot, *baselines]) + MARGIN,
         )
 
     def x(self, slot: int) -> float:

@@ -14,6 +14,7 @@ from quanta_compiler.report.places import (
     LABEL_SIZE,
     MARGIN,
     NAME_SIZE,
+    SYMBOL,
     TITLE_SIZE,
     TOP,
     TURN,
@@ -64,6 +65,7 @@ def render_svg(circuit: Circuit) -> str:
         *_wires(diagram, places),
         *_boxes(diagram, places),
         *_ends(diagram, places),
+        *_legend(diagram, places),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -176,6 +178,23 @@ def _ends(diagram: Diagram, places: Places) -> Iterator[str]:
             f'fill="{WIRE}"/>'
         )
         yield _text(edge, TOP - HALF - 12, note, (LABEL_SIZE, INK), anchor)
+
+
+def _legend(diagram: Diagram, places: Places) -> Iterator[str]:
+    """Say below the picture what its kinds do, each beside a small box of its colours, or beside two joined dots."""
+    for (kind, line), y in zip(diagram.legend, places.legend, strict=True):
+        if kind:
+            look = _LOOKS[kind]
+            yield f'<g class="{kind}" fill="{look.fill}" stroke="{look.stroke}" stroke-width="1.4">'
+            left, right, middle = places.start, places.start + SYMBOL - 8, y - 4
+            if kind == "cz":
+                yield f'<path d="M{_n(left + 3)} {_n(middle)}H{_n(right - 3)}" fill="none" stroke-width="2"/>'
+                for x in (left + 3, right - 3):
+                    yield f'<circle cx="{_n(x)}" cy="{_n(middle)}" r="3" fill="{look.stroke}" stroke="none"/>'
+            else:
+                yield _rectangle((left, middle - 5, right, middle + 5), 3.5, "")
+            yield "</g>"
+        yield _text(places.start + SYMBOL, y, line, _LABEL)
 
 
 def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.report.folding import folded_steps
 from quanta_compiler.report.report import Report, StepReport
 
 if TYPE_CHECKING:
@@ -52,9 +51,13 @@ def summary_table(report: Report) -> Table:
 def report_tables(report: Report) -> tuple[Table, ...]:
     """Return everything in a report: the summary, the gates, and the steps of both modes."""
     tokens = f"{report.apply.planned_tokens:,} " + ("token" if report.apply.planned_tokens == 1 else "tokens")
-    apply = _steps_table(f"forward, the steps for {tokens} (planned by {report.apply.optimizer})", report.apply.steps)
-    operator = _steps_table(f"operator(), its steps (planned by {report.operator.optimizer})", report.operator.steps)
-    return summary_table(report), _gates_table(report), apply, operator
+    apply, operator = report.apply, report.operator
+    return (
+        summary_table(report),
+        _gates_table(report),
+        _steps_table(f"forward, the steps for {tokens} (planned by {apply.optimizer})", report, apply.steps),
+        _steps_table(f"operator(), its steps (planned by {operator.optimizer})", report, operator.steps),
+    )
 
 
 def title(report: Report) -> str:
@@ -175,35 +178,23 @@ def _gates_table(report: Report) -> Table:
     return Table("gates", columns, rows)
 
 
-FOLDED_STEPS = 6
-"""So many small steps in a row, which make the matrices of rotations, are told in one line."""
-SMALL_STEP = 100
-"""How many times smaller than the largest a small step is, in numbers and in FLOPs."""
-
-
-def _steps_table(heading: str, steps: Sequence[StepReport]) -> Table:
+def _steps_table(heading: str, report: Report, steps: Sequence[StepReport]) -> Table:
     columns = (Column("result"), Column("step"), Column("operands"), Column("shape"), Column("FLOPs", is_number=True))
-    rows: list[tuple[str, ...]] = []
-    first = 0
-    for is_small, run in groupby(steps, key=_smallness(steps)):
-        found = list(run)
-        places = range(first + 1, first + len(found) + 1)
-        first += len(found)
-        if is_small and len(found) >= FOLDED_STEPS:
-            rows.append(
-                (f"%{places[-1]}", "", f"{len(found)} small steps", "", f"{sum(step.flops for step in found):,}")
-            )
+    folds = {fold.start: fold for fold in folded_steps(report, steps)}
+    rows: list[Cells] = []
+    place = 0
+    while place < len(steps):
+        if place in folds:
+            fold = folds[place]
+            flops = sum(steps[one].flops for one in fold)
+            # Later steps refer to results inside, so that the first and the last are named.
+            rows.append((f"%{fold.start + 1} to %{fold.stop}", f"{len(fold)} small steps", "", "", f"{flops:,}"))
+            place = fold.stop
             continue
-        for place, step in zip(places, found, strict=True):
-            rows.append((f"%{place}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}"))
+        step = steps[place]
+        place += 1
+        rows.append((f"%{place}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}"))
     return Table(heading if rows else f"{heading}: none", columns, tuple(rows))
-
-
-def _smallness(steps: Sequence[StepReport]) -> Callable[[StepReport], bool]:
-    """Return what tells small steps: neither their numbers nor their FLOPs are a hundredth of the largest."""
-    numbers = max((math.prod(step.shape) for step in steps), default=0)
-    flops = max((step.flops for step in steps), default=0)
-    return lambda step: SMALL_STEP * math.prod(step.shape) < numbers and SMALL_STEP * step.flops < max(1, flops)
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -43,8 +43,7 @@ def render_text(circuit: Circuit, *, width: int = 100, ascii_only: bool = False)
         foot.append("╰──╯ one column: these gates can act at once")
     if any(box.dots and box.segments for box in diagram.boxes):
         foot.append("●─ a matrix for each index of this axis")
-    if any(box.dots and not box.segments for box in diagram.boxes):
-        foot.append("●─● cz: minus where both axes are at their last index")
+    foot += [f"●─● {line}" if kind == "cz" else line for kind, line in diagram.legend]
     if diagram.is_permuted:
         foot.append("output order: " + ", ".join(painter.end_label(diagram.wires[wire]) for wire in diagram.output))
     around = [
@@ -101,7 +100,8 @@ class _Painter:
         return max(len(self.left_label(wire, slot)) for wire in self.diagram.wires) + 1
 
     def cut(self, width: int) -> list[range]:
-        """Return the slots of each band: as many as fit, one at least."""
+        """Return the slots of each band: as many as fit, whole columns where one fits by itself, one slot at least."""
+        column = self.diagram.slots
         bands: list[range] = []
         start = 0
         while start < len(self.widths):
@@ -110,6 +110,8 @@ class _Painter:
             while end < len(self.widths) and used + self.widths[end] + self.gaps[end] <= width:
                 used += self.widths[end] + self.gaps[end]
                 end += 1
+            if end < len(column) and column[end - 1] == column[end] != column[start]:
+                end = column.index(column[end])
             bands.append(range(start, end))
             start = end
         return bands or [range(0)]
@@ -131,13 +133,18 @@ class _Painter:
         return _squeeze(["".join(line).rstrip() for line in grid]) + self._brackets(slots, starts)
 
     def _brackets(self, slots: range, starts: dict[int, int]) -> list[str]:
-        """Return a line that ties together the slots of one column, if a column of the band has several."""
+        """Return a line that ties together the slots of one column, if a column of the band has several.
+
+        Where the column goes on in another band, the line is open on that side.
+        """
         line = ""
         for column in self.diagram.shared_columns():
             inside = [slot for slot in column if slot in slots]
             if inside:
                 start, end = starts[inside[0]], starts[inside[-1]] + self.widths[inside[-1]]
-                line = line.ljust(start) + "╰" + "─" * (end - start - 2) + "╯"
+                left = "╰" if inside[0] == column[0] else "─"
+                right = "╯" if inside[-1] == column[-1] else "─"
+                line = line.ljust(start) + left + "─" * (end - start - 2) + right
         return [line] if line else []
 
     def _wire(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quanta_compiler.ir.circuit import Gate
 
 
@@ -25,3 +27,21 @@ def options_in_words(gate: Gate) -> str:
     if gate.layers is not None:
         words += f" of {gate.layers} layer{'' if gate.layers == 1 else 's'}"
     return words if gate.rank_parameters is None else f"{words}, K' {gate.rank_parameters}"
+
+
+_LEGEND = {
+    "ry": "RY: turns an axis of size 2 by its angle",
+    "cz": "cz: turns the sign where both axes are at their last index",
+    "orthogonal": "O: an orthogonal matrix, by exp or cayley",
+    "pauli": "pauli: an orthogonal matrix, L layers of RY and CZ",
+}
+_KEPT = "K': rank_parameters, which trains a part of the angles"
+
+
+def legend(gates: Sequence[Gate]) -> tuple[tuple[str, str], ...]:
+    """Return what a picture of these gates has to explain, as pairs of a kind (or nothing) and a line."""
+    kinds = {gate.kind for gate in gates}
+    lines = [(kind, line) for kind, line in _LEGEND.items() if kind in kinds]
+    if any(gate.rank_parameters is not None for gate in gates):
+        lines.append(("", _KEPT))
+    return tuple(lines)

@@ -162,7 +162,8 @@ def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -
         message, hint = told_pairs(size, gate, f"an orthogonal matrix of size {size}")
         width = "in_features" if size == spec.in_features else "out_features"
         path = width if width in file.model_fields_set else "preset"
-        how = "for that, put it into the `layout` and each `to` that `quanta expand` writes"
+        padded = 1 << size.bit_length()
+        how = f"for that, write {padded} for {size} in the `layout` and each `to` that `quanta expand` prints"
         problems.warning((path,), message, f"{hint}: {how}")
 
 

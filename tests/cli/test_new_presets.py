@@ -7,7 +7,7 @@ import re
 import pytest
 from typer.testing import CliRunner, Result
 
-from quanta_compiler import load_spec
+from quanta_compiler import compile_circuit, load_spec
 from quanta_compiler.cli import app
 from quanta_compiler.spec.presets import PRESETS, preset_document
 
@@ -47,6 +47,31 @@ def test_widths_and_names() -> None:
     assert (spec.name, spec.in_features, spec.out_features) == ("btt", 100, 64)
     assert load_spec(new("--preset", "lora:4").stdout).name == "lora-4"
     assert load_spec(new("--preset", "lora:4", "--rank", "3").stdout).name == "lora"
+    # As `compare` and `search` call the widths.
+    text = new("--preset", "quantum_peft", "--rank", "4", "--in", "768", "--out", "512").stdout
+    spec = load_spec(text)
+    assert (spec.name, spec.in_features, spec.out_features) == ("quantum-peft", 768, 512)
+    assert "is an example" not in text
+    assert "4096 is an example" in new("--preset", "quantum_peft").stdout
+
+
+def test_the_help_says_which_presets_take_an_option() -> None:
+    shown = " ".join(new("--help").stdout.replace("│", " ").split())
+    for option in ("rank", "tt_rank", "blocks", "block_rank", "layers"):
+        takers = [name for name, preset in PRESETS.items() if option in preset.options]
+        said = re.search(rf"--{option.replace('_', '-')} [A-Z] +Of ([^:]*):", shown)
+        assert said is not None, option
+        assert sorted(re.split(", | and ", said[1])) == sorted(takers)
+
+
+def test_a_width_is_padded_as_the_warning_says() -> None:
+    text = new("--preset", "quantum_peft", "--in", "768").stdout
+    hint = load_spec(text).warnings[0].hint
+    told = re.fullmatch(r"a size of (\d+) takes (\d+) angles: for that, write \1 for (\d+) in the .*", hint or "")
+    assert told is not None
+    written = CliRunner().invoke(app, ["expand", "-"], input=text).stdout
+    padded = re.sub(rf"(layout: |to: \[){told[3]}", rf"\g<1>{told[1]}", written)
+    assert compile_circuit(padded).report.parameters.trainable == 2 * int(told[2]) + 8
 
 
 def test_expand_prints_the_circuit_that_the_preset_stands_for() -> None:

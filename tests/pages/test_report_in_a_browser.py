@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,27 @@ def test_the_walk_through_the_plan_ends_with_everything_merged(opened: Open, mix
             assert texts(page, "#graph-step")[0].startswith(f"Step {place} of {len(steps)}: %{place} = {step.op}(")
         # Every gate but the reshape; for the circuit on a batch the input, too.
         assert len(texts(page, "#graph .nodes .done")) == merged
+
+
+def test_small_steps_are_one_row_that_opens_and_one_halt_of_the_walk(opened: Open) -> None:
+    gates: list[Any] = [{"axes": [0], "to": [8], "kind": "pauli"}, {"axes": [0], "to": [768], "kind": "pauli"}]
+    compiled = compile_circuit(file_of(768, gates))
+    steps = compiled.report.apply.steps
+    page = opened(compiled.page())
+    seen = "return [...document.querySelectorAll('#apply-steps tbody tr')].filter((row) => row.offsetParent).length"
+    closed = page.execute_script(seen)
+    folds = count(page, "#apply-steps .folded")
+    assert closed < len(steps) / 2
+    assert texts(page, "#apply-steps .folded button") == ["Show"] * folds
+    for place in range(folds):
+        page.execute_script("document.querySelectorAll('#apply-steps .folded button')[arguments[0]].click()", place)
+    assert page.execute_script(seen) == len(steps) + folds
+    assert texts(page, "#apply-steps .folded button") == ["Hide"] * folds
+    assert texts(page, "#graph-step")[0].startswith(f"{closed} steps.")
+    enter(page, "#graph-controls input", "1")
+    assert re.fullmatch(r"Step 1 of \d+: %1 to %(\d+), \1 small steps, [\d,]+ FLOPs\.", texts(page, "#graph-step")[0])
+    enter(page, "#graph-controls input", str(closed))
+    assert f"%{len(steps)} = " in texts(page, "#graph-step")[0]
 
 
 def test_a_report_of_two_hundred_gates_fits_its_page(opened: Open) -> None:

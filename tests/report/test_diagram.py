@@ -141,6 +141,28 @@ def test_a_cz_is_two_dots_and_the_line_between() -> None:
     assert (drawn.segments, drawn.dots, drawn.crossed, drawn.span) == ((), (0, 2), (1,), (0, 2))
 
 
+def test_what_rotations_do_is_told_below_the_picture_and_nothing_where_there_are_none() -> None:
+    assert [kind for kind, _ in draw(named_circuit("two-design")).legend] == ["ry", "cz"]
+    assert [kind for kind, _ in draw(named_circuit("quantum-peft")).legend] == ["pauli"]
+    kept = circuit_of([8], [pair(0, kind="orthogonal", rank_parameters=2)])
+    assert [kind for kind, _ in draw(kept).legend] == ["orthogonal", ""]
+    assert draw(named_circuit("kinds")).legend == ()
+
+
+def test_one_parameter_is_said_in_the_singular() -> None:
+    assert box(draw(named_circuit("rotations")), "g0").tooltip.endswith("matrix 2×2, 1 parameter")
+
+
+def test_a_column_is_cut_only_where_it_is_wider_than_a_line_and_is_then_shown_to_go_on() -> None:
+    circuit = circuit_of([2] * 4, [[0, 1], [0, 2], [1, 3]])
+    brackets = {
+        width: re.findall(r"(?m)^ *([╰─][╰─╯]*[╯─])$", render_text(circuit, width=width)) for width in range(15, 40)
+    }
+    # Two slots of six characters with a gap of two; beside them the labels of both sides.
+    assert {width for width, found in brackets.items() if found == ["╰────────────╯"]} == set(range(28, 40))
+    assert {width for width, found in brackets.items() if found == ["╰─────", "─────╯"]} == set(range(15, 28))
+
+
 def test_padding_and_truncation_are_noted() -> None:
     diagram = draw(named_circuit("padded"))
     assert diagram.input_note == "input 5000 → 5120, zero-padded"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -137,3 +138,9 @@ def test_small_steps_in_a_row_are_told_in_one_line() -> None:
     assert any("small steps" in cell for row in apply.rows + operator.rows for cell in row)
     shown = sum(int(row[-1].replace(",", "")) for row in apply.rows)
     assert shown == sum(step.flops for step in report.apply.steps)
+    # Every result has its line or is between the two that a line names, so that every operand can be found.
+    named = [[int(one) for one in re.findall("[0-9]+", row[0])] for row in apply.rows]
+    assert [place for one in named for place in range(one[0], one[-1] + 1)] == [*range(1, len(report.apply.steps) + 1)]
+    assert [f"{one[-1] - one[0] + 1} small steps" for one in named if len(one) > 1] == [
+        row[1] for row in apply.rows if "small" in row[1]
+    ]

@@ -12,16 +12,18 @@ function graph() {
   byId("graph").append(picture.svg);
   const modes = { apply: report.apply.steps, operator: report.operator.steps };
   let mode = "apply";
+  let halts = [];
   const range = el("input", { type: "range", min: 0, value: 0, step: 1, input: () => show() });
   const show = () => {
-    const step = Number(range.value);
-    setText("graph-step", stepText(modes[mode], step));
-    mark(picture, merged(modes[mode], step, nodes));
-    if (step) bringIntoView(picture);
+    const halt = Number(range.value);
+    setText("graph-step", stepText(modes[mode], halts, halt));
+    mark(picture, merged(modes[mode], halts[halt - 1], nodes));
+    if (halt) bringIntoView(picture);
   };
   const start = (chosen) => {
     mode = chosen;
-    range.max = modes[mode].length;
+    halts = haltsOf(modes[mode], data.folds[mode]);
+    range.max = halts.length;
     range.value = 0;
     show();
   };
@@ -192,8 +194,17 @@ function edgePath(edge) {
   return `M${source.x.toFixed(1)} ${source.y.toFixed(1)}Q${control[0].toFixed(1)} ${control[1].toFixed(1)} ${target.x.toFixed(1)} ${target.y.toFixed(1)}`;
 }
 
-/** What is merged after `count` steps, and the two sides of the last one: gates by id. */
-function merged(steps, count, nodes) {
+/** The stretches of a plan that the walk takes at once, [first, last] from 1: a step each, or a run of small ones. */
+function haltsOf(steps, folds) {
+  const last = new Map(folds);
+  const halts = [];
+  for (let place = 1; place <= steps.length; place = halts.at(-1)[1] + 1) halts.push([place, last.get(place) ?? place]);
+  return halts;
+}
+
+/** What is merged after a stretch of steps (none: before the first), and the sides of its last step: gates by id. */
+function merged(steps, halt, nodes) {
+  const [first, last] = halt ?? [0, 0];
   // Gates that share a parameter are one operand, and go together; a reshape is none, and is never merged.
   const owners = d3.group(nodes, (node) => node.parameter);
   const made = [];
@@ -203,8 +214,9 @@ function merged(steps, count, nodes) {
     const found = owners.get(operand) ?? owners.get(operand.replace(/\.[AB]$/, "")) ?? [];
     return new Set(found.map((node) => node.id));
   };
-  for (const step of steps.slice(0, count)) made.push(new Set(step.operands.flatMap((operand) => [...parts(operand)])));
-  const sides = count ? steps[count - 1].operands.map(parts) : [];
+  for (const step of steps.slice(0, last)) made.push(new Set(step.operands.flatMap((operand) => [...parts(operand)])));
+  // Many small steps make matrices of many gates: all of them are what this halt is about.
+  const sides = last > first ? made.slice(first - 1) : last ? steps[last - 1].operands.map(parts) : [];
   return { done: new Set(made.flatMap((set) => [...set])), sides };
 }
 
@@ -229,9 +241,15 @@ function bringIntoView({ svg, boxes }) {
   if (places.length) view.scrollLeft = d3.mean(places) - view.clientWidth / 2;
 }
 
-function stepText(steps, count) {
+function stepText(steps, halts, count) {
   if (!steps.length) return "Nothing to compute.";
-  if (!count) return `${plural(steps.length, "step")}. Nothing is contracted yet.`;
-  const step = steps[count - 1];
-  return `Step ${count} of ${steps.length}: %${count} = ${step.op}(${step.operands.join(", ")}), shape ${shapeText(step.shape)}, ${countText(step.flops)} FLOPs.`;
+  if (!count) return `${plural(halts.length, "step")}. Nothing is contracted yet.`;
+  const [first, last] = halts[count - 1];
+  const place = `Step ${count} of ${halts.length}:`;
+  if (last > first) {
+    const flops = d3.sum(steps.slice(first - 1, last), (step) => step.flops);
+    return `${place} %${first} to %${last}, ${last - first + 1} small steps, ${countText(flops)} FLOPs.`;
+  }
+  const step = steps[last - 1];
+  return `${place} %${last} = ${step.op}(${step.operands.join(", ")}), shape ${shapeText(step.shape)}, ${countText(step.flops)} FLOPs.`;
 }

@@ -108,8 +108,9 @@ function gateChart(width) {
     color: { domain: KINDS, range: KINDS.map(kindColour), unknown: kindColour("dense") },
   };
   const kinds = [...new Set(report.gates.map((gate) => (KINDS.includes(gate.kind) ? gate.kind : "dense")))];
-  const one = (key, label, last) =>
-    Plot.plot({
+  const one = (key, label, last) => {
+    const most = d3.max(report.gates, (gate) => gate[key]);
+    return Plot.plot({
       ...shared,
       height: last && named && slanted ? 150 + Math.min(longest, 14) * 7 : 170,
       marginBottom: last && named ? (slanted ? 16 + Math.min(longest, 14) * 7 : 34) : 14,
@@ -124,13 +125,15 @@ function gateChart(width) {
         tickFormat: (name) => (name.length > 14 ? name.slice(0, 13) + "…" : name),
         padding: 0.2,
       },
-      y: { label, tickFormat: tick, ticks: 4, grid: true, nice: true, zero: true },
+      // Nothing is counted in parts of one.
+      y: { label, tickFormat: tick, ticks: Math.min(4, most), grid: true, nice: true, zero: true },
       marks: [
         Plot.barY(report.gates, { x: "name", y: key, fill: "kind" }),
         Plot.ruleY([0]),
         Plot.tip(report.gates, Plot.pointerX({ x: "name", y: key, title: gateTip, ...TIP })),
       ],
     });
+  };
   const legend = kinds.length < 2 ? [] : [swatches(kinds)];
   return el(
     "div",
@@ -142,9 +145,12 @@ function gateChart(width) {
 }
 
 function swatches(kinds) {
-  const entry = (kind) =>
-    el("span", {}, el("span", { class: "swatch", style: `background:${kindColour(kind)}` }), kind);
-  return el("p", { class: "legend" }, ...kinds.map(entry));
+  // Kinds of one colour, such as ry and cz, are one entry.
+  const colours = getComputedStyle(document.documentElement);
+  const groups = d3.groups(kinds, (kind) => colours.getPropertyValue(`--kind-${kind}`));
+  const entry = ([, alike]) =>
+    el("span", {}, el("span", { class: "swatch", style: `background:${kindColour(alike[0])}` }), alike.join(", "));
+  return el("p", { class: "legend" }, ...groups.map(entry));
 }
 
 function gateTip(gate) {
@@ -220,15 +226,42 @@ function plan(mode, says, steps) {
   if (!steps.length) return;
   const largest = Math.max(...steps.map((step) => step.flops), 1);
   let sum = 0;
+  const figures = (flops, upTo) => [
+    el("span", { class: "cost" }, bar(flops / largest), el("span", { text: countText(flops) })),
+    total ? shareText(upTo / total) : NONE,
+  ];
   const rows = steps.map((step, place) => {
     sum += step.flops;
-    const share = total ? shareText(sum / total) : NONE;
-    const cost = el("span", { class: "cost" }, bar(step.flops / largest), el("span", { text: countText(step.flops) }));
-    return [`%${place + 1}`, step.op, step.operands.join("  "), shapeText(step.shape), cost, share];
+    return [`%${place + 1}`, step.op, step.operands.join("  "), shapeText(step.shape), ...figures(step.flops, sum)];
   });
   const columns = [["result"], ["step"], ["of"], ["shape"], ["FLOPs", true], ["so far", true]];
-  byId(`${mode}-steps`).append(table(columns, rows, { class: "steps" }));
-  byId(`${mode}-steps`).classList.toggle("tall", rows.length > 40);
+  const made = table(columns, rows, { class: "steps" });
+  const body = made.tBodies[0];
+  const each = [...body.rows];
+  for (const [first, last] of data.folds[mode]) {
+    const flops = d3.sum(steps.slice(first - 1, last), (step) => step.flops);
+    const upTo = d3.sum(steps.slice(0, last), (step) => step.flops);
+    const line = [`%${first} to %${last}`, `${last - first + 1} small steps`, "", "", ...figures(flops, upTo)];
+    body.insertBefore(foldedRow(columns, line, each.slice(first - 1, last)), each[first - 1]);
+  }
+  byId(`${mode}-steps`).append(made);
+  byId(`${mode}-steps`).classList.toggle("tall", [...body.rows].filter((row) => !row.hidden).length > 40);
+}
+
+/** One row for many, which are hidden until its button is pressed. */
+function foldedRow(columns, line, hidden) {
+  const row = table(columns, [line]).tBodies[0].rows[0];
+  const button = el("button", { type: "button", "aria-expanded": "false", text: "Show" });
+  const show = (open) => {
+    for (const one of hidden) one.hidden = !open;
+    button.setAttribute("aria-expanded", String(open));
+    button.textContent = open ? "Hide" : "Show";
+  };
+  button.addEventListener("click", () => show(button.getAttribute("aria-expanded") === "false"));
+  show(false);
+  row.classList.add("folded");
+  row.cells[1].append(" ", button);
+  return row;
 }
 
 /** A share of the whole, from 0 to 1, to a tenth of a percent. */
