@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from textwrap import wrap
 
 from quanta_compiler.emit.computed import Names, Statement
 from quanta_compiler.emit.expressions import Expressions
@@ -78,6 +79,5 @@ def _section(heading: str, statements: Iterable[tuple[str, str]]) -> Iterator[st
         if len(beside) <= WIDTH + 2:
             yield beside
             continue
-        if diary:
-            yield f"    # {diary}"
+        yield from (f"    # {part}" for part in wrap(diary, WIDTH))
         yield line

@@ -55,9 +55,11 @@ class ComputedLeaves:
         assert gate is not None
         if gate.kind == "ry":
             return self._ry(gate)
+        if gate.block_of is not None:
+            return self._block(load, gate, gate.block_of)
         if gate.kind == "cz":
-            # An axis of size 1 has no leg any more: its only index is its last.
-            rows, columns = ([1, 1] + [self._size((leg,)) for leg in gate.columns])[-2:]
+            # An axis of size 1 has no leg any more, and one that is written out as bits has several.
+            rows, columns = self._size(gate.columns[:-1]), self._size(gate.columns[-1:])
             name = "cz" if (rows, columns) == (2, 2) else f"cz_{rows}x{columns}"
             code = f"{self._helper('_cz')}({self.names.like}, {rows}, {columns})"
             return name, f"{rows}, {columns}", self._once(name, code, f"{rows}, {columns}")
@@ -174,6 +176,13 @@ class ComputedLeaves:
         dims = f"{number}, {count}, {size}"
         code = f"torch.stack([{made('i')} for i in range({first}, {first + number})])"
         return dims, [*statements, *self._once(name, code, dims)]
+
+    def _block(self, load: Load, gate: Gate, owner: Gate) -> tuple[str, str, list[Statement]]:
+        pauli = load.pauli
+        assert pauli is not None
+        size = self._size((*gate.per, *(gate.columns if gate.is_diagonal else (*gate.rows, *gate.columns))))
+        statements = self.blocks(pauli)
+        return f"{self.blocks_of(pauli, self.place(pauli, owner))}[{gate.block}]", str(size), statements
 
     def applied(self, pauli: PauliProgram, x: str, blocks: str) -> str:
         """Return what applies a rotation to vectors."""

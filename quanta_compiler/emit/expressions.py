@@ -40,6 +40,8 @@ def _argument_name(load: Load) -> str:
         return "one"
     if gate.kind == "constant":
         return f"constant_{gate.name}"
+    if gate.block is not None:
+        return f"block{gate.block}_{gate.parameter}"
     return {"lowrank_b": "b", "lowrank_a": "a"}.get(load.leaf.kind, "gate") + f"_{gate.parameter}"
 
 

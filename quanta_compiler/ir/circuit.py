@@ -50,6 +50,10 @@ class Gate:
     rank_parameters: int | None = None
     angle: int | None = None
     """For an `ry` that is a part of a `pauli` gate: which of that gate's angles it turns by."""
+    block: int | None = None
+    """For a matrix that a pass has written a `pauli` gate out by: which of that gate's blocks it is."""
+    block_of: Gate | None = None
+    """That gate."""
     parts: tuple[Gate, ...] = ()
     """The gates, in order, that a `block` composes (made by a pass, never written in a file)."""
 

@@ -43,7 +43,7 @@ COMPUTED_KINDS = ("ry", "cz", "orthogonal", "pauli")
 def is_computed(load: Load) -> bool:
     """Return whether a leaf is no stored tensor, but computed from one or from nothing."""
     gate = load.leaf.gate
-    return gate is not None and gate.kind in COMPUTED_KINDS and load.leaf.kind == "gate"
+    return gate is not None and load.leaf.kind == "gate" and (gate.kind in COMPUTED_KINDS or gate.block_of is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def pauli_gates(program: Program) -> Iterator[tuple[Gate, PauliProgram]]:
         if isinstance(operation, Load) and operation.leaf.gate is not None:
             made[operation.result] = operation.leaf.gate
             if operation.pauli is not None:
-                yield operation.leaf.gate, operation.pauli
+                yield operation.leaf.gate.block_of or operation.leaf.gate, operation.pauli
         if isinstance(operation, Rotate):
             yield made[operation.angles.value], operation.pauli
 

@@ -28,10 +28,12 @@ def compute_leaf(account: Account, load: Load, apply: Apply, run: Run) -> Tensor
     """Return a leaf that is computed; what serves several leaves is computed once."""
     gate = load.leaf.gate
     assert gate is not None
+    if gate.block is not None and load.pauli is not None:
+        return gate_blocks(account, load.pauli, run)[gate.block]
     if gate.kind == "ry":
         return _once(account, "ry", lambda: (_all_ry(account),))[0]
     if gate.kind == "cz":
-        sizes = tuple(account.gate_size((leg,)) for leg in gate.columns)
+        sizes = account.gate_size(gate.columns[:-1]), account.gate_size(gate.columns[-1:])
         made = _once(account, f"cz {sizes}", lambda: (Tensor("", _signs(account, sizes), needs_grad=False),))[0]
         return replace(made, name=account.names[0] if account.names else gate.parameter)
     if gate.kind == "pauli":

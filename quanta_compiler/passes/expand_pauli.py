@@ -1,11 +1,12 @@
-"""Write square `pauli` gates on a power of two out as their RY and CZ, on legs of size 2."""
+"""Write square `pauli` gates on a power of two out as their RY and CZ, or as their blocks, on legs of size 2."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit, Gate, Leg
-from quanta_compiler.ir.two_design import two_design_circuit
+from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
 from quanta_compiler.spec.rotations import is_power_of_two
 
 
@@ -15,11 +16,22 @@ def expand_pauli(circuit: Circuit) -> Circuit:
     A leg becomes finer in every gate that names it, in the same place and the slowest bit first, so nothing moves. An
     `ry` turns by its place in the tensor that the `pauli` gate reads. Blocks are made after this pass.
     """
-    expanded = [gate for gate in circuit.gates if _is_two_design(circuit, gate)]
-    return _Expansion(circuit, expanded).result() if expanded else circuit
+
+    def two_design(gate: Gate) -> Circuit:
+        assert gate.layers is not None
+        wires = circuit.size(gate.columns).bit_length() - 1
+        return two_design_circuit(wires, gate.layers, gate.rank_parameters, transpose=gate.transpose)
+
+    return write_out(circuit, [gate for gate in circuit.gates if is_two_design(circuit, gate)], two_design)
 
 
-def _is_two_design(circuit: Circuit, gate: Gate) -> bool:
+def write_out(circuit: Circuit, gates: Sequence[Gate], inner: Callable[[Gate], Circuit]) -> Circuit:
+    """Replace some gates, all of them two-designs, by the circuits on legs of size 2 that `inner` returns."""
+    return _Expansion(circuit, gates, inner).result() if gates else circuit
+
+
+def is_two_design(circuit: Circuit, gate: Gate) -> bool:
+    """Return whether a gate is a square `pauli` gate on 2^q indices, without `per`."""
     size = circuit.size(gate.columns)
     # Of one index there is no circuit, only a one.
     return (
@@ -30,12 +42,12 @@ def _is_two_design(circuit: Circuit, gate: Gate) -> bool:
 class _Expansion:
     """The finer circuit so far: its legs, and which of them stand for a leg of the given circuit."""
 
-    def __init__(self, circuit: Circuit, expanded: list[Gate]) -> None:
+    def __init__(self, circuit: Circuit, expanded: Sequence[Gate], inner: Callable[[Gate], Circuit]) -> None:
         self.circuit = circuit
         self.split = {leg for gate in expanded for leg in gate.columns + gate.rows}
         self.legs: list[Leg] = []
         self.finer: dict[int, tuple[int, ...]] = {}
-        self.parts = {gate.name: self._two_design(gate) for gate in expanded}
+        self.parts = {gate.name: inner(gate) for gate in expanded}
         self.position: dict[str, int] = {}
         total = 0
         for gate in circuit.gates_in_file_order():
@@ -48,11 +60,6 @@ class _Expansion:
         gates = [part for gate in circuit.gates for part in self._written(gate)]
         outputs = self._named(circuit.outputs)
         return replace(circuit, legs=tuple(self.legs), inputs=inputs, outputs=outputs, gates=tuple(gates))
-
-    def _two_design(self, gate: Gate) -> Circuit:
-        assert gate.layers is not None
-        wires = self.circuit.size(gate.columns).bit_length() - 1
-        return two_design_circuit(wires, gate.layers, gate.rank_parameters, transpose=gate.transpose)
 
     def _pieces(self, leg: int) -> list[Leg]:
         """Return a leg as it is from now on: the bits of one that is split, which of size 1 are none."""
@@ -95,12 +102,15 @@ class _Expansion:
 def _on_legs(part: Gate, gate: Gate, wires: dict[int, int], position: int) -> Gate:
     """Return a part of a `pauli` gate on the legs of the whole circuit."""
     name = f"{gate.name}.{part.name}"
+    takes_angles = part.parameter == ANGLES
     return replace(
         part,
         name=name,
         columns=tuple(wires[leg] for leg in part.columns),
         rows=tuple(wires[leg] for leg in part.rows),
+        per=tuple(wires[leg] for leg in part.per),
         position=position + part.position,
-        parameter=gate.parameter if part.kind == "ry" else name,
-        frozen=gate.frozen and part.kind == "ry",
+        parameter=gate.parameter if takes_angles else name,
+        frozen=gate.frozen and takes_angles,
+        block_of=None if part.block is None else gate,
     )

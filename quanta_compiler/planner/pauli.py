@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.two_design import two_design_circuit
-from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order
+from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
+from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order, is_two_design, write_out
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
 from quanta_compiler.planner.cost import contraction_flops, results
 from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PauliPlan, Plan, Step
@@ -51,6 +51,31 @@ def pauli_forms(circuit: Circuit, batch: int, small: int = 0) -> PauliForms:
                 applied[gate.name] = partial(plan, transpose=gate.transpose)
         width = width // columns * rows
     return applied, made
+
+
+def write_blocks_out(circuit: Circuit, forms: PauliForms) -> tuple[Circuit, PauliForms]:
+    """Return a circuit with the blocks of its two-designs that would be applied in their place, and its forms.
+
+    So an operator is contracted from them, and no rotation is applied to an identity matrix.
+    """
+    applied, made = forms
+    stacks = _stacks(circuit)
+    gates = [gate for gate in circuit.gates if gate.name in applied and is_two_design(circuit, gate)]
+    plans = {}
+    for gate in gates:
+        size, layers, kept = _alike(circuit, gate)
+        blocks = plan_blocks(size, layers, kept, stacks[size, layers, kept])
+        plans[gate.name] = PauliPlan(size, layers, kept, gate.transpose, count=0, flops=0, blocks=blocks)
+
+    def in_blocks(gate: Gate) -> Circuit:
+        dense = _of_dense_gates(_in_blocks(*_alike(circuit, gate)), transpose=gate.transpose)
+        parts = [replace(part, parameter=ANGLES, block=part.position) for part in dense.gates]
+        return replace(dense, gates=tuple(parts))
+
+    written = write_out(circuit, gates, in_blocks)
+    of_blocks = {gate.name: plans[gate.block_of.name] for gate in written.gates if gate.block_of is not None}
+    left = {name: plan for name, plan in applied.items() if name not in plans}
+    return written, (left, {**made, **of_blocks})
 
 
 def one_by_one(circuit: Circuit) -> PauliForms:

@@ -22,7 +22,10 @@ class Leaf:
     legs: tuple[int, ...]
     gate: Gate | None = None
     pauli: PauliPlan | None = None
-    """How the matrix of a `pauli` gate is made: by applying it to the first rows of an identity matrix."""
+    """How the matrix of a `pauli` gate is made, by applying it to the first rows of an identity matrix.
+
+    For a block of one it has only what makes the blocks.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, merge_blocks
 from quanta_compiler.planner.assembly import Assembly, searched, sequential
-from quanta_compiler.planner.pauli import one_by_one, pauli_forms
+from quanta_compiler.planner.pauli import one_by_one, pauli_forms, write_blocks_out
 from quanta_compiler.planner.plan import Plan
 
 BLOCK_TOKENS_FOR_OPERATOR = 1 << 30
@@ -39,6 +39,9 @@ def _plan(circuit: Circuit, mode: str, tokens: int, optimizer: str) -> Plan:
     else:
         forms = pauli_forms(circuit, circuit.in_size, SMALL_FOR_OPERATOR)
     gate_by_gate = Assembly(circuit, mode, tokens, sequential, one_by_one(circuit)).plan()
+    has_paulis = any(gate.kind == "pauli" for gate in circuit.gates)
+    if mode == "operator":
+        circuit, forms = write_blocks_out(circuit, forms)
     absorbed = absorb_rotations(circuit, tokens if mode == "apply" else circuit.in_size)
     ordered = canonical_order(absorbed)
     candidates = [Assembly(ordered, mode, tokens, searched(optimizer), forms).plan()]
@@ -46,7 +49,7 @@ def _plan(circuit: Circuit, mode: str, tokens: int, optimizer: str) -> Plan:
         merged = merge_blocks(ordered, tokens if mode == "apply" else BLOCK_TOKENS_FOR_OPERATOR)
         if merged is not ordered:
             candidates.append(Assembly(merged, mode, tokens, searched(optimizer), forms).plan("blocks+"))
-    is_plain = absorbed is circuit and not any(gate.kind == "pauli" for gate in circuit.gates)
+    is_plain = absorbed is circuit and not has_paulis
     candidates.append(gate_by_gate if is_plain else Assembly(absorbed, mode, tokens, sequential, forms).plan())
     best = min(candidates, key=lambda plan: plan.flops)
     return replace(best, sequential_flops=gate_by_gate.flops)

@@ -23,7 +23,8 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
     """Return the plan's order over the operands of `network`, in opt_einsum's linear format.
 
     The network has one operand for a low-rank gate, which the plan may bring in factor by factor: the gate stands
-    where its B enters. Identities on axes of size 1, which the plan leaves out, come last.
+    where its B enters, and a `pauli` gate where the first of its blocks does. Identities on axes of size 1, which the
+    plan leaves out, come last.
     """
     if len(network.operands) == 1:
         # A lone operand still has to be brought into the order of the output.
@@ -35,11 +36,16 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
     eyes = [place for place, operand in all_eyes if network.sizes[operand.legs[0]] > 1]
     unit_eyes = [place for place, _ in all_eyes if place not in eyes]
     nodes: list[int | None] = []
+    entered: set[str] = set()
     for leaf in plan.leaves:
         if leaf.kind == "input":
             nodes.append(0)
         elif leaf.gate is None or _is_second_factor(leaf.kind, leaf.gate.transpose):
             nodes.append(None)
+        elif leaf.gate.block_of is not None:
+            owner = leaf.gate.block_of.name
+            nodes.append(None if owner in entered else offset + positions[owner])
+            entered.add(owner)
         else:
             nodes.append(offset + positions[leaf.gate.name])
     live = list(range(len(network.operands)))

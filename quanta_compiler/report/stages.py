@@ -141,6 +141,8 @@ def _mode(plan: Plan) -> str:
 def _leaf_name(leaf: Leaf) -> str:
     if leaf.gate is None:
         return leaf.kind
+    if leaf.gate.block is not None:
+        return leaf.gate.name
     factor = {"lowrank_b": ".B", "lowrank_a": ".A"}.get(leaf.kind, "")
     return f"{leaf.gate.parameter}{factor}" + (" transposed" if leaf.gate.transpose else "")
 

@@ -79,10 +79,17 @@ def test_a_gate_per_axis_is_always_a_matrix() -> None:
 
 
 def test_the_rotation_is_planned_for_the_vectors_that_there_are() -> None:
-    """In an operator an axis that no gate contracts is not there yet: 512 x 4 has 512 vectors, not 2,048."""
-    circuit = compile_circuit(file_of("512x4", [{"axes": [0], "kind": "pauli"}]))
+    """In an operator an axis that no gate contracts is not there yet: 768 x 4 has 768 vectors, not 3,072."""
+    circuit = compile_circuit(file_of("768x4", [{"axes": [0], "kind": "pauli"}]))
     (plan,) = applied(circuit.operator.plan)
-    assert plan.count == 512
+    assert plan.count == 768
+
+
+def test_an_operator_is_contracted_from_the_blocks_of_a_large_two_design() -> None:
+    circuit = compile_circuit(file_of("512x4", [{"axes": [0], "kind": "pauli"}]))
+    assert applied(circuit.operator.plan) == []
+    blocks = [leaf.gate.block for leaf in circuit.operator.plan.leaves if leaf.gate is not None]
+    assert sorted(block for block in blocks if block is not None) == [0, 1]
 
 
 def test_a_small_matrix_leaves_an_operator_to_be_sliced() -> None:
