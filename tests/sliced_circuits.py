@@ -12,6 +12,7 @@ from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.emit.source import circuit_json, emit_source
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.lower import lower_sliced
+from quanta_compiler.lowering.program import Program
 from quanta_compiler.lowering.slicing import Slicing, slicings
 from quanta_compiler.lowering.straight import lower_straight
 from quanta_compiler.planner.planner import plan_operator
@@ -29,8 +30,15 @@ def all_slicings(circuit: CompiledCircuit) -> list[Slicing]:
 
 def in_slices(circuit: CompiledCircuit, slicing: Slicing) -> CompiledCircuit:
     """Return a compiled circuit with another program for its operator."""
-    plan = plan_operator(circuit.circuit, circuit.spec.optimizer)
-    program, _ = lower_sliced(slicing, circuit.circuit, lower_straight(plan, circuit.circuit))
+    return _with_operator(circuit, slicing, _at_once(circuit))
+
+
+def _at_once(circuit: CompiledCircuit) -> Program:
+    return lower_straight(plan_operator(circuit.circuit, circuit.spec.optimizer), circuit.circuit)
+
+
+def _with_operator(circuit: CompiledCircuit, slicing: Slicing, at_once: Program) -> CompiledCircuit:
+    program, _ = lower_sliced(slicing, circuit.circuit, at_once)
     cost = program_cost(program)
     text = circuit_json(to_dict(circuit.spec))
     return replace(
@@ -44,6 +52,9 @@ def in_slices(circuit: CompiledCircuit, slicing: Slicing) -> CompiledCircuit:
 @lru_cache(maxsize=256)
 def sliced(seed: int) -> tuple[CompiledCircuit, ...]:
     """Return the random circuit of a seed under some of its slicings; nothing where it has none."""
-    found = all_slicings(compiled(seed))
+    circuit = compiled(seed)
+    found = all_slicings(circuit)
     chosen = random.Random(seed).sample(found, min(TRIED, len(found)))
-    return tuple(in_slices(compiled(seed), slicing) for slicing in chosen)
+    # The planner and the lowering take longer than a slicing does: once for all of them.
+    at_once = _at_once(circuit) if chosen else circuit.operator
+    return tuple(_with_operator(circuit, slicing, at_once) for slicing in chosen)

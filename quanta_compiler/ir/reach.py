@@ -9,18 +9,16 @@ combinations of what its digits can be are reached, and no others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.digits import Cluster, Codes, Digit, count_below, kept_below, split, strides_of
 from quanta_compiler.spec.rotations import is_power_of_two, still_wires
 
 _MOST_STEPS = 1 << 22
 """Joint indices that are looked at before the question is given up: seconds."""
 _STEPS_OF_A_SET = 8
 """What a set of joint indices takes, whatever their number."""
-
-Codes = frozenset[int]
 
 
 def gates_to_full(circuit: Circuit) -> int | None:
@@ -72,49 +70,18 @@ class _TooManyStepsError(Exception):
     """Following the joint indices takes too long."""
 
 
-@dataclass(eq=False, slots=True)
-class _Digit:
-    """A digit of a leg's index: anything, unless it has a stride or a cluster."""
-
-    size: int
-    stride: int | None = None
-    """It is the digit of the input's index that has this stride there."""
-    cluster: _Cluster | None = None
-
-    @property
-    def is_free(self) -> bool:
-        return self.stride is None and self.cluster is None
-
-
-@dataclass(eq=False, slots=True)
-class _Cluster:
-    """Digits of which not every combination can be reached from every input."""
-
-    digits: list[_Digit]
-    """Slowest first: they make up a joint index."""
-    reached: dict[Codes, int]
-    """Sets of joint indices, each being all that can be reached from some inputs.
-
-    With each, the least index of such an input, the digits that do not matter here being 0.
-    """
-
-    @property
-    def size(self) -> int:
-        return math.prod(digit.size for digit in self.digits)
-
-
 class _Reach:
     """What can be reached by the gates applied so far."""
 
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit
-        self.legs: dict[int, list[_Digit]] = {}
+        self.legs: dict[int, list[Digit]] = {}
         """For each present leg its digits, slowest first; a leg of size 1 has none."""
         self.steps = 0
         for leg in circuit.inputs:
             self.legs[leg] = self._made(leg)
         inputs = [digit for digits in self.legs.values() for digit in digits]
-        for digit, stride in _strides(inputs).items():
+        for digit, stride in strides_of(inputs).items():
             digit.stride = stride
 
     @property
@@ -126,10 +93,10 @@ class _Reach:
         """Return whether every output, the state being cut to `out_features`, can be reached from every input."""
         width = self.circuit.out_features
         digits = [digit for leg in self.circuit.outputs for digit in self.legs[leg]]
-        strides = _strides(digits)
+        strides = strides_of(digits)
         for cluster in self._clusters(digit for digit in digits if not digit.is_free):
-            wanted = _count_below(width, [(strides[digit], digit.size) for digit in cluster.digits])
-            places = [(strides[digit], digit.size, stride) for digit, stride in _strides(cluster.digits).items()]
+            wanted = count_below(width, [(strides[digit], digit.size) for digit in cluster.digits])
+            places = [(strides[digit], digit.size, stride) for digit, stride in strides_of(cluster.digits).items()]
             for codes in cluster.reached:
                 self._spend(_STEPS_OF_A_SET + len(codes))
                 outputs = (sum(stride * (code // own % size) for stride, size, own in places) for code in codes)
@@ -152,29 +119,29 @@ class _Reach:
             self._forget(contracted)
             self.legs.update({leg: self._made(leg) for leg in gate.rows})
 
-    def _forget(self, digits: list[_Digit]) -> None:
+    def _forget(self, digits: list[Digit]) -> None:
         """Take digits out of their clusters: a gate that mixes has contracted them."""
         gone = set(digits)
         for cluster in {digit.cluster: None for digit in digits}:
             if cluster is not None:
                 self._arrange(cluster, [digit for digit in cluster.digits if digit not in gone])
 
-    def _turn(self, contracted: list[_Digit], gate: Gate, still: tuple[int, ...]) -> None:
+    def _turn(self, contracted: list[Digit], gate: Gate, still: tuple[int, ...]) -> None:
         """Apply a `pauli` gate, after which anything stands on its wires but for those that never turn."""
         size, digits = _side(self.circuit, gate), contracted
         if is_power_of_two(size):
             wires = self._read(contracted, [(wire, 2) for wire in range(size.bit_length() - 1)])
             turning = [wire for wire in wires if wire not in still]
             self._forget([digit for wire in turning for digit in wires[wire]])
-            wires.update({wire: [_Digit(2)] for wire in turning})
+            wires.update({wire: [Digit(2)] for wire in turning})
             digits = [digit for wire in sorted(wires) for digit in wires[wire]]
         self.legs.update(self._read(digits, self._sizes(gate.rows)))
 
-    def _made(self, leg: int) -> list[_Digit]:
+    def _made(self, leg: int) -> list[Digit]:
         size = self.circuit.legs[leg].size
-        return [_Digit(size)] if size > 1 else []
+        return [Digit(size)] if size > 1 else []
 
-    def _move(self, contracted: list[_Digit], gate: Gate) -> None:
+    def _move(self, contracted: list[Digit], gate: Gate) -> None:
         """Apply a `constant` with zeros: an index goes to those rows where its column has none."""
         rows, columns = self.circuit.size(gate.rows), self.circuit.size(gate.columns)
         ways = [[row for row, numbers in enumerate(gate.value or ()) if numbers[column]] for column in range(columns)]
@@ -189,12 +156,12 @@ class _Reach:
     def _sizes(self, legs: Iterable[int]) -> list[tuple[int, int]]:
         return [(leg, self.circuit.legs[leg].size) for leg in legs]
 
-    def _read(self, before: list[_Digit], places: list[tuple[int, int]]) -> dict[int, list[_Digit]]:
+    def _read(self, before: list[Digit], places: list[tuple[int, int]]) -> dict[int, list[Digit]]:
         """Return the digits `before`, read from the fastest on as the index of places (legs, or wires) of these sizes.
 
         What the radixes on both sides have in common is a digit that only changes its place.
         """
-        made: dict[int, list[_Digit]] = {place: [] for place, _ in places}
+        made: dict[int, list[Digit]] = {place: [] for place, _ in places}
         wanted = [(place, size) for place, size in places if size > 1]
         while before and wanted:
             common = math.gcd(before[-1].size, wanted[-1][1])
@@ -203,7 +170,7 @@ class _Reach:
                 continue
             digit, (place, size) = before.pop(), wanted.pop()
             if digit.size > common:
-                high, digit = _split(digit, common)
+                high, digit = split(digit, common)
                 before.append(high)
             if size > common:
                 wanted.append((place, size // common))
@@ -211,16 +178,16 @@ class _Reach:
         if not all(digit.is_free for digit in before):
             # The rows end here: what is not 0 above them is dropped.
             width = math.prod(digit.size for digit in before)
-            kept = _kept_below(1, width, 1)
+            kept = kept_below(1, width, 1)
             self._replace(self._joined(before), before, [], kept)
         for place, size in wanted:
             # The columns end here: above them stands 0.
-            digit = _Digit(size)
-            digit.cluster = _Cluster([digit], {frozenset({0}): 0})
+            digit = Digit(size)
+            digit.cluster = Cluster([digit], {frozenset({0}): 0})
             made[place].append(digit)
         return {place: digits[::-1] for place, digits in made.items()}
 
-    def _regroup(self, before: list[_Digit], wanted: list[tuple[int, int]], made: dict[int, list[_Digit]]) -> None:
+    def _regroup(self, before: list[Digit], wanted: list[tuple[int, int]], made: dict[int, list[Digit]]) -> None:
         """Take digits up to where the products of both sides agree, or one side ends, and read them as one index."""
         old, new = [before.pop()], [wanted.pop()]
         columns, rows = old[0].size, new[0][1]
@@ -231,15 +198,15 @@ class _Reach:
             else:
                 new.append(wanted.pop())
                 rows *= new[-1][1]
-        digits = [_Digit(size) for _, size in new]
+        digits = [Digit(size) for _, size in new]
         for (place, _), digit in zip(new, digits, strict=True):
             made[place].append(digit)
         if rows > columns or not all(digit.is_free for digit in old):
-            self._replace(self._joined(old[::-1]), old, digits[::-1], _kept_below(rows, columns, rows))
+            self._replace(self._joined(old[::-1]), old, digits[::-1], kept_below(rows, columns, rows))
 
-    def _joined(self, digits: list[_Digit]) -> _Cluster:
+    def _joined(self, digits: list[Digit]) -> Cluster:
         """Return one cluster with these digits, in this order, as its fastest ones."""
-        whole, *parts = self._clusters(digits) or [_Cluster([], {frozenset({0}): 0})]
+        whole, *parts = self._clusters(digits) or [Cluster([], {frozenset({0}): 0})]
         for part in parts:
             whole = self._product(whole, part)
         chosen = set(digits)
@@ -248,22 +215,22 @@ class _Reach:
             self._arrange(whole, order)
         return whole
 
-    def _clusters(self, digits: Iterable[_Digit]) -> list[_Cluster]:
+    def _clusters(self, digits: Iterable[Digit]) -> list[Cluster]:
         """Return the clusters of some digits, each once; a digit without one is one by itself."""
-        found: dict[_Cluster, None] = {}
+        found: dict[Cluster, None] = {}
         for digit in digits:
             found[digit.cluster or self._alone(digit)] = None
         return list(found)
 
-    def _alone(self, digit: _Digit) -> _Cluster:
+    def _alone(self, digit: Digit) -> Cluster:
         if digit.stride is None:
             self._spend(digit.size)
-            return _Cluster([digit], {frozenset(range(digit.size)): 0})
+            return Cluster([digit], {frozenset(range(digit.size)): 0})
         self._spend(_STEPS_OF_A_SET * digit.size)
         starts = range(0, min(digit.size * digit.stride, self.circuit.in_features), digit.stride)
-        return _Cluster([digit], {frozenset({index}): start for index, start in enumerate(starts)})
+        return Cluster([digit], {frozenset({index}): start for index, start in enumerate(starts)})
 
-    def _product(self, slow: _Cluster, fast: _Cluster) -> _Cluster:
+    def _product(self, slow: Cluster, fast: Cluster) -> Cluster:
         """Return the cluster of two that do not depend on each other, but for the inputs that there are."""
         size, reached = fast.size, dict[Codes, int]()
         self._spend(len(slow.reached) * len(fast.reached))
@@ -274,11 +241,11 @@ class _Reach:
                     self._spend(_STEPS_OF_A_SET + len(high) * len(low))
                     both = frozenset(code * size + other for code in high for other in low)
                     reached[both] = least  # no other pair makes the same set
-        return _Cluster([*slow.digits, *fast.digits], reached)
+        return Cluster([*slow.digits, *fast.digits], reached)
 
-    def _arrange(self, cluster: _Cluster, digits: list[_Digit]) -> None:
+    def _arrange(self, cluster: Cluster, digits: list[Digit]) -> None:
         """Give a cluster some of its digits in another order, the others being whatever they may."""
-        strides = _strides(cluster.digits)
+        strides = strides_of(cluster.digits)
         places = [(strides[digit], digit.size) for digit in digits]
 
         def index(code: int) -> int:
@@ -289,13 +256,11 @@ class _Reach:
 
         self._rewrite(cluster, digits, lambda codes: frozenset(map(index, codes)))
 
-    def _replace(
-        self, cluster: _Cluster, old: list[_Digit], new: list[_Digit], image: Callable[[Codes], Codes]
-    ) -> None:
+    def _replace(self, cluster: Cluster, old: list[Digit], new: list[Digit], image: Callable[[Codes], Codes]) -> None:
         """Put new digits in the place of a cluster's fastest ones, and the image of a set in the place of the set."""
         self._rewrite(cluster, [*cluster.digits[: len(cluster.digits) - len(old)], *new], image)
 
-    def _rewrite(self, cluster: _Cluster, digits: list[_Digit], image: Callable[[Codes], Codes]) -> None:
+    def _rewrite(self, cluster: Cluster, digits: list[Digit], image: Callable[[Codes], Codes]) -> None:
         reached: dict[Codes, int] = {}
         for codes, least in cluster.reached.items():
             moved = image(codes)
@@ -313,42 +278,3 @@ class _Reach:
         self.steps += steps
         if self.steps > _MOST_STEPS:
             raise _TooManyStepsError
-
-
-def _split(digit: _Digit, size: int) -> tuple[_Digit, _Digit]:
-    """Return a digit as two, the second of this size."""
-    high = _Digit(digit.size // size, None if digit.stride is None else digit.stride * size, digit.cluster)
-    low = _Digit(size, digit.stride, digit.cluster)
-    if digit.cluster is not None:
-        place = digit.cluster.digits.index(digit)
-        digit.cluster.digits[place : place + 1] = [high, low]
-    return high, low
-
-
-def _kept_below(bound: int, columns: int, rows: int) -> Callable[[Codes], Codes]:
-    """Return a `slice` of joint indices: the fastest `columns` of them, if below a bound, are read as `rows`."""
-    return lambda codes: frozenset(code // columns * rows + code % columns for code in codes if code % columns < bound)
-
-
-def _strides(digits: Sequence[_Digit]) -> dict[_Digit, int]:
-    """Return the stride of each digit in the joint index of all, which are slowest first."""
-    strides: dict[_Digit, int] = {}
-    stride = math.prod(digit.size for digit in digits)
-    for digit in digits:
-        stride //= digit.size
-        strides[digit] = stride
-    return strides
-
-
-def _count_below(bound: int, places: Iterable[tuple[int, int]]) -> int:
-    """Return how many indices lie below a bound, their digits having these strides and sizes and all others being 0."""
-    descending = sorted(places, reverse=True)
-    faster, total = math.prod(size for _, size in descending), 0
-    for stride, size in descending:
-        faster //= size
-        whole = min(size, bound // stride)
-        total += whole * faster
-        bound -= whole * stride
-        if whole == size or bound == 0:
-            return total
-    return total + 1

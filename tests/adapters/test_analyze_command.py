@@ -23,9 +23,9 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def loras() -> None:
+def loras(blocks: tuple[int, ...] = (0, 2, 10)) -> None:
     """Save two adapters: the same first direction in each layer, then others."""
-    names = [f"model.layers.{block}.self_attn.{kind}" for block in (0, 2, 10) for kind in ("q_proj", "v_proj")]
+    names = [f"model.layers.{block}.self_attn.{kind}" for block in blocks for kind in ("q_proj", "v_proj")]
     first = {name: diagonal_lora([3, 2, 1], [0, 1, 2], (6, 8)) for name in names}
     other = {name: diagonal_lora([4, 2, 1, 0.5], [0, 2, 5, 6], (6, 8)) for name in names[:-1]}
     save_lora(Path("first"), first, 3)
@@ -92,7 +92,8 @@ def test_ours_beside_lora_and_ours() -> None:
 )
 def test_pictures(name: str, start: bytes) -> None:
     pytest.importorskip("matplotlib")
-    loras()
+    # Drawing takes long, by the panel: every sort of them is in one of the pictures.
+    loras((0, 2) if name == "picture.svg" else (2,))
     result = quanta("analyze", "first", "other", "-o", name)
     assert (result.exit_code, result.stderr) == (0, "")
     data = Path(name).read_bytes()
@@ -114,8 +115,11 @@ def test_a_page_holds_picture_and_tables_and_loads_nothing() -> None:
     assert 'src="http' not in page
 
 
-def test_what_has_no_room_in_the_picture_is_told() -> None:
+@pytest.mark.parametrize("is_drawn", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_has_no_room_in_the_picture_is_told(is_drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
+    if not is_drawn:
+        monkeypatch.setattr("quanta_compiler.adapters.pictures.render", lambda *_: b"<svg/>")
     layers = {f"layers.{block}.{kind}": diagonal_lora([1], [0], (2, 3)) for block in range(30) for kind in "abcdefghij"}
     save_lora(Path("one"), layers, 1)
     result = quanta("analyze", "one", "one", "-o", "picture.svg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,13 @@ def stage_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path, *, at_load: bool) -> list[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path, *, at_load: bool) -> tuple[str, ...]:
     """Return the modules that a file imports, those inside functions and for type checkers only on request."""
     found: list[str] = []
 
@@ -51,8 +58,8 @@ def imported(path: Path, *, at_load: bool) -> list[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
+    visit(parsed(path))
+    return tuple(found)
 
 
 def stages(path: Path, *, at_load: bool) -> set[str]:

@@ -83,7 +83,15 @@ def deep(gates: int, width: int = 16) -> dict[str, Any]:
     return file_of([width] * 4, listed, init="orthogonal")
 
 
-@pytest.mark.parametrize(("gates", "tokens"), [(16, 16), (17, 16), (21, 19), (30, 16)])
+@pytest.mark.parametrize(
+    ("gates", "tokens"),
+    [
+        (16, 16),
+        pytest.param(17, 16, marks=pytest.mark.slow),
+        (21, 19),
+        pytest.param(30, 16, marks=pytest.mark.slow),
+    ],
+)
 def test_states_beyond_the_limit_are_computed_in_segments(gates: int, tokens: int) -> None:
     """A state of a tile is 4 MiB here; of 64 MiB in all the segments are as long as there are of them."""
     circuit = compile_circuit(deep(gates))

@@ -7,14 +7,17 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from compiled_circuits import compiled
 from mixed_circuit import MIXED
 from plain_oracle import plain_operator
+from quick_seeds import every_second
 from random_circuits import commuting_file, error, file_of, random_file, scale_gates, shuffled
 from rotation_circuits import CIRCUITS
 from spec_circuits import random_rotations
@@ -81,7 +84,13 @@ ROTATIONS |= {f"rotations {seed}": to_dict(load_spec(random_rotations(seed))) fo
 PLAIN: list[int | str] = [*SEEDS, *FILES]
 """Circuits without rotations, every gate of which is an entry of its own, or two."""
 CASES: list[int | str] = [*PLAIN, *ROTATIONS]
+LONG = {136}
+"""Seeds that are slow where a table is gone through number by number: the largest state has 17280 of them."""
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+
+
+def name_of(case: int | str | Path) -> str:
+    return case.stem if isinstance(case, Path) else str(case)
 
 
 def file_of_case(name: int | str) -> dict[str, Any]:
@@ -93,6 +102,18 @@ def circuit_of(file: dict[str, Any] | Path) -> Circuit:
     return build_circuit(load_spec(file))
 
 
+@cache
+def circuit_of_case(name: int | str | Path) -> Circuit:
+    """Return the circuit of a case, or of a file of examples, built once for all tests."""
+    return circuit_of(name if isinstance(name, Path) else file_of_case(name))
+
+
+@cache
+def table_of_case(name: int | str | Path) -> GateTable:
+    """Return the table of a case, or of a file of examples, made once for all tests."""
+    return lower_table(circuit_of_case(name))
+
+
 def drawn_tensors(circuit: Circuit) -> dict[str, torch.Tensor]:
     """Return well-scaled numbers for everything that a circuit stores."""
     generator = torch.Generator().manual_seed(0)
@@ -102,10 +123,10 @@ def drawn_tensors(circuit: Circuit) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every_second(CASES, LONG))
 def test_the_table_is_the_oracle_forward_and_its_transpose_backward(name: int | str) -> None:
-    circuit = circuit_of(file_of_case(name))
-    table, tensors = lower_table(circuit), drawn_tensors(circuit)
+    circuit, table = circuit_of_case(name), table_of_case(name)
+    tensors = drawn_tensors(circuit)
     numbers = {f"gates.{key}": tensor.numpy() for key, tensor in tensors.items()}
     expected = torch.from_numpy(plain_operator(file_of_case(name), numbers))
     matrices = matrices_of(table, tensors)
@@ -115,12 +136,12 @@ def test_the_table_is_the_oracle_forward_and_its_transpose_backward(name: int | 
     assert error(torch.from_numpy(turned), expected) < 1e-12
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every_second(CASES, LONG))
 def test_gradients_of_inputs_and_gates_are_those_of_the_module(name: int | str) -> None:
-    compiled = compile_circuit(file_of_case(name))
-    module = scale_gates(compiled.module(dtype=torch.float64, backend="torch"))
+    circuit = compiled(name) if isinstance(name, int) else compile_circuit(file_of_case(name))
+    module = scale_gates(circuit.module(dtype=torch.float64, backend="torch"))
     tensors = {key.removeprefix("gates."): tensor for key, tensor in module.state_dict(keep_vars=True).items()}
-    assert_does_the_same(compiled.circuit, tensors, module)
+    assert_does_the_same(circuit.circuit, tensors, module)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +182,9 @@ def assert_does_the_same(
 # What the walks obey.
 
 
-@pytest.mark.parametrize("name", [*CASES, *EXAMPLES], ids=lambda name: getattr(name, "stem", str(name)))
+@pytest.mark.parametrize("name", [*every_second(CASES, LONG), *EXAMPLES], ids=name_of)
 def test_walks_cover_every_place_once(name: int | str | Path) -> None:
-    table = lower_table(circuit_of(name if isinstance(name, Path) else file_of_case(name)))
+    table = table_of_case(name)
     assert covers([table.read], table.in_size)
     assert covers([table.read_grad], table.out_size)
     state = table.in_size
@@ -187,10 +208,10 @@ def covers(walks: list[Walk], size: int) -> bool:
     return sorted(map(sum, itertools.product(*map(offsets, walks)))) == list(range(size))
 
 
-@pytest.mark.parametrize("name", [*CASES, *EXAMPLES], ids=lambda name: getattr(name, "stem", str(name)))
+@pytest.mark.parametrize("name", [*every_second(CASES, LONG), *EXAMPLES], ids=name_of)
 def test_writing_is_a_permutation_of_the_loops(name: int | str | Path) -> None:
     """A product `[blocks, rest, rows]` is the next state once its loops are brought into the order of their strides."""
-    table = lower_table(circuit_of(name if isinstance(name, Path) else file_of_case(name)))
+    table = table_of_case(name)
     for entry in table.entries:
         for rest, last in ((entry.write_rest, entry.write_row), (entry.grad_rest, entry.grad_column)):
             loops = rest + last
@@ -204,10 +225,10 @@ def test_writing_is_a_permutation_of_the_loops(name: int | str | Path) -> None:
             assert (moved == written).all()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every_second(CASES))
 def test_flops_are_two_for_every_number_of_the_matrices_and_index_of_the_rest(name: int | str) -> None:
-    circuit = circuit_of(file_of_case(name))
-    table, tensors = lower_table(circuit), drawn_tensors(circuit)
+    circuit, table = circuit_of_case(name), table_of_case(name)
+    tensors = drawn_tensors(circuit)
     for entry in table.entries:
         matrix = matrix_of(entry, tensors)
         assert matrix.shape == (entry.blocks, entry.rows, entry.columns)
@@ -218,81 +239,16 @@ def test_flops_are_two_for_every_number_of_the_matrices_and_index_of_the_rest(na
 # Which entries there are.
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", every_second(PLAIN))
 def test_entries_are_the_gates_in_canonical_order(name: int | str) -> None:
-    circuit = circuit_of(file_of_case(name))
     expected: list[str] = []
-    ordered = canonical_order(drop_unit_axes(circuit))
+    ordered = canonical_order(drop_unit_axes(circuit_of_case(name)))
     for gate in ordered.gates:
         rows, columns = ordered.size(gate.rows), ordered.size(gate.columns)
         is_apart = gate.rank is not None and gate.rank * (rows + columns) < rows * columns
         factors = ("B", "A") if gate.transpose else ("A", "B")
         expected += [f"{gate.name}.{factor}" for factor in factors] if is_apart else [gate.name]
-    assert [entry.name for entry in lower_table(circuit).entries] == expected
-
-
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(
-    ("shape", "rank", "factors"),
-    [
-        *(((4, 4), 1, "AB"), ((4, 4), 2, ""), ((4, 4), 3, ""), ((5, 4), 2, "AB"), ((4, 5), 2, "AB"), ((4, 5), 3, "")),
-        *(((1, 9), 1, ""), ((9, 1), 1, ""), ((2, 2), 1, ""), ((2, 3), 1, "AB"), ((8, 4), 2, "AB"), ((8, 4), 3, "")),
-    ],
-)
-def test_a_low_rank_gate_is_two_entries_where_that_is_cheaper(
-    shape: tuple[int, int], rank: int, factors: str, turned: bool
-) -> None:
-    rows, columns = shape
-    low = {"axes": ["x"], "to": {"y": rows}, "kind": "lowrank", "rank": rank, "per": ["p"], "name": "low"}
-    gates = [low]
-    if turned:
-        gates.append(
-            {"axes": ["y"], "to": {"z": columns}, "share": "low", "transpose": True, "per": ["p"], "name": "again"}
-        )
-    table = lower_table(circuit_of(file_of({"p": 3, "x": columns, "s": 2}, gates)))
-    last = [entry for entry in table.entries if entry.name.startswith("again" if turned else "low")]
-    assert "".join(entry.matrix.factor for entry in last if entry.matrix) == (factors[::-1] if turned else factors)
-    whole, apart = rows * columns, rank * (rows + columns)
-    assert sum(entry.flops_per_token for entry in last) == 2 * 3 * 2 * min(whole, apart)
-
-
-def entries_of(layout: Any, *gates: Any) -> list[TableEntry]:
-    return list(lower_table(circuit_of(file_of(layout, list(gates)))).entries)
-
-
-def test_rotations_of_few_axes_stand_in_blocks_of_sixteen() -> None:
-    turns = {"pattern": "each", "kind": "ry"}
-    first, second, dense, signs = entries_of([2] * 8, turns, [7], {"axes": [0, 7], "kind": "cz"})
-    assert [(one.blocks, one.rest, one.rows, one.columns) for one in (first, second)] == [(1, 16, 16, 16)] * 2
-    assert (dense.name, signs.name) == ("g8", "g9")
-    assert (signs.blocks, signs.rest, signs.rows, signs.columns) == (4, 64, 1, 1)
-
-
-def test_a_cz_with_a_long_axis_joins_no_block() -> None:
-    turns = {"pattern": "each", "kind": "ry", "axes": [0, 1, 2, 3]}
-    found = entries_of("2x2x2x2x3000", turns, {"axes": [0, 4], "kind": "cz"}, turns)
-    assert [entry.matrix.gate.kind for entry in found if entry.matrix] == ["block", "cz", "ry"]
-
-
-@pytest.mark.parametrize("gate", [{"axes": [0]}, {"axes": [0, 1]}, {"axes": [1], "layers": 3}])
-def test_a_pauli_gate_on_a_power_of_two_is_never_larger_than_its_blocks(gate: dict[str, Any]) -> None:
-    found = entries_of("64x32", {**gate, "kind": "pauli"})
-    assert {entry.matrix.gate.kind for entry in found if entry.matrix} <= {"block", "ry", "cz"}
-    assert all(entry.rows <= 16 and entry.columns <= 16 for entry in found)
-
-
-@pytest.mark.parametrize(
-    "gate",
-    [
-        {"axes": [0], "kind": "pauli", "per": [1]},
-        {"axes": [0], "kind": "pauli", "to": [3]},
-        {"axes": [1], "kind": "pauli"},
-        {"axes": [0, 1], "kind": "orthogonal"},
-    ],
-)
-def test_other_rotations_are_one_entry(gate: dict[str, Any]) -> None:
-    (entry,) = entries_of("8x6", {**gate, "name": "one"})
-    assert entry.name == "one"
+    assert [entry.name for entry in table_of_case(name).entries] == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -314,15 +270,15 @@ def placeless(table: GateTable) -> GateTable:
     return replace(table, entries=tuple(map(without_place, table.entries)))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every_second(CASES))
 def test_the_table_of_a_file_is_always_the_same(name: int | str) -> None:
-    table = lower_table(circuit_of(file_of_case(name)))
-    assert lower_table(circuit_of(file_of_case(name))) == table
-    assert lower_table(canonical_order(drop_unit_axes(circuit_of(file_of_case(name))))) == table
+    circuit, table = circuit_of(file_of_case(name)), table_of_case(name)
+    assert lower_table(circuit) == table
+    assert lower_table(canonical_order(drop_unit_axes(circuit))) == table
 
 
 def test_the_circuits_use_everything() -> None:
-    tables = [lower_table(circuit_of(file_of_case(name))) for name in CASES]
+    tables = [table_of_case(name) for name in CASES]
     entries = [entry for table in tables for entry in table.entries]
     gates = [(entry.matrix.gate, entry.matrix.factor) for entry in entries if entry.matrix]
     kinds = {"dense", "lowrank", "diagonal", "constant", "block", "ry", "cz", "orthogonal", "pauli"}

@@ -107,31 +107,25 @@ def logged(state: Any, key: str = "loss") -> dict[int, float]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_trainer_trains_the_adapters_alone(name: str, tmp_path: Path) -> None:
-    run = trainer(name, tmp_path)
-    before = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
-    run.train()
-    losses = logged(run.state)
+def test_trainer_trains_the_adapters_alone_and_resumes_with_the_same_losses(name: str, tmp_path: Path) -> None:
+    """One whole run is looked at by itself, and beside one that goes on from its checkpoint."""
+    whole = trainer(name, tmp_path / "whole")
+    before = {key: tensor.clone() for key, tensor in whole.model.state_dict().items()}
+    whole.train()
+    losses = logged(whole.state)
     assert losses[12] < losses[1] - 0.1
-    moved = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[key])}
-    trained = {key for key, parameter in run.model.named_parameters() if parameter.requires_grad}
+    moved = {key for key, tensor in whole.model.state_dict().items() if not torch.equal(tensor, before[key])}
+    trained = {key for key, parameter in whole.model.named_parameters() if parameter.requires_grad}
     assert moved == trained
     assert all("quanta_circuit_gates" in key or "classifier" in key for key in trained)
 
-
-@pytest.mark.parametrize("name", MODELS)
-def test_trainer_resumes_from_a_checkpoint_with_the_same_losses(name: str, tmp_path: Path) -> None:
-    whole = trainer(name, tmp_path / "whole")
-    whole.train()
     saved = tmp_path / "whole" / "checkpoint-8"
     # Adapters and the classifier, not the model.
     assert (saved / "adapter_model.safetensors").is_file()
     assert not (saved / "model.safetensors").exists()
-
     resumed = trainer(name, tmp_path / "resumed")
     resumed.train(resume_from_checkpoint=str(saved))
-    last = range(9, 13)
-    assert [logged(resumed.state)[step] for step in last] == [logged(whole.state)[step] for step in last]
+    assert [logged(resumed.state)[step] for step in range(9, 13)] == [losses[step] for step in range(9, 13)]
     expected = dict(whole.model.named_parameters())
     for key, parameter in resumed.model.named_parameters():
         assert torch.equal(parameter, expected[key]), key

@@ -12,6 +12,8 @@ from sliced_circuits import sliced
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 
 SEEDS = [*range(48), 65, 224]
+LONG = {23, 26}
+"""Circuits that take as long as ten of the others."""
 
 
 def check(circuit: CompiledCircuit) -> None:
@@ -28,7 +30,7 @@ def check(circuit: CompiledCircuit) -> None:
             assert step.flops == (math.prod(step.shape) if step.op == "elementwise" else 0)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed in LONG)) for seed in SEEDS])
 def test_figures_of_every_slicing_are_those_that_are_counted(seed: int) -> None:
     for circuit in sliced(seed):
         check(circuit)
