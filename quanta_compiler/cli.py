@@ -99,15 +99,12 @@ def new(
     in_features: Annotated[
         int | None,
         typer.Option(
-            "--in-features",
-            "--in",
-            metavar="N",
-            help="The width of the input; by default the product of the axes, and 4096 for a preset without them.",
+            "--in-features", "--in", metavar="N", help="The input's width; by default that of the axes, or 4096."
         ),
     ] = None,
     out_features: Annotated[
         int | None,
-        typer.Option("--out-features", "--out", metavar="N", help="The width of the output; by default likewise."),
+        typer.Option("--out-features", "--out", metavar="N", help="The output's width; by default likewise."),
     ] = None,
 ) -> None:
     """Print a circuit file to start from.

@@ -67,6 +67,7 @@ SQUARE: dict[str, dict[str, Any]] = {
             {"axes": [3], "per": [2], "kind": "pauli"},
         ],
     ),
+    "called-angles": file_of("2x2", [{"axes": [0], "kind": "ry", "name": "angles"}, {"axes": [1], "kind": "ry"}]),
     "cz": file_of("3x4", [{"axes": [0], "kind": "orthogonal"}, {"axes": [1, 0], "kind": "cz"}]),
 }
 """Circuits with an orthogonal operator."""

@@ -27,8 +27,11 @@ class Body:
         """What a gate acts on, for its heading."""
         self.expressions = Expressions(program, stored_shapes, names)
 
-    def whole(self, result_dims: str) -> tuple[list[str], str]:
-        """Return the lines of a program without a loop, and the name that holds its result with these dimensions."""
+    def whole(self, result_dims: str, own_name: str = "w") -> tuple[list[str], str]:
+        """Return the lines of a program without a loop, and the name that holds its result with these dimensions.
+
+        What is stored, or a part of something, gets a name of its own.
+        """
         statements = self.expressions.statements(self.program.operations)
         name, dims = self.expressions.result()
         if name != "x":
@@ -38,7 +41,7 @@ class Body:
         if not name.isidentifier():
             # Nobody may write into what is stored.
             copied = ".clone()" if name.startswith(("gates[", "self.")) else ""
-            return [*lines, f"    w: torch.Tensor = {code}{copied}"], "w"
+            return [*lines, f"    {own_name}: torch.Tensor = {code}{copied}"], own_name
         if code != name:
             lines.append(f"    {name} = {code}")
         return lines, name

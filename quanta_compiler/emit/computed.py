@@ -9,7 +9,7 @@ from functools import cached_property
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.lowering.program import Load, PauliProgram, Program, pauli_gates
-from quanta_compiler.planner.plan import Alike
+from quanta_compiler.planner.plan import Alike, BlocksPlan
 
 Statement = tuple[str, str, str]
 """A statement, a comment on its result, and a label, with which the statements of one step end."""
@@ -31,7 +31,7 @@ class Names:
     """Parameters that are no tensors of the state dict."""
     applying: Mapping[PauliProgram, str] = field(default_factory=dict)
     """The functions that apply `pauli` gates."""
-    making: Mapping[Alike, str] = field(default_factory=dict)
+    making: Mapping[BlocksPlan, str] = field(default_factory=dict)
     """The functions that make the blocks of `pauli` gates."""
     like: str = ""
     """A tensor that has the dtype and the device of the module."""
@@ -135,7 +135,7 @@ class ComputedLeaves:
         """
         call = self._helper("_ry")
         gates = {gate.parameter: gate for gate in self._ry_gates()}
-        if ANGLES in gates:
+        if any(gate.angle is not None for gate in gates.values()):
             yield f"ry = {call}({ANGLES}.t()).view(-1, n, 2, 2).unbind()"
             return
         read = [self._flat(name) for name in gates]
@@ -191,8 +191,8 @@ class ComputedLeaves:
 
     def blocks(self, pauli: PauliProgram) -> list[Statement]:
         """Return the statement that makes the blocks of all gates that are alike, where nothing has yet."""
-        function = self.names.making.get(pauli.plan.alike)
-        if function is None:
+        function = self._maker(pauli)
+        if not function:
             return []
         stack = self._stacks[pauli.plan.alike]
         if all(number == 1 for _, number in stack.values()):
@@ -205,8 +205,12 @@ class ComputedLeaves:
 
     def blocks_of(self, pauli: PauliProgram, place: int | str) -> str:
         """Return the blocks of one gate of the stack."""
-        function = self.names.making.get(pauli.plan.alike, "")
-        return f"{function.removeprefix('_')}[{place}]"
+        return f"{self._maker(pauli).removeprefix('_')}[{place}]"
+
+    def _maker(self, pauli: PauliProgram) -> str:
+        """Return the function that makes a gate's blocks; nothing where it has none."""
+        assert pauli.blocks is not None
+        return self.names.making.get(pauli.blocks.plan, "")
 
     def place(self, pauli: PauliProgram, gate: Gate) -> int:
         """Return the place of a gate in its stack."""

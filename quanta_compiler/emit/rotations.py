@@ -19,7 +19,7 @@ from quanta_compiler.emit.computed import Names
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.lowering.program import BlocksProgram, Load, PauliProgram, Program, Rotate
-from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf
+from quanta_compiler.planner.plan import BlocksPlan, Leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,15 @@ class PauliFunctions:
 
     applying: Mapping[PauliProgram, str]
     """What applies a rotation to vectors, from the blocks of one gate."""
-    making: Mapping[Alike, str]
+    making: Mapping[BlocksPlan, str]
     """What makes the blocks of a stack of gates that are alike."""
-    programs: Mapping[Alike, BlocksProgram]
+    programs: tuple[BlocksProgram, ...]
 
 
 def pauli_functions(programs: Sequence[Program]) -> PauliFunctions:
     """Return the functions of all `pauli` gates that some programs apply or make matrices by."""
     applying: dict[PauliProgram, str] = {}
-    making: dict[Alike, BlocksProgram] = {}
+    making: dict[BlocksPlan, BlocksProgram] = {}
 
     def take(pauli: PauliProgram) -> None:
         if pauli.program is None and pauli.halves is None:
@@ -51,7 +51,7 @@ def pauli_functions(programs: Sequence[Program]) -> PauliFunctions:
         for half in blocks.halves or ():
             take_blocks(half)
         if blocks.plan.tensors:
-            making.setdefault(blocks.plan.alike, blocks)
+            making.setdefault(blocks.plan, blocks)
 
     for program in programs:
         for operation in program.operations:
@@ -59,10 +59,10 @@ def pauli_functions(programs: Sequence[Program]) -> PauliFunctions:
                 take(operation.pauli)
                 if operation.pauli.blocks is not None:
                     take_blocks(operation.pauli.blocks)
-    names: dict[Alike, str] = {}
-    for alike in making:
-        names[alike] = _free_name(f"_blocks_{alike[0]}", names.values())
-    return PauliFunctions(applying, names, making)
+    names: dict[BlocksPlan, str] = {}
+    for plan in making:
+        names[plan] = _free_name(f"_blocks_{plan.size}", names.values())
+    return PauliFunctions(applying, names, tuple(making.values()))
 
 
 def _free_name(stem: str, taken: Iterable[str]) -> str:
@@ -74,7 +74,7 @@ def _free_name(stem: str, taken: Iterable[str]) -> str:
 def helper_lines(used: Sequence[str], functions: PauliFunctions) -> Iterator[str]:
     """Yield the functions that expressions call, those that these call, and those of `pauli` gates."""
     helpers = list(used)
-    lines = [line for blocks in functions.programs.values() for line in _blocks_lines(blocks, functions, helpers)]
+    lines = [line for blocks in functions.programs for line in _blocks_lines(blocks, functions, helpers)]
     for pauli, name in functions.applying.items():
         lines += _pauli_lines(pauli, name, functions)
     shared = shared_functions()
@@ -110,7 +110,7 @@ def _called(text: str) -> set[str]:
 def _blocks_lines(blocks: BlocksProgram, functions: PauliFunctions, helpers: list[str]) -> Iterator[str]:
     plan = blocks.plan
     yield from ["", "@staticmethod"]
-    yield f"def {functions.making[blocks.plan.alike]}({ANGLES}: torch.Tensor) -> list[list[torch.Tensor]]:"
+    yield f"def {functions.making[blocks.plan]}({ANGLES}: torch.Tensor) -> list[list[torch.Tensor]]:"
     kept = "" if plan.kept is None else f", {plan.kept} angles a column"
     layers = "1 layer" if plan.layers == 1 else f"{plan.layers} layers"
     what = "cosines, sines and blocks" if blocks.halves is not None else "blocks"
@@ -122,12 +122,16 @@ def _blocks_lines(blocks: BlocksProgram, functions: PauliFunctions, helpers: lis
 def _two_design_blocks(blocks: BlocksProgram, helpers: list[str]) -> Iterator[str]:
     yield f"    n = {ANGLES}.shape[0]"
     known: dict[str, str] = {}
+    made = 0
     for place, program in enumerate(blocks.programs):
         plan = program.plan
         body = Body(program, {}, {}, Names(like=ANGLES))
         body.expressions.computed.helpers, body.expressions.computed.known = helpers, known
+        # No name twice, which type checkers would take for another variable.
+        body.expressions.made = made
         has_stack = plan.batch in plan.output
-        lines, result = body.whole(f"n, {program.out_size}" if has_stack else str(program.out_size))
+        lines, result = body.whole(f"n, {program.out_size}" if has_stack else str(program.out_size), f"whole{place}")
+        made = body.expressions.made
         yield from lines
         yield f"    block{place} = {result}" + ("" if has_stack else ".expand(n, -1)")
     apart = [f"block{place}.unbind()" for place in range(len(blocks.programs))]
@@ -145,7 +149,7 @@ def _sum_blocks(blocks: BlocksProgram, functions: PauliFunctions) -> Iterator[st
     made: list[str] = []
     for half, halves in zip((first, second), ("v1, u1", "v2, u2"), strict=True):
         if half.plan.tensors:
-            name = functions.making[half.plan.alike]
+            name = functions.making[half.plan]
             made.append(name.removeprefix("_"))
             yield f"    {made[-1]} = Circuit.{name}(torch.cat([{halves}]))"
     yield "    half = c / 2"
@@ -154,11 +158,11 @@ def _sum_blocks(blocks: BlocksProgram, functions: PauliFunctions) -> Iterator[st
     yield f"    return [[{', '.join(['cos[i]', 'sin[i]', *of_halves])}] for i in range(n)]"
 
 
-def _tensors_of_a_gate(blocks: BlocksPlan) -> int:
+def _tensors_of_a_gate(pauli: PauliProgram) -> int:
     """Return how many tensors a matrix is applied by: those of a sum's halves are there for V and for U."""
-    if blocks.halves is None:
-        return len(blocks.plans)
-    return 2 + 2 * sum(map(_tensors_of_a_gate, blocks.halves))
+    if pauli.halves is not None:
+        return 2 + 2 * sum(map(_tensors_of_a_gate, pauli.halves))
+    return 0 if pauli.plan.circuit is None else len(pauli.plan.circuit.gates)
 
 
 def _pauli_lines(pauli: PauliProgram, name: str, functions: PauliFunctions) -> Iterator[str]:
@@ -195,8 +199,7 @@ def _sum_lines(pauli: PauliProgram, functions: PauliFunctions) -> Iterator[str]:
     assert pauli.halves is not None
     first, second = pauli.halves
     size, turned = first.plan.size, pauli.plan.turned
-    programs = [functions.programs.get(half.plan.alike) for half in pauli.halves]
-    counts = [0 if program is None else _tensors_of_a_gate(program.plan) for program in programs]
+    counts = list(map(_tensors_of_a_gate, pauli.halves))
     # Behind cosines and sines those of V1 and V2, then those of U1 and U2.
     firsts = list(accumulate([*counts, *counts], initial=2))
     before, after = (2, 0) if pauli.plan.transpose else (0, 2)

@@ -28,10 +28,11 @@ def compute_leaf(account: Account, load: Load, apply: Apply, run: Run) -> Tensor
     """Return a leaf that is computed; what serves several leaves is computed once."""
     gate = load.leaf.gate
     assert gate is not None
-    if gate.block is not None and load.pauli is not None:
+    if gate.block is not None:
+        assert load.pauli is not None
         return gate_blocks(account, load.pauli, run)[gate.block]
     if gate.kind == "ry":
-        return _once(account, "ry", lambda: (_all_ry(account),))[0]
+        return _once(account, "all ry", lambda: (_all_ry(account),))[0]
     if gate.kind == "cz":
         sizes = account.gate_size(gate.columns[:-1]), account.gate_size(gate.columns[-1:])
         made = _once(account, f"cz {sizes}", lambda: (Tensor("", _signs(account, sizes), needs_grad=False),))[0]
@@ -42,6 +43,7 @@ def compute_leaf(account: Account, load: Load, apply: Apply, run: Run) -> Tensor
 
 
 def _once(account: Account, key: str, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Return what is computed once; a key with a space in it is no gate's name."""
     if key not in account.computed:
         account.computed[key] = compute()
     return account.computed[key]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import mul
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.program import Layout
@@ -80,8 +82,11 @@ class Slicing:
 
 def row_legs(plan: Plan, circuit: Circuit) -> int:
     """Return how many legs of a plan's output are the first dimension: the batch, or the rows of the matrix."""
-    columns = sum(circuit.legs[leg].size > 1 for leg in circuit.inputs)
-    return 1 if plan.batch is not None else len(plan.output) - columns
+    if plan.batch is not None:
+        return 1
+    # By their sizes: a plan may have several legs for an axis of the circuit.
+    heights = accumulate((plan.sizes[leg] for leg in plan.output), mul, initial=1)
+    return next(rows for rows, height in enumerate(heights) if height == circuit.out_size)
 
 
 def slicings(plan: Plan, circuit: Circuit) -> list[Slicing]:

@@ -69,6 +69,7 @@ def write_blocks_out(circuit: Circuit, forms: PauliForms) -> tuple[Circuit, Paul
 
     def in_blocks(gate: Gate) -> Circuit:
         dense = _of_dense_gates(_in_blocks(*_alike(circuit, gate)), transpose=gate.transpose)
+        # Their positions number the blocks, also where a transpose has them in reverse.
         parts = [replace(part, parameter=ANGLES, block=part.position) for part in dense.gates]
         return replace(dense, gates=tuple(parts))
 

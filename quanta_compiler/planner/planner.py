@@ -39,6 +39,7 @@ def _plan(circuit: Circuit, mode: str, tokens: int, optimizer: str) -> Plan:
     else:
         forms = pauli_forms(circuit, circuit.in_size, SMALL_FOR_OPERATOR)
     gate_by_gate = Assembly(circuit, mode, tokens, sequential, one_by_one(circuit)).plan()
+    # Asked before some of them are written out.
     has_paulis = any(gate.kind == "pauli" for gate in circuit.gates)
     if mode == "operator":
         circuit, forms = write_blocks_out(circuit, forms)

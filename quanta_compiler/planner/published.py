@@ -32,9 +32,10 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
     positions = {gate.name: place for place, gate in enumerate(circuit.gates_in_file_order())}
     offset = 1 if plan.batch is not None else 0
     first_eye = offset + len(positions)
-    all_eyes = list(enumerate(network.operands))[first_eye:]
-    eyes = [place for place, operand in all_eyes if network.sizes[operand.legs[0]] > 1]
-    unit_eyes = [place for place, _ in all_eyes if place not in eyes]
+    # An identity by the axis that it stands for.
+    input_legs = {place: operand.legs[1] for place, operand in list(enumerate(network.operands))[first_eye:]}
+    eyes = {circuit.legs[leg].axis: place for place, leg in input_legs.items() if circuit.legs[leg].size > 1}
+    unit_eyes = [place for place, leg in input_legs.items() if circuit.legs[leg].size == 1]
     nodes: list[int | None] = []
     entered: set[str] = set()
     for leaf in plan.leaves:
@@ -66,8 +67,10 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
         if step.kind == "slice" and step.gate is not None:
             operands.append(offset + positions[step.gate.name])
         elif step.kind == "tie":
-            # An identity in front of a slice is no operand of its own: the slice is contracted with the input leg.
-            operands.append(eyes.pop(0) if len(nodes) >= final else None)
+            # An identity in front of a slice is no operand of its own: the slice is contracted with the input leg. Nor
+            # is that of a bit that a `pauli` gate does not turn.
+            axis = plan.labels[step.axes[0]].removesuffix("'")
+            operands.append(eyes.get(axis) if len(nodes) >= final else None)
         nodes.append(contract(operands[0], operands[1]))
     result = nodes[-1]
     for eye in unit_eyes:

@@ -87,7 +87,8 @@ def _compute(walk: Walk, load: Load, needs_grad: bool) -> None:
     """
     gate = load.leaf.gate
     assert gate is not None
-    key = "ry" if gate.kind == "ry" else gate.parameter
+    # No gate has a space in its name.
+    key = "all ry" if gate.kind == "ry" else gate.parameter
     if gate.kind == "cz" or key in walk.computed:
         return
     walk.computed.add(key)

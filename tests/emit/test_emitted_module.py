@@ -87,7 +87,9 @@ def test_sources_satisfy_mypy_strict(mixed: CompiledCircuit, tmp_path: Path, req
     cache = request.config.cache.mkdir("mypy")
     large = compile_circuit(file_of("4096x4096", [[0], [1]]))
     assert "_require_memory" in large.source
-    for number, circuit in enumerate([mixed, large, *(compiled(seed) for seed in range(8))]):
+    # Several blocks of several gates.
+    rotations = [compile_circuit(file_of(size, [{"axes": [0], "kind": "pauli"}])) for size in (512, 768)]
+    for number, circuit in enumerate([mixed, large, *rotations, *(compiled(seed) for seed in range(8))]):
         (tmp_path / f"circuit_{number}.py").write_text(circuit.source, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(cache), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)

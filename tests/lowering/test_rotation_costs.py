@@ -22,6 +22,9 @@ MORE: dict[str, Any] = {
         ],
     ),
     "pauli-259": file_of(259, [{"axes": [0], "kind": "pauli", "rank_parameters": 3}]),
+    "called-ry": file_of("2x8", [{"axes": [0], "kind": "ry"}, {"axes": [1], "kind": "pauli", "to": [3], "name": "ry"}]),
+    # A sum's second half is as large as the other gate, and its blocks are made for twice as many.
+    "sum-beside-its-half": file_of("2x16x3", [{"axes": [2, 1], "kind": "pauli"}, {"axes": [1], "kind": "pauli"}]),
     "frozen": file_of("2x2x2", [{"pattern": "two_design", "frozen": True}, {"axes": [0, 1]}]),
     "frozen-beside": file_of(
         12,

@@ -18,6 +18,13 @@ from quanta_compiler.reference import reference_operator
 CIRCUITS: dict[str, dict[str, Any]] = {
     **{name: SQUARE[name] for name in ("pauli-8", "pauli-16-deep", "pauli-few", "pauli-two-axes", "shared")},
     "128": file_of(128, [{"axes": [0], "kind": "pauli", "layers": 2, "rank_parameters": 3}]),
+    "cut-input": file_of(64, [{"axes": [0], "kind": "pauli"}], in_features=60),
+    "cut-output": file_of("32x3", [{"axes": [0], "kind": "pauli"}], in_features=95, out_features=64),
+    "still-wires": file_of("16x3", [{"axes": [0], "kind": "pauli", "rank_parameters": 1}], output=[1, 0]),
+    "still-and-untouched": file_of(
+        "2x16x1x3",
+        [{"axes": [1], "kind": "pauli", "layers": 0, "rank_parameters": 2}, {"axes": [3], "kind": "diagonal"}],
+    ),
     "between": file_of(
         "4x8x2",
         [
