@@ -275,10 +275,7 @@ class Expressions:
 
     def _diary(self, operation: Operation) -> str:
         """Return the dimensions of a result in the order of memory."""
-        return " ".join(
-            "n" if leg == self.plan.batch else f"{self.plan.labels[leg]}:{self.plan.sizes[leg]}"
-            for leg in operation.layout
-        )
+        return self.plan.in_words(operation.layout)
 
 
 def permuted(order: Sequence[int]) -> str:

@@ -52,8 +52,7 @@ class SlicePlaces:
     @property
     def axes(self) -> str:
         """Return the legs that the loop goes over, as comments show them."""
-        plan = self.program.plan
-        return " ".join(f"{plan.labels[leg]}:{plan.sizes[leg]}" for leg in self.loop.legs)
+        return self.program.plan.in_words(self.loop.legs)
 
     @property
     def fills_matrix(self) -> bool:

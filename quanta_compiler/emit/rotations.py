@@ -187,7 +187,7 @@ def _circuit_lines(program: Program) -> Iterator[str]:
 
 
 def _acts_on(program: Program, gate: Gate) -> str:
-    return " ".join(f"{program.plan.labels[leg]}:{program.plan.sizes[leg]}" for leg in (*gate.per, *gate.columns))
+    return program.plan.in_words((*gate.per, *gate.columns))
 
 
 def _numbers(program: Program, leaf: Leaf) -> int:

@@ -56,6 +56,7 @@ class _Emitter:
         self.functions = pauli_functions([program for program in programs if program is not None])
         self.helpers: list[str] = []
         self.operator = OperatorLines(circuit, operator, self._body, peak_bytes if self.is_guarded else None)
+        self.has_bits = any(leaf.gate is not None and leaf.gate.block is not None for leaf in operator.plan.leaves)
         self.uses_one = (not self.stored and any(gate.kind == "cz" for gate in self.gates)) or any(
             isinstance(operation, Load) and operation.leaf.kind == "one" for operation in operator.operations
         )
@@ -76,7 +77,8 @@ class _Emitter:
         yield f"Layout {layout}, {gates}, {trainable} trainable parameters; circuit {digest}."
         yield f"Planned for {tokens} tokens a batch: any other batch gives the same result, if not at the least cost."
         yield "In the comments `n` is the number of tokens, and `axis:size` are the dimensions in the order of memory;"
-        yield "in `operator`, `axis'` is the input side of an axis."
+        ending = ", and `axis.0-3:16` are bits of its index." if self.has_bits else "."
+        yield f"in `operator`, `axis'` is the input side of an axis{ending}"
         yield '"""'
         yield ""
 

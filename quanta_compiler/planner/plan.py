@@ -157,6 +157,27 @@ class Plan:
         """Return the FLOPs of all steps, a multiply-add being two."""
         return sum(step.flops for step in self.steps)
 
+    def in_words(self, legs: tuple[int, ...]) -> str:
+        """Return legs for comments: `axis:size`, the batch as `n`, bits of an axis in a row as `axis.0-3:16`."""
+        runs: list[list[int]] = []
+        for leg in legs:
+            axis, bit, side = self._bit(leg)
+            if runs and bit is not None and self._bit(runs[-1][-1]) == (axis, bit - 1, side):
+                runs[-1].append(leg)
+            else:
+                runs.append([leg])
+        return " ".join("n" if run == [self.batch] else self._run_in_words(run) for run in runs)
+
+    def _bit(self, leg: int) -> tuple[str, int | None, str]:
+        """Return the axis of a leg, which of its bits it is, if it is one, and the mark of an operator's input side."""
+        axis, _, rest = self.labels[leg].partition(".")
+        return (axis, int(rest.rstrip("'")), rest.lstrip("0123456789")) if rest else (axis, None, "")
+
+    def _run_in_words(self, run: list[int]) -> str:
+        axis, last, side = self._bit(run[-1])
+        label = self.labels[run[0]] if len(run) == 1 else f"{axis}.{self._bit(run[0])[1]}-{last}{side}"
+        return f"{label}:{math.prod(self.sizes[leg] for leg in run)}"
+
     @property
     def closing_ties(self) -> tuple[Step, ...]:
         """Return the steps at the end that only write identities out."""

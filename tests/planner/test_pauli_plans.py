@@ -92,6 +92,18 @@ def test_an_operator_is_contracted_from_the_blocks_of_a_large_two_design() -> No
     assert sorted(block for block in blocks if block is not None) == [0, 1]
 
 
+def test_comments_name_bits_in_a_row_together() -> None:
+    circuit = compile_circuit(file_of("512x4", [{"axes": [0], "kind": "pauli"}]))
+    plan = circuit.operator.plan
+    legs = {label: leg for leg, label in enumerate(plan.labels)}
+    bits = tuple(legs[f"0.{bit}'"] for bit in (3, 4, 5, 8, 0))
+    assert plan.in_words((*bits, legs["1'"])) == "0.3-5':8 0.8':2 0.0':2 1':4"
+    assert "`axis.0-3:16` are bits" in circuit.source
+    apply = circuit.apply.plan
+    assert apply.batch is not None
+    assert apply.in_words((apply.batch, apply.output[1], apply.output[2])) == "n 0:512 1:4"
+
+
 def test_a_small_matrix_leaves_an_operator_to_be_sliced() -> None:
     circuit = compile_circuit(file_of("16x8x8", [{"pattern": "all_pairs", "kind": "pauli"}]))
     assert applied(circuit.operator.plan) == []
