@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from opt_einsum.parser import get_symbol
 
 from quanta_compiler.ir.circuit import Circuit
@@ -36,19 +38,7 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
     input_legs = {place: operand.legs[1] for place, operand in list(enumerate(network.operands))[first_eye:]}
     eyes = {circuit.legs[leg].axis: place for place, leg in input_legs.items() if circuit.legs[leg].size > 1}
     unit_eyes = [place for place, leg in input_legs.items() if circuit.legs[leg].size == 1]
-    nodes: list[int | None] = []
-    entered: set[str] = set()
-    for leaf in plan.leaves:
-        if leaf.kind == "input":
-            nodes.append(0)
-        elif leaf.gate is None or _is_second_factor(leaf.kind, leaf.gate.transpose):
-            nodes.append(None)
-        elif leaf.gate.block_of is not None:
-            owner = leaf.gate.block_of.name
-            nodes.append(None if owner in entered else offset + positions[owner])
-            entered.add(owner)
-        else:
-            nodes.append(offset + positions[leaf.gate.name])
+    nodes = _leaf_places(plan, positions, offset)
     live = list(range(len(network.operands)))
     path: list[tuple[int, ...]] = []
 
@@ -77,6 +67,24 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
         result = contract(result, eye)
     assert len(live) <= 1, "a plan contracts the whole network"
     return path
+
+
+def _leaf_places(plan: Plan, positions: Mapping[str, int], offset: int) -> list[int | None]:
+    """Return which operand each leaf is; None for one whose gate stands at another leaf, and for a scalar."""
+    places: list[int | None] = []
+    entered: set[str] = set()
+    for leaf in plan.leaves:
+        if leaf.kind == "input":
+            places.append(0)
+        elif leaf.gate is None or _is_second_factor(leaf.kind, leaf.gate.transpose):
+            places.append(None)
+        elif leaf.gate.block_of is not None:
+            owner = leaf.gate.block_of.name
+            places.append(None if owner in entered else offset + positions[owner])
+            entered.add(owner)
+        else:
+            places.append(offset + positions[leaf.gate.name])
+    return places
 
 
 def _is_second_factor(kind: str, transpose: bool) -> bool:
