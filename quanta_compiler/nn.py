@@ -170,9 +170,14 @@ def fit_circuit(document: Mapping[str, Any] | str, in_features: int, out_feature
 
 @lru_cache(maxsize=512)
 def _fit(text: str, in_features: int, out_features: int) -> FittedCircuit:
-    return FittedCircuit(fitted_spec(json.loads(text), in_features, out_features))
+    return _compiled(fitted_spec(json.loads(text), in_features, out_features))
+
+
+def _refit(text: str) -> FittedCircuit:
+    return _compiled(load_spec(json.loads(text)))
 
 
 @lru_cache(maxsize=512)
-def _refit(text: str) -> FittedCircuit:
-    return FittedCircuit(load_spec(json.loads(text)))
+def _compiled(spec: CircuitSpec) -> FittedCircuit:
+    """Compile a circuit once, whether it is met as a template or with its layout written out."""
+    return FittedCircuit(spec)

@@ -19,8 +19,6 @@ from quanta_compiler.adapters.selection import chosen, refuse_nothing
 from quanta_compiler.adapters.tensor_file import TensorFile, open_safetensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote
-from quanta_compiler.nn import fit_circuit
-from quanta_compiler.targets import chosen_residual, circuit_for
 
 _OURS = "QUANTA_CIRCUIT"
 _KEY = re.compile(
@@ -137,9 +135,8 @@ def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, t
     if features is None or features.shape != (2,) or features.is_floating_point():
         raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
     in_features, out_features = features.tolist()
-    circuit = fit_circuit(circuit_for(config.circuit, layer), in_features, out_features)
+    circuit, residual = config.resolve(layer, in_features, out_features)
     gates, frozen = groups["gates"], groups["frozen"]
-    residual = chosen_residual(config.residual, circuit)
     trained = {name: (gates if name in circuit.trained else frozen).get(name) for name in circuit.shapes}
     copy = None if residual == "none" else {name: frozen.get(name) for name in circuit.shapes}
     return CircuitUpdate(

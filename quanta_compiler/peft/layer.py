@@ -18,7 +18,6 @@ from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_layer
 from quanta_compiler.peft.tensors import Features, FrozenTensors, Tensors, computes_alone, held, layer_features
-from quanta_compiler.targets import chosen_residual
 
 
 class QuantaCircuitLayer(BaseTunerLayer):
@@ -86,7 +85,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
     ) -> None:
         """Give the layer an adapter, or give the adapter its initial values again."""
         self._layer_name = layer_name
-        residual = chosen_residual(config.residual, fitted)
+        residual = config.residual_for(layer_name, fitted)
         if residual == "folded":
             self._refuse_folding()
         self.quanta_circuit_plan[adapter_name] = fitted

@@ -17,19 +17,22 @@ from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.fitting import FeaturesError
-from quanta_compiler.nn import FittedCircuit, fit_circuit
+from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
+from quanta_compiler.peft.coverage import coverage, module_names, shown
+from quanta_compiler.peft.errors import Problem, raise_problems
+from quanta_compiler.peft.experts import warn_about_experts
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
+from quanta_compiler.peft.refusals import NO_PARAMETERS, Refusals
 from quanta_compiler.peft.registration import METHOD
+from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_state
 from quanta_compiler.peft.tensors import layer_features
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.targets import circuit_digest, circuit_for
 
 
-class QuantaCircuitModel(BaseTuner):
+class QuantaCircuitModel(Refusals, BaseTuner):
     """A model with circuits on its target modules; made by `peft.get_peft_model`."""
 
     prefix: str = f"{METHOD}_"
@@ -38,30 +41,45 @@ class QuantaCircuitModel(BaseTuner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._misfits: list[Problem] = []
+        self._fits: dict[str, Resolved] = {}
         super().__init__(*args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Replace the targets as PEFT does; where anything fails, the model is as it was.
 
         Raises:
-            AdapterError: circuits do not fit their targets; every one is named.
+            AdapterError: circuits do not fit their targets, or reach none; every one is named.
 
         """
         config = self.peft_config[adapter_name]
-        if config.circuit_hash != circuit_digest(config.circuit):
-            raise AdapterError(
-                "`circuit` was assigned to after the configuration was made\n"
-                "hint: pass it: QuantaConfig(circuit=...), which reads and checks it"
-            )
-        undo = _snapshot(model)
-        self._misfits = []
+        config.check_unchanged()
+        # What was adapted before has been told of then; and a part of a model may be loaded.
+        is_new = config.format != 1 and not config.resolved and kwargs.get("state_dict") is None
+        if is_new:
+            warn_about_experts(model, config)
+        names = module_names(model)
+        undo = _snapshot(model, config)
+        self._misfits, self._fits = [], {}
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
-            raise_problems("circuits do not fit their targets:", self._misfits)
+            warned = self._check_circuits(config, names, is_new=is_new)
         except BaseException:
             undo()
             raise
+        for text in warned:
+            warnings.warn(text, stacklevel=2)
         _check_what_is_loaded(model)
+
+    def _check_circuits(self, config: QuantaConfig, names: list[str], *, is_new: bool) -> list[str]:
+        """Refuse circuits that do not fit, and those of a new adapter that match no module; return what to warn of."""
+        found = coverage(config.circuit, names, self._fits)
+        if not is_new:
+            raise_problems(_DO_NOT_FIT, self._misfits)
+            return [problem.text for problem in found.unmatched]
+        if self._fits or self._misfits:
+            raise_problems(_DO_NOT_FIT, [*self._misfits, *found.unmatched])
+        away = [name for name, fit in self._fits.items() if _begins_away(fit)] if config.init_weights else []
+        return [*found.passed_over, *([_AWAY.format(shown(away))] if away else [])]
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Leave adapters in float32, or round them to the dtype of their layers where PEFT is told not to widen."""
@@ -88,6 +106,8 @@ class QuantaCircuitModel(BaseTuner):
         current_key: str,
         **optional_kwargs: Any,
     ) -> None:
+        if "parameter_name" in optional_kwargs:
+            raise ValueError(NO_PARAMETERS)
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         if isinstance(parent, nn.MultiheadAttention):
             text = f"{current_key}: torch's MultiheadAttention reads its weight, an adapter on it would do nothing"
@@ -116,29 +136,34 @@ class QuantaCircuitModel(BaseTuner):
                 "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers are supported."
             )
         in_features, out_features = layer_features(base)
-        shown = f"{name} ({in_features} -> {out_features})"
+        layer = f"{name} ({in_features} -> {out_features})"
         try:
-            fitted = fit_circuit(circuit_for(config.circuit, name), in_features, out_features)
+            resolved = config.resolve(name, in_features, out_features)
         except SpecError as error:
-            self._misfits.append(Problem(f"{shown}: {error}", _OWN_CIRCUIT))
+            self._misfits.append(Problem(f"{layer}: {error}", _OWN_CIRCUIT))
         except FeaturesError as error:
-            self._misfits.append(Problem(f"{shown}: {error}", error.hint or _OWN_CIRCUIT))
+            self._misfits.append(Problem(f"{layer}: {error}", error.hint or _OWN_CIRCUIT))
         else:
+            fitted = resolved.fitted
             if fitted.trained:
                 _warn(fitted)
+                config.record(name, resolved)
+                self._fits[name] = resolved
                 return fitted
-            text = f"{shown}: circuit {fitted.spec.name!r} has no gate that trains"
+            text = f"{layer}: circuit {fitted.spec.name!r} has no gate that trains"
             self._misfits.append(Problem(text, "leave out `frozen`, or add a gate"))
         return None
 
 
-def _snapshot(model: nn.Module) -> Callable[[], None]:
+def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
     """Return a function that gives a model back the modules, tensors and adapters that it has now."""
+    resolved = config.resolved
     kinds = ("_modules", "_parameters", "_buffers")
     registries = [(registry, dict(registry)) for module in model.modules() for registry in _registries(module, kinds)]
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
 
     def undo() -> None:
+        config.resolved = resolved
         for registry, entries in registries:
             registry.clear()
             registry.update(entries)
@@ -163,6 +188,16 @@ def _check_what_is_loaded(model: Any) -> None:
         model.register_load_state_dict_pre_hook(check_state)
 
 
+def _begins_away(fit: Resolved) -> bool:
+    """Say whether a layer does not begin as its base layer: the update is T, and T is not zero."""
+    return fit.residual == "none" and not fit.fitted.starts_at_zero
+
+
+_DO_NOT_FIT = "circuits do not fit their targets:"
+_AWAY = (
+    "`residual='none'`: the update is T, and on {} T is not zero at the start, so that the model does not begin as the "
+    "base model\nhint: take `residual='auto'`, or a circuit that begins at zero (a gate with `init: zeros`)"
+)
 _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
 _warned: set[CircuitSpec] = set()
 

@@ -266,7 +266,9 @@ def test_a_saved_copy_that_the_configuration_does_not_know_is_told_as_such(tmp_p
     model = adapted(Mlp(), target_modules=["q_proj"], residual="frozen_copy")
     model.save_pretrained(str(tmp_path))
     config = tmp_path / "adapter_config.json"
-    config.write_text(config.read_text().replace('"frozen_copy"', '"none"'))
+    config.write_text(
+        config.read_text().replace('"residual": "frozen_copy",\n  "resolved"', '"residual": "none",\n  "resolved"')
+    )
     with pytest.raises(AdapterError, match=r"q_proj: frozen\.g0 is saved, and the configuration has no place for it"):
         PeftModel.from_pretrained(Mlp(), str(tmp_path))
 
