@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.fitting import FeaturesError, checked_document
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.presets import preset_document
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def is_of_preset(stored: Any, preset: object) -> bool:
     return isinstance(stored, Mapping) and all(stored.get(key) == document[key] for key in ("preset", "name"))
 
 
-def checked_circuit(value: CircuitField) -> Any:
-    """Return a circuit, or a mapping from target to circuit, as it is stored.
+def checked_circuit(value: CircuitField, auto_rule: int = AUTO_RULE) -> Any:
+    """Return a circuit, or a mapping from target to circuit, as it is stored; `auto_rule` is that of `load_spec`.
 
     Raises:
         SpecError: a circuit is wrong.
@@ -55,7 +56,7 @@ def checked_circuit(value: CircuitField) -> Any:
 
     """
     if not isinstance(value, Mapping) or "version" in value:
-        return _document(value)
+        return _document(value, auto_rule)
     if not value:
         raise ValueError("`circuit` is an empty mapping: give a circuit, or a mapping from target to circuit")
     if any(key in value for key in ("layout", "gates", "preset")):
@@ -66,7 +67,7 @@ def checked_circuit(value: CircuitField) -> Any:
             raise ValueError(f"the keys of the mapping `circuit` are names of targets, got {target!r}")
         if isinstance(source, Mapping) and "version" not in source:
             raise ValueError(f"the circuit for target {target!r} has no `version`: write `version: 1`")
-        stored[target] = _document(source)
+        stored[target] = _document(source, auto_rule)
     check_targets(stored)
     return stored
 
@@ -97,9 +98,9 @@ def matches(target: str, name: str) -> bool:
     return re.match(_pattern(target), name) is not None
 
 
-def _document(source: Any) -> Document:
+def _document(source: Any, auto_rule: int) -> Document:
     """Read and check one circuit."""
-    return stored_document(checked_document(source))
+    return stored_document(checked_document(source, auto_rule=auto_rule))
 
 
 def stored_document(data: Mapping[str, Any]) -> Document:

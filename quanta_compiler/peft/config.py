@@ -18,6 +18,7 @@ from quanta_compiler.peft.registration import peft_type
 from quanta_compiler.peft.resolved import (
     FORMAT,
     Resolved,
+    auto_rule,
     checked_entries,
     checked_format,
     record,
@@ -158,7 +159,7 @@ class QuantaConfig(PeftConfig):
         if self.circuit is not None:
             if self.preset is not None and not is_saved:
                 raise ValueError(_BOTH)
-            self.circuit = checked_circuit(self.circuit)
+            self.circuit = checked_circuit(self.circuit, auto_rule(self.format))
             self._settle_preset()
         if self.circuit is None:
             self.preset = "quanta" if self.preset is None else self.preset

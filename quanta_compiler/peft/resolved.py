@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from quanta_compiler.nn import FittedCircuit, fit_circuit
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.spec import to_dict
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.targets import chosen_residual, circuit_for, stored_document, target_for
 
 FORMAT = 2
@@ -49,6 +50,11 @@ def checked_format(value: object, *, is_saved: bool) -> int:
     return value
 
 
+def auto_rule(format: int) -> int:
+    """Return the rule that `{auto: N}` is laid out by: format 1 was saved while the first was the only one."""
+    return 1 if format == 1 else AUTO_RULE
+
+
 def place(circuit: Any, name: str, in_features: int, out_features: int) -> str:
     """Return what a resolved circuit is filed under: `24 -> 16`, in a mapping `k_proj: 24 -> 16`.
 
@@ -71,7 +77,7 @@ def resolve(config: Any, name: str, in_features: int, out_features: int) -> Reso
     """
     entry = config.resolved.get(place(config.circuit, name, in_features, out_features))
     document = circuit_for(config.circuit, name) if entry is None else entry["circuit"]
-    fitted = fit_circuit(document, in_features, out_features)
+    fitted = fit_circuit(document, in_features, out_features, auto_rule=auto_rule(config.format))
     return Resolved(fitted, residual_for(config, name, fitted))
 
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 from quanta_compiler.diagnostics import Diagnostic, Problems
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.document import Document, PresetDocument, read_document
 from quanta_compiler.spec.kind_checks import told_pairs
@@ -25,18 +27,22 @@ from quanta_compiler.spec.preset_circuits import Expansion
 from quanta_compiler.spec.preset_models import PresetFile
 from quanta_compiler.spec.presets import PRESETS
 from quanta_compiler.spec.render import init_data
-from quanta_compiler.spec.resolve import resolve
+from quanta_compiler.spec.resolve import refuse_many_axes, resolve
 from quanta_compiler.spec.rotations import is_power_of_two
 from quanta_compiler.spec.values import Layout
 
 
 def resolve_preset(
-    document: PresetDocument, problems: Problems, in_features: int | None, out_features: int | None
+    document: PresetDocument,
+    problems: Problems,
+    in_features: int | None,
+    out_features: int | None,
+    auto_rule: int = AUTO_RULE,
 ) -> CircuitSpec | None:
     """Resolve a preset file to the circuit that it stands for; None where problems were reported.
 
     `in_features` and `out_features` are taken where the file does not write its own; `out_features` is `in_features`
-    where neither gives it.
+    where neither gives it. `auto_rule` is the rule by which layouts are chosen.
     """
     file = document.file
     if problems.has_errors:
@@ -45,7 +51,11 @@ def resolve_preset(
     if columns is None:
         return None
     rows = next((width for width in (file.out_features, out_features) if width is not None), columns)
-    expansion = PRESETS[file.preset].circuit(file, columns, rows)
+    chosen = _with_rule(file, auto_rule)
+    layout: Layout | None = getattr(chosen, "layout", None)
+    if layout is not None and refuse_many_axes(layout, layout.sizes_for(columns), ("layout",), problems):
+        return None
+    expansion = PRESETS[file.preset].circuit(chosen, columns, rows)
     for option, limit in expansion.limits.items():
         _refuse_excess(file, option, limit, problems)
     if problems.has_errors:
@@ -64,6 +74,11 @@ def resolve_preset(
     if expansion.chosen_width is not None:
         _warn_about_fitting(file, expansion.chosen_width, max(columns, rows), problems)
     return None if problems.has_errors else spec
+
+
+def _with_rule(file: PresetFile, auto_rule: int) -> PresetFile:
+    layout: Layout | None = getattr(file, "layout", None)
+    return file if layout is None else file.model_copy(update={"layout": replace(layout, rule=auto_rule)})
 
 
 def _in_features(file: PresetFile, given: int | None, problems: Problems) -> int | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
-from quanta_compiler.diagnostics import Problems
+from quanta_compiler.diagnostics import DataPath, Problems
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.axes import AxisState, find_all, layout_text
-from quanta_compiler.spec.circuit_layout import auto_layout
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
@@ -18,12 +19,16 @@ from quanta_compiler.spec.values import Layout
 
 
 def resolve(
-    document: Document, problems: Problems, in_features: int | None = None, out_features: int | None = None
+    document: Document,
+    problems: Problems,
+    in_features: int | None = None,
+    out_features: int | None = None,
+    auto_rule: int = AUTO_RULE,
 ) -> CircuitSpec | None:
     """Resolve a document; None (or an incomplete spec) where problems were reported.
 
     `in_features` and `out_features` are the sizes for a template (`{auto: N}` without `in_features`); other files
-    keep their own.
+    keep their own. `auto_rule` is the rule by which `{auto: N}` chooses.
     """
     file = document.file
     is_template = file.layout.auto is not None and file.in_features is None and "in_features" not in document.unreadable
@@ -33,7 +38,7 @@ def resolve(
         wanted_in = in_features
         wanted_out = out_features if out_features is not None else wanted_out
         width = max(in_features, out_features or 0)
-    state = _input_state(document, width, problems)
+    state = _input_state(document, replace(file.layout, rule=auto_rule), width, problems)
     gates = _resolve_gates(document, state, problems)
     output = _output(document, state, problems)
     product = math.prod(axis.size for axis in state.layout)
@@ -74,9 +79,8 @@ class _State(AxisState):
         self._layout = tuple(AxisSize(name, size) for name, size in zip(names, sizes, strict=True))
 
 
-def _input_state(document: Document, width: int | None, problems: Problems) -> _State:
+def _input_state(document: Document, layout: Layout, width: int | None, problems: Problems) -> _State:
     """Return the axes of the input layout; an unknown state where the layout could not be read."""
-    layout: Layout = document.file.layout
     unknown = _State((), (), True)
     unknown.known = False
     if "layout" in document.unreadable:
@@ -91,7 +95,9 @@ def _input_state(document: Document, width: int | None, problems: Problems) -> _
                 )
                 problems.error(("layout",), message, hint)
             return unknown
-        sizes = auto_layout(width, layout.auto)
+        sizes = layout.sizes_for(width)
+        if refuse_many_axes(layout, sizes, ("layout",), problems):
+            return unknown
     names = layout.names or tuple(str(index) for index in range(len(sizes)))
     state = _State(names, sizes, layout.names is None)
     product = math.prod(sizes)
@@ -99,6 +105,15 @@ def _input_state(document: Document, width: int | None, problems: Problems) -> _
         message = f"the layout {state.layout_text} has a product beyond the limit of {limits.WIDTH}"
         problems.error(("layout",), message)
     return state
+
+
+def refuse_many_axes(layout: Layout, sizes: tuple[int, ...], path: DataPath, problems: Problems) -> bool:
+    """Report `{auto: N}` where N axes are too many for any circuit."""
+    if layout.auto is None or math.prod(sizes) <= limits.WIDTH:
+        return False
+    message = f"a layout of {layout.auto} axes of 2 and more is wider than the limit of {limits.WIDTH}"
+    problems.error(path, message, f"choose at most {limits.WIDTH.bit_length() - 1} axes")
+    return True
 
 
 def _resolve_gates(document: Document, state: _State, problems: Problems) -> tuple[GateSpec, ...] | None:

@@ -1,0 +1,119 @@
+"""`{auto: N}`: the rule against brute force, a table of real widths, and the rule of adapters saved before it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from functools import cache
+
+import pytest
+
+from quanta_compiler.diagnostics import SpecError
+from quanta_compiler.fitting import checked_document, fitted_spec
+from quanta_compiler.nn import fit_circuit
+from quanta_compiler.spec import load_spec
+from quanta_compiler.spec.circuit_layout import auto_layout
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+TEMPLATE = {"version": 1, "name": "a", "layout": {"auto": 4}, "gates": ["all_pairs"]}
+Sizes = tuple[int, ...]
+
+
+def sizes_of(spec: CircuitSpec) -> Sizes:
+    return tuple(axis.size for axis in spec.layout)
+
+
+def numbers(sizes: Sizes) -> int:
+    """Trained numbers of dense gates on all pairs, pair by pair."""
+    return sum((m * n) ** 2 for m, n in itertools.combinations(sizes, 2))
+
+
+@cache
+def factorizations(n: int, count: int, largest: int) -> tuple[Sizes, ...]:
+    """All descending tuples of `count` factors of n from 2, none above `largest`."""
+    if count == 0:
+        return ((),) if n == 1 else ()
+    divisors = [d for d in range(min(n, largest), 1, -1) if n % d == 0]
+    return tuple((d, *rest) for d in divisors for rest in factorizations(n // d, count - 1, d))
+
+
+def oracle(width: int, count: int) -> Sizes:
+    """Write down every layout, and take the best by the words of the rule."""
+    widths = [w for w in range(width, 2 * width) if 100 * w <= 101 * width]
+    layouts = [sizes for w in widths for sizes in factorizations(w, count, w)]
+    while not layouts:
+        widths.append(widths[-1] + 1)
+        layouts = list(factorizations(widths[-1], count, widths[-1]))
+    best = min(layouts, key=lambda sizes: (numbers(sizes), math.prod(sizes), sizes))
+    exact = [sizes for sizes in layouts if math.prod(sizes) == width and 10 * numbers(sizes) <= 13 * numbers(best)]
+    return min(exact, key=lambda sizes: (numbers(sizes), sizes)) if exact else best
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_auto_layout_equals_brute_force(count: int) -> None:
+    rng = random.Random(count)
+    widths = [*range(1, 140), *(rng.randrange(140, 2500) for _ in range(12)), 720, 997, 1024]
+    for width in widths:
+        assert auto_layout(width, count) == oracle(width, count), (width, count)
+
+
+@pytest.mark.parametrize(
+    ("width", "count", "sizes"),
+    [
+        (4096, 1, (4096,)),
+        (1, 1, (2,)),
+        (1, 3, (2, 2, 2)),
+        (8192, 3, (32, 16, 16)),
+        (97, 2, (14, 7)),
+        (17, 4, (3, 2, 2, 2)),
+        (1 << 24, 24, (2,) * 24),
+        # Nothing wider than a circuit may be, however near.
+        ((1 << 24) - 1, 2, (4097, 4095)),
+        ((1 << 24) - 1, 7, (16, 16, 16, 8, 8, 8, 8)),
+        ((1 << 24) - 1, 23, (4,) + (2,) * 22),
+        (16_777_213, 2, (178_481, 94)),
+    ],
+)
+def test_auto_layout(width: int, count: int, sizes: Sizes) -> None:
+    assert auto_layout(width, count) == sizes
+
+
+def test_the_narrowest_of_the_cheapest_is_taken() -> None:
+    """On two axes every layout of a width costs the same: the most even one is taken, and nothing is padded for it."""
+    assert auto_layout(8198, 2) == (4099, 2)
+    assert auto_layout(720, 2) == (30, 24)
+
+
+@pytest.mark.parametrize("rule", [1, 2])
+def test_adapters_are_read_by_the_rule_of_their_time(rule: int) -> None:
+    expected = {1: (13, 11, 11, 7), 2: (14, 11, 9, 8)}[rule]
+    assert sizes_of(fitted_spec(TEMPLATE, 4096, 11008, auto_rule=rule)) == expected
+    assert sizes_of(fit_circuit(TEMPLATE, 4096, 11008, auto_rule=rule).spec) == expected
+    assert sizes_of(load_spec(TEMPLATE, in_features=11008, auto_rule=rule)) == expected
+    with_width = {**TEMPLATE, "in_features": 11008}
+    assert sizes_of(load_spec(with_width, auto_rule=rule)) == expected
+    preset = {"version": 1, "name": "p", "preset": "quanta"}
+    assert sizes_of(load_spec(preset, in_features=11008, auto_rule=rule)) == expected
+    train = {"version": 1, "name": "p", "preset": "krona", "layout": "64x64"}
+    rows = {1: (192, 167), 2: (192, 167)}[rule]
+    assert sizes_of(load_spec(train, out_features=32064, auto_rule=rule)) == (64, 64)
+    assert tuple(axis.size for axis in load_spec(train, out_features=32064, auto_rule=rule).output) == rows
+
+
+def test_the_first_rule_takes_axes_of_one() -> None:
+    many = {**TEMPLATE, "layout": {"auto": 30}, "gates": ["chain"]}
+    assert checked_document(many, auto_rule=1) == many
+    with pytest.raises(SpecError, match="30"):
+        checked_document(many)
+    with pytest.raises(ValueError, match="the rules for"):
+        load_spec(TEMPLATE, in_features=64, auto_rule=3)
+
+
+@pytest.mark.parametrize("file", [TEMPLATE, {"version": 1, "name": "a", "preset": "tt"}])
+def test_too_many_axes_are_refused(file: dict[str, object]) -> None:
+    message = r"layout: a layout of 25 axes of 2 and more is wider than the limit of 16777216"
+    with pytest.raises(SpecError, match=message) as caught:
+        load_spec({**file, "layout": {"auto": 25}, "in_features": 4096})
+    assert caught.value.diagnostics[0].hint == "choose at most 24 axes"
+    assert len(caught.value.diagnostics) == 1
