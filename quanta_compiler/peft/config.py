@@ -26,6 +26,7 @@ from quanta_compiler.peft.resolved import (
     resolve,
 )
 from quanta_compiler.peft.saved import check_files
+from quanta_compiler.spec import CircuitSpec
 from quanta_compiler.targets import (
     checked_circuit,
     circuit_digest,
@@ -222,9 +223,9 @@ class QuantaConfig(PeftConfig):
         """Return what `residual` means for a circuit at the module `name`."""
         return residual_for(self, name, fitted)
 
-    def record(self, name: str, resolved: Resolved) -> None:
-        """Keep the circuit of the module `name`, to be saved with the adapter."""
-        record(self, name, resolved)
+    def record(self, name: str, spec: CircuitSpec, residual: str) -> None:
+        """Keep the circuit and the residual of the module `name`, to be saved with the adapter."""
+        record(self, name, spec, residual)
 
     def check_unchanged(self) -> None:
         """Raise AdapterError where a circuit or preset was assigned to past `__post_init__`, which nothing reads."""

@@ -77,8 +77,8 @@ def _hint(key: str, names: Sequence[str]) -> str:
     if meant_there != key and (example := next((name for name in names if matches(meant_there, name)), None)):
         return f"drop the {key[: len(key) - len(meant_there)]!r}: it means the beginning of the whole name, {example!r}"
     meant = did_you_mean(key, dict.fromkeys(name.rpartition(".")[2] for name in names))
-    correct = "correct it" if meant is None else f"did you mean {meant!r}?"
-    return f"{correct}; a key is a regular expression for the end of a module's name"
+    correct = "correct it." if meant is None else f"did you mean {meant!r}?"
+    return f"{correct} A key is a regular expression for the end of a module's name"
 
 
 def shown(names: Sequence[str]) -> str:

@@ -147,7 +147,7 @@ class QuantaCircuitModel(Refusals, BaseTuner):
             fitted = resolved.fitted
             if fitted.trained:
                 _warn(fitted)
-                config.record(name, resolved)
+                config.record(name, fitted.spec, resolved.residual)
                 self._fits[name] = resolved
                 return fitted
             text = f"{layer}: circuit {fitted.spec.name!r} has no gate that trains"

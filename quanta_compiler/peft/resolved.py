@@ -15,6 +15,7 @@ from quanta_compiler.nn import FittedCircuit, fit_circuit
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.spec import to_dict
 from quanta_compiler.spec.circuit_layout import AUTO_RULE
+from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.targets import chosen_residual, circuit_for, stored_document, target_for
 
 FORMAT = 2
@@ -89,13 +90,12 @@ def residual_for(config: Any, name: str, fitted: FittedCircuit) -> str:
     return chosen_residual(config.residual, fitted)
 
 
-def record(config: Any, name: str, resolved: Resolved) -> None:
+def record(config: Any, name: str, spec: CircuitSpec, residual: str) -> None:
     """Write down in the configuration what its circuit is at a layer; a dict that others hold stays as it is."""
-    fitted = resolved.fitted
-    key = place(config.circuit, name, fitted.in_features, fitted.out_features)
+    key = place(config.circuit, name, spec.in_features, spec.out_features)
     known = config.resolved.get(key)
-    if known is None or known["residual"] != resolved.residual:
-        entry = {"circuit": stored_document(to_dict(fitted.spec)), "residual": resolved.residual}
+    if known is None or known["residual"] != residual:
+        entry = {"circuit": stored_document(to_dict(spec)), "residual": residual}
         config.resolved = {**config.resolved, key: {**entry, "hash": _digest(config.circuit_hash, key, entry)}}
 
 

@@ -61,9 +61,9 @@ def test_every_key_that_matches_no_module_is_named() -> None:
         "the circuit for 'valeu' reaches no layer: no module matches",
         "the circuit for '^value' reaches no layer: no module matches",
         "the circuit for 'query|key' reaches no layer: no module matches",
-        "hint: did you mean 'value'?; a key is a regular expression for the end of a module's name",
+        "hint: did you mean 'value'? A key is a regular expression for the end of a module's name",
         "hint: drop the '^': it means the beginning of the whole name, 'tower.0.value'",
-        "hint: correct it; a key is a regular expression for the end of a module's name",
+        "hint: correct it. A key is a regular expression for the end of a module's name",
     ]
 
 
