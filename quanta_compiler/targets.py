@@ -155,7 +155,7 @@ def target_for(stored: Any, name: str) -> str | None:
     if len(matching) > 1 and len(matching[0]) == len(matching[1]):
         first, second = sorted(matching[:2])
         raise FeaturesError(f"the circuits for {first!r} and for {second!r} both match, and neither is more specific")
-    return matching[0]
+    return str(matching[0])
 
 
 def circuit_for(stored: Any, name: str) -> Document:

@@ -51,7 +51,7 @@ def checked_format(value: object, *, is_saved: bool) -> int:
     return value
 
 
-def auto_rule(format: int) -> int:
+def auto_rule(format: int | None) -> int:
     """Return the rule that `{auto: N}` is laid out by: format 1 was saved while the first was the only one."""
     return 1 if format == 1 else AUTO_RULE
 

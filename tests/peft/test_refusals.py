@@ -211,6 +211,11 @@ def test_a_model_that_does_not_begin_as_the_base_model_is_told_of() -> None:
     messages = told(Mlp(), QuantaConfig(circuit=QUANTA, residual="none", target_modules=targets), "residual='none'")
     assert len(messages) == 1
     assert "on q_proj (and 1 more) T is not zero at the start, so that the model does not begin" in messages[0]
-    for keys in ({"residual": "none", "circuit": LORA}, {"residual": "none", "init_weights": False}, {}):
+    silent: list[dict[str, Any]] = [
+        {"residual": "none", "circuit": LORA},
+        {"residual": "none", "init_weights": False},
+        {},
+    ]
+    for keys in silent:
         config = QuantaConfig(**{"circuit": QUANTA, "target_modules": targets, **keys})
         assert not told(Mlp(), config, "residual='none'"), keys

@@ -211,8 +211,9 @@ def test_one_configuration_serves_many_models_and_copies_go_their_own_way(tmp_pa
     get_peft_model(Mlp(), copies[1])
     assert copies[1].resolved == {"24 -> 24": before["24 -> 24"]}
     model.save_pretrained(str(tmp_path))
-    loaded = QuantaConfig.from_pretrained(str(tmp_path))
-    assert dataclasses.replace(loaded, inference_mode=False, auto_mapping=None) == config
+    loaded: Any = QuantaConfig.from_pretrained(str(tmp_path))
+    loaded.inference_mode, loaded.auto_mapping = False, None
+    assert loaded == config
 
 
 def test_the_model_card_shows_the_circuits_once_and_keeps_what_others_wrote(tmp_path: Path) -> None:
