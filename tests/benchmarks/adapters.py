@@ -85,13 +85,19 @@ def starting_error(dtype: torch.dtype, residual: str) -> str:
     return f"start, {residual}, {name}: output against the base layer | {same}"
 
 
+def move(layer: Any, by: float, generator: torch.Generator) -> None:
+    """Move the gates by a fraction of what their initial numbers differ by."""
+    for name, difference in layer.quanta_circuit_delta["default"].items():
+        spread = by * layer.quanta_circuit_frozen["default"][name].std()
+        difference.data += spread * torch.randn(difference.shape, generator=generator)
+
+
 def autocast_error(moved: float) -> str:
     """Return what autocast would round a small update by, and what it does: relative to the update's norm."""
     _, model = adapted(torch.float32, "frozen_copy")
     layer = model.base_model.model.proj
     generator = torch.Generator().manual_seed(3)
-    for gate in layer.quanta_circuit_gates["default"].values():
-        gate.data += moved * gate.data.std() * torch.randn(gate.shape, generator=generator)
+    move(layer, moved, generator)
     trained, frozen = layer.circuits("default")
     fitted = layer.quanta_circuit_plan["default"]
     x = torch.randn(256, 4096, generator=generator)
@@ -108,10 +114,7 @@ def autocast_error(moved: float) -> str:
 def merging(dtype: torch.dtype) -> list[str]:
     """Merge and unmerge: time, memory on top, and what is left of the base weight."""
     layer, model = adapted(dtype, "frozen_copy")
-    gates = model.base_model.model.proj.quanta_circuit_gates["default"]
-    generator = torch.Generator().manual_seed(2)
-    for tensor in gates.values():
-        tensor.data += 0.1 * tensor.data.std() * torch.randn(tensor.shape, generator=generator)
+    move(model.base_model.model.proj, 0.1, torch.Generator().manual_seed(2))
     own = layer.proj.weight.untyped_storage().nbytes()
     start = time.perf_counter()
     peak = peak_bytes(model, None, model.merge_adapter)

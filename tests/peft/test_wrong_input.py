@@ -115,7 +115,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
     save_file(tensors, folder / WEIGHTS)
 
 
-KEY = "base_model.model.k_proj.quanta_circuit_gates.g1"
+KEY = "base_model.model.k_proj.quanta_circuit_delta.g1"
 
 
 def truncated(folder: Path) -> None:

@@ -28,8 +28,8 @@ WIDTHS = {"a": (768, 768), "b": (2048, 2048), "c": (11008, 16)}
 def net(names: str) -> nn.Module:
     """Return linear layers whose output is that of their adapters alone."""
     layers = nn.ModuleDict({name: nn.Linear(*WIDTHS[name], bias=False) for name in names})
-    for layer in layers.children():
-        nn.init.zeros_(layer.weight)
+    for parameter in layers.parameters():
+        nn.init.zeros_(parameter)
     return layers
 
 
@@ -76,7 +76,8 @@ def make_imported() -> None:
 def main() -> None:
     """Make all folders."""
     each = {"version": 1, "name": "each", "layout": {"auto": 4}, "gates": ["each"]}
-    orthogonal = {"version": 1, "name": "turned", "layout": {"auto": 3}, "gates": [{"pattern": "chain", "kind": "orthogonal"}]}
+    gates = [{"pattern": "chain", "kind": "orthogonal"}]
+    orthogonal = {"version": 1, "name": "turned", "layout": {"auto": 3}, "gates": gates}
     make("copied", "a")
     make("templates", "bc", circuit=each)
     make("folded", "a", residual="folded", circuit=orthogonal, scale=0.5)
