@@ -131,6 +131,11 @@ def whole(tensor: Any) -> torch.Tensor:
     return full
 
 
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float32, one of more as it is: what T = S + D and D = T - S are computed in."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class _Parts:
     """What an emitted forward pass reads as `self`: its gates, and its constants as attributes."""
 

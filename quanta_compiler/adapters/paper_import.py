@@ -24,6 +24,7 @@ from quanta_compiler.adapters.problems import problem, refusal, warning
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.fitting import fitted_spec
+from quanta_compiler.nn import wide
 from quanta_compiler.report.terminal import plural
 from quanta_compiler.targets import matches
 
@@ -184,20 +185,22 @@ def _tensors(
     features: Mapping[str, Features],
     options: ImportOptions,
 ) -> dict[str, torch.Tensor]:
-    """Return the adapter's tensors, those of T and those of S as matrices; the dtype of each is kept."""
+    """Return the adapter's tensors as matrices: D = T - S, in float32 at least, and S; T alone where there is no S."""
     tensors: dict[str, torch.Tensor] = {}
     problems: list[Diagnostic] = []
     for layer in layers:
         start = f"base_model.model.{layer.module}.quanta_circuit_"
-        tensors[f"{start}features"] = torch.tensor(features[layer.module], dtype=torch.int64)
-        groups = {"gates": layer.trained, "frozen": layer.frozen if options.frozen_copy else {}}
-        for group, keys in groups.items():
-            for position, pair in enumerate(circuits[layer.module].pairs if keys else ()):
-                matrix = _matrix(file, keys[pair])
-                if isinstance(matrix, Diagnostic):
-                    problems.append(matrix)
-                else:
-                    tensors[f"{start}{group}.g{position}"] = matrix
+        tensors[f"{start}features"] = torch.tensor(features[layer.module], dtype=torch.float32)
+        for position, pair in enumerate(circuits[layer.module].pairs):
+            keys = [layer.trained[pair], *([layer.frozen[pair]] if options.frozen_copy else [])]
+            matrices = [_matrix(file, key) for key in keys]
+            problems += [matrix for matrix in matrices if isinstance(matrix, Diagnostic)]
+            trained, *copies = [matrix for matrix in matrices if isinstance(matrix, torch.Tensor)] or [torch.empty(0)]
+            for copy in copies:
+                tensors[f"{start}frozen.g{position}"] = copy
+                tensors[f"{start}delta.g{position}"] = wide(trained) - wide(copy)
+            if not copies:
+                tensors[f"{start}gates.g{position}"] = trained
     if problems:
         raise SpecError(problems)
     return tensors

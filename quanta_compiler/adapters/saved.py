@@ -19,10 +19,11 @@ from quanta_compiler.adapters.selection import chosen, refuse_nothing
 from quanta_compiler.adapters.tensor_file import TensorFile, open_safetensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote
+from quanta_compiler.nn import wide
 
 _OURS = "QUANTA_CIRCUIT"
 _KEY = re.compile(
-    r"(?:base_model\.model\.)?(?P<layer>.+)\.quanta_circuit_(?P<group>gates|frozen|features)(?:\.(?P<name>[^.]+))?"
+    r"(?:base_model\.model\.)?(?P<layer>.+)\.quanta_circuit_(?P<group>delta|gates|frozen|features)(?:\.(?P<name>[^.]+))?"
 )
 
 
@@ -99,7 +100,7 @@ def _circuit_updates(
     for key in file.shapes:
         found = _KEY.fullmatch(key)
         if found is not None and chosen(layers, found["layer"]):
-            groups = tensors.setdefault(found["layer"], {"gates": {}, "frozen": {}, "features": {}})
+            groups = tensors.setdefault(found["layer"], {"delta": {}, "gates": {}, "frozen": {}, "features": {}})
             groups[found["group"]][found["name"] or ""] = file.read(key)
     refuse_nothing(file, tensors, layers, (found["layer"] for key in file.shapes if (found := _KEY.fullmatch(key))))
     updates: dict[str, CircuitUpdate] = {}
@@ -132,19 +133,21 @@ def _quanta_config(folder: Path) -> Any:
 def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, torch.Tensor]]) -> CircuitUpdate:
     """Return the update of one layer; raise ValueError where its tensors do not fit its circuit."""
     features = groups["features"].get("")
-    if features is None or features.shape != (2,) or features.is_floating_point():
+    if features is None or features.shape != (2,):
         raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
-    in_features, out_features = features.tolist()
+    in_features, out_features = map(int, features.tolist())
     circuit, residual = config.resolve(layer, in_features, out_features)
-    gates, frozen = groups["gates"], groups["frozen"]
-    trained = {name: (gates if name in circuit.trained else frozen).get(name) for name in circuit.shapes}
-    copy = None if residual == "none" else {name: frozen.get(name) for name in circuit.shapes}
-    return CircuitUpdate(
-        circuit=circuit,
-        trained=_checked(circuit.shapes, trained, "gates"),
-        frozen=None if copy is None else _checked(circuit.shapes, copy, "frozen"),
-        scale=float(config.scale),
-    )
+    if residual == "none":
+        own = {name: groups["gates" if name in circuit.trained else "frozen"].get(name) for name in circuit.shapes}
+        return CircuitUpdate(circuit, _checked(circuit.shapes, own, "gates"), None, float(config.scale))
+    frozen = _checked(circuit.shapes, {name: groups["frozen"].get(name) for name in circuit.shapes}, "frozen")
+    # Adapters saved in format 1 hold T, those of today the difference; T is composed in float32, as layers do it.
+    group = "gates" if groups["gates"] else "delta"
+    own = {name: groups[group].get(name) for name in circuit.trained}
+    moved = _checked({name: circuit.shapes[name] for name in circuit.trained}, own, group)
+    if group == "delta":
+        moved = {name: wide(frozen[name]) + wide(tensor) for name, tensor in moved.items()}
+    return CircuitUpdate(circuit, {**frozen, **moved}, frozen, float(config.scale))
 
 
 def _checked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,25 +13,38 @@ from peft.utils import resolve_quantization_backend
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.nn import FittedCircuit, whole
+from quanta_compiler.nn import FittedCircuit, whole, wide
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.peft.folding import FoldedWeight
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_layer
-from quanta_compiler.peft.tensors import Features, FrozenTensors, Tensors, computes_alone, held, layer_features
+from quanta_compiler.peft.tensors import (
+    Features,
+    Tensors,
+    computes_alone,
+    frozen_parameters,
+    held,
+    is_sharded,
+    layer_features,
+)
 
 
 class QuantaCircuitLayer(BaseTunerLayer):
     """The state of the adapters on one layer.
 
-    `quanta_circuit_gates.<adapter>.<tensor>` are the trained circuit T. `quanta_circuit_frozen.<adapter>.<tensor>` are
-    buffers: the frozen copy S where there is one, and what of T does not train. S is saved with the adapter: drawn
-    again from a seed it would be the same only where torch's generator, and for `init: orthogonal` LAPACK, compute bit
-    for bit alike, which other devices and versions do not promise; and the adapters of the paper's own code bring an S
-    that no seed makes.
+    What trains is `quanta_circuit_delta.<adapter>.<tensor>`, the difference D = T - S of the gates (of angles where a
+    gate is made of angles), or `quanta_circuit_gates.<adapter>.<tensor>`, T itself where the update has no S.
+    `quanta_circuit_frozen.<adapter>.<tensor>` are parameters that do not train: the frozen copy S, and what of T is
+    fixed. S is saved with the adapter: drawn again from a seed it would be the same only where torch's generator, and
+    for `init: orthogonal` LAPACK, compute bit for bit alike, which other devices and versions do not promise; and the
+    adapters of the paper's own code bring an S that no seed makes.
+
+    T = S + D is composed in float32, so that D = 0 is no update whatever it is cast to, a cast of D costs a rounding of
+    the update and no more, and weight decay pulls towards the base model.
     """
 
-    adapter_layer_names = (f"{METHOD}_gates",)
+    adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates")
     other_param_names = tuple(
         f"{METHOD}_{name}"
         for name in (
@@ -53,6 +67,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self.quantization_backend = resolve_quantization_backend(
             self.get_base_layer(), get_apply_tensor_subclass=kwargs.get("get_apply_tensor_subclass")
         )
+        self.quanta_circuit_delta = nn.ModuleDict()
         self.quanta_circuit_gates = nn.ModuleDict()
         self.quanta_circuit_frozen = nn.ModuleDict()
         self.quanta_circuit_features = Features()
@@ -67,6 +82,11 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self._layer_name = ""
         self._stale_folds: set[str] = set()
         """Adapters to fold again once the base weight is the base weight."""
+        self._unsure_folds: set[str] = set()
+        """Folded adapters whose sources are to be looked at closely."""
+        self._told_of_training = False
+        self._computed_in: dict[str, torch.dtype] = {}
+        """The dtype in which FSDP2 gave the forward pass an adapter's trained tensors."""
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
@@ -114,34 +134,62 @@ class QuantaCircuitLayer(BaseTunerLayer):
         )
 
     def _set_tensors(self, adapter: str, config: QuantaConfig) -> None:
-        """Make T, S and the rest on the base layer's device, in float32 at least.
-
-        Never in less, also beside a weight of less: T - S may be smaller than the rounding of either.
-        """
+        """Make D or T, S and the rest on the base layer's device, in float32 at least."""
         fitted = self.quanta_circuit_plan[adapter]
         initial, trained = self._drawn(fitted, config)
         device, dtype = self._base_device(), torch.promote_types(self._base_dtype(), torch.float32)
-        # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): S is not made of them.
-        gates = {name: nn.Parameter(trained[name].to(device, dtype, copy=True)) for name in fitted.trained}
-        self.quanta_circuit_gates[adapter] = nn.ParameterDict(gates)
-        names = fitted.fixed if self.quanta_circuit_residual[adapter] == "none" else tuple(fitted.shapes)
-        self.quanta_circuit_frozen[adapter] = FrozenTensors({n: initial[n].to(device, dtype) for n in names})
-        self.quanta_circuit_features[adapter] = torch.tensor([self.in_features, self.out_features], device=device)
+        has_copy = self.quanta_circuit_residual[adapter] != "none"
+        # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): D is not made of them.
+        own = {name: trained[name].to(device, dtype, copy=True) for name in fitted.trained}
+        is_difference = has_copy and getattr(config, "format", None) != 1
+        if is_difference:
+            own = {name: tensor.sub_(initial[name].to(device, dtype)) for name, tensor in own.items()}
+        for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
+            if adapter in container:
+                del container[adapter]
+        holder = nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in own.items()})
+        (self.quanta_circuit_delta if is_difference else self.quanta_circuit_gates)[adapter] = holder
+        names = tuple(fitted.shapes) if has_copy else fitted.fixed
+        self.quanta_circuit_frozen[adapter] = frozen_parameters({n: initial[n].to(device, dtype) for n in names})
+        self.quanta_circuit_features.hold(adapter, (self.in_features, self.out_features), device)
         if self.quanta_circuit_residual[adapter] == "folded":
             self._fold(adapter)
+        elif adapter in self.quanta_circuit_folded:
+            del self.quanta_circuit_folded[adapter]
+
+    def _holder(self, adapter: str) -> Any:
+        """Return what holds the parameters of an adapter that train."""
+        is_difference = adapter in self.quanta_circuit_delta
+        return (self.quanta_circuit_delta if is_difference else self.quanta_circuit_gates)[adapter]
+
+    def trained(self, adapter: str) -> Tensors:
+        """Return the tensors that train, D or T, by name."""
+        return {name: whole(tensor) for name, tensor in self._holder(adapter)._parameters.items()}
+
+    def take_difference(self, adapter: str) -> None:
+        """Train D = T - S from here on, where an adapter saved in format 1 has brought T.
+
+        The parameters stay the same objects, for an optimizer that holds them already.
+        """
+        if adapter not in self.quanta_circuit_gates or self.quanta_circuit_residual[adapter] == "none":
+            return
+        holder, frozen = self._holder(adapter), self.quanta_circuit_frozen[adapter]
+        if any(parameter.is_meta for parameter in (*holder.parameters(), *frozen.parameters())):
+            return
+        for name, parameter in holder.items():
+            parameter.data = wide(parameter.data) - wide(frozen.get_parameter(name).data)
+        self.quanta_circuit_delta[adapter] = holder
+        del self.quanta_circuit_gates[adapter]
+
+    def has_adapter(self, adapter: str) -> bool:
+        """Say whether the layer has such an adapter."""
+        return adapter in self.quanta_circuit_plan
 
     def cast_adapter(self, adapter: str) -> None:
-        """Round an adapter to the base layer's dtype, as `autocast_adapter_dtype=False` asks for; S as T."""
-        if adapter not in self.quanta_circuit_gates:
-            return
-        dtype = self._base_dtype()
-        gates: Any = self.quanta_circuit_gates[adapter]
-        gates.to(dtype)
-        frozen: Any = self.quanta_circuit_frozen[adapter]
-        for name, tensor in frozen._buffers.items():
-            frozen._buffers[name] = tensor.to(dtype).to(tensor.dtype)
-        if adapter in self.quanta_circuit_folded:
-            self._fold(adapter)
+        """Round what trains to the base layer's dtype, as `autocast_adapter_dtype=False` asks for."""
+        for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
+            if adapter in container:
+                container[adapter].to(self._base_dtype())
 
     def _drawn(self, fitted: FittedCircuit, config: QuantaConfig) -> tuple[Tensors, Tensors]:
         """Return all tensors of S and those of T that train; empty ones for a model on the meta device."""
@@ -164,46 +212,74 @@ class QuantaCircuitLayer(BaseTunerLayer):
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """Move an adapter's tensors to a device, by default that of the base layer.
 
-        PEFT's own rounds them to the base layer's dtype as well, also after loading (`low_cpu_mem_usage`): a trained
-        T - S may be smaller than that rounding.
+        PEFT's own rounds them to the base layer's dtype as well, also after loading (`low_cpu_mem_usage`), and S would
+        be another one.
         """
         device = self._base_device() if device is None else device
-        for container in (self.quanta_circuit_gates, self.quanta_circuit_frozen, self.quanta_circuit_folded):
-            if adapter_name in container and not any(
-                tensor.is_meta for tensor in held(container, adapter_name).values()
-            ):
-                container[adapter_name].to(device)
-        if adapter_name in self.quanta_circuit_features:
-            self.quanta_circuit_features[adapter_name] = self.quanta_circuit_features[adapter_name].to(device)
+        parts = ("delta", "gates", "frozen", "folded")
+        holders = [getattr(self, f"{METHOD}_{part}") for part in parts]
+        modules = [holder[adapter_name] for holder in holders if adapter_name in holder]
+        for module in modules:
+            if not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+                module.to(device)
+        features = self.quanta_circuit_features
+        if adapter_name in features and not features[adapter_name].is_meta:
+            features[adapter_name].data = features[adapter_name].data.to(device)
 
     def state_shapes(self, adapter: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the keys and shapes of what the layer saves for an adapter, the adapter's name included."""
         fitted = self.quanta_circuit_plan[adapter]
-        for part in ("gates", "frozen"):
-            for name in held(getattr(self, f"{METHOD}_{part}"), adapter):
+        for part in ("delta", "gates", "frozen"):
+            container = getattr(self, f"{METHOD}_{part}")
+            for name in held(container, adapter) if adapter in container else ():
                 yield f"{METHOD}_{part}.{adapter}.{name}", fitted.shapes[name]
         yield f"{METHOD}_features.{adapter}", (2,)
 
     def circuits(self, adapter: str) -> tuple[Tensors, Tensors | None]:
-        """Return the tensors of T, and those of S where the update is T - S."""
-        trained, frozen = held(self.quanta_circuit_gates, adapter), held(self.quanta_circuit_frozen, adapter)
+        """Return the tensors of T, and those of S where the update is T - S; T = S + D, both in `compute_dtype`."""
+        frozen, own = self._as_computed(adapter)
         if self.quanta_circuit_residual[adapter] == "none":
-            return {**frozen, **trained}, None
-        return {**frozen, **trained}, frozen
+            return {**frozen, **own}, None
+        dtype = self.compute_dtype(adapter)
+        copy = {name: tensor.to(dtype) for name, tensor in frozen.items()}
+        if adapter in self.quanta_circuit_gates:
+            return {**copy, **{name: tensor.to(dtype) for name, tensor in own.items()}}, copy
+        return {**copy, **{name: copy[name] + tensor.to(dtype) for name, tensor in own.items()}}, copy
+
+    def _as_computed(self, adapter: str) -> tuple[Tensors, Tensors]:
+        """Return S and what trains, rounded as the forward pass has them.
+
+        FSDP2 keeps parameters as they are and casts what it gathers for a forward pass: merging reads the former.
+        """
+        frozen, own = held(self.quanta_circuit_frozen, adapter), self.trained(adapter)
+        if torch.compiler.is_compiling():
+            return frozen, own
+        if not any(is_sharded(tensor) for tensor in self._holder(adapter).parameters()):
+            self._computed_in[adapter] = next(iter(own.values())).dtype
+            return frozen, own
+        dtype = self._computed_in.get(adapter, torch.float64)
+        if dtype.itemsize >= next(iter(own.values())).dtype.itemsize:
+            return frozen, own
+        rounded = [{name: tensor.to(dtype) for name, tensor in part.items()} for part in (frozen, own)]
+        return rounded[0], rounded[1]
 
     def compute_dtype(self, adapter: str) -> torch.dtype:
-        """Return the dtype that the circuits are applied in: that of the trained tensors."""
-        return next(iter(held(self.quanta_circuit_gates, adapter).values())).dtype
+        """Return the dtype that the circuits are applied in: at least float32 where the update is a difference."""
+        dtype = next(iter(self.trained(adapter).values())).dtype
+        if self.quanta_circuit_residual[adapter] == "none":
+            return dtype
+        frozen = next(iter(held(self.quanta_circuit_frozen, adapter).values())).dtype
+        return torch.promote_types(torch.promote_types(dtype, frozen), torch.float32)
 
     def delta_blocks(self, adapter: str, scale: float) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the update `scale` (T - S) block by block: columns, and `[columns, out_features]`, transposed.
 
         In float32 or better, without gradient, with at most a few MiB in memory at once.
         """
-        trained, frozen = self.circuits(adapter)
         fitted = self.quanta_circuit_plan[adapter]
         dtype, device = torch.promote_types(self.compute_dtype(adapter), torch.float32), self._base_device()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            trained, frozen = self.circuits(adapter)
             copies = fitted.operator_blocks(frozen, dtype, device) if frozen is not None else None
             for columns, block in fitted.operator_blocks(trained, dtype, device):
                 if copies is not None:
@@ -216,23 +292,63 @@ class QuantaCircuitLayer(BaseTunerLayer):
             self._stale_folds.add(adapter)
             return
         self._stale_folds.discard(adapter)
-        weight = whole(self.get_base_layer().weight)
+        sources = self._fold_sources(adapter)
+        weight = sources[0]
+        if any(tensor.is_meta for tensor in sources[1:]) and not weight.is_meta:
+            # S is loaded later (`low_cpu_mem_usage`), and this is done then.
+            return
         if weight.is_meta:
-            self._hold_folded(adapter, torch.empty_like(weight))
+            self.quanta_circuit_folded[adapter] = FoldedWeight(torch.empty_like(weight), sources)
             return
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
         folded = weight.detach().clone()
-        frozen = self.circuits(adapter)[1]
-        assert frozen is not None, "a folded adapter has a frozen copy"
         with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+            frozen = held(self.quanta_circuit_frozen, adapter)
             dtype = torch.promote_types(weight.dtype, torch.float32)
             for columns, block in fitted.operator_blocks(frozen, dtype, weight.device):
                 self._add(folded, columns, block * -scale)
-        self._hold_folded(adapter, folded)
+        self.quanta_circuit_folded[adapter] = FoldedWeight(folded, sources)
 
-    def _hold_folded(self, adapter: str, weight: torch.Tensor) -> None:
-        # Nested, and so not among the adapter's tensors that PEFT takes to float32; computed again after loading.
-        self.quanta_circuit_folded[adapter] = FrozenTensors({"weight": weight}, persistent=False)
+    def _fold_again(self, adapter: str) -> None:
+        """Fold anew what is folded."""
+        if self.quanta_circuit_residual[adapter] == "folded":
+            self._fold(adapter)
+
+    def _fold_sources(self, adapter: str) -> list[torch.Tensor]:
+        """Return W, then the tensors of S."""
+        return [whole(self.get_base_layer().weight), *held(self.quanta_circuit_frozen, adapter).values()]
+
+    def folded_weight(self, adapter: str) -> torch.Tensor | None:
+        """Return W - scale S of a folded adapter, made anew where W or S have changed; None where W trains.
+
+        A copy of a weight that trains would give it no gradient, so that W and S are applied instead.
+        """
+        if not torch.compiler.is_compiling():
+            sources = self._fold_sources(adapter)
+            if sources[0].requires_grad and torch.is_grad_enabled():
+                self._warn_of_training()
+                return None
+            folded: Any = dict(self.quanta_circuit_folded.items()).get(adapter)
+            if folded is None or not folded.is_made_of(sources, closely=adapter in self._unsure_folds):
+                self._fold(adapter)
+            self._unsure_folds.discard(adapter)
+        current: Any = self.quanta_circuit_folded[adapter]
+        weight: torch.Tensor = current.weight
+        return weight
+
+    def _warn_of_training(self) -> None:
+        if not self._told_of_training:
+            self._told_of_training = True
+            warnings.warn(
+                f"{self._layer_name}: the base weight trains, so nothing is folded into it; W, T and S are applied, as "
+                "with `residual='frozen_copy'`",
+                stacklevel=2,
+            )
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """Activate adapters; what was copied into them meanwhile (as TRL does) is seen by a closer look."""
+        super().set_adapter(adapter_names, inference_mode)
+        self._unsure_folds = set(self.quanta_circuit_folded)
 
     def _add(self, weight: torch.Tensor, columns: slice, block: torch.Tensor) -> torch.Tensor:
         """Add a block of an update into a weight in place: computed in the block's dtype, rounded once."""
@@ -243,8 +359,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
         """Check adapters whose tensors were assigned past `load_state_dict`, and fold their copies anew."""
         for adapter in sorted(self.quanta_circuit_features.replaced & set(self.quanta_circuit_plan)):
             check_layer(self, adapter, self._layer_name)
-            if adapter in self.quanta_circuit_folded:
-                self._fold(adapter)
+            self.take_difference(adapter)
+            self._fold_again(adapter)
         self.quanta_circuit_features.replaced.clear()
 
     def set_scale(self, adapter: str, scale: float) -> None:
@@ -269,5 +385,4 @@ class QuantaCircuitLayer(BaseTunerLayer):
 
     def _set_scale(self, adapter: str, scale: float) -> None:
         self.quanta_circuit_scale[adapter] = scale
-        if adapter in self.quanta_circuit_folded:
-            self._fold(adapter)
+        self._fold_again(adapter)

@@ -14,7 +14,7 @@ from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.saved import check_state
-from quanta_compiler.peft.tensors import Tensors, held
+from quanta_compiler.peft.tensors import Tensors
 from quanta_compiler.peft.weights import read_weight, write_weight
 
 
@@ -37,7 +37,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         self.update_layer(adapter_name, config, fitted, layer_name, **kwargs)
         module: Any = self
         module.register_load_state_dict_pre_hook(check_state)
-        module.register_load_state_dict_post_hook(_fold_again)
+        module.register_load_state_dict_post_hook(_settle_loaded)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`."""
@@ -48,37 +48,34 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             return result
         if self.quanta_circuit_features.replaced:
             self.settle()
-        active = [adapter for adapter in self.active_adapters if adapter in self.quanta_circuit_gates]
-        folded = next((adapter for adapter in active if adapter in self.quanta_circuit_folded), None)
-        result = self._base(x, folded, *args, **kwargs)
+        active = [adapter for adapter in self.active_adapters if self.has_adapter(adapter)]
+        folded = next((adapter for adapter in active if self.quanta_circuit_residual[adapter] == "folded"), None)
+        weight = self.folded_weight(folded) if folded is not None else None
+        if weight is None:
+            folded = None
+            result = self.base_layer(x, *args, **kwargs)
+            if self.quantization_backend is not None:
+                result = self.quantization_backend.maybe_clone_base_result(result)
+        else:
+            result = nn.functional.linear(x, weight.T if self.fan_in_fan_out else weight, self.get_base_layer().bias)
         dtype = result.dtype
         for adapter in active:
             result = result + self._update(adapter, x, with_copy=adapter != folded)
         return result.to(dtype)
 
-    def _base(self, x: torch.Tensor, folded: str | None, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Apply the base layer, or in its place the weight into which an adapter's frozen copy is folded."""
-        if folded is not None:
-            weight = held(self.quanta_circuit_folded, folded)["weight"]
-            return nn.functional.linear(x, weight.T if self.fan_in_fan_out else weight, self.get_base_layer().bias)
-        result: torch.Tensor = self.base_layer(x, *args, **kwargs)
-        if self.quantization_backend is not None:
-            result = self.quantization_backend.maybe_clone_base_result(result)
-        return result
-
     def _update(self, adapter: str, x: torch.Tensor, with_copy: bool) -> torch.Tensor:
         """Return scale (T x - S x), without S where it is folded into the weight or there is none."""
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
-        dtype = self.compute_dtype(adapter)
         how = self.quanta_circuit_backend[adapter]
         trained, frozen = self.circuits(adapter)
+        dtype = self.compute_dtype(adapter)
         x = self.quanta_circuit_dropout[adapter](self._cast_input_dtype(x, dtype))
         if with_copy and frozen is not None:
             # Both are computed alike, so that equal tensors give equal numbers, and the difference is zero at the
             # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
             with torch.autocast(x.device.type, enabled=False):
                 x = self._cast_input_dtype(x, dtype)
-                update = fitted.apply(_cast(trained, dtype), x, *how) - fitted.apply(_cast(frozen, dtype), x, *how)
+                update = fitted.apply(trained, x, *how) - fitted.apply(frozen, x, *how)
         else:
             update = fitted.apply(_cast(trained, dtype), x, *how)
         return update * scale if scale != 1 else update
@@ -89,7 +86,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         The new weight is a second one until it is finished, so that an interruption leaves the layer as it was.
         """
         for adapter in check_adapters_to_merge(self, adapter_names):
-            if adapter in self.quanta_circuit_gates:
+            if self.has_adapter(adapter):
                 scale = self.quanta_circuit_scale[adapter]
                 self._shift_weight(adapter, scale, safe_merge)
                 self._merged_scales[adapter] = scale
@@ -102,7 +99,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             return
         while self.merged_adapters:
             adapter = self.merged_adapters[-1]
-            if adapter in self.quanta_circuit_gates:
+            if self.has_adapter(adapter):
                 self._shift_weight(adapter, -self._merged_scales[adapter], safe=False)
             self.merged_adapters.pop()
         for adapter in sorted(self._stale_folds & set(self.quanta_circuit_folded)):
@@ -127,8 +124,8 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             KeyError: the layer has no such adapter.
 
         """
-        if adapter not in self.quanta_circuit_gates:
-            raise KeyError(f"no adapter {adapter!r} on this layer: there is {', '.join(self.quanta_circuit_gates)}")
+        if not self.has_adapter(adapter):
+            raise KeyError(f"no adapter {adapter!r} on this layer: there is {', '.join(self.quanta_circuit_plan)}")
         shape = (self.in_features, self.out_features)
         delta = None
         for columns, block in self.delta_blocks(adapter, self.quanta_circuit_scale[adapter]):
@@ -157,7 +154,8 @@ def _cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
     return {name: tensor.to(dtype) for name, tensor in tensors.items()}
 
 
-def _fold_again(module: Any, _: Any) -> None:
-    """Fold the frozen copies anew once other ones have been loaded."""
-    for adapter in list(module.quanta_circuit_folded):
-        module._fold(adapter)
+def _settle_loaded(module: Any, _: Any) -> None:
+    """Train the difference where T has been loaded, and fold the frozen copies anew."""
+    for adapter in list(module.quanta_circuit_plan):
+        module.take_difference(adapter)
+        module._fold_again(adapter)

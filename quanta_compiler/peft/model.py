@@ -27,7 +27,7 @@ from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.refusals import NO_PARAMETERS, Refusals
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import Resolved
-from quanta_compiler.peft.saved import check_state
+from quanta_compiler.peft.saved import check_state, readable, warn_of_nothing_saved
 from quanta_compiler.peft.tensors import layer_features
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
@@ -80,6 +80,32 @@ class QuantaCircuitModel(Refusals, BaseTuner):
             raise_problems(_DO_NOT_FIT, [*self._misfits, *found.unmatched])
         away = [name for name, fit in self._fits.items() if _begins_away(fit)] if config.init_weights else []
         return [*found.passed_over, *([_AWAY.format(shown(away))] if away else [])]
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: Any,
+        adapter_name: str,
+        state_dict: dict[str, Any],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Any]:
+        """Select what is saved, as PEFT does, and say where that is nothing."""
+        saved: dict[str, Any] = super()._get_adapter_state_dict(
+            model, config, adapter_name, state_dict, unwanted_adapter_names
+        )
+        warn_of_nothing_saved(state_dict, saved)
+        return saved
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Take what is loaded in the form of today; PEFT 0.20 has no such step, there the layers' hooks do it."""
+        remapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(
+            model=model, config=config, adapter_name=adapter_name, state_dict=readable(model, adapter_name, state_dict)
+        )
+        return remapped
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Leave adapters in float32, or round them to the dtype of their layers where PEFT is told not to widen."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from quanta_compiler.nn import whole, wide
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.registration import METHOD
 
+_DELTA, _GATES, _FROZEN = (f"{METHOD}_{part}." for part in ("delta", "gates", "frozen"))
 WEIGHTS = "adapter_model.safetensors"
+_MODEL = "base_model.model."
 _OTHER_MODEL = "load the adapter onto the base model that it was trained on"
 _OTHER_CIRCUIT = "take the adapter_config.json that was saved with these weights"
 _DAMAGED = "copy or download the file again, or take an earlier checkpoint if the training diverged"
@@ -25,6 +30,7 @@ def check_files(folder: str) -> None:
         return
     try:
         with safe_open(path, framework="pt") as file:
+            check_keys(file.keys(), path)
             problems = [
                 Problem(f"{_shown(layer)}: {name} holds NaN or infinite numbers", _DAMAGED)
                 for layer, part, name in (key.partition(f".{METHOD}_") for key in file.keys())  # noqa: SIM118
@@ -35,11 +41,85 @@ def check_files(folder: str) -> None:
     raise_problems(f"{path} is damaged:", problems)
 
 
+_WRAPPED = re.compile(r"((?:_orig_mod|module|_fsdp_wrapped_module)\.)+(?=base_model\.model\.)")
+
+
+def check_keys(keys: Collection[str], place: str) -> None:
+    """Raise AdapterError where saved keys are those of a wrapped model, or none is one of ours."""
+    problems = []
+    for key in keys:
+        wrapper, (layer, part, _) = _WRAPPED.match(key), key.partition(f".{METHOD}_")
+        if wrapper is not None and part:
+            name = _shown(layer[wrapper.end() :])
+            problems.append(
+                Problem(f"{name}: its keys begin with `{wrapper[0]}`, and no layer would get them", _UNWRAP)
+            )
+    raise_problems(f"{place} holds the state of a wrapped model:", list(dict.fromkeys(problems)))
+    if not any(f"{METHOD}_" in key for key in keys):
+        raise AdapterError(f"{place} holds no tensor of a circuit adapter\nhint: {_SAVE_WHOLE}")
+
+
+def warn_of_nothing_saved(state_dict: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Warn where PEFT finds nothing of the adapter in a state dict that has it under other keys."""
+    if any(f"{METHOD}_" in key for key in state_dict) and not any(f"{METHOD}_" in key for key in saved):
+        other = next(key for key in state_dict if f"{METHOD}_" in key)
+        warnings.warn(
+            f"nothing of the circuit adapter is saved: the state dict has keys such as {other!r}, which no layer of "
+            f"the model has\nhint: {_SAVE_WHOLE}",
+            stacklevel=2,
+        )
+
+
+_SAVE_WHOLE = (
+    "save the adapter with model.save_pretrained(folder); a `state_dict` given to it has the keys of the PeftModel, "
+    "without the `_orig_mod.` of torch.compile or the `module.` of DistributedDataParallel"
+)
+_UNWRAP = (
+    "save the model inside: model.save_pretrained(folder) of the PeftModel itself, or take the beginning off the keys "
+    "(torch.compile adds `_orig_mod.`, DistributedDataParallel `module.`)"
+)
+
+
+def as_differences(state_dict: MutableMapping[str, Any], expected: Iterable[str]) -> None:
+    """Put D = T - S, in float32 at least, in the place of T: adapters saved in format 1 hold T and S."""
+    for key in expected:
+        start, _, name = key.rpartition(_DELTA)
+        trained, copy = state_dict.get(start + _GATES + name), state_dict.get(start + _FROZEN + name)
+        if _DELTA in key and key not in state_dict and trained is not None and copy is not None:
+            state_dict[key] = wide(trained) - wide(copy)
+            del state_dict[start + _GATES + name]
+
+
+def readable(model: Any, adapter: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an adapter's saved tensors, their keys without its name, as its layers in a model take them.
+
+    Raises:
+        AdapterError: a layer of the model would get nothing, or the keys are those of a wrapped model.
+
+    """
+    result = dict(state_dict)
+    check_keys(result, "the state dict")
+    missing = []
+    for name, layer in model.named_modules():
+        if adapter not in getattr(layer, f"{METHOD}_plan", ()):
+            continue
+        keys = [key.replace(f".{adapter}", "", 1) for key, _ in layer.state_shapes(adapter)]
+        for start in (name, f"{_MODEL}{name}"):
+            as_differences(result, (f"{start}.{key}" for key in keys))
+        ends = tuple(
+            f"{start}.{METHOD}_" for start in (name.removeprefix(_MODEL), f"{_MODEL}{name.removeprefix(_MODEL)}")
+        )
+        if not any(key.startswith(ends) for key in result):
+            missing.append(Problem(f"{_shown(name)}: nothing is saved for it", _OTHER_MODEL))
+    raise_problems("the saved adapter does not fit the model:", missing)
+    return result
+
+
 def _is_finite(tensor: torch.Tensor) -> bool:
     return tensor.is_meta or not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
-def check_state(module: Any, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
     """Raise AdapterError where what is about to be loaded below `module` does not fit its layers.
 
     It runs before anything is copied, as a pre-hook of `load_state_dict`: a whole adapter is refused, or none of it.
@@ -53,6 +133,7 @@ def check_state(module: Any, state_dict: Mapping[str, Any], prefix: str, *_: Any
             layers.add(start.rstrip("."))
             for adapter in layer.quanta_circuit_plan:
                 expected = dict(layer.state_shapes(adapter))
+                as_differences(state_dict, [start + key for key in expected])
                 known.update(start + key for key in expected)
                 problems += _layer_problems(layer, adapter, expected, state_dict, start)
     for key in state_dict:
@@ -79,7 +160,7 @@ def _unexpected(layer: str, tensor: str, is_adapted: bool) -> Problem:
 
 def _shown(name: str) -> str:
     """Return a layer's name as the base model has it."""
-    return name.rstrip(".").removeprefix("base_model.model.")
+    return name.rstrip(".").removeprefix(_MODEL)
 
 
 def _layer_problems(
@@ -90,8 +171,10 @@ def _layer_problems(
     given = {key: state_dict[start + key] for key in expected if start + key in state_dict}
     features = given.get(f"{METHOD}_features.{adapter}")
     if isinstance(features, torch.Tensor) and features.shape == (2,) and not features.is_meta:
-        saved, own = tuple(features.tolist()), (layer.in_features, layer.out_features)
-        if saved != own:
+        features, own = whole(features).cpu(), (layer.in_features, layer.out_features)
+        # A whole state dict may have been cast.
+        if not torch.equal(features, torch.tensor(own, dtype=features.dtype)):
+            saved = tuple(map(int, features.tolist()))
             text = f"{name}: saved for {saved[0]} -> {saved[1]} features, the model's layer has {own[0]} -> {own[1]}"
             yield Problem(text, _OTHER_MODEL)
             return

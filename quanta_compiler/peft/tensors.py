@@ -5,43 +5,68 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft.tuners._buffer_dict import BufferDict
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+from quanta_compiler.nn import whole
 
 Tensors = dict[str, torch.Tensor]
 
 
-class FrozenTensors(nn.Module):
-    """Buffers by name: tensors that move and are saved with a layer, but do not train."""
+def frozen_parameters(tensors: Tensors) -> nn.ParameterDict:
+    """Return tensors as parameters that do not train.
 
-    def __init__(self, tensors: Tensors, *, persistent: bool = True) -> None:
-        super().__init__()
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor, persistent=persistent)
+    Not buffers: what copies, shards or moves an adapter by its parameters (TRL's reference adapters, FSDP2's loading
+    from one process) takes them along.
+    """
+    return nn.ParameterDict({name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()})
 
 
-class Features(BufferDict):
-    """`in_features` and `out_features` that an adapter was made for, int64 `[2]` by adapter.
+class Features(nn.ParameterDict):
+    """`in_features` and `out_features` that an adapter was made for, float32 `[2]` by adapter.
+
+    Of a floating dtype, as clients expect of parameters; saved exactly even where a client has rounded them.
 
     transformers loads adapters by assigning to attributes, past every hook of `load_state_dict`. As every saved layer
     brings its features, `replaced` tells for which adapters that has happened.
     """
 
     def __init__(self) -> None:
-        super().__init__(persistent=True)
+        super().__init__()
         self.replaced: set[str] = set()
+        self._exact: dict[str, tuple[int, int]] = {}
+
+    def hold(self, adapter: str, features: tuple[int, int], device: torch.device) -> None:
+        """Store the features of an adapter."""
+        self._exact[adapter] = features
+        tensor = torch.tensor(features, dtype=torch.float32, device=device)
+        self[adapter] = nn.Parameter(tensor, requires_grad=False)
+        self.replaced.discard(adapter)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for adapter in self:
+            tensor = destination[prefix + adapter]
+            if tensor.dtype.itemsize < torch.float32.itemsize:
+                destination[prefix + adapter] = torch.tensor(self._exact[adapter], dtype=torch.float32)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        before = self.__dict__.get("_parameters", {}).get(name)
         super().__setattr__(name, value)
-        if name in self.__dict__.get("_buffers", ()):
+        # FSDP2 assigns as well: its shard, and what it has gathered.
+        if before is not None and not is_sharded(before) and not is_sharded(value):
             self.replaced.add(name)
 
 
+def is_sharded(tensor: Any) -> bool:
+    """Say whether FSDP2 holds a tensor in parts."""
+    return hasattr(tensor, "full_tensor")
+
+
 def held(container: nn.ModuleDict, adapter: str) -> Tensors:
-    """Return an adapter's tensors by name, of a ParameterDict or of FrozenTensors."""
+    """Return an adapter's tensors by name, gathered where FSDP2 has sharded them."""
     holder: Any = container[adapter]
-    return {**holder._parameters, **holder._buffers}
+    return {name: whole(tensor) for name, tensor in holder._parameters.items()}
 
 
 def layer_features(base_layer: nn.Module) -> tuple[int, int]:

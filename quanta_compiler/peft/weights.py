@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from quanta_compiler.nn import whole
+from quanta_compiler.peft.tensors import is_sharded
 
 
 def read_weight(layer: Any) -> torch.Tensor:
@@ -17,7 +18,7 @@ def read_weight(layer: Any) -> torch.Tensor:
         # without noticing. Asking for the state brings the plain form back (bitsandbytes 0.50).
         base.state_dict()
     weight: torch.Tensor = layer.get_base_weight()
-    if _is_sharded(weight):
+    if is_sharded(weight):
         return whole(weight)
     # Dequantizing has made a new tensor already.
     return weight.clone() if layer.quantization_backend is None else weight
@@ -26,7 +27,7 @@ def read_weight(layer: Any) -> torch.Tensor:
 def write_weight(layer: Any, weight: torch.Tensor) -> None:
     """Store a new base weight: quantized again, or each process's own part of it."""
     own = None if layer.quantization_backend is not None else layer.get_base_weight()
-    if own is None or not _is_sharded(own):
+    if own is None or not is_sharded(own):
         layer.set_base_weight(weight)
         return
     from torch.distributed.tensor import distribute_tensor
@@ -34,7 +35,3 @@ def write_weight(layer: Any, weight: torch.Tensor) -> None:
     # In place: FSDP2 remembers the storage of its shard, and would not see another tensor.
     with torch.no_grad():
         own.copy_(distribute_tensor(weight, own.device_mesh, own.placements))
-
-
-def _is_sharded(weight: Any) -> bool:
-    return hasattr(weight, "full_tensor")

@@ -159,11 +159,11 @@ def _break(change: str) -> None:
     prefix = "base_model.model.m.q.quanta_circuit_"
     settings = json.loads(Path("first/adapter_config.json").read_text())
     if change == "missing gate":
-        del tensors[f"{prefix}gates.g1"]
+        del tensors[f"{prefix}delta.g1"]
     elif change == "missing features":
         del tensors[f"{prefix}features"]
     elif change == "shape":
-        tensors[f"{prefix}gates.g1"] = torch.zeros(2, 2)
+        tensors[f"{prefix}delta.g1"] = torch.zeros(2, 2)
     elif change == "nan":
         tensors[f"{prefix}frozen.g0"][0, 0] = float("nan")
     elif change == "lora rank":

@@ -85,13 +85,19 @@ def starting_error(dtype: torch.dtype, residual: str) -> str:
     return f"start, {residual}, {name}: output against the base layer | {same}"
 
 
+def move(layer: Any, by: float, generator: torch.Generator) -> None:
+    """Move the gates by a fraction of what their initial numbers differ by."""
+    for name, difference in layer.quanta_circuit_delta["default"].items():
+        spread = by * layer.quanta_circuit_frozen["default"][name].std()
+        difference.data += spread * torch.randn(difference.shape, generator=generator)
+
+
 def autocast_error(moved: float) -> str:
     """Return what autocast would round a small update by, and what it does: relative to the update's norm."""
     _, model = adapted(torch.float32, "frozen_copy")
     layer = model.base_model.model.proj
     generator = torch.Generator().manual_seed(3)
-    for gate in layer.quanta_circuit_gates["default"].values():
-        gate.data += moved * gate.data.std() * torch.randn(gate.shape, generator=generator)
+    move(layer, moved, generator)
     trained, frozen = layer.circuits("default")
     fitted = layer.quanta_circuit_plan["default"]
     x = torch.randn(256, 4096, generator=generator)
@@ -105,13 +111,33 @@ def autocast_error(moved: float) -> str:
     return f"{title} | {errors[0]:.2f}, {errors[1]:.1e}"
 
 
+def composing(residual: str, rounds: int) -> str:
+    """Return what T = S + D costs a step on 512 tokens, against the same step with a T that is there already."""
+    _, model = adapted(torch.float32, residual)
+    layer = model.base_model.model.proj
+    trained, frozen = layer.circuits("default")
+    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in trained.items()}
+    compose = layer.circuits
+    ways = {"composed": compose, "there": lambda _: (leaves, frozen)}
+    x = torch.randn(512, 4096, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(rounds + 2):
+        for name, way in ways.items():
+            layer.circuits = way
+            start = time.perf_counter()
+            model(x).sum().backward()
+            if round_ >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    ratios = sorted(a / b for a, b in zip(seconds["composed"], seconds["there"], strict=True))
+    low, high = ratios[len(ratios) // 4], ratios[-len(ratios) // 4]
+    title = f"{residual}: a step on 512 tokens that composes T = S + D, against one that has T"
+    return f"{title} | {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
+
+
 def merging(dtype: torch.dtype) -> list[str]:
     """Merge and unmerge: time, memory on top, and what is left of the base weight."""
     layer, model = adapted(dtype, "frozen_copy")
-    gates = model.base_model.model.proj.quanta_circuit_gates["default"]
-    generator = torch.Generator().manual_seed(2)
-    for tensor in gates.values():
-        tensor.data += 0.1 * tensor.data.std() * torch.randn(tensor.shape, generator=generator)
+    move(model.base_model.model.proj, 0.1, torch.Generator().manual_seed(2))
     own = layer.proj.weight.untyped_storage().nbytes()
     start = time.perf_counter()
     peak = peak_bytes(model, None, model.merge_adapter)
@@ -130,8 +156,10 @@ def merging(dtype: torch.dtype) -> list[str]:
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="of attaching; the median is shown")
-    rows = attaching(parser.parse_args().rounds)
+    parser.add_argument("--rounds", type=int, default=5, help="of attaching, and eight times as many of composing")
+    rounds = parser.parse_args().rounds
+    rows = attaching(rounds)
+    rows += [composing(residual, 8 * rounds) for residual in ("frozen_copy", "folded")]
     for dtype in (torch.float32, torch.bfloat16):
         rows += [starting_error(dtype, residual) for residual in ("frozen_copy", "folded")]
     rows += [autocast_error(moved) for moved in (0.1, 0.01)]

@@ -139,7 +139,7 @@ def test_a_method_trains_what_it_says(method: str, tiny_bert: Path) -> None:
             "encoder.pooler.dense.bias",
         }
     else:
-        marker = {"lora": "lora_", "quanta": "quanta_circuit_gates"}.get(method.partition("-")[0], "nothing")
+        marker = {"lora": "lora_", "quanta": "quanta_circuit_delta"}.get(method.partition("-")[0], "nothing")
         assert all(marker in name for name in others)
         assert bool(others) == (METHODS[method].adapter is not None)
 

@@ -92,7 +92,7 @@ def test_gradients_are_those_of_the_oracle(seed: int) -> None:
     model, layer, x = random_adapter(seed, residual="frozen_copy")
     move(model)
     fitted = layer.quanta_circuit_plan["default"]
-    parameters: Any = layer.quanta_circuit_gates["default"]
+    parameters: Any = layer.quanta_circuit_delta["default"]
     model(x).pow(2).sum().backward()
     name, step = fitted.trained[0], 1e-6
     tensor = parameters[name]
@@ -121,9 +121,9 @@ def test_training_moves_only_what_trains(seed: int) -> None:
     model, layer, x = random_adapter(seed, residual="frozen_copy")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train(model, x.clone())
-    frozen: Any = layer.quanta_circuit_gates["default"]
+    frozen: Any = layer.quanta_circuit_delta["default"]
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved <= {f"base_model.model.proj.quanta_circuit_gates.default.{name}" for name in frozen}
+    assert moved <= {f"base_model.model.proj.quanta_circuit_delta.default.{name}" for name in frozen}
 
 
 def test_the_compiled_model_computes_the_same_in_one_graph() -> None:

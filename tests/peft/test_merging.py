@@ -46,7 +46,7 @@ def test_the_update_is_rounded_once() -> None:
 def test_a_weight_that_would_not_be_finite_is_refused_and_nothing_changed() -> None:
     model = adapted(Mlp())
     layer = next(iter(circuit_layers(model).values()))
-    gates: Any = layer.quanta_circuit_gates["default"]
+    gates: Any = layer.quanta_circuit_delta["default"]
     gates["g0"].data[0, 0] = float("nan")
     before = layer.get_base_weight().clone()
     with pytest.raises(ValueError, match=r"NaNs detected in the merged weights\. The adapter default seems"):

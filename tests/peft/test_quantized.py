@@ -236,7 +236,7 @@ def test_a_second_adapter_that_cannot_be_folded_leaves_the_first_as_it_was(base:
     expected = run(model)
     with pytest.raises(AdapterError, match="puts a weight in the place of the layer"):
         model.add_adapter("other", QuantaConfig(target_modules=TARGETS, residual="folded"))
-    assert all(list(layer.quanta_circuit_gates) == ["default"] for layer in layers(model).values())
+    assert all(list(layer.quanta_circuit_delta) == ["default"] for layer in layers(model).values())
     assert torch.equal(run(model), expected)
 
 

@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from quanta_compiler.fitting import FeaturesError
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import AdapterError, QuantaConfig
-from quanta_compiler.peft.tensors import held
 
 TOKENS = torch.arange(7)[None]
 WEIGHTS = "adapter_model.safetensors"
@@ -68,7 +67,7 @@ def test_transformers_loads_no_nan_and_no_wrong_base_in_silence(tmp_path: Path) 
     with pytest.raises(AdapterError, match="saved for 24 -> 24 features, the model's layer has 32 -> 32"):
         other(TOKENS)
     tensors = load_file(folder / WEIGHTS)
-    next(tensor for name, tensor in tensors.items() if "gates" in name).view(-1)[0] = float("nan")
+    next(tensor for name, tensor in tensors.items() if "delta" in name).view(-1)[0] = float("nan")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     model: Any = llama(tmp_path)
     model.load_adapter(str(folder))
@@ -97,14 +96,14 @@ def test_without_autocast_an_adapter_has_the_dtype_of_its_layer_and_comes_back_t
     x = batch(torch.bfloat16)
     config = QuantaConfig(circuit=file_of("6x4", ["all_pairs"]), target_modules=["q_proj"])
     model: Any = get_peft_model(Mlp(torch.bfloat16), config, autocast_adapter_dtype=False)
-    assert {p.dtype for name, p in model.named_parameters() if "gates" in name} == {torch.bfloat16}
+    assert {p.dtype for name, p in model.named_parameters() if "delta" in name} == {torch.bfloat16}
     assert torch.equal(model(x), Mlp(torch.bfloat16)(x))
     model.save_pretrained(str(tmp_path))
     loaded = PeftModel.from_pretrained(Mlp(torch.bfloat16), str(tmp_path))
     assert torch.equal(loaded(x), Mlp(torch.bfloat16)(x))
 
 
-def test_without_autocast_the_copy_is_folded_as_it_is_rounded() -> None:
+def test_without_autocast_the_copy_is_folded_as_it_is_applied() -> None:
     layers = []
     for residual in ("folded", "frozen_copy"):
         config = QuantaConfig(circuit=QUANTA, target_modules=["q_proj"], residual=residual)
@@ -118,7 +117,7 @@ def test_without_autocast_the_copy_is_folded_as_it_is_rounded() -> None:
     operator = fitted.apply(copy, torch.eye(24)).T
     weight: Any = folded.get_base_layer()
     expected = (weight.weight.float() - operator).bfloat16()
-    assert torch.allclose(held(folded.quanta_circuit_folded, "default")["weight"], expected, rtol=0, atol=2**-12)
+    assert torch.allclose(folded.folded_weight("default"), expected, rtol=0, atol=2**-12)
 
 
 def test_a_weight_is_folded_only_while_nothing_is_merged_into_it() -> None:
@@ -154,8 +153,8 @@ def test_autocast_does_not_round_the_two_circuits_apart(moved: float) -> None:
     model = adapted(Mlp(), target_modules=["q_proj"])
     layer: Any = next(iter(circuit_layers(model).values()))
     generator = torch.Generator().manual_seed(3)
-    for gate in layer.quanta_circuit_gates["default"].values():
-        gate.data += moved * gate.data.std() * torch.randn(gate.shape, generator=generator)
+    for gate in layer.quanta_circuit_delta["default"].values():
+        gate.data += moved * torch.randn(gate.shape, generator=generator) / gate.shape[-1] ** 0.5
     exact = layer._update("default", x, with_copy=True).detach()
     with torch.autocast("cpu", torch.bfloat16):
         assert error(layer._update("default", x.bfloat16().float(), with_copy=True).detach(), exact) < 0.01
@@ -183,8 +182,8 @@ def test_injected_adapters_are_loaded_whole_or_not() -> None:
         for name, tensor in before.items()
         if "quanta_circuit" in name
     }
-    state["o_proj.quanta_circuit_gates.g2"] = torch.full((12, 12), float("nan"))
-    with pytest.raises(AdapterError, match=r"o_proj: gates\.g2 holds NaN"):
+    state["o_proj.quanta_circuit_delta.g2"] = torch.full((12, 12), float("nan"))
+    with pytest.raises(AdapterError, match=r"o_proj: delta\.g2 holds NaN"):
         set_peft_model_state_dict(model, state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

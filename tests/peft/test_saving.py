@@ -49,7 +49,7 @@ def test_the_file_holds_the_trained_and_the_frozen_circuit_by_name(tmp_path: Pat
         "base_model.model.q_proj.quanta_circuit_features": [2],
         **{
             f"base_model.model.q_proj.quanta_circuit_{part}.{gate}": [size, size]
-            for part in ("gates", "frozen")
+            for part in ("delta", "frozen")
             for gate, size in {"g0": 6, "g1": 8, "g2": 12}.items()
         },
     }
@@ -92,7 +92,7 @@ def test_frozen_gates_and_constants_are_saved_once(residual: str, tmp_path: Path
     assert fixed
     for name in fixed:
         assert f"frozen.{name}" in saved
-        assert f"gates.{name}" not in saved
+        assert not {f"gates.{name}", f"delta.{name}"} & set(saved)
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_trainer_trains_the_adapters_alone_and_resumes_with_the_same_losses(name
     moved = {key for key, tensor in whole.model.state_dict().items() if not torch.equal(tensor, before[key])}
     trained = {key for key, parameter in whole.model.named_parameters() if parameter.requires_grad}
     assert moved == trained
-    assert all("quanta_circuit_gates" in key or "classifier" in key for key in trained)
+    assert all("quanta_circuit_delta" in key or "classifier" in key for key in trained)
 
     saved = tmp_path / "whole" / "checkpoint-8"
     # Adapters and the classifier, not the model.
@@ -176,7 +176,7 @@ def moved(model: Any) -> Any:
     """Return the model with T moved away from S, so that no gradient and no update is zero."""
     generator = torch.Generator().manual_seed(2)
     for name, parameter in model.named_parameters():
-        if "quanta_circuit_gates" in name:
+        if "quanta_circuit_delta" in name:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
     return model
 

@@ -115,7 +115,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
     save_file(tensors, folder / WEIGHTS)
 
 
-KEY = "base_model.model.k_proj.quanta_circuit_gates.g1"
+KEY = "base_model.model.k_proj.quanta_circuit_delta.g1"
 
 
 def truncated(folder: Path) -> None:
@@ -159,13 +159,61 @@ def changed_without_hash(folder: Path) -> None:
     change_config(folder, change)
 
 
-DAMAGES = (truncated, no_safetensors, with_nan, other_shape, missing, more, newer, changed, changed_without_hash)
+def renamed(folder: Path, rename: Callable[[str], str]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file({rename(key): tensor for key, tensor in tensors.items()}, folder / WEIGHTS)
+
+
+def of_a_distributed_model(folder: Path) -> None:
+    renamed(folder, lambda key: f"module.{key}")
+
+
+def of_a_compiled_distributed_model(folder: Path) -> None:
+    renamed(folder, lambda key: f"module._orig_mod.{key}")
+
+
+def emptied(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.clear())
+
+
+def a_layer_less(folder: Path) -> None:
+    change_weights(folder, lambda tensors: [tensors.pop(key) for key in list(tensors) if ".k_proj." in key])
+
+
+DAMAGES = (
+    *(truncated, no_safetensors, with_nan, other_shape, missing, more, newer, changed, changed_without_hash),
+    *(of_a_distributed_model, of_a_compiled_distributed_model, emptied, a_layer_less),
+)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damaged_files(damage: Callable[[Path], None], folder: Path, golden: Callable[[str, str], None]) -> None:
     damage(folder)
     golden(f"errors/adapter-{damage.__name__.replace('_', '-')}.txt", load_error(folder))
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damaged_files_are_told_alike_with_little_memory(damage: Callable[[Path], None], folder: Path) -> None:
+    damage(folder)
+    expected = load_error(folder)
+    with pytest.raises((AdapterError, SpecError)) as caught:
+        PeftModel.from_pretrained(Mlp(), str(folder), low_cpu_mem_usage=True)
+    assert str(caught.value).replace(str(folder), "FOLDER") + "\n" == expected
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_a_state_of_a_wrapped_model_is_not_saved_in_silence(prefix: str, tmp_path: Path) -> None:
+    model = adapted(Mlp())
+    state = {f"{prefix}{key}": tensor for key, tensor in model.state_dict().items()}
+    with pytest.warns(
+        UserWarning, match=f"nothing of the circuit adapter is saved: the state dict has keys such as '{prefix}"
+    ):
+        model.save_pretrained(str(tmp_path), state_dict=state)
+
+
+def test_weights_of_the_base_alone_are_no_damaged_adapter() -> None:
+    model = adapted(Mlp())
+    model.load_state_dict({key: t for key, t in model.state_dict().items() if "base_layer" in key}, strict=False)
 
 
 def test_a_wrong_base_model(folder: Path, golden: Callable[[str, str], None]) -> None:

@@ -1,0 +1,90 @@
+"""Adapters saved while T and S were what is saved (tests/peft/saved_format_1/make.py made them)."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapted_models import circuit_layers
+from peft import PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from saved_format_1.make import HERE, inputs, net, updates
+
+from quanta_compiler.adapters.saved import read_adapter
+from quanta_compiler.peft import AdapterError, QuantaConfig
+
+FOLDERS = {"copied": "a", "templates": "bc", "folded": "a", "none": "a", "imported": "a"}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="circuit '.*' on layers")
+        yield
+
+
+def loaded(folder: Path, names: str, **keys: Any) -> Any:
+    return PeftModel.from_pretrained(net(names), str(folder), **keys).eval()
+
+
+def assert_as_saved(model: Any, folder: str) -> None:
+    expected = load_file(HERE / folder / "expected.safetensors")
+    found = updates(model, FOLDERS[folder])
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=0, atol=2e-5 * float(tensor.abs().max())), name
+
+
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_they_compute_what_they_did(folder: str, low_cpu_mem_usage: bool, tmp_path: Path) -> None:
+    model = loaded(HERE / folder, FOLDERS[folder], low_cpu_mem_usage=low_cpu_mem_usage)
+    assert_as_saved(model, folder)
+    # Saved again they are of today's form.
+    model.save_pretrained(str(tmp_path))
+    keys = load_file(tmp_path / "adapter_model.safetensors").keys()
+    assert any("_gates." in key for key in keys) == (folder == "none")
+    assert any("_delta." in key for key in keys) == (folder != "none")
+    assert_as_saved(loaded(tmp_path, FOLDERS[folder]), folder)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_they_train_the_difference(folder: str) -> None:
+    model = loaded(HERE / folder, FOLDERS[folder], is_trainable=True)
+    kind = "_gates." if folder == "none" else "_delta."
+    assert all(kind in name for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_they_are_analyzed(folder: str) -> None:
+    expected = load_file(HERE / folder / "expected.safetensors")
+    for layer, update in read_adapter(HERE / folder).updates.items():
+        if update.shape[1] > 2048:
+            continue
+        matrix = update.matrix(torch.device("cpu")).float()
+        x = inputs(update.shape[1])
+        assert torch.allclose(x @ matrix.T, expected[layer], rtol=0, atol=2e-5 * float(expected[layer].abs().max()))
+
+
+def test_a_run_that_began_with_them_goes_on() -> None:
+    """`Trainer` loads a checkpoint into the adapter that a new process has made."""
+    model: Any = get_peft_model(net("a"), QuantaConfig(target_modules=["a"]))
+    model.load_adapter(str(HERE / "copied"), "default", is_trainable=True)
+    assert_as_saved(model.eval(), "copied")
+    set_peft_model_state_dict(model, load_file(HERE / "copied" / "adapter_model.safetensors"))
+    assert_as_saved(model, "copied")
+
+
+def test_a_layer_of_which_nothing_is_saved_is_told(tmp_path: Path) -> None:
+    shutil.copytree(HERE / "copied", tmp_path / "copied")
+    config = tmp_path / "copied" / "adapter_config.json"
+    config.write_text(config.read_text().replace('"a"', '"a", "d"'))
+    base = net("a")
+    base["d"] = torch.nn.Linear(24, 24)  # type: ignore[index]
+    with pytest.raises(AdapterError, match="d: nothing is saved for it"):
+        PeftModel.from_pretrained(base, str(tmp_path / "copied"))
+    assert len(circuit_layers(base)) in {0, 2}
