@@ -15,6 +15,7 @@ from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
 from quanta_compiler.spec.rotations import ROTATION_KINDS
+from quanta_compiler.spec.suspects import warn_about_suspects
 from quanta_compiler.spec.values import Layout
 from quanta_compiler.spec.waste import warn_about_fitting, warn_about_waste
 
@@ -42,7 +43,7 @@ def resolve(
     if wanted_out is None and file.layout.auto is not None:
         wanted_out = wanted_in
     state = _input_state(document, replace(file.layout, rule=auto_rule), width, problems)
-    gates = _resolve_gates(document, state, problems)
+    gates, paths = _resolve_gates(document, state, problems)
     output = _output(document, state, problems)
     product = math.prod(axis.size for axis in state.layout)
     final = state.product(state.sizes)
@@ -67,6 +68,7 @@ def resolve(
     else:
         warn_about_waste(spec, file.layout, file.out_features, problems)
     _warn_about_zeros(spec, problems)
+    warn_about_suspects(spec, paths, problems)
     return spec
 
 
@@ -119,8 +121,10 @@ def refuse_many_axes(layout: Layout, sizes: tuple[int, ...], path: DataPath, pro
     return True
 
 
-def _resolve_gates(document: Document, state: _State, problems: Problems) -> tuple[GateSpec, ...] | None:
-    """Resolve all gates in order; the state is afterwards that of the output."""
+def _resolve_gates(
+    document: Document, state: _State, problems: Problems
+) -> tuple[tuple[GateSpec, ...] | None, tuple[DataPath, ...]]:
+    """Resolve all gates in order, and say where each stands; the state is afterwards that of the output."""
     resolver = GateResolver(state, document.file.init or Init("kaiming_uniform"), problems)
     used = 0
     for index, item in enumerate(document.file.gates):
@@ -146,7 +150,7 @@ def _resolve_gates(document: Document, state: _State, problems: Problems) -> tup
             resolver.add(draft, judge=index not in document.unjudged)
     if used > limits.GATES:
         problems.error(("gates",), f"the circuit has {used:,} gates; the limit is {limits.GATES:,}")
-    return resolver.finish()
+    return resolver.finish(), tuple(entry.draft.path for entry in resolver.entries if entry.draft)
 
 
 def _output(document: Document, state: _State, problems: Problems) -> tuple[AxisSize, ...] | None:
