@@ -48,9 +48,10 @@ def load_spec(
 
     A `str` is a YAML text where it contains a line break or begins with `{`, and a path otherwise. Warnings are kept
     on the spec. `in_features` and `out_features` are sizes for a template (`layout: {auto: N}` without `in_features`),
-    whose layout is then that of the larger of the two, and for a preset that does not write its own; other files keep
-    their own sizes. They must be positive (ValueError). `auto_rule` is the rule of `{auto: N}`: 2, or 1 for the
-    circuits of adapters that were saved while it was the only one.
+    whose layout is then that of the larger of the two, and for a preset that does not write its own; without
+    `out_features` it is `in_features`. Other files keep their own sizes. They must be positive (ValueError).
+    `auto_rule` is the rule of `{auto: N}`: 2, or 1 for the circuits of adapters that were saved while it was the only
+    one.
     """
     if any(size is not None and size < 1 for size in (in_features, out_features)):
         raise ValueError(f"the sizes for a template are positive, got {in_features} and {out_features}")

@@ -30,6 +30,7 @@ from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import refuse_many_axes, resolve
 from quanta_compiler.spec.rotations import is_power_of_two
 from quanta_compiler.spec.values import Layout
+from quanta_compiler.spec.waste import padding_of
 
 
 def resolve_preset(
@@ -72,7 +73,7 @@ def resolve_preset(
     if spec is not None:
         _warn_about_pairs(file, spec, problems)
     if expansion.chosen_width is not None:
-        _warn_about_fitting(file, expansion.chosen_width, max(columns, rows), problems)
+        _warn_about_fitting(file, expansion, max(columns, rows), problems)
     return None if problems.has_errors else spec
 
 
@@ -124,7 +125,8 @@ def _relay(inner: Problems, file: PresetFile, expansion: Expansion, problems: Pr
             hint = f"preset `{file.preset}` has this gate: choose smaller options" if of_gate else diagnostic.hint
             problems.error((option,), diagnostic.message, hint)
         elif not _is_expected(diagnostic, expansion):
-            problems.warning((option,), diagnostic.message, diagnostic.hint)
+            takes_layout = hasattr(file, "layout") or "layout:" not in (diagnostic.hint or "")
+            problems.warning((option,), diagnostic.message, diagnostic.hint if takes_layout else None)
 
 
 def _option(diagnostic: Diagnostic, file: PresetFile) -> str:
@@ -182,15 +184,15 @@ def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -
         problems.warning((path,), message, f"{hint}: {how}")
 
 
-def _warn_about_fitting(file: PresetFile, width: int, wanted: int, problems: Problems) -> None:
+def _warn_about_fitting(file: PresetFile, expansion: Expansion, wanted: int, problems: Problems) -> None:
     """Warn where a square circuit is wider than the larger of the two widths; the smaller is padded in any case."""
+    width = expansion.chosen_width
     if width == wanted:
         return
     layout: Layout | None = getattr(file, "layout", None)
     if layout is None:
         message, hint = f"{wanted} is no power of two: the circuit is {width} wide", None
     else:
-        message = f"{wanted} has no {layout.auto} factors of similar size: the circuit is {width} wide"
-        hint = "a layout of your own choice may waste less"
+        message, hint = padding_of(wanted, tuple(expansion.circuit["layout"]))
     path = "layout" if layout is not None and "layout" in file.model_fields_set else "preset"
     problems.warning((path,), message, hint)
