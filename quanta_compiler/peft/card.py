@@ -25,13 +25,14 @@ def write_card(folder: str, config: Any) -> None:
     path = Path(folder) / "README.md"
     section = "\n".join([_BEGIN, *_section(config), _END])
     if path.exists():
-        text = path.read_text(encoding="utf-8")
+        # Whatever bytes somebody has written there stay as they are.
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
         text, found = re.subn(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", lambda _: section, text, flags=re.DOTALL)
         text = text if found else f"{text.rstrip()}\n\n{section}\n"
     else:
         text = f"{_heading(config)}\n\n{section}\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
     os.replace(temporary, path)
 
 

@@ -150,9 +150,9 @@ class QuantaConfig(PeftConfig):
         super().__post_init__()
         self.peft_type = peft_type()
         self.format = checked_format(self.format, is_saved=is_saved)
-        self.package_version = self.package_version or __version__
         self._check_values()
         self._choose_circuit(is_saved=is_saved)
+        self.package_version = self.package_version or __version__
         self._choose_targets()
 
     def _choose_circuit(self, *, is_saved: bool) -> None:
@@ -179,12 +179,12 @@ class QuantaConfig(PeftConfig):
         """Where both are there: `circuit` was made from the preset, or from the one that stood in its place before."""
         if self.preset is None or is_of_preset(self.circuit, self.preset):
             return
-        if self.format == 1:
-            # Format 1 wrote the default preset beside every circuit.
+        if self.format == 1 and self.package_version is None:
+            # The first format wrote a preset, most often the default, beside every circuit.
             self.preset = None
         elif self.circuit_hash == circuit_digest(self.circuit):
             # dataclasses.replace(config, preset=...): the preset is new, the circuit that of the old configuration.
-            self.circuit = None
+            self.circuit, self.format = None, FORMAT
         elif self.circuit_hash is None:
             raise ValueError(_BOTH)
 

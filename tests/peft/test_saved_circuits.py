@@ -143,6 +143,8 @@ def test_a_first_format_that_was_not_put_on_a_model_stays_one(tmp_path: Path) ->
     as_first_format(tmp_path)
     loaded = PeftConfig.from_pretrained(str(tmp_path))
     assert (loaded.format, loaded.preset, loaded.circuit) == (1, None, TEMPLATE)
+    other: Any = dataclasses.replace(loaded, preset="lora:2")
+    assert (other.format, other.circuit) == (2, QuantaConfig(preset="lora:2").circuit)
     loaded.save_pretrained(str(tmp_path / "again"))
     assert config_of(tmp_path / "again")["format"] == 1
 
@@ -232,6 +234,19 @@ def test_the_model_card_shows_the_circuits_once_and_keeps_what_others_wrote(tmp_
     assert again.count("## Circuits") == 1
     for circuit in [entry["circuit"] for entry in config_of(tmp_path)["resolved"].values()]:
         assert f"in_features: {circuit['in_features']}\nout_features: {circuit['out_features']}\n" in again
+
+
+def test_a_card_in_other_bytes_than_ours_stays_so(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    written = b"# M\xfcller\r\n\r\nA line.\r\n"
+    (folder / "README.md").write_bytes(written)
+    model = get_peft_model(Mlp(), QuantaConfig(preset="lora:1", target_modules=["k_proj"]), adapter_name="one")
+    for _ in range(2):
+        model.save_pretrained(str(tmp_path))
+        card = (folder / "README.md").read_bytes()
+        assert card.startswith(written.rstrip())
+        assert card.count(b"## Circuits") == 1
 
 
 def test_an_adapter_of_another_name_has_its_card_beside_it_and_a_bare_configuration_none(tmp_path: Path) -> None:
