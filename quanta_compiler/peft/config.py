@@ -259,11 +259,6 @@ class QuantaConfig(PeftConfig):
         if self.target_parameters:
             raise ValueError(NO_PARAMETERS)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as it is saved: once its circuits are written out, in today's format."""
-        data: dict[str, Any] = super().to_dict()
-        return {**data, "format": FORMAT} if self.resolved else data
-
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write adapter_config.json, and the circuits into the model card."""
         super().save_pretrained(save_directory, **kwargs)

@@ -21,9 +21,9 @@ from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_layer
 from quanta_compiler.peft.tensors import (
     Features,
+    FrozenParameters,
     Tensors,
     computes_alone,
-    frozen_parameters,
     held,
     is_sharded,
     layer_features,
@@ -141,7 +141,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         has_copy = self.quanta_circuit_residual[adapter] != "none"
         # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): D is not made of them.
         own = {name: trained[name].to(device, dtype, copy=True) for name in fitted.trained}
-        is_difference = has_copy and getattr(config, "format", None) != 1
+        is_difference = has_copy and config.format != 1
         if is_difference:
             own = {name: tensor.sub_(initial[name].to(device, dtype)) for name, tensor in own.items()}
         for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
@@ -150,7 +150,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         holder = nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in own.items()})
         (self.quanta_circuit_delta if is_difference else self.quanta_circuit_gates)[adapter] = holder
         names = tuple(fitted.shapes) if has_copy else fitted.fixed
-        self.quanta_circuit_frozen[adapter] = frozen_parameters({n: initial[n].to(device, dtype) for n in names})
+        self.quanta_circuit_frozen[adapter] = FrozenParameters({n: initial[n].to(device, dtype) for n in names})
         self.quanta_circuit_features.hold(adapter, (self.in_features, self.out_features), device)
         if self.quanta_circuit_residual[adapter] == "folded":
             self._fold(adapter)

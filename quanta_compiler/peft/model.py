@@ -26,7 +26,7 @@ from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.refusals import NO_PARAMETERS, Refusals
 from quanta_compiler.peft.registration import METHOD
-from quanta_compiler.peft.resolved import Resolved
+from quanta_compiler.peft.resolved import FORMAT, Resolved
 from quanta_compiler.peft.saved import check_state, readable, warn_of_nothing_saved
 from quanta_compiler.peft.tensors import layer_features
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -66,6 +66,8 @@ class QuantaCircuitModel(Refusals, BaseTuner):
         except BaseException:
             undo()
             raise
+        # Its circuits are written out now; what is added with the same configuration is of today's form.
+        config.format = FORMAT
         for text in warned:
             warnings.warn(text, stacklevel=2)
         _check_what_is_loaded(model)

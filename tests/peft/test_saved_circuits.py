@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapted_models import QUANTA, Mlp, adapted, batch, circuit_layers, train
+from adapted_models import QUANTA, Mlp, adapted, as_format_1, batch, circuit_layers, train
 from mixed_circuit import MIXED
 from peft import PeftConfig, PeftModel, get_peft_model
 from random_circuits import file_of
@@ -62,17 +62,6 @@ def change(folder: Path, change_data: Callable[[dict[str, Any]], object]) -> Non
     (folder / "adapter_config.json").write_text(json.dumps(data))
 
 
-def as_first_format(folder: Path) -> None:
-    """Take out of a saved configuration what the first format did not have."""
-
-    def without(data: dict[str, Any]) -> None:
-        for name in ("format", "resolved", "package_version", "target_parameters"):
-            del data[name]
-        data["preset"] = data["preset"] or "quanta"
-
-    change(folder, without)
-
-
 @pytest.mark.parametrize("preset", ["lora:3", "krona", "quantum_peft:rank=2", "quanta:auto=3", "monarch:2"])
 def test_the_circuits_of_a_preset_are_saved_gate_by_gate(preset: str, tmp_path: Path) -> None:
     model = adapted(Mlp(), circuit=None, preset=preset)
@@ -111,9 +100,9 @@ def test_an_adapter_without_a_marker_keeps_the_layouts_of_its_time_and_is_saved_
     assert layouts(model) == [OLD, OLD]
     train(model, x)
     model.save_pretrained(str(tmp_path / "first"))
-    as_first_format(tmp_path / "first")
+    as_format_1(tmp_path / "first")
     loaded = PeftModel.from_pretrained(Odd(), str(tmp_path / "first")).eval()
-    assert loaded.peft_config["default"].format == 1
+    assert loaded.peft_config["default"].format == 2
     torch.testing.assert_close(loaded(x), model(x))
     loaded.save_pretrained(str(tmp_path / "again"))
     assert config_of(tmp_path / "again")["format"] == 2
@@ -140,7 +129,7 @@ def test_a_loaded_configuration_keeps_its_circuits_and_lays_others_out_by_the_ru
 
 def test_a_first_format_that_was_not_put_on_a_model_stays_one(tmp_path: Path) -> None:
     QuantaConfig(circuit=TEMPLATE).save_pretrained(str(tmp_path))
-    as_first_format(tmp_path)
+    as_format_1(tmp_path)
     loaded = PeftConfig.from_pretrained(str(tmp_path))
     assert (loaded.format, loaded.preset, loaded.circuit) == (1, None, TEMPLATE)
     other: Any = dataclasses.replace(loaded, preset="lora:2")

@@ -1,6 +1,6 @@
 """How these folders were made: by the package as of commit 5076028, the last that saved T and S (format 1).
 
-    git worktree add /tmp/then 5076028 && PYTHONPATH=/tmp/then python tests/peft/saved_format_1/make.py
+    git worktree add /tmp/then 5076028 && PYTHONPATH=/tmp/then python tests/saved_format_1/make.py
 
 `expected.safetensors` of each folder holds the update of every layer on three inputs, computed by that commit.
 """
