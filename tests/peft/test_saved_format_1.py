@@ -1,4 +1,4 @@
-"""Adapters saved while T and S were what is saved (tests/saved_format_1/make.py made them)."""
+"""Adapters saved while T and S were what is saved (tests/format_1_folders.py made them)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from adapted_models import as_format_1, circuit_layers
+from format_1_folders import HERE, inputs, net, updates
 from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
-from saved_format_1.make import HERE, inputs, net, updates
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from quanta_compiler.adapters.saved import read_adapter
