@@ -1,4 +1,4 @@
-"""How the folders of tests/saved_format_1 were made: by the package as of commit 5076028, the last that saved T and S (format 1).
+"""The folders of tests/saved_format_1: made by the package of commit 5076028, the last that saved T and S (format 1).
 
     git worktree add /tmp/then 5076028 && PYTHONPATH=/tmp/then python tests/format_1_folders.py
 

@@ -85,7 +85,7 @@ def test_a_layer_of_which_nothing_is_saved_is_told(tmp_path: Path) -> None:
     config = tmp_path / "copied" / "adapter_config.json"
     config.write_text(config.read_text().replace('"a"', '"a", "d"'))
     base = net("a")
-    base["d"] = torch.nn.Linear(24, 24)  # type: ignore[index]
+    base.add_module("d", torch.nn.Linear(24, 24))
     with pytest.raises(AdapterError, match="d: nothing is saved for it"):
         PeftModel.from_pretrained(base, str(tmp_path / "copied"))
     assert len(circuit_layers(base)) in {0, 2}
