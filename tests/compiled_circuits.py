@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quanta_compiler.bench.memory import StorageMeter
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.nn import circuit_tensors
 from quanta_compiler.reference import gate_matrix
 
 torch.set_num_threads(1)
@@ -100,8 +101,8 @@ def counted_flops(run: Callable[[], object]) -> int:
 
 
 def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
-    """Return the bytes of distinct storages kept for backward that are no parameters or buffers of the module."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+    """Return the bytes of distinct storages kept for backward that are no parameters or constants of the module."""
+    own = {tensor.untyped_storage().data_ptr() for _, tensor in circuit_tensors(module)}
     saved: dict[int, int] = {}
     held: list[object] = []
 
@@ -119,7 +120,7 @@ def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
 
 def peak_meter(module: torch.nn.Module, *held: torch.Tensor) -> StorageMeter:
     """Return a meter of what operations make, beside the module's own tensors and those `held` by the caller."""
-    return StorageMeter([*module.parameters(), *module.buffers(), *held])
+    return StorageMeter([*(tensor for _, tensor in circuit_tensors(module)), *held])
 
 
 @torch.no_grad()
