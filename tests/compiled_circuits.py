@@ -100,9 +100,15 @@ def counted_flops(run: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
+def own_tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    """Return what a module holds, and of an emitted one what its file fixes."""
+    fixed = [tensor for _, tensor in circuit_tensors(module)] if hasattr(module, "circuit") else []
+    return [*module.parameters(), *module.buffers(), *fixed]
+
+
 def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
     """Return the bytes of distinct storages kept for backward that are no parameters or constants of the module."""
-    own = {tensor.untyped_storage().data_ptr() for _, tensor in circuit_tensors(module)}
+    own = {tensor.untyped_storage().data_ptr() for tensor in own_tensors(module)}
     saved: dict[int, int] = {}
     held: list[object] = []
 
@@ -120,7 +126,7 @@ def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
 
 def peak_meter(module: torch.nn.Module, *held: torch.Tensor) -> StorageMeter:
     """Return a meter of what operations make, beside the module's own tensors and those `held` by the caller."""
-    return StorageMeter([*(tensor for _, tensor in circuit_tensors(module)), *held])
+    return StorageMeter([*own_tensors(module), *held])
 
 
 @torch.no_grad()
