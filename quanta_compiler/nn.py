@@ -41,10 +41,9 @@ class FittedCircuit:
         compiled = compile_circuit(spec)
         self.source = compiled.source
         blank = load_class(self.source)(device="meta")
-        self._keys = {_flat_name(key): key for key, _ in [*blank.named_parameters(), *blank.named_buffers()]}
-        self.shapes = {
-            _flat_name(key): tuple(tensor.shape) for key, tensor in [*blank.named_parameters(), *blank.named_buffers()]
-        }
+        tensors = dict(circuit_tensors(blank))
+        self._keys = {_flat_name(key): key for key in tensors}
+        self.shapes = {_flat_name(key): tuple(tensor.shape) for key, tensor in tensors.items()}
         self.trained = tuple(_flat_name(key) for key, tensor in blank.named_parameters() if tensor.requires_grad)
         """Names of the tensors that train, in the order of the file."""
         self.fixed = tuple(name for name in self._keys if name not in self.trained)
@@ -79,8 +78,11 @@ class FittedCircuit:
         Gates are drawn in float32; the constants of the file are given in float64, as precise as it writes them.
         """
         module = make_module(self.source, seed=seed, dtype=torch.float64, device="cpu", backend="torch")
-        tensors = {_flat_name(key): tensor.detach().float() for key, tensor in module.named_parameters()}
-        return {**tensors, **{_flat_name(key): tensor for key, tensor in module.named_buffers()}}
+        trained = dict(module.named_parameters())
+        return {
+            _flat_name(key): tensor.detach().float() if key in trained else tensor
+            for key, tensor in circuit_tensors(module)
+        }
 
     def draw_apart(self) -> dict[str, torch.Tensor]:
         """Return the trained tensors drawn uniformly whatever the file says: a circuit that is neither zero nor S.
@@ -91,7 +93,7 @@ class FittedCircuit:
         for name in self.trained:
             shape = self.shapes[name]
             bound = shape[-1] ** -0.5 if len(shape) > 1 else 1.0
-            tensors[name] = torch.empty(shape, device="cpu").uniform_(-bound, bound)
+            tensors[name] = torch.empty(shape, dtype=torch.float32, device="cpu").uniform_(-bound, bound)
         return tensors
 
     def apply(
@@ -151,6 +153,16 @@ class _Parts:
             self.gates[path[0]] = tensor
         else:
             self.gates.setdefault(path[0], {})[path[1]] = tensor
+
+
+def circuit_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield what an emitted forward pass reads: the parameters, and the properties that hold what the file fixes."""
+    yield from module.named_parameters()
+    for circuit_class in type(module).__mro__:
+        if circuit_class is torch.nn.Module:
+            return
+        fixed = [name for name, member in vars(circuit_class).items() if isinstance(member, property)]
+        yield from ((name, getattr(module, name)) for name in fixed)
 
 
 def _flat_name(key: str) -> str:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quanta_compiler.bench.memory import StorageMeter
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.nn import circuit_tensors
 from quanta_compiler.reference import gate_matrix
 
 torch.set_num_threads(1)
@@ -99,9 +100,15 @@ def counted_flops(run: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
+def own_tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    """Return what a module holds, and of an emitted one what its file fixes."""
+    fixed = [tensor for _, tensor in circuit_tensors(module)] if hasattr(module, "circuit") else []
+    return [*module.parameters(), *module.buffers(), *fixed]
+
+
 def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
-    """Return the bytes of distinct storages kept for backward that are no parameters or buffers of the module."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+    """Return the bytes of distinct storages kept for backward that are no parameters or constants of the module."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in own_tensors(module)}
     saved: dict[int, int] = {}
     held: list[object] = []
 
@@ -119,7 +126,7 @@ def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
 
 def peak_meter(module: torch.nn.Module, *held: torch.Tensor) -> StorageMeter:
     """Return a meter of what operations make, beside the module's own tensors and those `held` by the caller."""
-    return StorageMeter([*module.parameters(), *module.buffers(), *held])
+    return StorageMeter([*own_tensors(module), *held])
 
 
 @torch.no_grad()

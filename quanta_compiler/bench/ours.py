@@ -12,6 +12,7 @@ from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.kernels.executable import kernel_runs
 from quanta_compiler.kernels.library import KINDS
 from quanta_compiler.loading import load_class
+from quanta_compiler.nn import circuit_tensors
 
 _TITLES = {
     "fused": "our fused kernel",
@@ -68,7 +69,7 @@ def our_contestant(name: str, setting: Setting) -> Contestant:
         title=_TITLES[name],
         forward=module,
         parameters=tuple(named[f"gates.{key}"] for key in setting.trained),
-        own=(*module.parameters(), *module.buffers()),
+        own=tuple(tensor for _, tensor in circuit_tensors(module)),
         costs=_costs(setting),
         operator=module.operator,
         is_circuit=True,

@@ -7,6 +7,7 @@ from textwrap import wrap
 
 from quanta_compiler.emit.computed import Names, Statement
 from quanta_compiler.emit.expressions import Expressions
+from quanta_compiler.lowering.ownership import owns_result
 from quanta_compiler.lowering.program import Program
 
 WIDTH = 110
@@ -30,7 +31,7 @@ class Body:
     def whole(self, result_dims: str, own_name: str = "w") -> tuple[list[str], str]:
         """Return the lines of a program without a loop, and the name that holds its result with these dimensions.
 
-        What is stored, or a part of something, gets a name of its own.
+        What is stored, or a part of something, gets a name of its own. Only `x` may be left in the caller's memory.
         """
         statements = self.expressions.statements(self.program.operations)
         name, dims = self.expressions.result()
@@ -38,10 +39,10 @@ class Body:
             statements = list(_typed(statements, name))
         lines = list(self.lines(statements))
         code = name if dims == result_dims else f"{name}.view({result_dims})"
+        if name != "x" and not owns_result(self.program):
+            code += ".clone()"  # nobody may write into what is stored
         if not name.isidentifier():
-            # Nobody may write into what is stored.
-            copied = ".clone()" if name.startswith(("gates[", "self.")) else ""
-            return [*lines, f"    {own_name}: torch.Tensor = {code}{copied}"], own_name
+            return [*lines, f"    {own_name}: torch.Tensor = {code}"], own_name
         if code != name:
             lines.append(f"    {name} = {code}")
         return lines, name

@@ -199,7 +199,7 @@ class ComputedLeaves:
             joined = f"torch.stack([{', '.join(map(self._flat, stack))}])"
         else:
             assert pauli.blocks is not None
-            each = [f"{stored_name(name)}.view(-1, {pauli.blocks.plan.angles})" for name in stack]
+            each = [f"{stored_name(name)}.reshape(-1, {pauli.blocks.plan.angles})" for name in stack]
             joined = f"torch.cat([{', '.join(each)}])"
         return self._once(function.removeprefix("_"), f"Circuit.{function}({joined})", "")
 

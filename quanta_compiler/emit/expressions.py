@@ -67,6 +67,8 @@ class Expressions:
         """The gates of leaves."""
         self.kept: set[int] = set()
         """Values whose names no other value may take: what is stored, and in a loop what every slice reads."""
+        self.stored: set[int] = set()
+        """Values that are stored: what parametrizes or converts a module may leave them in any order of memory."""
         self.made = 0
 
     def statements(self, operations: Sequence[Operation]) -> list[Statement]:
@@ -81,7 +83,8 @@ class Expressions:
                 # A free reshape: the next view reads the same memory by the new legs.
                 self.names[operation.result] = self.names[operation.source.value]
                 self.dims_of[operation.result] = self.dims_of[operation.source.value]
-                self.kept.update({operation.result} if operation.source.value in self.kept else ())
+                for values in (self.kept, self.stored):
+                    values.update({operation.result} if operation.source.value in values else ())
                 continue
             if isinstance(operation, Rotate):
                 lines += self.computed.blocks(operation.pauli)
@@ -144,7 +147,10 @@ class Expressions:
         if is_computed(load):
             self.names[load.result], self.dims_of[load.result], lines = self.computed.load(load)
             return lines
-        name = self.names_of.stored.get(load.leaf.gate.parameter) or _leaf_name(load.leaf.gate, load.leaf.kind)
+        name = self.names_of.stored.get(load.leaf.gate.parameter, "")
+        if not name:
+            name = _leaf_name(load.leaf.gate, load.leaf.kind)
+            self.stored.add(load.result)
         self.names[load.result] = name
         self.dims_of[load.result] = ", ".join(str(size) for size in self.stored_shapes[name])
         return []
@@ -169,7 +175,8 @@ class Expressions:
             left, right = self.access(operation.left), self.access(operation.right)
             return f"torch.bmm({left}, {right})" if len(operation.groups) == 3 else f"{left} @ {right}"
         if isinstance(operation, Multiply):
-            return f"{self.access(operation.left)} * {self.access(operation.right)}"
+            # A product of elements has the order of its factors in memory, and is viewed in the order of its legs.
+            return " * ".join(self.access(factor, in_order=True) for factor in (operation.left, operation.right))
         if isinstance(operation, Resize):
             return self._resize(operation)
         if isinstance(operation, Rotate):
@@ -180,7 +187,7 @@ class Expressions:
     def _copy(self, operation: Copy) -> str:
         """Write a copy: `reshape` makes one only where it cannot give a view, and a batch of 1 makes many views."""
         source, groups = operation.source.groups, operation.groups
-        code = self.access(operation.source)
+        code = self.access(operation.source, in_order=True)
         if source != groups:
             code += f".reshape({self.dims(groups)})"
         old = [leg for leg in self.layouts[operation.source.value] if leg != self.plan.batch]
@@ -192,7 +199,7 @@ class Expressions:
         """Index the fixed legs of a value, viewed with a dimension for them; move the others where that is no view."""
         layout = self.layouts[operation.value]
         runs = self._pick_runs(operation, layout)
-        code = self.names[operation.value]
+        code = self._contiguous(operation.value)
         if self.dims(runs) != self.dims_of[operation.value]:
             code += f".view({self.dims(runs)})"
         places = [self.index(run) if run[0] in operation.picked else ":" for run in runs]
@@ -237,7 +244,7 @@ class Expressions:
         """Call the function of a `pauli` gate on vectors padded or cut to its size."""
         columns, rows = (self._size(access[-1]) for access in (operation.source.groups, operation.groups))
         size = operation.pauli.plan.size
-        code = self.access(operation.source)
+        code = self.access(operation.source, in_order=True)
         if columns < size:
             code = f"torch.nn.functional.pad({code}, (0, {size - columns}))"
         place = self.computed.place(operation.pauli, self.gates[operation.angles.value])
@@ -257,21 +264,29 @@ class Expressions:
         places = operation.layout.index(new), operation.layout.index(old)
         return f"torch.diag_embed({source}, dim1={places[0]}, dim2={places[1]})"
 
-    def access(self, access: Access) -> str:
-        """Return a value read with the dimensions of an access: a view in the layout's order, then a permutation."""
+    def _contiguous(self, value: int) -> str:
+        """Return a value that may be viewed with other dimensions."""
+        return self.names[value] + (".contiguous()" if value in self.stored else "")
+
+    def access(self, access: Access, *, in_order: bool = False) -> str:
+        """Return a value read with the dimensions of an access: a view in the layout's order, then a permutation.
+
+        With `in_order` the view's dimensions are in the order of memory.
+        """
         layout = self.layouts[access.value]
         groups = access.groups
         places = [layout.index(group[0]) for group in groups if group]
         if places == sorted(places):
-            in_order = list(range(len(groups)))
+            order = list(range(len(groups)))
         else:
             ends = [layout.index(group[0]) if group else len(layout) for group in groups]
-            in_order = sorted(range(len(groups)), key=ends.__getitem__)
-        viewed = tuple(groups[i] for i in in_order)
-        code = self.names[access.value]
+            order = sorted(range(len(groups)), key=ends.__getitem__)
+        viewed = tuple(groups[i] for i in order)
         if self.dims(viewed) != self.dims_of[access.value]:
-            code += f".view({self.dims(viewed) or '()'})"
-        return code + permuted([in_order.index(i) for i in range(len(groups))])
+            code = f"{self._contiguous(access.value)}.view({self.dims(viewed) or '()'})"
+        else:
+            code = self._contiguous(access.value) if in_order else self.names[access.value]
+        return code + permuted([order.index(i) for i in range(len(groups))])
 
     def _diary(self, operation: Operation) -> str:
         """Return the dimensions of a result in the order of memory."""

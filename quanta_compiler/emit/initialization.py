@@ -1,4 +1,4 @@
-"""`reset_parameters` of an emitted module: every scheme of the file format as torch calls."""
+"""`reset_parameters` of an emitted module: every scheme of the file format as torch calls; and its constants."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import math
 from collections.abc import Iterator, Sequence
 
 from quanta_compiler.emit.computed import stored_name
-from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.ir.parameters import Stored
+from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.parameters import Stored, matrix_shape
 from quanta_compiler.spec.circuit_spec import Init
 
 
-def reset_lines(stored: Sequence[Stored], constants: Sequence[Gate], *, uses_one: bool) -> Iterator[str]:
+def reset_lines(stored: Sequence[Stored]) -> Iterator[str]:
     """Yield the method: parameters are drawn in float32 on the CPU, in the order of the file, then cast."""
     yield "@torch.no_grad()"
     yield "def reset_parameters(self, generator: torch.Generator | None = None) -> None:"
     yield '    """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""'
-    yield "    if any(tensor.is_meta for tensor in [*self.parameters(), *self.buffers()]):"
+    yield "    if any(parameter.is_meta for parameter in self.parameters()):"
     yield "        return"
     if stored:
         yield "    gates = self.gates"
     calls = [_draw(tensor) for tensor in stored]
     for call in calls:
         yield f"    {call}"
-    if constants or uses_one:
-        yield "    self._fill_constants()"
     for scheme, lines in _HELPERS.items():
         if any(call.startswith(f"self._{scheme}(") for call in calls):
             yield ""
@@ -60,29 +58,43 @@ def _draw(tensor: Stored) -> str:
     return f"{target}.zero_()"
 
 
-def constant_lines(constants: Sequence[Gate], *, uses_one: bool) -> Iterator[str]:
-    """Yield what fills the buffers that no state dict holds: at the start, and when a module from meta is loaded."""
-    yield "@torch.no_grad()"
-    yield "def _fill_constants(self) -> None:"
+def constant_lines(circuit: Circuit, constants: Sequence[Gate], like: str, *, uses_one: bool) -> Iterator[str]:
+    """Yield properties for what no state dict holds: no buffers, which others would move, or fill with noise.
+
+    `like` is a tensor that has the device and the dtype of the module.
+    """
     for gate in constants:
         assert gate.value is not None
-        yield "    rows = ["
+        yield from ["", "@property", f"def constant_{gate.name}(self) -> torch.Tensor:"]
+        yield f'    """What the file gives for {gate.name}, {list(matrix_shape(circuit, gate))}."""'
+        yield "    rows = ("
         for row in gate.value:
-            yield f"        [{', '.join(repr(float(number)) for number in row)}],"
-        yield "    ]"
-        yield f"    self.constant_{gate.name} = self._filled(self.constant_{gate.name}, rows)"
+            yield f"        {tuple(map(float, row))!r},"
+        yield "    )"
+        yield f'    return self._constant("constant_{gate.name}", rows)'
     if uses_one:
-        yield "    self.one = self._filled(self.one, 1.0)"
-    yield ""
-    yield "@staticmethod"
-    yield "def _filled(buffer: torch.Tensor, values: list[list[float]] | float) -> torch.Tensor:"
-    yield '    made = torch.tensor(values, dtype=buffer.dtype, device="cpu")'
-    yield "    return made if buffer.is_meta else buffer.copy_(made)"
-    yield ""
-    yield "def _load_from_state_dict(self, *args: object) -> None:"
-    yield "    # Constants are not in the state dict; a module that was made on the meta device gets them here."
-    yield "    super()._load_from_state_dict(*args)"
-    yield "    self._fill_constants()"
+        yield from ["", "@property", "def one(self) -> torch.Tensor:"]
+        yield '    """What an identity is made from."""'
+        yield '    return self._constant("one", 1.0)'
+    if constants or uses_one:
+        yield ""
+        yield from _constant_method(like)
+
+
+def _constant_method(like: str) -> Iterator[str]:
+    yield "def _constant(self, name: str, values: tuple[tuple[float, ...], ...] | float) -> torch.Tensor:"
+    yield '    """Return values with the dtype and on the device of the parameters, where they are now."""'
+    yield f"    like: torch.Tensor = {like}"
+    yield "    kept, is_plain = self._kept.get(name), type(like) in (torch.Tensor, torch.nn.Parameter)"
+    yield "    if is_plain and kept is not None and kept.dtype == like.dtype and kept.device == like.device:"
+    yield "        return kept"
+    yield "    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():"
+    yield "        return torch.tensor(values, dtype=like.dtype, device=like.device)"
+    yield "    with torch.inference_mode(False):"
+    yield "        made = torch.tensor(values, dtype=like.dtype, device=like.device)"
+    yield "    if type(made) is torch.Tensor:"
+    yield "        self._kept[name] = made  # for the next call, which may be in any mode"
+    yield "    return made"
 
 
 _EMPTY = '    drawn = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")'

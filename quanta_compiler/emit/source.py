@@ -17,6 +17,7 @@ from quanta_compiler.emit.operator import OperatorLines
 from quanta_compiler.emit.rotations import helper_lines, pauli_functions
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored, matrix_shape
+from quanta_compiler.lowering.ownership import copies_input
 from quanta_compiler.lowering.program import Load, Program
 
 SEAL = "# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: "
@@ -60,6 +61,8 @@ class _Emitter:
         self.uses_one = (not self.stored and any(gate.kind == "cz" for gate in self.gates)) or any(
             isinstance(operation, Load) and operation.leaf.kind == "one" for operation in operator.operations
         )
+        self.is_bare = not self.stored and (self.uses_one or bool(self.constants))
+        """Whether there is no parameter to tell the device and the dtype of what the file fixes."""
 
     def lines(self) -> Iterator[str]:
         yield from self._header()
@@ -92,16 +95,18 @@ class _Emitter:
         yield from _indent(_text_chunks(self.circuit_text))
         yield ")"
         yield '"""The circuit with everything written out, as JSON; `quanta_compiler.load_spec` reads it."""'
-        for name in [*(f"constant_{gate.name}" for gate in self.constants), *(["one"] if self.uses_one else [])]:
-            yield f"{name}: torch.Tensor"
+        if self.is_bare:
+            yield "like: torch.Tensor"
         yield ""
         yield from self._constructor()
         yield ""
-        yield from reset_lines(self.stored, self.constants, uses_one=self.uses_one)
-        yield ""
-        if self.constants or self.uses_one:
-            yield from constant_lines(self.constants, uses_one=self.uses_one)
+        yield from reset_lines(self.stored)
+        like = "self.like" if self.is_bare else f"self.{stored_name(self.stored[0].key)}" if self.stored else ""
+        yield from constant_lines(self.circuit, self.constants, like, uses_one=self.uses_one)
+        if self.is_bare:
             yield ""
+            yield from _leave_meta()
+        yield ""
         yield from self._forward()
         yield ""
         yield from self.operator.method()
@@ -135,12 +140,11 @@ class _Emitter:
             frozen = ", requires_grad=False" if gate.frozen else ""
             yield f"    # {self.axes_of[gate.name]}"
             yield f"    {stored_name(stored.key)} = torch.nn.Parameter({new}{frozen})"
-        for gate in self.constants:
-            rows, columns = matrix_shape(self.circuit, gate)
-            new = f"torch.empty({rows}, {columns}, device=device, dtype=dtype)"
-            yield f'    self.register_buffer("constant_{gate.name}", {new}, persistent=False)'
-        if self.uses_one:
-            yield '    self.register_buffer("one", torch.empty((), device=device, dtype=dtype), persistent=False)'
+        if self.is_bare:
+            yield "    # No numbers: nothing is stored that has a device and a dtype."
+            yield '    self.register_buffer("like", torch.empty(0, device=device, dtype=dtype), persistent=False)'
+        if self.constants or self.uses_one:
+            yield "    self._kept: dict[str, torch.Tensor] = {}"
         yield "    self.reset_parameters()"
 
     def _axes(self, gate: Gate) -> str:
@@ -192,7 +196,8 @@ class _Emitter:
         if circuit.out_features > circuit.out_size:
             missing = circuit.out_features - circuit.out_size
             yield f"    {result} = torch.nn.functional.pad({result}, (0, {missing}))  # zeros behind"
-        yield f"    return {result}.view(*lead, {circuit.out_features})"
+        copied = ".clone()  # never memory of the input" if copies_input(self.apply) else ""
+        yield f"    return {result}.view(*lead, {circuit.out_features}){copied}"
 
     def _needs_order(self) -> bool:
         """Return whether torch would list the gates in another order than the file: own tensors before nested ones."""
@@ -206,6 +211,14 @@ class _Emitter:
         yield f"    for key in ({keys}):"
         yield '        destination[f"{prefix}gates.{key}"] = None'
         yield "    super()._save_to_state_dict(destination, prefix, keep_vars)"
+
+
+def _leave_meta() -> Iterator[str]:
+    yield "def _load_from_state_dict(self, *args: object) -> None:"
+    yield "    # From the meta device parameters are replaced by those that are loaded; here there are none."
+    yield "    super()._load_from_state_dict(*args)"
+    yield "    if self.like.is_meta:"
+    yield '        self.like = torch.empty(0, dtype=self.like.dtype, device="cpu")'
 
 
 def _memory_guard() -> Iterator[str]:

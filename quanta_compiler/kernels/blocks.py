@@ -28,7 +28,8 @@ class BlockMatrices:
             _Factors(block, group.sizes, places).all(slots, group.depth)
             for block, slots in zip(group.blocks, group.slots, strict=True)
         ]
-        self._constants = torch.cat([constants for constants, _ in made])
+        # Zeros, ones and minus ones: exact whatever torch's default dtype is now.
+        self._constants = torch.cat([constants for constants, _ in made]).to(torch.float32)
         """`[matrices * depth, 5, side * side]`: how an RY's numbers, and a one, make a matrix."""
         self._turns = torch.cat([turns for _, turns in made])
         """`[matrices * depth]`: which RY that is; any where constants are all."""

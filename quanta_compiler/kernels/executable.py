@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 
 import torch
@@ -61,10 +62,10 @@ class Executable:
 
         """
         self.check(x, matrices)
-        flat = x.reshape(-1, self.in_features).contiguous()
-        kernel, prepared = self._prepared(flat, matrices)
-        y = portable.forward_blocks(self.table, flat, prepared) if kernel is None else kernel.forward(flat, prepared)
-        return y.view(*x.shape[:-1], self.out_features)
+        x = x.contiguous()
+        kernel, prepared = self._prepared(x, matrices)
+        # No view: autograd lets nobody write into a view that an operator returns.
+        return portable.forward_blocks(self.table, x, prepared) if kernel is None else kernel.forward(x, prepared)
 
     def backward(
         self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
@@ -175,8 +176,13 @@ def _product(b: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=512)
 def executable(circuit: str) -> Executable:
-    """Return a circuit's executable form, made once for every text."""
-    return Executable(circuit)
+    """Return a circuit's executable form, made once for every text.
+
+    It is made in a thread of its own: the caller's may be in inference mode, under a default device, in a trace or in a
+    transform of torch.func, and the tensors that are kept would be good for nothing else.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(Executable, circuit).result()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

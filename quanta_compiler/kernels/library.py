@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -94,18 +95,18 @@ class KernelTable:
         return (ctypes.c_void_p * len(found))(*(None if tensor is None else tensor.data_ptr() for tensor in found))
 
     def forward(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return `[tokens, in_features] -> [tokens, out_features]`.
+        """Return `[..., in_features] -> [..., out_features]`.
 
         Raises:
             MemoryError: there is none for a tile of the circuit.
 
         """
-        y = x.new_empty((x.shape[0], self._table.out_features))
+        y = x.new_empty((*x.shape[:-1], self._table.out_features))
         status = self._forward(
             self._circuit,
             KINDS[x.dtype],
             x.data_ptr(),
-            x.shape[0],
+            math.prod(x.shape[:-1]),
             self._addresses(matrices),
             y.data_ptr(),
             torch.get_num_threads(),

@@ -86,7 +86,9 @@ def _differentiable_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> 
     flat = x.reshape(-1, found.in_features).to(dtype)
     with without_autocast(x.device):
         y = portable.apply_table(found.table, flat, [matrix.to(dtype) for matrix in matrices]).to(x.dtype)
-    return y.reshape(*x.shape[:-1], found.out_features)
+    y = y.reshape(*x.shape[:-1], found.out_features)
+    # What only moves data may have found nothing to move.
+    return y if matrices else y.clone()
 
 
 def _differentiable_backward(

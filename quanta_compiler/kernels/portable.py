@@ -24,11 +24,15 @@ def apply_table(table: GateTable, x: torch.Tensor, matrices: Sequence[torch.Tens
 
 
 def forward_blocks(table: GateTable, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return what `apply_table` does, a few tokens at a time, in the dtype of `x`; matrices have that of the sums."""
-    y = x.new_empty((x.shape[0], table.out_features))
+    """Return `[..., in_features] -> [..., out_features]`, a few tokens at a time, in the dtype of `x`.
+
+    `x` is contiguous, and the matrices have the dtype of the sums.
+    """
+    y = x.new_empty((*x.shape[:-1], table.out_features))
+    given, found = x.view(-1, table.in_features), y.view(-1, table.out_features)
     with without_autocast(x.device):
-        for block in _blocks(table, x.shape[0]):
-            y[block] = apply_table(table, x[block].to(matrix_dtype(x.dtype)), matrices).to(y.dtype)
+        for block in _blocks(table, len(given)):
+            found[block] = apply_table(table, given[block].to(matrix_dtype(x.dtype)), matrices).to(y.dtype)
     return y
 
 

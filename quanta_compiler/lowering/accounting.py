@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from quanta_compiler.ir.parameters import TRAINED_KINDS
 from quanta_compiler.lowering.account import ELEMENT_BYTES, Account, StepCost, Storage, Tensor
+from quanta_compiler.lowering.ownership import copies_input
 from quanta_compiler.lowering.program import (
     Copy,
     Load,
@@ -219,3 +220,6 @@ def _resize_output(account: Account) -> None:
         account.books.step("copy", (result.name,), after)
         account.books.free(storage)
         storage = fresh
+    if apply and copies_input(program):
+        account.books.new_storage(math.prod(new))
+        account.books.step("copy", (result.name,), new)

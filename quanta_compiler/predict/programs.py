@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.lowering.lie_costs import is_trained
+from quanta_compiler.lowering.ownership import copies_input
 from quanta_compiler.lowering.program import (
     Copy,
     Groups,
@@ -34,6 +35,8 @@ def program_work(program: Program) -> Work:
     _run(walk, input_needs_grad=True)
     needs_grad = walk.values[program.output].needs_grad
     resize(walk, tokens, program.out_size, program.out_features, needs_grad=needs_grad)
+    if copies_input(program):
+        walk.forward.append(Pass(2 * ELEMENT_BYTES * tokens * program.out_features))
     return Work(tuple(walk.forward), tuple(reversed(walk.backward)))
 
 

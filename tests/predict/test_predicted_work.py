@@ -110,6 +110,12 @@ def test_padding_is_filled_and_copied_into() -> None:
     assert work.backward[-1] == Pass(2 * 4 * 4 * 30)
 
 
+def test_what_does_nothing_is_one_copy() -> None:
+    work = circuit_work(compile_circuit(file_of("4x8", [{"axes": [1], "kind": "slice"}]), tokens=4))
+    assert work.forward == (Pass(2 * 4 * 4 * 32),)
+    assert work.backward == ()
+
+
 def test_a_dense_layer() -> None:
     work = dense_work(32, 48, 5)
     x, weight = torch.randn(5, 32, requires_grad=True), torch.randn(48, 32, requires_grad=True)

@@ -39,6 +39,11 @@ FIXED: dict[str, dict[str, Any]] = {
     "one gate": file_of("3x4", [[0, 1]]),
     "one diagonal": file_of("3x4", [{"axes": [0, 1], "kind": "diagonal"}]),
     "number": file_of(1, [[0]]),
+    "nothing": file_of("4x3", [{"axes": [0], "kind": "slice"}]),
+    "nothing, other widths": file_of("4x3", [{"axes": [0], "kind": "slice"}], in_features=14, out_features=9),
+    "nothing, one token": file_of("4x3", [{"axes": [0], "kind": "slice", "to": [2]}], plan={"tokens": 1}),
+    "nothing but an order": file_of("4x3", [{"axes": [0], "kind": "slice"}], output=[1, 0]),
+    "nothing but zeros": file_of("4x3", [{"axes": [0], "kind": "slice"}], in_features=10),
 }
 CASES = [*(pytest.param(seed, id=str(seed)) for seed in SEEDS), *FIXED]
 

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: c84740cc09fbc12f2f49548188e437ee5381ece523a9347767dccb72215289b4
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 4e4a5414d6ee0a2bd17ad188d56e3ff799f4880ab61672934ad47e27d6683973
 """Circuit all-pairs: 4096 -> 4096 features.
 
 Layout 16 x 8 x 8 x 4, 6 gates, 43008 trainable parameters; circuit d93b6d80e672f041.
@@ -48,7 +48,7 @@ class Circuit(torch.nn.Module):
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""
-        if any(tensor.is_meta for tensor in [*self.parameters(), *self.buffers()]):
+        if any(parameter.is_meta for parameter in self.parameters()):
             return
         gates = self.gates
         self._uniform(gates["g0"], 0.17677669529663687, generator)
@@ -75,7 +75,7 @@ class Circuit(torch.nn.Module):
         x = x.view(n * 128, 32) @ gates["g0"].t()  # n 0:16 1:8 2:8 3:4
         # g1: dense on 1:8, 3:4
         x = x.view(n, 16, 8, 8, 4).permute(1, 3, 0, 2, 4).reshape(n * 128, 32)  # 0:16 2:8 n 1:8 3:4
-        w1 = gates["g1"].view(8, 4, 32).transpose(0, 1).reshape(32, 32)  # 3:4 1:8 1:8 3:4
+        w1 = gates["g1"].contiguous().view(8, 4, 32).transpose(0, 1).reshape(32, 32)  # 3:4 1:8 1:8 3:4
         x = x @ w1.t()  # 0:16 2:8 n 3:4 1:8
         del w1
         # g3: dense on 1:8, 2:8
@@ -119,13 +119,13 @@ class Circuit(torch.nn.Module):
         """Return the same matrix, built without a loop."""
         gates = self.gates
         # g4, g5
-        w1: torch.Tensor = gates["g5"].view(2048, 8).t().reshape(1024, 16)  # 1:8 0:16 1:8 0:16
-        w1 = gates["g4"].view(16, 1024).t() @ w1.t()  # 2:8 0:16 2:8 1:8 0:16 1:8
+        w1: torch.Tensor = gates["g5"].contiguous().view(2048, 8).t().reshape(1024, 16)  # 1:8 0:16 1:8 0:16
+        w1 = gates["g4"].contiguous().view(16, 1024).t() @ w1.t()  # 2:8 0:16 2:8 1:8 0:16 1:8
         # g3: dense on 1:8, 2:8
         w1 = w1.view(8, 16, 8, 8, 128).permute(1, 0, 4, 3, 2).reshape(16384, 64)  # 0:16 2:8 0:16 1:8 1:8 2:8
         w1 = w1 @ gates["g3"]  # 0:16 2:8 0:16 1:8 1:8 2:8
         # g2: dense on 0:16, 3:4
-        w1 = w1.view(16, 65536).t() @ gates["g2"].view(16, 256)  # 2:8 0:16 1:8 1:8 2:8 3:4 0':16 3:4
+        w1 = w1.view(16, 65536).t() @ gates["g2"].contiguous().view(16, 256)  # 2:8 0:16 1:8 1:8 2:8 3:4 0':16 3:4
         # g1: dense on 1:8, 3:4
         # 2:8 2:8 0:16 1:8 3:4 0':16 1:8 3:4
         w1 = w1.view(1024, 8, 8, 64, 4).permute(2, 0, 3, 1, 4).reshape(524288, 32)
@@ -157,14 +157,14 @@ class Circuit(torch.nn.Module):
         ) -> torch.Tensor:
             """Return slice `i`, with the dimensions of its place."""
             # g4, g5
-            w1 = gate_g5.view(16, 1024)[i]  # 1:8 0:16 1:8
+            w1 = gate_g5.contiguous().view(16, 1024)[i]  # 1:8 0:16 1:8
             w1 = w1.view(128, 8).t().reshape(64, 16)  # 1:8 1:8 0:16
-            w1 = gate_g4.view(16, 1024).t() @ w1.t()  # 2:8 0:16 2:8 1:8 1:8
+            w1 = gate_g4.contiguous().view(16, 1024).t() @ w1.t()  # 2:8 0:16 2:8 1:8 1:8
             # g3: dense on 1:8, 2:8
             w1 = w1.view(8, 16, 8, 8, 8).permute(1, 0, 4, 3, 2).reshape(1024, 64)  # 0:16 2:8 1:8 1:8 2:8
             w1 = w1 @ gate_g3  # 0:16 2:8 1:8 1:8 2:8
             # g2: dense on 0:16, 3:4
-            w1 = w1.view(16, 4096).t() @ gate_g2.view(16, 256)  # 2:8 1:8 1:8 2:8 3:4 0':16 3:4
+            w1 = w1.view(16, 4096).t() @ gate_g2.contiguous().view(16, 256)  # 2:8 1:8 1:8 2:8 3:4 0':16 3:4
             # g1: dense on 1:8, 3:4
             w1 = w1.view(64, 8, 8, 64, 4).permute(2, 0, 3, 1, 4).reshape(32768, 32)  # 2:8 2:8 1:8 3:4 0':16 1:8 3:4
             w1 = w1 @ gate_g1  # 2:8 2:8 1:8 3:4 0':16 1':8 3:4

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 3f609a92545a3081d30ec77ea1afdb4892d7160021223eaa6efe8e5548092ce2
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 5034da6138fd8269aa47ca9f74b3186507547fc1157f004323717396dbbfb303
 """Circuit kinds: 20 -> 16 features.
 
 Layout 4 x 3 x 2, 6 gates, 84 trainable parameters; circuit 4b172fc0386afd5c.
@@ -26,7 +26,6 @@ class Circuit(torch.nn.Module):
         '], "plan": {"tokens": 64, "optimizer": "auto"}}'
     )
     """The circuit with everything written out, as JSON; `quanta_compiler.load_spec` reads it."""
-    constant_fixed: torch.Tensor
 
     def __init__(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         """Make the parameters and draw them from torch's global generator."""
@@ -42,20 +41,19 @@ class Circuit(torch.nn.Module):
         gates["mixed"] = torch.nn.Parameter(torch.empty(6, 6, device=device, dtype=dtype))
         # diagonal on c:2 per a:4
         gates["phase"] = torch.nn.Parameter(torch.empty(4, 2, device=device, dtype=dtype), requires_grad=False)
-        self.register_buffer("constant_fixed", torch.empty(2, 4, device=device, dtype=dtype), persistent=False)
+        self._kept: dict[str, torch.Tensor] = {}
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""
-        if any(tensor.is_meta for tensor in [*self.parameters(), *self.buffers()]):
+        if any(parameter.is_meta for parameter in self.parameters()):
             return
         gates = self.gates
         self._uniform(gates["low"]["B"], 0.7071067811865475, generator)
         self._uniform(gates["low"]["A"], 0.2886751345948129, generator)
         self._orthogonal(gates["mixed"], 6, 6, generator)
         self._uniform(gates["phase"], 1.0, generator)
-        self._fill_constants()
 
     @staticmethod
     def _uniform(tensor: torch.Tensor, bound: float, generator: torch.Generator | None) -> None:
@@ -71,23 +69,28 @@ class Circuit(torch.nn.Module):
         q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
         tensor.copy_((q if rows >= columns else q.mT).reshape(tensor.shape))
 
-    @torch.no_grad()
-    def _fill_constants(self) -> None:
-        rows = [
-            [1.0, 0.5, 0.0, 0.0],
-            [0.0, 1.0, 0.0, 0.0],
-        ]
-        self.constant_fixed = self._filled(self.constant_fixed, rows)
+    @property
+    def constant_fixed(self) -> torch.Tensor:
+        """What the file gives for fixed, [2, 4]."""
+        rows = (
+            (1.0, 0.5, 0.0, 0.0),
+            (0.0, 1.0, 0.0, 0.0),
+        )
+        return self._constant("constant_fixed", rows)
 
-    @staticmethod
-    def _filled(buffer: torch.Tensor, values: list[list[float]] | float) -> torch.Tensor:
-        made = torch.tensor(values, dtype=buffer.dtype, device="cpu")
-        return made if buffer.is_meta else buffer.copy_(made)
-
-    def _load_from_state_dict(self, *args: object) -> None:
-        # Constants are not in the state dict; a module that was made on the meta device gets them here.
-        super()._load_from_state_dict(*args)
-        self._fill_constants()
+    def _constant(self, name: str, values: tuple[tuple[float, ...], ...] | float) -> torch.Tensor:
+        """Return values with the dtype and on the device of the parameters, where they are now."""
+        like: torch.Tensor = self.gates["low"]["B"]
+        kept, is_plain = self._kept.get(name), type(like) in (torch.Tensor, torch.nn.Parameter)
+        if is_plain and kept is not None and kept.dtype == like.dtype and kept.device == like.device:
+            return kept
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return torch.tensor(values, dtype=like.dtype, device=like.device)
+        with torch.inference_mode(False):
+            made = torch.tensor(values, dtype=like.dtype, device=like.device)
+        if type(made) is torch.Tensor:
+            self._kept[name] = made  # for the next call, which may be in any mode
+        return made
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the circuit: [..., 20] -> [..., 16]."""
@@ -99,12 +102,13 @@ class Circuit(torch.nn.Module):
         n = x.shape[0]
         x = torch.nn.functional.pad(x, (0, 4))  # zeros behind, to the circuit's width
         # phase, fixed
-        w1 = gates["phase"].view(1, 4, 2) * self.constant_fixed.view(2, 4, 1)  # a:2 a:4 c:2
+        # a:2 a:4 c:2
+        w1 = gates["phase"].contiguous().view(1, 4, 2) * self.constant_fixed.contiguous().view(2, 4, 1)
         # low, phase, fixed
         w1 = w1.view(8, 2).t().reshape(4, 4)  # c:2 a:2 a:4
-        w1 = gates["low"]["B"].view(4, 6).t() @ w1.t()  # b:3 r:2 c:2 a:2
+        w1 = gates["low"]["B"].contiguous().view(4, 6).t() @ w1.t()  # b:3 r:2 c:2 a:2
         # low, mixed, phase, fixed
-        w2 = gates["mixed"].view(3, 2, 3, 2).permute(1, 0, 3, 2).reshape(2, 6, 3)  # c:2 b:3 c:2 b:3
+        w2 = gates["mixed"].contiguous().view(3, 2, 3, 2).permute(1, 0, 3, 2).reshape(2, 6, 3)  # c:2 b:3 c:2 b:3
         w1 = w1.view(3, 2, 4).transpose(0, 2).reshape(2, 4, 3)  # c:2 a:2 r:2 b:3
         w2 = torch.bmm(w2, w1.transpose(1, 2))  # c:2 b:3 c:2 a:2 r:2
         del w1
@@ -136,12 +140,14 @@ class Circuit(torch.nn.Module):
                 return add_to.add_(self.operator(), alpha=scale)
         gates = self.gates
         # phase, fixed
-        w1 = gates["phase"].view(1, 4, 2) * self.constant_fixed.view(2, 4, 1)  # a:2 a:4 c:2
+        # a:2 a:4 c:2
+        w1 = gates["phase"].contiguous().view(1, 4, 2) * self.constant_fixed.contiguous().view(2, 4, 1)
         # low, phase, fixed
         w1 = w1.view(8, 2).t().reshape(4, 4)  # c:2 a:2 a:4
-        w1 = gates["low"]["B"].view(4, 6).t() @ w1.t()  # b:3 r:2 c:2 a:2
+        w1 = gates["low"]["B"].contiguous().view(4, 6).t() @ w1.t()  # b:3 r:2 c:2 a:2
         # low, mixed, phase, fixed
-        w2: torch.Tensor = gates["mixed"].view(3, 2, 3, 2).permute(1, 0, 3, 2).reshape(2, 6, 3)  # c:2 b:3 c':2 b:3
+        # c:2 b:3 c':2 b:3
+        w2: torch.Tensor = gates["mixed"].contiguous().view(3, 2, 3, 2).permute(1, 0, 3, 2).reshape(2, 6, 3)
         w1 = w1.view(3, 2, 4).transpose(0, 2).reshape(2, 4, 3)  # c:2 a:2 r:2 b:3
         w2 = torch.bmm(w2, w1.transpose(1, 2))  # c:2 b:3 c':2 a:2 r:2
         del w1

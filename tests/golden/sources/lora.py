@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 2386b50992aa6579220a8ab05154027f17c6065625d411e3cc1e91159d51add0
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 6b5fcfd4b3c6fe833d833659072e35a35f79191cd0829f64945b601450d1b290
 """Circuit lora: 64 -> 48 features.
 
 Layout 64, 2 gates, 896 trainable parameters; circuit 437487ed308c3798.
@@ -37,7 +37,7 @@ class Circuit(torch.nn.Module):
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""
-        if any(tensor.is_meta for tensor in [*self.parameters(), *self.buffers()]):
+        if any(parameter.is_meta for parameter in self.parameters()):
             return
         gates = self.gates
         self._uniform(gates["A"], 0.125, generator)

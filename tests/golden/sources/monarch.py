@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: c165e7ca333409b59c5e33a45a1c104b325d3df0d11e0c2bb5d82b35553f48c7
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: e718e12a2cabfeb3a57bc0ad8e773aeea12156e6bb118bd120b054fc1e63c4a1
 """Circuit monarch: 64 -> 64 features.
 
 Layout 8 x 8, 2 gates, 1024 trainable parameters; circuit e71022d1b0d517a2.
@@ -37,7 +37,7 @@ class Circuit(torch.nn.Module):
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""
-        if any(tensor.is_meta for tensor in [*self.parameters(), *self.buffers()]):
+        if any(parameter.is_meta for parameter in self.parameters()):
             return
         gates = self.gates
         self._uniform(gates["L"], 0.35355339059327373, generator)
@@ -76,7 +76,7 @@ class Circuit(torch.nn.Module):
                 return add_to.add_(self.operator(), alpha=scale)
         gates = self.gates
         # L, R
-        w1: torch.Tensor = gates["R"].view(64, 8).t().reshape(64, 8)  # a':8 b:8 a:8
-        w1 = gates["L"].view(64, 8, 1) * w1.view(64, 1, 8)  # a':8 b:8 b':8 a:8
+        w1: torch.Tensor = gates["R"].contiguous().view(64, 8).t().reshape(64, 8)  # a':8 b:8 a:8
+        w1 = gates["L"].contiguous().view(64, 8, 1) * w1.view(64, 1, 8)  # a':8 b:8 b':8 a:8
         w1 = w1.view(8, 8, 8, 8).permute(3, 1, 0, 2).reshape(64, 64)  # a:8 b:8 a':8 b':8
         return w1

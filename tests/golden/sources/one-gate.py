@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: cc8a7f85b5a5c5278cc07b7665a9bbafdf7bff9e926e2dcf4ab2a2dce013ee17
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: bcb057d0270c0cce64d8670b695ef2a2a1384d44417ab5074354d4d4d662d89a
 """Circuit one-gate: 12 -> 12 features.
 
 Layout 3 x 4, 1 gate, 144 trainable parameters; circuit 22a36a7ffb53b52c.
@@ -34,7 +34,7 @@ class Circuit(torch.nn.Module):
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""
-        if any(tensor.is_meta for tensor in [*self.parameters(), *self.buffers()]):
+        if any(parameter.is_meta for parameter in self.parameters()):
             return
         gates = self.gates
         self._uniform(gates["g0"], 0.2886751345948129, generator)

@@ -1,0 +1,55 @@
+"""Whether a program's result is memory of its own, whatever the batch: a module returns nobody else's."""
+
+from __future__ import annotations
+
+from quanta_compiler.lowering.program import (
+    Copy,
+    Layout,
+    Load,
+    Operation,
+    Pick,
+    Program,
+    Resize,
+    Rotate,
+    is_computed,
+    sources,
+)
+
+
+def owns_result(program: Program) -> bool:
+    """Return whether the output surely is neither the input's memory nor that of what is stored.
+
+    What only moves numbers may find nothing to move: a batch of 1 has its dimension anywhere, and its first numbers in
+    a row.
+    """
+    layouts: dict[int, Layout] = {}
+    own: set[int] = set()
+    for operation in program.operations:
+        layouts[operation.result] = operation.layout
+        if any(access.value in own for access in sources(operation)) or _is_new(program, operation, layouts):
+            own.add(operation.result)
+    return program.output in own
+
+
+def copies_input(program: Program) -> bool:
+    """Return whether a forward pass ends with a copy, because all else may have left the input where it is."""
+    is_padded = program.in_features < program.in_size or program.out_features > program.out_size
+    return not is_padded and not owns_result(program)
+
+
+def _is_new(program: Program, operation: Operation, layouts: dict[int, Layout]) -> bool:
+    """Return whether an operation takes memory in any batch."""
+    if isinstance(operation, Load):
+        return is_computed(operation)
+    if isinstance(operation, Copy):
+        plan = program.plan
+        before, after = (
+            [leg for leg in layout if leg != plan.batch and plan.sizes[leg] > 1]
+            for layout in (layouts[operation.source.value], operation.layout)
+        )
+        return before != after
+    if isinstance(operation, Resize):
+        return operation.new_size > operation.old_size
+    if isinstance(operation, Rotate):
+        return operation.pauli.program is not None or operation.pauli.halves is not None
+    return not isinstance(operation, Pick)
