@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: c84740cc09fbc12f2f49548188e437ee5381ece523a9347767dccb72215289b4
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 6f42d974d2bf6a581ebaf92a58930a7ee8b21bd09ce0ef1849bcd94ce037b3de
 """Circuit all-pairs: 4096 -> 4096 features.
 
 Layout 16 x 8 x 8 x 4, 6 gates, 43008 trainable parameters; circuit d93b6d80e672f041.
@@ -109,8 +109,10 @@ class Circuit(torch.nn.Module):
                 for i in range(16):
                     self._Slices.place(add_to, i).add_(self._Slices.make(i, *parts), alpha=scale)
             return add_to
-        if torch.compiler.is_compiling():
-            return self._operator_at_once()  # a compiler would unroll the loop
+        # A compiler would unroll the loop; torch.func and forward differentiation know nothing of slices.
+        is_forward = torch.autograd.forward_ad._current_level >= 0
+        if is_forward or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return self._operator_at_once()
         parts = self._operator_parts()
         result: torch.Tensor = self._Slices.apply(*parts)  # type: ignore[no-untyped-call, unused-ignore]
         return result
