@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: c165e7ca333409b59c5e33a45a1c104b325d3df0d11e0c2bb5d82b35553f48c7
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: d4c5b0d5ea12c4590a86bfac3ceeb316315e9a6f62ebe2d0b0de7348d2eda456
 """Circuit monarch: 64 -> 64 features.
 
 Layout 8 x 8, 2 gates, 1024 trainable parameters; circuit e71022d1b0d517a2.
@@ -60,7 +60,7 @@ class Circuit(torch.nn.Module):
         x = torch.bmm(gates["L"], x.view(n, 8, 8).permute(1, 2, 0))  # a:8 b:8 n
         # R: dense on a:8 per b:8
         x = torch.bmm(x.permute(1, 2, 0), gates["R"].transpose(1, 2))  # b:8 n a:8
-        x = x.view(8, n * 8).t().reshape(n, 64)  # n a:8 b:8
+        x = x.permute(1, 2, 0).reshape(n, 64)  # n a:8 b:8
         return x.view(*lead, 64)
 
     def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
