@@ -51,19 +51,51 @@ def factors(lower: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     return left, right, right.mT @ left
 
 
+def is_for_onnx() -> bool:
+    """Say whether torch.onnx traces: ONNX knows neither matrix exponentials nor linear systems."""
+    return torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export()
+
+
+def matrix_exp(matrix: torch.Tensor) -> torch.Tensor:
+    """Return exp(A); for ONNX by products, exp(A) = exp(A / 2^16)^(2^16), the inner one by its series."""
+    if not is_for_onnx():
+        whole: torch.Tensor = torch.linalg.matrix_exp(matrix)
+        return whole
+    one = eye(matrix, *matrix.shape[-2:])
+    part, result = matrix / 2**16, one
+    for term in range(12, 0, -1):
+        result = one + part @ result / term
+    for _ in range(16):
+        result = result @ result
+    return result
+
+
+def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return A^-1 B; for ONNX by Newton's iteration for the inverse, X <- X (2 - A X), in float64."""
+    if not is_for_onnx():
+        found: torch.Tensor = torch.linalg.solve(matrix, right)
+        return found
+    precise = matrix.double()
+    rows, columns = precise.abs().sum(-1), precise.abs().sum(-2)
+    bound = rows.amax(-1) * columns.amax(-1)
+    inverse = precise.mT / bound[..., None, None]
+    for _ in range(40):
+        inverse = 2 * inverse - inverse @ (precise @ inverse)
+    return (inverse @ right.double()).to(right.dtype)
+
+
 def exponential(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.Tensor:
     """Return the first columns of exp(S), S skew-symmetric: [..., numbers] -> [..., size, columns]."""
     with torch.autocast(numbers.device.type, enabled=False):
         # In float32 an exponential is orthogonal to five digits only.
         lower = lie(numbers if numbers.device.type == "mps" else numbers.double(), size, kept)
         if 2 * kept >= size:
-            whole: torch.Tensor = torch.linalg.matrix_exp(skew(lower))
-            return whole[..., :columns].to(numbers.dtype).contiguous()
+            return matrix_exp(skew(lower))[..., :columns].to(numbers.dtype).contiguous()
         # exp(U V^T) = I + U f(V^T U) V^T with f(z) = (exp(z) - 1) / z, a corner of exp([[z, I], [0, 0]]).
         left, right, inner = factors(lower)
         beside = torch.cat([inner, eye(lower, 2 * kept, 2 * kept).expand_as(inner)], dim=-1)
-        corner = torch.linalg.matrix_exp(torch.nn.functional.pad(beside, (0, 0, 0, 2 * kept)))
-        function: torch.Tensor = corner[..., : 2 * kept, 2 * kept :]
+        corner = matrix_exp(torch.nn.functional.pad(beside, (0, 0, 0, 2 * kept)))
+        function = corner[..., : 2 * kept, 2 * kept :]
         update = left @ (function @ right[..., :columns, :].mT)
         return (eye(lower, size, columns) + update).to(numbers.dtype)
 
@@ -74,10 +106,9 @@ def cayley(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.T
         lower = lie(numbers.to(torch.promote_types(numbers.dtype, torch.float32)), size, kept)
         if 2 * kept >= size:
             half, one = skew(lower) / 2, eye(lower, size, size)
-            whole: torch.Tensor = torch.linalg.solve(one - half, (one + half)[..., :columns])
-            return whole.to(numbers.dtype).contiguous()
+            return solve(one - half, (one + half)[..., :columns]).to(numbers.dtype).contiguous()
         # The same matrix is I + U (I - V^T U / 2)^-1 V^T with S = U V^T.
         left, right, inner = factors(lower)
         one = eye(lower, 2 * kept, 2 * kept)
-        inverse: torch.Tensor = torch.linalg.solve(one - inner / 2, right[..., :columns, :].mT)
+        inverse = solve(one - inner / 2, right[..., :columns, :].mT)
         return (eye(lower, size, columns) + left @ inverse).to(numbers.dtype)

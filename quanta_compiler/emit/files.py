@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import keyword
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 from quanta_compiler.emit.source import is_unedited
+
+# A name is right or wrong everywhere: these are modules from Python 3.10 to 3.14, not in each of them.
+_OTHER_PYTHONS = (
+    *("aifc", "annotationlib", "asynchat", "asyncore", "audioop", "binhex", "cgi", "cgitb", "chunk", "compression"),
+    *("crypt", "distutils", "imghdr", "imp", "lib2to3", "mailcap", "msilib", "nis", "nntplib", "ossaudiodev", "pipes"),
+    *("smtpd", "sndhdr", "spwd", "sunau", "telnetlib", "tomllib", "uu", "xdrlib"),
+)
+_IMPORTED_BY_TORCH = (
+    *("dill", "filelock", "fsspec", "functorch", "jinja2", "markupsafe", "mpmath", "networkx", "numpy", "opt_einsum"),
+    *("setuptools", "sympy", "torch", "torchgen", "tqdm", "triton", "typing_extensions"),
+)
+_IMPORTED_AT_START = ("sitecustomize", "usercustomize")
+HIDDEN = sys.stdlib_module_names.union(_OTHER_PYTHONS, _IMPORTED_BY_TORCH, _IMPORTED_AT_START)
+"""Modules that a file of their name would hide from everything that is started in its folder."""
 
 
 class OutputError(Exception):
@@ -18,14 +33,17 @@ def stem_of(name: str) -> str:
     """Return the stem of a circuit's files: its name as a Python module's.
 
     Raises:
-        OutputError: the stem is a keyword of Python, or `torch`, which the module itself imports.
+        OutputError: the stem is a keyword of Python, or the name of a module that Python or torch imports.
 
     """
     stem = name.replace("-", "_").replace(".", "_")
-    if keyword.iskeyword(stem) or stem == "torch":
-        reason = "a keyword of Python" if keyword.iskeyword(stem) else "the name of a module that the file imports"
-        raise OutputError(f"the circuit's name {name!r} gives the module name {stem!r}, {reason}: rename the circuit")
-    return stem
+    if not keyword.iskeyword(stem) and stem not in HIDDEN:
+        return stem
+    reason = (
+        "a keyword of Python" if keyword.iskeyword(stem) else "which would hide a module that Python or torch needs"
+    )
+    renamed = f"rename the circuit, to {f'{name}-circuit'!r} for example"
+    raise OutputError(f"the circuit's name {name!r} gives the module name {stem!r}, {reason}: {renamed}")
 
 
 def write_files(folder: Path, files: dict[str, tuple[str, str]], *, force: bool) -> dict[str, Path]:

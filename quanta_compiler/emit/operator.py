@@ -93,8 +93,10 @@ class OperatorLines:
         yield "        return add_to"
 
     def _build_in_slices(self) -> Iterator[str]:
-        yield "    if torch.compiler.is_compiling():"
-        yield "        return self._operator_at_once()  # a compiler would unroll the loop"
+        yield "    # A compiler would unroll the loop; torch.func and forward differentiation know nothing of slices."
+        yield "    is_forward = torch.autograd.forward_ad._current_level >= 0"
+        yield "    if is_forward or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():"
+        yield "        return self._operator_at_once()"
         yield "    parts = self._operator_parts()"
         yield "    result: torch.Tensor = self._Slices.apply(*parts)  # type: ignore[no-untyped-call, unused-ignore]"
         yield "    return result"

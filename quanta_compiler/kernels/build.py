@@ -32,6 +32,7 @@ import os
 import tempfile
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 # Torch first: it brings libgomp with it and loads it for everybody, so that the library, which asks for libgomp.so.1,
@@ -39,11 +40,25 @@ from pathlib import Path
 import torch  # noqa: F401
 
 from quanta_compiler.cache_folder import cache_folder
-from quanta_compiler.kernels.cached import keep_library, library_key, turn, whole_libraries
-from quanta_compiler.kernels.compiler import Compiler, KernelError, compile_library, find_compiler
+from quanta_compiler.kernels.cached import (
+    keep_library,
+    known_failure,
+    library_key,
+    remember_failure,
+    turn,
+    whole_libraries,
+)
+from quanta_compiler.kernels.compiler import (
+    LIBRARIES,
+    Compiler,
+    KernelError,
+    LoadError,
+    MissingSymbolError,
+    compile_library,
+    find_compiler,
+)
+from quanta_compiler.kernels.loader import OtherPlaceError, load_copy, load_library
 
-ABI = 1
-"""What the library's `quanta_abi()` must return."""
 SOURCE = Path(__file__).with_name("circuit.cpp")
 
 _LOG = logging.getLogger("quanta_compiler")
@@ -118,12 +133,12 @@ def _find_or_build() -> ctypes.CDLL:
             raise
         return library
     stem += f"-{compiler.identity}"
-    library = _cached(folder, stem)
+    library = _known(folder, stem)
     if library is not None:
         return library
     with turn(folder, stem):
         # Another process may have built it while this one waited.
-        library = _cached(folder, stem)
+        library = _known(folder, stem)
         if library is not None:
             return library
         often = _how_often(folder, problem)
@@ -150,28 +165,56 @@ def _how_often(folder: Path | None, problem: str) -> str:
     return f"in every process: it cannot be kept, {problem}"
 
 
+def _known(folder: Path | None, stem: str) -> ctypes.CDLL | None:
+    """Return the library that this compiler has made; KernelError says why what it made is of no use."""
+    library = _cached(folder, stem)
+    failure = known_failure(folder, stem) if library is None else None
+    if failure is not None:
+        raise failure
+    return library
+
+
 def _cached(folder: Path | None, stem: str) -> ctypes.CDLL | None:
     for path in whole_libraries(folder, f"{stem}-*.so"):
         try:
-            return _load(path)
+            return load_library(path)
+        except OtherPlaceError:
+            with suppress(KernelError, OSError):
+                return load_copy(path)
         except KernelError as error:
             _LOG.debug("not used: %s", error)
     return None
 
 
-def _load(path: Path) -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(str(path))
-        abi = library.quanta_abi()
-    except (OSError, AttributeError) as error:
-        raise KernelError(f"the library does not load: {error}", "QUANTA_CACHE names another folder for it") from error
-    if abi != ABI:
-        raise KernelError(f"the library {path} has the interface {abi}, not {ABI}")
-    return library
-
-
 def _build(compiler: Compiler, source: bytes, folder: Path | None, stem: str) -> ctypes.CDLL:
-    # The library stays in memory when its file has gone.
+    """Return a new library, which is kept if it loads."""
     with tempfile.TemporaryDirectory(prefix="quanta-compiler-", ignore_cleanup_errors=True) as scratch:
-        built = compile_library(compiler, source, SOURCE.name, Path(scratch))
-        return _load(keep_library(built, folder, stem) or built)
+        problem: KernelError | None = None
+        for libraries in LIBRARIES:
+            try:
+                return _kept(compile_library(compiler, source, SOURCE.name, Path(scratch), libraries), folder, stem)
+            except KernelError as error:
+                problem = problem or error
+            if not isinstance(problem, MissingSymbolError):
+                break
+    assert problem is not None
+    if isinstance(problem, LoadError):
+        remember_failure(folder, stem, problem)
+    raise problem
+
+
+def _kept(built: Path, folder: Path | None, stem: str) -> ctypes.CDLL:
+    """Load a library, and keep it; it stays in memory when its file has gone."""
+    try:
+        library = load_library(built)
+    except OtherPlaceError:
+        kept = keep_library(built, folder, stem)
+        if kept is None:
+            raise
+        try:
+            return load_library(kept)
+        except KernelError:
+            kept.unlink(missing_ok=True)
+            raise
+    keep_library(built, folder, stem)
+    return library

@@ -6,6 +6,8 @@ file, so that a damaged one is never loaded: from a truncated library the loader
 compiler stands apart, because any compiler's library will do where there is none now: an image may have been made in a
 stage that had one. Where there is one, its own library is wanted, so that a better compiler, or one that has OpenMP at
 last, makes a difference.
+
+Only what loads is kept. What a compiler made in vain is remembered for an hour, in `circuit-KEY-COMPILER.failed`.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from pathlib import Path
 from typing import IO
 
 from quanta_compiler.cache_folder import check_owner
-from quanta_compiler.kernels.compiler import BASE_FLAGS, OPTIONAL_FLAGS, TIMEOUT
+from quanta_compiler.kernels.compiler import BASE_FLAGS, OPTIONAL_FLAGS, TIMEOUT, KernelError
 
 STALE = 3600
-"""Seconds after which what a killed process has left in the cache folder may go."""
+"""Seconds after which what a killed process has left in the cache folder may go, and after which a failure is over."""
 
 _LOG = logging.getLogger("quanta_compiler")
 _CPU_FIELDS = ("vendor_id", "model", "flags", "Features", "CPU implementer", "CPU part")
@@ -98,6 +100,7 @@ def keep_library(built: Path, folder: Path | None, stem: str) -> Path | None:
         except BaseException:
             Path(unfinished).unlink(missing_ok=True)
             raise
+        (folder / f"{stem}.failed").unlink(missing_ok=True)
         _sweep(folder)
     except OSError as error:
         _LOG.debug("not kept: %s", error)
@@ -107,10 +110,33 @@ def keep_library(built: Path, folder: Path | None, stem: str) -> Path | None:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes have left."""
-    for pattern in ("circuit-*.tmp", "circuit-*.lock"):
+    for pattern in ("circuit-*.tmp", "circuit-*.lock", "circuit-*.failed"):
         for path in folder.glob(pattern):
             if time.time() - _modified(path) > STALE:
                 path.unlink(missing_ok=True)
+
+
+def remember_failure(folder: Path | None, stem: str, error: KernelError) -> None:
+    """Keep why a library does not load: building it again would take as long in every process, and end the same."""
+    if folder is not None:
+        with suppress(OSError):
+            (folder / f"{stem}.failed").write_text(f"{error.reason}\n{error.hint}", encoding="utf-8")
+
+
+def known_failure(folder: Path | None, stem: str) -> KernelError | None:
+    """Return why a library of this name did not load when another process built it, not long ago."""
+    if folder is None:
+        return None
+    path = folder / f"{stem}.failed"
+    try:
+        check_owner(path)
+        if time.time() - path.stat().st_mtime > STALE:
+            return None
+        reason, _, hint = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+    except OSError:
+        return None
+    again = f"it is tried again in an hour, or when {path} is removed"
+    return KernelError(reason, f"{hint}; {again}" if hint else again)
 
 
 @contextmanager

@@ -23,6 +23,8 @@ _NATIVE = "-march=native" if platform.machine() in ("x86_64", "AMD64", "i386", "
 _OPENMP = "-fopenmp"
 OPTIONAL_FLAGS = ((_NATIVE, _OPENMP), (_NATIVE,), (_OPENMP,), ())
 """To be tried in turn: Apple's clang has no OpenMP, and an old assembler does not know a new CPU's instructions."""
+LIBRARIES: tuple[tuple[str, ...], ...] = ((), ("-lstdc++", "-lm"), ("-lc++", "-lm"))
+"""To be tried in turn: a compiler of C, which translates C++ as well, links no library of C++ by itself."""
 
 _LOG = logging.getLogger("quanta_compiler")
 
@@ -34,6 +36,17 @@ class KernelError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+
+
+class LoadError(KernelError):
+    """A library was made, and does not load: making it again would end the same."""
+
+
+class MissingSymbolError(LoadError):
+    """A library that lacks what a compiler of C++ would have linked with it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "name a C++ compiler in $CXX, such as g++ or clang++")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,9 @@ def _identify(path: str, arguments: list[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def compile_library(compiler: Compiler, source: bytes, name: str, scratch: Path) -> Path:
+def compile_library(
+    compiler: Compiler, source: bytes, name: str, scratch: Path, libraries: tuple[str, ...] = ()
+) -> Path:
     """Compile a source to a shared library in a scratch folder, with as many of the optional flags as can be.
 
     Raises:
@@ -93,7 +108,7 @@ def compile_library(compiler: Compiler, source: bytes, name: str, scratch: Path)
     text = f'#line 1 "{name}"\n'.encode() + source
     log = ""
     for optional in OPTIONAL_FLAGS:
-        status, log = _run((*compiler.words, *optional, *BASE_FLAGS, "-o", str(target)), text, scratch)
+        status, log = _run((*compiler.words, *optional, *BASE_FLAGS, *libraries, "-o", str(target)), text, scratch)
         if status == 0 and target.is_file():
             for flag in OPTIONAL_FLAGS[0]:
                 if flag not in optional:
@@ -101,7 +116,8 @@ def compile_library(compiler: Compiler, source: bytes, name: str, scratch: Path)
                     _LOG.warning("quanta-compiler: %s fails with %s, built without: %s", compiler.name, flag, effect)
             return target
         _LOG.debug("%s ended with status %d:\n%s", compiler.name, status, log)
-    raise KernelError(f"{compiler.name} failed: {_first_error(log, status)}")
+    reason = f"{compiler.name} failed: {_first_error(log, status)}"
+    raise MissingSymbolError(reason) if "ndefined symbols" in log else KernelError(reason)
 
 
 def _run(command: tuple[str, ...], source: bytes, scratch: Path) -> tuple[int, str]:

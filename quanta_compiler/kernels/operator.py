@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from torch._decomp import register_decomposition
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
@@ -191,6 +192,8 @@ torch.library.register_fake("quanta_compiler::apply", _fake_apply, lib=_LIBRARY)
 torch.library.register_fake("quanta_compiler::apply_backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_vmap("quanta_compiler::apply", _apply_batched, lib=_LIBRARY)
 torch.library.register_vmap("quanta_compiler::apply_backward", _backward_batched, lib=_LIBRARY)
+# ONNX knows no operator of ours: torch.onnx takes what this does instead.
+register_decomposition(torch.ops.quanta_compiler.apply.default)(_differentiable_apply)
 register_flop_formula(torch.ops.quanta_compiler.apply)(_apply_flops)
 register_flop_formula(torch.ops.quanta_compiler.apply_backward)(_backward_flops)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 from typing import NamedTuple
@@ -274,6 +274,17 @@ def ordered(groups: Groups, layout: Layout) -> Groups:
     return tuple(
         sorted((group for group in groups if group and group[0] in layout), key=lambda group: layout.index(group[0]))
     )
+
+
+def cut(run: Layout, starts: Collection[int]) -> list[Layout]:
+    """Return a run cut in front of some legs."""
+    parts: list[Layout] = []
+    for leg in run:
+        if parts and leg not in starts:
+            parts[-1] = (*parts[-1], leg)
+        else:
+            parts.append((leg,))
+    return parts
 
 
 def shared_runs(old: Layout, new: Layout) -> Groups:

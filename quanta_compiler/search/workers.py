@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quanta_compiler.console import tell_diagnostics
-from quanta_compiler.diagnostics import Diagnostic
+from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.search.problems import refusal
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _CONNECT_SECONDS = 5
 _LONELY_SECONDS = 30
 """How long a cluster may have no workers before that is told."""
 _MORE_WORKERS = "start some with `dask worker ADDRESS`"
+_GO_ON = "what is finished is kept: go on with --resume"
 _WAVE = 4
 """Tasks a worker at a time, on a backend that returns results only when all are there."""
 
@@ -70,6 +73,10 @@ class Team:
 
         `deadline` is a time of `time.monotonic`. What `is_small` is done in this process, sooner than another is
         started; a cluster is there already.
+
+        Raises:
+            SpecError: a worker was killed, or the cluster is gone.
+
         """
         begun = _until(deadline, tasks)
         if self._parallel is None or (is_small and self._workers.backend not in CLUSTERS):
@@ -78,13 +85,14 @@ class Team:
         from joblib import delayed
 
         calls = (delayed(function)(task) for task in begun)
-        if self._workers.backend != "ray":
-            with _deaf_children() if self._workers.backend == "loky" else nullcontext():
-                results = self._begun(self._parallel, calls)
-            yield from results
-            return
-        while wave := list(islice(calls, _WAVE * self._workers.jobs)):
-            yield from self._parallel(wave)
+        with _losses_told(self._workers):
+            if self._workers.backend != "ray":
+                with _deaf_children() if self._workers.backend == "loky" else nullcontext():
+                    results = self._begun(self._parallel, calls)
+                yield from results
+                return
+            while wave := list(islice(calls, _WAVE * self._workers.jobs)):
+                yield from self._parallel(wave)
 
     def _begun(self, parallel: Parallel, calls: Iterator[Any]) -> Iterator[Any]:
         """Hand out the first tasks, for which processes are started."""
@@ -93,8 +101,37 @@ class Team:
         except TimeoutError:
             # Joblib waits some seconds for workers that have gone meanwhile.
             message = f"the Dask cluster at {self._workers.cluster} has lost its workers"
-            raise refusal(message, f"{_MORE_WORKERS}, and go on with --resume") from None
+            raise refusal(message, f"{_MORE_WORKERS}; {_GO_ON}") from None
         return begun
+
+
+@contextmanager
+def _losses_told(workers: Workers) -> Iterator[None]:
+    """Tell in a sentence that workers are gone: each of joblib's backends has its own exceptions for it."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except Exception as error:
+        package = type(error).__module__.partition(".")[0]
+        if not isinstance(error, (BrokenExecutor, CancelledError)) and package not in ("distributed", "ray"):
+            raise
+        raise _loss(error, workers) from None
+
+
+def _loss(error: Exception, workers: Workers) -> SpecError:
+    if workers.backend == "loky":
+        codes = re.search(r"exit codes of the workers are \{(.*)\}", str(error))
+        ended = f" ({codes[1]})" if codes else ""
+        hint = f"{_GO_ON}, with fewer --jobs if it was memory"
+        return refusal(f"a process of the search was ended from outside{ended}, as where memory runs out", hint)
+    cluster = f"the {workers.backend.title()} cluster at {workers.cluster}"
+    if isinstance(error, CancelledError):
+        return refusal(f"{cluster} is gone", f"start it again; {_GO_ON}")
+    lost = _first_line(error).partition(". ")[0]
+    return refusal(
+        f"{cluster} has lost its workers: {lost}", f"their logs say why, and whether it was memory; {_GO_ON}"
+    )
 
 
 def _until(deadline: float | None, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -131,12 +168,12 @@ def team(workers: Workers) -> Iterator[Team]:
     from joblib import Parallel, parallel_config
 
     with ExitStack() as stack:
-        options: dict[str, Any] = {}
-        if workers.backend == "dask":
-            options["client"] = stack.enter_context(_dask_client(workers.cluster))
-        elif workers.backend == "ray":
+        backend: Any = workers.backend
+        if backend == "dask":
+            backend = _dask_backend(stack.enter_context(_dask_client(workers.cluster)))
+        elif backend == "ray":
             stack.enter_context(_ray(workers.cluster))
-        stack.enter_context(parallel_config(backend=workers.backend, n_jobs=_jobs(workers), **options))
+        stack.enter_context(parallel_config(backend=backend, n_jobs=_jobs(workers)))
         returned = "list" if workers.backend == "ray" else "generator_unordered"
         # A task is a fraction of a second: one at a time, so that a time limit is kept and little is lost.
         yield Team(stack.enter_context(Parallel(return_as=returned, batch_size=1, pre_dispatch="2*n_jobs")), workers)
@@ -163,11 +200,33 @@ def _dask_client(address: str | None) -> Iterator[Any]:
         raise refusal(f"there is no Dask cluster at {address}: {_first_line(error)}", hint) from None
     if client is None:
         raise refusal(f"the Dask cluster at {address} has no workers", _MORE_WORKERS)
+    # What becomes of the connection is told here.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         with _watched(address):
             yield client
     finally:
         client.close()
+
+
+def _dask_backend(client: Any) -> Any:
+    """Return joblib's backend, which would wait for ever for a task that Dask gives up because its workers died."""
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):  # type: ignore[misc]
+        def submit(self, func: Any, callback: Callable[[Any], None]) -> Future[Any]:
+            def tell(ended: Future[Any]) -> None:
+                if ended.exception() is not None:
+                    callback(ended)
+
+            future: Future[Any] = super().submit(func, callback)
+            future.add_done_callback(tell)
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            return out.result() if isinstance(out, Future) else super().retrieve_result_callback(out)
+
+    return Backend(client=client)
 
 
 def _dask_workers(address: str) -> Collection[str]:

@@ -151,17 +151,42 @@ def test_a_refused_rename_is_told_and_leaves_no_litter(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"), [("a", "a"), ("quanta-16-8-8-4", "quanta_16_8_8_4"), ("A.b-c_d", "A_b_c_d"), ("Class", "Class")]
+    ("name", "stem"),
+    [
+        ("a", "a"),
+        ("quanta-16-8-8-4", "quanta_16_8_8_4"),
+        ("A.b-c_d", "A_b_c_d"),
+        ("Class", "Class"),
+        ("Random", "Random"),
+    ],
 )
 def test_stems(name: str, stem: str) -> None:
     assert stem_of(name) == stem
 
 
-@pytest.mark.parametrize("name", ["class", "torch", "None", "lambda"])
-def test_stems_that_cannot_be_imported_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(qc.OutputError, match="rename the circuit"):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("class", "torch", "None", "lambda"),
+        # Of the standard library: here, and in other Pythons than this one.
+        *("statistics", "typing", "email", "concurrent", "this"),
+        *("asyncore", "telnetlib", "tomllib", "annotationlib"),
+        # What torch imports, and what Python imports when it starts.
+        *("numpy", "typing-extensions", "sympy", "functorch", "sitecustomize"),
+    ],
+)
+def test_stems_that_cannot_be_imported_or_hide_a_module_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(qc.OutputError, match=f"rename the circuit, to '{name}-circuit' for example"):
         qc.compile_circuit({**FILE, "name": name}).write(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_module_of_the_standard_library_can_be_hidden() -> None:
+    for name in sys.stdlib_module_names:
+        if name.startswith("_"):
+            continue  # no circuit has such a name
+        with pytest.raises(qc.OutputError, match="would hide a module"):
+            stem_of(name)
 
 
 @pytest.mark.parametrize("tokens", [0, -1, True, 2.5, "8", 2**40])

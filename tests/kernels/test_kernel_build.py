@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -37,8 +38,10 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
 
 @needs_a_compiler
 @pytest.mark.slow
-def test_the_source_is_built_by_the_first_process_and_loaded_by_the_second(tmp_path: Path) -> None:
-    environment = {**os.environ, "QUANTA_CACHE": str(tmp_path / "cache"), "QUANTA_KERNEL": "on"}
+@pytest.mark.parametrize("named", ["", *filter(shutil.which, ("cc", "clang"))])
+def test_the_source_is_built_by_the_first_process_and_loaded_by_the_second(named: str, tmp_path: Path) -> None:
+    """Also by compilers of C, which link nothing of C++ by themselves."""
+    environment = {**os.environ, "QUANTA_CACHE": str(tmp_path / "cache"), "QUANTA_KERNEL": "on", "CXX": named}
 
     def use() -> str:
         command = [sys.executable, "-c", USE]

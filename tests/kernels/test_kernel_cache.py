@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from fake_compilers import (
     small_library,
 )
 
-from quanta_compiler.kernels import build, compiler
+from quanta_compiler.kernels import build, compiler, loader
 
 pytestmark = [needs_posix, needs_a_compiler]
 
@@ -134,30 +136,107 @@ def test_a_truncated_library_is_not_loaded(workshop: Workshop, kept: float) -> N
         assert len(workshop.calls()) == 2
 
 
+def of_another_machine(library: bytes) -> bytes:
+    """Return the same library with another instruction set in its header."""
+    return library[:18] + (0x1234).to_bytes(2, sys.byteorder) + library[20:]
+
+
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    ("library", "reason", "hint"),
     [
-        (f'extern "C" int quanta_abi() {{ return {build.ABI + 1}; }}', f"has the interface {build.ABI + 1}, not"),
-        ("int nothing;", "the library does not load: "),
+        (
+            lambda: small_library(f'extern "C" int quanta_abi() {{ return {loader.ABI + 1}; }}'),
+            f"has the interface {loader.ABI + 1}, not {loader.ABI}",
+            "hint: it is tried again",
+        ),
+        (lambda: small_library("int nothing;"), f"has the interface None, not {loader.ABI}", "hint: it is tried again"),
+        (lambda: b"This is no library.", "the library does not load: ", "hint: name another compiler in $CXX; it is"),
+        (
+            lambda: small_library("void missing(); int quanta_abi() { missing(); return 1; }"),
+            "undefined symbol",
+            "hint: name a C++ compiler in $CXX, such as g++ or clang++; it is",
+        ),
+        pytest.param(
+            lambda: of_another_machine(small_library()),
+            "the library that the compiler made is for another kind of machine than this one",
+            "hint: name a compiler for this machine in $CXX; it is",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="ELF"),
+        ),
     ],
+    ids=["another interface", "no interface", "no library", "missing symbol", "another machine"],
 )
-def test_a_library_with_another_interface_is_built_again_once(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, source: str, reason: str
+def test_a_library_that_does_not_load_is_not_kept_and_not_built_by_the_next_process(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, library: Callable[[], bytes], reason: str, hint: str
 ) -> None:
     monkeypatch.setattr(compiler, "_identify", lambda path, arguments: "the_same")
-    workshop.compiler(library=small_library(source))
+    workshop.compiler(library=library())
     assert reason in only_warning()
-    assert len(workshop.calls()) == 1
+    calls = len(workshop.calls())
+    assert calls == (len(compiler.LIBRARIES) if "symbol" in reason else 1)
+    assert not workshop.libraries()
+    monkeypatch.setattr(build, "_KERNEL", build._Kernel())
+    said = only_warning()
+    assert reason in said
+    assert hint in said
+    assert len(workshop.calls()) == calls
+    # Not for ever: what was missing may be there by now.
+    (remembered,) = workshop.leftovers()
+    os.utime(remembered, (0, 0))
     workshop.compiler()
     assert another_process(monkeypatch) is not None
-    assert len(workshop.calls()) == 2
+    assert len(workshop.calls()) == calls + 1
+    assert not workshop.leftovers()
+
+
+def test_a_compiler_of_c_gets_the_library_that_it_does_not_link(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, whole = workshop.root / "broken.so", workshop.root / "whole.so"
+    broken.write_bytes(small_library("void missing(); int quanta_abi() { missing(); return 1; }"))
+    whole.write_bytes(small_library())
+    choose = f"case $* in *-lstdc++*) made='{whole}';; *) made='{broken}';; esac"
+    workshop.compiler(f"{choose}; cp \"$made\" '{workshop.root}/library.so'")
+    assert build.kernel_library() is not None
     assert another_process(monkeypatch) is not None
     assert len(workshop.calls()) == 2
+    assert len(workshop.libraries()) == 1
+    assert not workshop.leftovers()
 
 
-def test_what_is_no_library_is_a_reason(workshop: Workshop) -> None:
-    workshop.compiler(library=b"This is no library.")
-    assert "the library does not load: " in only_warning()
+def forbid(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Let nothing be executed from folders, as where they are mounted with `noexec`."""
+    real = ctypes.CDLL
+
+    def refusing(name: str) -> ctypes.CDLL:
+        if any(folder in Path(name).parents for folder in folders):
+            raise OSError(f"{name}: failed to map segment from shared object: Operation not permitted")
+        return real(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", refusing)
+
+
+@pytest.mark.parametrize("folder", ["cache", "temporary"])
+def test_one_folder_that_must_not_be_executed_from_is_no_failure(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    workshop.compiler()
+    forbid(monkeypatch, workshop.root / folder)
+    assert build.kernel_library() is not None
+    assert another_process(monkeypatch) is not None
+    assert len(workshop.calls()) == len(workshop.libraries()) == 1
+    assert not workshop.leftovers()
+
+
+def test_nowhere_to_execute_from_is_told_and_nothing_is_built_again(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.compiler()
+    forbid(monkeypatch, workshop.cache, workshop.temporary)
+    for _ in range(2):
+        monkeypatch.setattr(build, "_KERNEL", build._Kernel())
+        assert "hint: QUANTA_CACHE names another folder for it, one that may be executed from" in only_warning()
+    assert len(workshop.calls()) == 1
+    assert not workshop.libraries()
 
 
 def test_what_others_can_write_to_is_not_loaded(

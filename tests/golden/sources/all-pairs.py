@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 4e4a5414d6ee0a2bd17ad188d56e3ff799f4880ab61672934ad47e27d6683973
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: dc98306055b55f116f83de38a31119d37a16e9ebdbf5ef86a89e60a6af1c5915
 """Circuit all-pairs: 4096 -> 4096 features.
 
 Layout 16 x 8 x 8 x 4, 6 gates, 43008 trainable parameters; circuit d93b6d80e672f041.
@@ -109,8 +109,10 @@ class Circuit(torch.nn.Module):
                 for i in range(16):
                     self._Slices.place(add_to, i).add_(self._Slices.make(i, *parts), alpha=scale)
             return add_to
-        if torch.compiler.is_compiling():
-            return self._operator_at_once()  # a compiler would unroll the loop
+        # A compiler would unroll the loop; torch.func and forward differentiation know nothing of slices.
+        is_forward = torch.autograd.forward_ad._current_level >= 0
+        if is_forward or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return self._operator_at_once()
         parts = self._operator_parts()
         result: torch.Tensor = self._Slices.apply(*parts)  # type: ignore[no-untyped-call, unused-ignore]
         return result

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: e718e12a2cabfeb3a57bc0ad8e773aeea12156e6bb118bd120b054fc1e63c4a1
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 7eb3992f1afa1caef5f44857677e35b83f2c6a4704ab734f8a1c2e6483617c39
 """Circuit monarch: 64 -> 64 features.
 
 Layout 8 x 8, 2 gates, 1024 trainable parameters; circuit e71022d1b0d517a2.
@@ -60,7 +60,7 @@ class Circuit(torch.nn.Module):
         x = torch.bmm(gates["L"], x.view(n, 8, 8).permute(1, 2, 0))  # a:8 b:8 n
         # R: dense on a:8 per b:8
         x = torch.bmm(x.permute(1, 2, 0), gates["R"].transpose(1, 2))  # b:8 n a:8
-        x = x.view(8, n * 8).t().reshape(n, 64)  # n a:8 b:8
+        x = x.permute(1, 2, 0).reshape(n, 64)  # n a:8 b:8
         return x.view(*lead, 64)
 
     def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
