@@ -90,8 +90,10 @@ def check_file(file: str) -> Checked:
         return Checked(file, None, error.diagnostics, error.omitted)
     circuit = build_circuit(spec)
     source = display_name(file)
-    warnings = (*spec.warnings, *name_warnings(spec, source), *gain_warnings(spec, init_gain(circuit), source))
-    return Checked(file, circuit, warnings)
+    told = (*spec.warnings, *name_warnings(spec, source), *gain_warnings(spec, init_gain(circuit), source))
+    # What is said of axes or of a preset's options says more.
+    further = () if any("depend" in warning.message for warning in told) else reach_warnings(circuit, source)
+    return Checked(file, circuit, (*told, *further))
 
 
 def compile_file(file: str, tokens: int | None) -> tuple[CompiledCircuit, tuple[Diagnostic, ...]]:
@@ -122,6 +124,22 @@ def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
     except OutputError as error:
         return (Diagnostic("warning", f"`quanta compile` will refuse it: {error}", source, "name"),)
     return ()
+
+
+def reach_warnings(circuit: Circuit, source: str) -> tuple[Diagnostic, ...]:
+    """Warn where slices, constants or wires that no angle turns keep some inputs from some outputs."""
+    from quanta_compiler.ir.parameters import TRAINED_KINDS
+    from quanta_compiler.ir.reach import fewest_reached
+
+    if not any(gate.kind in TRAINED_KINDS and not gate.is_diagonal for gate in circuit.gates):
+        return ()
+    reached = fewest_reached(circuit)
+    if reached is None:
+        return ()
+    numbers = f"only {reached:,} of {circuit.out_size:,} numbers" if reached else "no output at all"
+    message = f"after the last gate some inputs reach {numbers}: not every output depends on every input"
+    hint = "a gate that mixes the axes once more lets every output depend on every input"
+    return (Diagnostic("warning", message, source, "gates", hint=hint),)
 
 
 def gain_warnings(spec: CircuitSpec, gain: float, source: str) -> tuple[Diagnostic, ...]:

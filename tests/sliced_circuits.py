@@ -15,6 +15,7 @@ from quanta_compiler.lowering.lower import lower_sliced
 from quanta_compiler.lowering.program import Program
 from quanta_compiler.lowering.slicing import Slicing, slicings
 from quanta_compiler.lowering.straight import lower_straight
+from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.planner.planner import plan_operator
 from quanta_compiler.report.build import build_report
 from quanta_compiler.spec import to_dict
@@ -41,10 +42,11 @@ def _with_operator(circuit: CompiledCircuit, slicing: Slicing, at_once: Program)
     program, _ = lower_sliced(slicing, circuit.circuit, at_once)
     cost = program_cost(program)
     text = circuit_json(to_dict(circuit.spec))
+    backends = lower_table(circuit.circuit), circuit.report.backends[0].name
     return replace(
         circuit,
         operator=program,
-        report=build_report(circuit.circuit, circuit.apply, program, program_cost(circuit.apply), cost),
+        report=build_report(circuit.circuit, circuit.apply, program, program_cost(circuit.apply), cost, *backends),
         source=emit_source(circuit.circuit, circuit.apply, program, text, cost.peak_bytes),
     )
 

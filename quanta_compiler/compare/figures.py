@@ -12,7 +12,6 @@ from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.kernels.choice import prefers_fused
-from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.times import predicted_times
@@ -46,8 +45,6 @@ def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) 
     backend = _backend(compiled.circuit, conditions)
     work = circuit_work(compiled, backend=backend)
     forward_seconds, step_seconds = _seconds(work, conditions.calibration)
-    # The kernel keeps the input alone and computes the states again.
-    kept = ELEMENT_BYTES * report.in_features if backend == "fused" else report.apply.saved_bytes_per_token
     connected_after = gates_to_full(compiled.circuit)
     return Row(
         name=report.name,
@@ -60,7 +57,7 @@ def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) 
         percent=report.parameters.percent_of_dense,
         forward_flops_per_token=work.forward_flops / conditions.tokens,
         step_flops_per_token=work.step_flops / conditions.tokens,
-        saved_bytes_per_token=kept,
+        saved_bytes_per_token=report.backend(backend).saved_bytes_per_token,
         optimizer_bytes=ADAMW_BYTES * report.parameters.trainable,
         operator_flops=report.operator.flops,
         operator_peak_bytes=report.operator.peak_bytes,

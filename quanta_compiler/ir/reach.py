@@ -17,6 +17,8 @@ from quanta_compiler.spec.rotations import is_power_of_two, still_wires
 
 _MOST_STEPS = 1 << 22
 """Joint indices that are looked at before the question is given up: seconds."""
+_STEPS_OF_A_CHECK = 1 << 17
+"""The same where the answer is only worth a warning: a tenth of a second."""
 _STEPS_OF_A_SET = 8
 """What a set of joint indices takes, whatever their number."""
 
@@ -37,7 +39,7 @@ def gates_to_full(circuit: Circuit) -> int | None:
     if circuit.in_features > circuit.in_size or circuit.out_features > circuit.out_size:
         return None
     gates = circuit.gates_in_file_order()
-    reach = _Reach(circuit)
+    reach = _Reach(circuit, _MOST_STEPS)
     since = None
     try:
         for count in range(len(gates) + 1):
@@ -50,6 +52,28 @@ def gates_to_full(circuit: Circuit) -> int | None:
     except (_InputLostError, _TooManyStepsError):
         return None
     return since
+
+
+def fewest_reached(circuit: Circuit) -> int | None:
+    """Return how many numbers of the last state some input reaches at most, None where every output depends on all.
+
+    None also where that is not known, or takes long to find out, and where the widths alone keep outputs from inputs.
+    """
+    if circuit.in_features > circuit.in_size or circuit.out_features > circuit.out_size:
+        return None
+    gates = circuit.gates_in_file_order()
+    turned = [gate for gate in gates if gate.kind == "pauli" and wires_not_turned(circuit, gate)]
+    if not all(is_power_of_two(_side(circuit, gate)) for gate in turned):
+        return None
+    reach = _Reach(circuit, _STEPS_OF_A_CHECK)
+    try:
+        for gate in gates:
+            reach.apply(gate)
+        return None if reach.covers_output() else reach.fewest()
+    except _InputLostError:
+        return 0
+    except _TooManyStepsError:
+        return None
 
 
 def wires_not_turned(circuit: Circuit, gate: Gate) -> tuple[int, ...]:
@@ -73,8 +97,9 @@ class _TooManyStepsError(Exception):
 class _Reach:
     """What can be reached by the gates applied so far."""
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: Circuit, most_steps: int) -> None:
         self.circuit = circuit
+        self.most_steps = most_steps
         self.legs: dict[int, list[Digit]] = {}
         """For each present leg its digits, slowest first; a leg of size 1 has none."""
         self.steps = 0
@@ -103,6 +128,12 @@ class _Reach:
                 if sum(output < width for output in outputs) < wanted:
                     return False
         return True
+
+    def fewest(self) -> int:
+        """Return how many numbers of the state are reached from the input that reaches fewest, at most."""
+        tied = (digit for leg in self.circuit.outputs for digit in self.legs[leg] if not digit.is_free)
+        size = self.circuit.out_size
+        return min(size // cluster.size * min(map(len, cluster.reached)) for cluster in self._clusters(tied))
 
     def apply(self, gate: Gate) -> None:
         """Apply a gate; raise where an input gets lost, or where that takes too many steps."""
@@ -276,5 +307,5 @@ class _Reach:
 
     def _spend(self, steps: int) -> None:
         self.steps += steps
-        if self.steps > _MOST_STEPS:
+        if self.steps > self.most_steps:
             raise _TooManyStepsError

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, expand_pauli
@@ -122,6 +123,7 @@ def offsets(walk: Walk) -> list[int]:
     return found
 
 
+@lru_cache(maxsize=32)
 def lower_table(circuit: Circuit) -> GateTable:
     """Return the gate table of a circuit; rotations of few axes stand together in blocks."""
     circuit = expand_pauli(drop_unit_axes(circuit))

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.network import apply_network, operator_network
-from quanta_compiler.lowering.account import StepCost
+from quanta_compiler.ir.parameters import TRAINED_KINDS
+from quanta_compiler.lowering.account import ELEMENT_BYTES, StepCost
 from quanta_compiler.lowering.accounting import ProgramCost
 from quanta_compiler.lowering.program import Program
+from quanta_compiler.lowering.table import GateTable
 from quanta_compiler.planner.published import einsum_equation, linear_path
 from quanta_compiler.report.figures import gate_reports, init_gain, parameter_report, rank_bounds
-from quanta_compiler.report.report import ApplyReport, OperatorReport, Report, StepReport, breakeven
+from quanta_compiler.report.report import (
+    ApplyReport,
+    BackendReport,
+    OperatorReport,
+    Report,
+    StepReport,
+    breakeven,
+)
 
 
-def build_report(
-    circuit: Circuit, apply: Program, operator: Program, apply_cost: ProgramCost, operator_cost: ProgramCost
+def build_report(  # noqa: PLR0917 - what was compiled, part by part
+    circuit: Circuit,
+    apply: Program,
+    operator: Program,
+    apply_cost: ProgramCost,
+    operator_cost: ProgramCost,
+    table: GateTable,
+    default_backend: str,
 ) -> Report:
-    """Gather every figure of a compiled circuit."""
+    """Gather every figure of a compiled circuit; `default_backend` is what `auto` takes on the CPU."""
     gates = gate_reports(circuit)
     tokens = apply.plan.tokens
+    backends = _torch_report(apply_cost, tokens), _fused_report(circuit, table, tokens)
     return Report(
         name=circuit.name,
         in_features=circuit.in_features,
@@ -30,6 +46,28 @@ def build_report(
         apply=_apply_report(circuit, apply, apply_cost, sum(gate.flops_per_token for gate in gates)),
         operator=_operator_report(circuit, operator, operator_cost),
         breakeven_tokens=breakeven(operator_cost.flops, apply_cost.flops, tokens),
+        backends=tuple(sorted(backends, key=lambda backend: backend.name != default_backend)),
+    )
+
+
+def _torch_report(cost: ProgramCost, tokens: int) -> BackendReport:
+    return BackendReport("torch", cost.flops / tokens, cost.peak_bytes / tokens, cost.saved_bytes / tokens)
+
+
+def _fused_report(circuit: Circuit, table: GateTable, tokens: int) -> BackendReport:
+    """Count what the kernel keeps: the input, from which backward computes the states again, and products B A."""
+    trains = any(gate.kind in TRAINED_KINDS and not gate.frozen for gate in circuit.gates_in_file_order())
+    composed = sum(
+        entry.blocks * entry.rows * entry.columns
+        for entry in table.entries
+        if entry.matrix is not None and entry.matrix.gate.kind == "lowrank" and not entry.matrix.factor
+    )
+    saved, held = circuit.in_features * trains, circuit.in_features + circuit.out_features
+    return BackendReport(
+        "fused",
+        flops_per_token=float(table.flops_per_token),
+        peak_bytes_per_token=ELEMENT_BYTES * (held + composed / tokens),
+        saved_bytes_per_token=ELEMENT_BYTES * (saved + composed / tokens),
     )
 
 

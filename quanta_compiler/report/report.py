@@ -68,6 +68,21 @@ class ApplyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendReport:
+    """What a batch takes on one backend, per token; bytes of 4-byte elements.
+
+    Those of `torch` are the figures of `apply`. `fused` keeps the input, at once it holds input and output, and beside
+    them the low-rank matrices that it multiplies out. Its tiles, and what makes the matrices of rotations, are left
+    out: neither grows with the tokens.
+    """
+
+    name: str
+    flops_per_token: float
+    peak_bytes_per_token: float
+    saved_bytes_per_token: float
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorReport:
     """The circuit's matrix; bytes of 4-byte elements."""
 
@@ -99,6 +114,12 @@ class Report:
     operator: OperatorReport
     breakeven_tokens: int | None
     """The smallest batch from which on building the matrix costs no more than one application; None: never."""
+    backends: tuple[BackendReport, ...]
+    """The one that `backend="auto"` takes for such batches on the CPU, then the other."""
+
+    def backend(self, name: str) -> BackendReport:
+        """Return the figures of a backend."""
+        return next(one for one in self.backends if one.name == name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data, keys in a fixed order."""

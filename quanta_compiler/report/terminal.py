@@ -123,16 +123,27 @@ def _parameter_rows(report: Report) -> list[Cells]:
 
 
 def _apply_rows(report: Report) -> list[Cells]:
-    apply = report.apply
-    return [
-        (
-            "forward: FLOPs per token",
-            _number(apply.flops_per_token),
-            _against(apply.sequential_flops_per_token, apply.flops_per_token),
-        ),
-        ("forward: saved per token", _number(apply.saved_bytes_per_token), "bytes kept for backward, 4 a number"),
-        ("forward: peak per token", _number(apply.peak_bytes_per_token), "bytes at once, parameters aside"),
-    ]
+    sequential = report.apply.sequential_flops_per_token
+    default = "for batches as planned"
+    if report.backends[0].name == "fused":
+        default += " on the CPU; torch elsewhere"
+    rows: list[Cells] = [("backend by default", report.backends[0].name, default)]
+    for backend in report.backends:
+        flops = backend.flops_per_token
+        rows += [
+            (f"{backend.name}: FLOPs per token", _number(flops), _against(sequential, flops)),
+            (
+                f"{backend.name}: saved per token",
+                _number(backend.saved_bytes_per_token),
+                f"bytes kept for backward ({bytes_text(backend.saved_bytes_per_token)})",
+            ),
+            (
+                f"{backend.name}: peak per token",
+                _number(backend.peak_bytes_per_token),
+                "bytes at once in a forward pass, parameters aside",
+            ),
+        ]
+    return rows
 
 
 def _operator_rows(report: Report) -> list[Cells]:

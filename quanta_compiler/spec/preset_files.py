@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,9 @@ from quanta_compiler.spec.resolve import refuse_many_axes, resolve
 from quanta_compiler.spec.rotations import is_power_of_two
 from quanta_compiler.spec.values import Layout
 from quanta_compiler.spec.waste import padding_of
+
+_UNEVEN = 16
+"""At most this many times the smaller of two factors the larger one should be: each is within four times the root."""
 
 
 def resolve_preset(
@@ -74,6 +78,8 @@ def resolve_preset(
         _warn_about_pairs(file, spec, problems)
     if expansion.chosen_width is not None:
         _warn_about_fitting(file, expansion, max(columns, rows), problems)
+    elif layout is not None:
+        _warn_about_factors(file, layout, dict.fromkeys((columns, rows)), problems)
     return None if problems.has_errors else spec
 
 
@@ -182,6 +188,20 @@ def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -
         padded = 1 << size.bit_length()
         how = f"for that, write {padded} for {size} in the `layout` and each `to` that `quanta expand` prints"
         problems.warning((path,), message, f"{hint}: {how}")
+
+
+def _warn_about_factors(file: PresetFile, layout: Layout, widths: Iterable[int], problems: Problems) -> None:
+    """Warn of widths whose only two factors are very uneven: gates on single axes have numbers by the larger one."""
+    if layout.auto != 2:
+        return
+    for width in widths:
+        large, small = layout.sizes_for(width)
+        if large > _UNEVEN * small:
+            three = replace(layout, auto=3).sizes_for(width)
+            message = f"on two axes {width} is {large}x{small}, and gates on the larger one have most of the numbers"
+            path = "layout" if "layout" in file.model_fields_set else "preset"
+            hint = f"`layout: {{auto: 3}}` has {'x'.join(map(str, three))} in its place"
+            problems.warning((path,), message, hint)
 
 
 def _warn_about_fitting(file: PresetFile, expansion: Expansion, wanted: int, problems: Problems) -> None:

@@ -116,6 +116,18 @@ def test_check_warns_of_a_circuit_whose_output_vanishes() -> None:
     assert "every gradient is zero" in quanta("check", "-", stdin=deep % ", init: zeros").stderr
 
 
+def test_check_warns_of_inputs_that_do_not_reach_every_output() -> None:
+    head = "version: 1\nname: a\nlayout: {a: 4, b: 6}\ngates:\n  - [a]\n  - [b]\n"
+    dropped = head + "  - {axes: [a, b], kind: slice, to: {c: 18}}\n  - {axes: [c], kind: slice, to: {d: 24}}\n"
+    told = quanta("check", "-", stdin=dropped).stderr
+    assert "warning: after the last gate some inputs reach only 18 of 24 numbers: not every output" in told
+    assert quanta("check", "-", stdin=dropped + "  - [d]\n").stderr == ""
+    # Of axes that no gate mixes more is said.
+    assert quanta("check", "-", stdin=head.replace("  - [a]\n", "")).stderr.count("warning: ") == 1
+    monarch = "version: 1\nname: a\npreset: monarch\nin_features: 64\nblocks: 8\nblock_rank: 2\n"
+    assert quanta("check", "-", stdin=monarch).stderr.count("warning: ") == 1
+
+
 def test_standard_input_is_a_file_called_stdin() -> None:
     good, bad = quanta("check", "-", stdin=GOOD), quanta("check", "-", stdin="nonsense")
     assert good.stdout.startswith("<stdin>: ok (small-4: ")

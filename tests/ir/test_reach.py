@@ -19,7 +19,7 @@ from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.graph import connectivity, contraction_graph
 from quanta_compiler.ir.parameters import matrix_shape
-from quanta_compiler.ir.reach import gates_to_full
+from quanta_compiler.ir.reach import fewest_reached, gates_to_full
 from quanta_compiler.spec.presets import preset_document
 
 WIDTH = 90
@@ -70,8 +70,8 @@ def _sizes(draw: random.Random, columns: int, number: int) -> dict[str, int]:
     return {f"n{number}{'xyz'[place]}": size for place, size in enumerate(sizes)}
 
 
-def plain_count(file: dict[str, Any], circuit: Circuit) -> int | None:
-    """Return from how many leading gates on no entry of the operator is zero, every gate being drawn as positive."""
+def drawn(circuit: Circuit) -> dict[str, NDArray[np.float64]]:
+    """Return positive numbers for every gate."""
     generator = np.random.default_rng(0)
     tensors: dict[str, NDArray[np.float64]] = {}
     for gate in circuit.gates:
@@ -81,6 +81,12 @@ def plain_count(file: dict[str, Any], circuit: Circuit) -> int | None:
             parts["lowrank"] = {".B": (rows, gate.rank or 0), ".A": (gate.rank or 0, columns)}
         for end, shape in parts.get(gate.kind, {}).items():
             tensors[f"gates.{gate.name}{end}"] = generator.uniform(0.1, 1, (*per, *shape)) / shape[-1]
+    return tensors
+
+
+def plain_count(file: dict[str, Any], circuit: Circuit) -> int | None:
+    """Return from how many leading gates on no entry of the operator is zero, every gate being drawn as positive."""
+    tensors = drawn(circuit)
     whole, since = len(file["gates"]), None
     for count in range(whole, -1, -1):
         leading = {key: value for key, value in file.items() if count == whole or key not in ("output", "out_features")}
@@ -92,9 +98,15 @@ def plain_count(file: dict[str, Any], circuit: Circuit) -> int | None:
 
 def judged(file: dict[str, Any]) -> int | None:
     circuit = build_circuit(load_spec(file))
-    count = gates_to_full(circuit)
+    count, fewest = gates_to_full(circuit), fewest_reached(circuit)
     assert count == plain_count(file, circuit)
     assert connectivity(contraction_graph(circuit)).is_full == (count is not None)
+    if count is not None or circuit.in_features > circuit.in_size or circuit.out_features > circuit.out_size:
+        assert fewest is None
+        return count
+    whole = plain_operator({key: file[key] for key in file if key != "out_features"}, drawn(circuit))
+    assert fewest is not None
+    assert int(np.count_nonzero(whole, axis=0).min()) <= fewest < circuit.out_size
     return count
 
 

@@ -14,7 +14,9 @@ from compiled_circuits import compiled, counted_flops, peak_bytes, saved_bytes, 
 from random_circuits import file_of, random_file
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.loading import load_class
 from quanta_compiler.report.report import breakeven
+from quanta_compiler.report.terminal import summary_table
 
 SEEDS = [*range(48), 65, 224]
 FIXED: dict[str, dict[str, Any]] = {
@@ -94,6 +96,44 @@ def test_saved_bytes_are_those_that_autograd_keeps(case: int | str) -> None:
     module, apply = circuit.module(backend="torch"), circuit.report.apply
     x = torch.zeros(apply.planned_tokens, circuit.report.in_features, requires_grad=True)
     assert saved_bytes(module, lambda: module(x)) == round(apply.saved_bytes_per_token * apply.planned_tokens)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_bytes_of_the_fused_backend(case: int | str) -> None:
+    circuit = circuit_of(case)
+    module, figures = circuit.module(backend="fused"), circuit.report.backend("fused")
+    tokens = circuit.report.apply.planned_tokens
+    x = torch.zeros(tokens, circuit.report.in_features, requires_grad=True)
+    assert saved_bytes(module, lambda: module(x)) == round(figures.saved_bytes_per_token * tokens)
+    assert peak_bytes(module, x, lambda: module(x)) == round(figures.peak_bytes_per_token * tokens)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_backend_is_the_one_that_runs(case: int | str) -> None:
+    circuit = circuit_of(case)
+    report = circuit.report
+    first, second = report.backends
+    assert {first.name, second.name} == {"torch", "fused"}
+    by_default, plain = (load_class(circuit.source, backend) for backend in ("auto", "torch"))
+    assert (by_default is plain) == (first.name == "torch")
+    torch_figures, apply = report.backend("torch"), report.apply
+    assert torch_figures.flops_per_token == apply.flops_per_token
+    assert torch_figures.saved_bytes_per_token == apply.saved_bytes_per_token
+    assert torch_figures.peak_bytes_per_token == apply.peak_bytes_per_token
+
+
+def test_the_headline_is_what_the_default_backend_takes() -> None:
+    report = compile_circuit(file_of("8x8x6", ["all_pairs"])).report
+    rows = {row[0]: row[1] for row in summary_table(report).rows}
+    assert rows["backend by default"] == "fused"
+    assert rows["fused: saved per token"] == "1,536"
+    assert list(rows).index("fused: saved per token") < list(rows).index("torch: saved per token")
+    assert report.to_dict()["backends"][0] == {
+        "name": "fused", "flops_per_token": 2 * 384 * (48 + 48 + 64), "peak_bytes_per_token": 3072.0,
+        "saved_bytes_per_token": 1536.0,
+    }  # fmt: skip
+    few = compile_circuit(file_of("8x8x6", ["all_pairs"]), tokens=1).report
+    assert [backend.name for backend in few.backends] == ["torch", "fused"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -317,7 +357,7 @@ def test_json_is_the_dictionary() -> None:
         assert json.loads(text) == report.to_dict()
         assert list(json.loads(text)) == [
             *("name", "in_features", "out_features", "layout", "gates", "parameters", "rank"),
-            *("init_gain", "apply", "operator", "breakeven_tokens"),
+            *("init_gain", "apply", "operator", "breakeven_tokens", "backends"),
         ]
         assert all(isinstance(axis, str) for axis in report.to_dict()["layout"])
         assert random_file(seed)["name"] == report.name

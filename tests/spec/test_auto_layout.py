@@ -331,3 +331,17 @@ def test_out_features_of_a_template_are_in_features() -> None:
     spec = load_spec(TEMPLATE, in_features=50257)
     assert (spec.in_features, spec.out_features) == (50257, 50257)
     assert len(spec.warnings) == 1
+
+
+def test_presets_tell_of_uneven_factors() -> None:
+    """A gate on an axis of 1733 has three million numbers; `all_pairs` on two axes is one matrix whatever they are."""
+    file = {"version": 1, "name": "a", "preset": "krona"}
+    told = load_spec(file, in_features=50257, out_features=4096).warnings
+    assert [(each.message, each.hint) for each in told] == [
+        (
+            "on two axes 50257 is 1733x29, and gates on the larger one have most of the numbers",
+            "`layout: {auto: 3}` has 40x36x35 in its place",
+        )
+    ]
+    assert not load_spec(file, in_features=14336, out_features=11008).warnings
+    assert not load_spec({**file, "layout": "64x64"}, in_features=4096, out_features=50257).warnings

@@ -26,7 +26,7 @@ function main() {
 // ---- key figures ------------------------------------------------------------------------------------------------
 
 function cards() {
-  const { parameters, apply, operator, rank: bounds } = report;
+  const { parameters, operator, rank: bounds } = report;
   const full = Math.min(report.in_features, report.out_features);
   const frozen = parameters.frozen ? `, and ${exact(parameters.frozen)} frozen` : "";
   const never = report.breakeven_tokens === null;
@@ -39,16 +39,7 @@ function cards() {
       `${percentText(parameters.percent_of_dense)} of a dense layer’s ${exact(parameters.dense)}${frozen}`,
     ),
     card("Rank of the update", rankText, `by shapes, of at most ${exact(full)}`),
-    card(
-      "FLOPs per token",
-      countText(apply.flops_per_token),
-      against(apply.sequential_flops_per_token, apply.flops_per_token),
-    ),
-    card(
-      "Saved per token",
-      bytesText(apply.saved_bytes_per_token),
-      `kept for backward; at most ${bytesText(apply.peak_bytes_per_token)} at once in a forward pass`,
-    ),
+    ...report.backends.flatMap(backendCards),
     card("operator(): FLOPs", countText(operator.flops), against(operator.sequential_flops, operator.flops)),
     card("operator(): peak", bytesText(operator.peak_bytes), "at once while the matrix is built"),
     card(
@@ -57,6 +48,23 @@ function cards() {
       never ? "building the matrix is never cheaper" : "in one batch, from which on the matrix is as cheap to build",
     ),
     card("Gain at initialization", brief(report.init_gain), "size of the output over that of the input"),
+  ];
+}
+
+/** What a batch takes on a backend; the first is the one that runs where nothing else is asked for. */
+function backendCards(backend, place) {
+  const byDefault = place ? "" : backend.name === "fused" ? " (default on the CPU)" : " (default)";
+  return [
+    card(
+      `FLOPs per token, ${backend.name}${byDefault}`,
+      countText(backend.flops_per_token),
+      against(report.apply.sequential_flops_per_token, backend.flops_per_token),
+    ),
+    card(
+      `Saved per token, ${backend.name}${byDefault}`,
+      bytesText(backend.saved_bytes_per_token),
+      `kept for backward; at most ${bytesText(backend.peak_bytes_per_token)} at once in a forward pass`,
+    ),
   ];
 }
 
