@@ -6,25 +6,23 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils import (
-    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
-    get_quantization_kwargs,
-    resolve_quantization_backend,
-)
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.fitting import FeaturesError
 from quanta_compiler.nn import FittedCircuit, fit_circuit
+from quanta_compiler.peft.bases import check_merging, layer_features, quantization_of, sharing
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
+from quanta_compiler.peft.readers import never_called, reader_of
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_state, readable, warn_of_nothing_saved
-from quanta_compiler.peft.tensors import layer_features
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.targets import circuit_digest, circuit_for
 
@@ -38,6 +36,7 @@ class QuantaCircuitModel(BaseTuner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._misfits: list[Problem] = []
+        self._looks_for_silent_layers = True
         super().__init__(*args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -62,6 +61,55 @@ class QuantaCircuitModel(BaseTuner):
             undo()
             raise
         _check_what_is_loaded(model)
+        self._looks_for_silent_layers = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model; the first time in training, say which adapted layers it did not call."""
+        result = super().forward(*args, **kwargs)
+        if not torch.compiler.is_compiling() and self.training and self._looks_for_silent_layers:
+            self._looks_for_silent_layers = False
+            _tell_of_silent_layers(never_called(self.model))
+        return result
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge the adapters into the base weights, where all of them can be merged.
+
+        Raises:
+            AdapterError: a weight cannot take an update; every such layer is named, and no weight is changed.
+
+        """
+        self._check_merging(adapter_names)
+        super().merge_adapter(adapter_names, safe_merge)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter; with the last one, also the check of what is loaded."""
+        super().delete_adapter(adapter_name)
+        if not self.peft_config:
+            _stop_checking_what_is_loaded(self.model)
+
+    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
+        if merge:
+            self._check_merging(kwargs.get("adapter_names"))
+        model = super()._unload_and_optionally_merge(merge, **kwargs)
+        _stop_checking_what_is_loaded(self.model)
+        return model
+
+    def _check_merging(self, adapter_names: list[str] | None) -> None:
+        """Raise AdapterError where adapters cannot be merged, and say which weights have other owners."""
+        layers = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, QuantaCircuitLayer)
+            and any(module.has_adapter(adapter) for adapter in adapter_names or module.active_adapters)
+        }
+        check_merging(layers)
+        for name, others in sharing(self.model, layers):
+            warnings.warn(
+                f"merging changes {name} and {', '.join(others)}: they share one weight\n"
+                "hint: give the layer its own first (layer.weight = torch.nn.Parameter(layer.weight.clone())), or keep "
+                "the adapter beside it",
+                stacklevel=3,
+            )
 
     @classmethod
     def _get_adapter_state_dict(
@@ -98,8 +146,9 @@ class QuantaCircuitModel(BaseTuner):
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         """Put a layer in the place of another; unloading puts the base layer back."""
-        if getattr(child, "base_layer", None) is new_module:
-            # PEFT would copy the layer's weight onto itself, and some quantized layers have none of that name.
+        if isinstance(new_module, QuantaCircuitLayer) or getattr(child, "base_layer", None) is new_module:
+            # PEFT would copy the layer's weight onto itself, and some quantized layers have none of that name; and
+            # move adapters to the device of the weight, which is "meta" while accelerate offloads it.
             setattr(parent, child_name, new_module)
             return
         super()._replace_module(parent, child_name, new_module, child)
@@ -115,8 +164,9 @@ class QuantaCircuitModel(BaseTuner):
         **optional_kwargs: Any,
     ) -> None:
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        if isinstance(parent, nn.MultiheadAttention):
-            text = f"{current_key}: torch's MultiheadAttention reads its weight, an adapter on it would do nothing"
+        reader = reader_of(parent, target_name)
+        if reader is not None:
+            text = f"{current_key}: {reader} reads its weight past its forward, an adapter on it would do nothing"
             self._misfits.append(Problem(text, "exclude it: QuantaConfig(exclude_modules=[...])"))
             return
         fitted = self._fit(peft_config, base, current_key)
@@ -134,7 +184,7 @@ class QuantaCircuitModel(BaseTuner):
 
     def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> FittedCircuit | None:
         """Return the circuit for a target; note why there is none."""
-        backend = resolve_quantization_backend(base, **get_quantization_kwargs(self))
+        backend = quantization_of(base, **get_quantization_kwargs(self))
         if not isinstance(base, nn.Linear | Conv1D) and getattr(backend, "layer_type", None) != "linear":
             # PEFT's own tests and users look for this type and this beginning.
             raise ValueError(
@@ -189,6 +239,26 @@ def _check_what_is_loaded(model: Any) -> None:
         model.register_load_state_dict_pre_hook(check_state)
 
 
+def _stop_checking_what_is_loaded(model: Any) -> None:
+    """Leave nothing of ours in a model that has no adapters any more."""
+    hooks = model._load_state_dict_pre_hooks
+    for key in [key for key, hook in hooks.items() if getattr(hook, "hook", hook) is check_state]:
+        del hooks[key]
+
+
+def _tell_of_silent_layers(names: list[str]) -> None:
+    if not names:
+        return
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    warnings.warn(
+        f"no forward pass has called these adapted layers: {', '.join(names[:_SHOWN])}{more}\n"
+        "hint: if no other batch calls them, the model does not use them or reads their weights past the adapter; "
+        "exclude them: QuantaConfig(exclude_modules=[...])",
+        stacklevel=3,
+    )
+
+
+_SHOWN = 10
 _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
 _warned: set[CircuitSpec] = set()
 

@@ -248,7 +248,7 @@ def only_runs(monkeypatch: pytest.MonkeyPatch) -> Pair:
         return ForwardOnlyQuantizationBackend("gptq") if isinstance(layer, OnlyRuns) else None
 
     for module in ("layer", "model"):
-        monkeypatch.setattr(f"quanta_compiler.peft.{module}.resolve_quantization_backend", resolve)
+        monkeypatch.setattr(f"quanta_compiler.peft.bases.resolve_quantization_backend", resolve)
     return Pair(OnlyRuns)
 
 
