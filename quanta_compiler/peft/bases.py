@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.peft.errors import Problem, raise_problems
+from quanta_compiler.peft.registration import METHOD
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -169,6 +170,21 @@ def sharing(model: nn.Module, layers: Mapping[str, Any]) -> list[tuple[str, list
 def is_partitioned(tensor: Any) -> bool:
     """Say whether DeepSpeed (ZeRO-3) has spread a tensor over the processes."""
     return hasattr(tensor, "ds_id")
+
+
+def fetch_partitioned(layer: Any) -> None:
+    """Have DeepSpeed (ZeRO-3) gather what circuits are made of whenever it calls the layer, from now on.
+
+    It gathers the parameters of the modules that it calls, and a container of parameters is never called.
+    """
+    if not any(is_partitioned(parameter) for parameter in layer.quanta_circuit_features._parameters.values()):
+        return
+    import deepspeed
+
+    for name, parameter in layer.named_parameters():
+        if name.startswith(f"{METHOD}_") and is_partitioned(parameter) and parameter.ds_status.name != "AVAILABLE":
+            deepspeed.zero.register_external_parameter(layer, parameter)
+            parameter.all_gather()
 
 
 def gathered(*, written: bool = False) -> Callable[[Callable[_Given, _Result]], Callable[_Given, _Result]]:

@@ -11,7 +11,7 @@ from peft.utils import quantization_extra_repr
 from torch import nn
 
 from quanta_compiler.nn import FittedCircuit
-from quanta_compiler.peft.bases import check_merging, gathered
+from quanta_compiler.peft.bases import check_merging, fetch_partitioned, gathered
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.saved import check_state
@@ -48,6 +48,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
                 self.unmerge()
             result: torch.Tensor = self.base_layer(x, *args, **kwargs)
             return result
+        fetch_partitioned(self)
         if self.quanta_circuit_features.replaced:
             self.settle()
         active = [adapter for adapter in self.active_adapters if self.has_adapter(adapter)]

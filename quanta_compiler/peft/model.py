@@ -10,6 +10,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
 from torch import nn
+from torch.nn.parameter import is_lazy
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
@@ -191,6 +192,10 @@ class QuantaCircuitModel(BaseTuner):
                 f"Target module {base} is not supported: {name} is a {type(base).__name__}. Currently, only "
                 "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers are supported."
             )
+        if is_lazy(getattr(base, "weight", None)):
+            text = f"{name}: a {type(base).__name__} has no sizes before its first forward pass"
+            self._misfits.append(Problem(text, "call the model once on a batch before adapters are put on it"))
+            return None
         in_features, out_features = layer_features(base)
         shown = f"{name} ({in_features} -> {out_features})"
         try:
@@ -219,7 +224,8 @@ def _snapshot(model: nn.Module) -> Callable[[], None]:
             registry.clear()
             registry.update(entries)
         for parameter, requires_grad in trained:
-            parameter.requires_grad_(requires_grad)
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
 
     return undo
 
