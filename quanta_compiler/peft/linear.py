@@ -116,7 +116,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         weight = read_weight(self)
         for columns, block in self.delta_blocks(adapter, scale):
             part = self._add(weight, columns, block)
-            if safe and not bool(torch.isfinite(part).all()):
+            if safe and not bool(torch.isfinite(part.to(block.dtype)).all()):
                 raise ValueError(
                     f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
                     "nothing was changed"

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
 from torch import nn
@@ -21,7 +20,7 @@ from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
-from quanta_compiler.peft.readers import never_called, reader_of
+from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_state, readable, warn_of_nothing_saved
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -37,7 +36,6 @@ class QuantaCircuitModel(BaseTuner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._misfits: list[Problem] = []
-        self._looks_for_silent_layers = True
         super().__init__(*args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -61,15 +59,13 @@ class QuantaCircuitModel(BaseTuner):
         except BaseException:
             undo()
             raise
-        _check_what_is_loaded(model)
-        self._looks_for_silent_layers = True
+        _watch(model)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; the first time in training, say which adapted layers it did not call."""
         result = super().forward(*args, **kwargs)
-        if not torch.compiler.is_compiling() and self.training and self._looks_for_silent_layers:
-            self._looks_for_silent_layers = False
-            _tell_of_silent_layers(never_called(self.model))
+        # PEFT calls the model's forward past its hooks.
+        tell_of_silent_layers(self.model)
         return result
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
@@ -83,16 +79,16 @@ class QuantaCircuitModel(BaseTuner):
         super().merge_adapter(adapter_names, safe_merge)
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """Delete an adapter; with the last one, also the check of what is loaded."""
+        """Delete an adapter; with the last one, also the hooks on the model."""
         super().delete_adapter(adapter_name)
         if not self.peft_config:
-            _stop_checking_what_is_loaded(self.model)
+            _stop_watching(self.model)
 
     def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
         if merge:
             self._check_merging(kwargs.get("adapter_names"))
         model = super()._unload_and_optionally_merge(merge, **kwargs)
-        _stop_checking_what_is_loaded(self.model)
+        _stop_watching(self.model)
         return model
 
     def _check_merging(self, adapter_names: list[str] | None) -> None:
@@ -224,8 +220,7 @@ def _snapshot(model: nn.Module) -> Callable[[], None]:
             registry.clear()
             registry.update(entries)
         for parameter, requires_grad in trained:
-            if parameter.requires_grad != requires_grad:
-                parameter.requires_grad_(requires_grad)
+            parameter.requires_grad = requires_grad
 
     return undo
 
@@ -238,33 +233,19 @@ def _registries(module: nn.Module, kinds: tuple[str, ...]) -> Iterator[dict[str,
         yield from (registry for registry in named if isinstance(registry, dict))
 
 
-def _check_what_is_loaded(model: Any) -> None:
-    """Have all adapters of the model checked before any tensor is copied by `load_state_dict`."""
-    known = [getattr(hook, "hook", hook) for hook in model._load_state_dict_pre_hooks.values()]
-    if check_state not in known:
-        model.register_load_state_dict_pre_hook(check_state)
+def _watch(model: Any) -> None:
+    """Have what is loaded checked before any tensor is copied, and the layers that training does not call told of."""
+    _stop_watching(model)
+    model.register_load_state_dict_pre_hook(check_state)
+    model.register_forward_hook(tell_of_silent_layers)
 
 
-def _stop_checking_what_is_loaded(model: Any) -> None:
-    """Leave nothing of ours in a model that has no adapters any more."""
-    hooks = model._load_state_dict_pre_hooks
-    for key in [key for key, hook in hooks.items() if getattr(hook, "hook", hook) is check_state]:
-        del hooks[key]
+def _stop_watching(model: Any) -> None:
+    """Leave no hook of ours on a model."""
+    for hooks in (model._load_state_dict_pre_hooks, model._forward_hooks):
+        remove_hooks(hooks, check_state, tell_of_silent_layers)
 
 
-def _tell_of_silent_layers(names: list[str]) -> None:
-    if not names:
-        return
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    warnings.warn(
-        f"no forward pass has called these adapted layers: {', '.join(names[:_SHOWN])}{more}\n"
-        "hint: if no other batch calls them, the model does not use them or reads their weights past the adapter; "
-        "exclude them: QuantaConfig(exclude_modules=[...])",
-        stacklevel=3,
-    )
-
-
-_SHOWN = 10
 _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
 _warned: set[CircuitSpec] = set()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from quanta_compiler.peft.registration import METHOD
 
+_SHOWN = 10
 _SCAN = ("x_proj", "dt_proj", "out_proj")
 _READ: dict[str, dict[str, tuple[str, ...]]] = {
     "torch": {
@@ -106,7 +109,38 @@ def reader_of(parent: nn.Module, child: str) -> str | None:
     return f"{package}'s {owner.__name__}" if condition is None or condition(parent) else None
 
 
-def never_called(model: nn.Module) -> list[str]:
+def tell_of_silent_layers(model: Any, *_: Any) -> None:
+    """Warn of the adapted layers that the first forward pass of a model in training has not called.
+
+    A forward hook, which is gone afterwards. Compiled code runs without it.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or not model.training
+        or not remove_hooks(model._forward_hooks, tell_of_silent_layers)
+    ):
+        return
+    names = _never_called(model)
+    if not names:
+        return
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    warnings.warn(
+        f"no forward pass has called these adapted layers: {', '.join(names[:_SHOWN])}{more}\n"
+        "hint: if no other batch calls them, the model does not use them or reads their weights past the adapter; "
+        "exclude them: QuantaConfig(exclude_modules=[...])",
+        stacklevel=2,
+    )
+
+
+def remove_hooks(hooks: dict[int, Any], *functions: Callable[..., Any]) -> bool:
+    """Take functions out of a module's hooks, and say whether any was there."""
+    found = [key for key, hook in hooks.items() if getattr(hook, "hook", hook) in functions]
+    for key in found:
+        del hooks[key]
+    return bool(found)
+
+
+def _never_called(model: nn.Module) -> list[str]:
     """Return the names of adapted layers that train and that no forward pass has called yet.
 
     Left out are experts, to which nothing may have been routed, and the layers of a block that was passed over whole
