@@ -325,7 +325,7 @@ def test_deepspeed_trains_partitioned_layers_as_one_process_does(residual: str) 
     ]
     try:
         for process in processes:
-            output, _ = process.communicate(timeout=240)
+            output, _ = process.communicate(timeout=600)
             assert process.returncode == 0, output[-6000:]
     finally:
         for process in processes:
