@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quanta_compiler.spec import load_spec, read_data
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 _SAMPLE_WIDTH = 4096
@@ -28,19 +29,24 @@ def is_template(document: Mapping[str, Any]) -> bool:
     return (chosen or ("preset" in document and layout is None)) and "in_features" not in document
 
 
-def checked_document(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+def checked_document(
+    source: str | os.PathLike[str] | Mapping[str, Any], *, auto_rule: int = AUTO_RULE
+) -> dict[str, Any]:
     """Return a circuit as it is written, as plain data, after its circuit was checked; raise SpecError."""
     data = read_data(source)
     sample = _SAMPLE_WIDTH if is_template(data) else None
-    load_spec(source, in_features=sample, out_features=sample)
+    load_spec(source, in_features=sample, out_features=sample, auto_rule=auto_rule)
     return data
 
 
-def fitted_spec(document: Mapping[str, Any], in_features: int, out_features: int) -> CircuitSpec:
+def fitted_spec(
+    document: Mapping[str, Any], in_features: int, out_features: int, *, auto_rule: int = AUTO_RULE
+) -> CircuitSpec:
     """Return a file's circuit for a layer.
 
-    `{auto: N}` is laid out for the larger of the two sizes. Where a file does not write `in_features` or
-    `out_features`, those of the layer are taken: its layout is used as it is written, padded with zeros or truncated.
+    `{auto: N}` is laid out for the larger of the two sizes, by rule 2, or by 1 for adapters that were saved while it
+    was the only one. Where a file does not write `in_features` or `out_features`, those of the layer are taken: its
+    layout is used as it is written, padded with zeros or truncated.
 
     Raises:
         SpecError: the document is no circuit.
@@ -48,9 +54,10 @@ def fitted_spec(document: Mapping[str, Any], in_features: int, out_features: int
 
     """
     if is_template(document):
-        spec = load_spec(document, in_features=in_features, out_features=out_features)
+        spec = load_spec(document, in_features=in_features, out_features=out_features, auto_rule=auto_rule)
     else:
-        spec = load_spec({"in_features": in_features, "out_features": out_features, **document})
+        whole = {"in_features": in_features, "out_features": out_features, **document}
+        spec = load_spec(whole, auto_rule=auto_rule)
     # A template takes its sizes from the layer; what it writes must agree all the same.
     written = document.get("out_features", out_features)
     if (spec.in_features, spec.out_features, written) != (in_features, out_features, out_features):

@@ -21,6 +21,7 @@ from quanta_compiler.driver import compile_circuit
 from quanta_compiler.fitting import fitted_spec
 from quanta_compiler.loading import BACKENDS, check_backend, load_class, make_module
 from quanta_compiler.spec import load_spec
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 _BLOCK_BYTES = 2**21
@@ -159,7 +160,9 @@ def _flat_name(key: str) -> str:
     return key.replace("constant_", "constant-", 1)
 
 
-def fit_circuit(document: Mapping[str, Any] | str, in_features: int, out_features: int) -> FittedCircuit:
+def fit_circuit(
+    document: Mapping[str, Any] | str, in_features: int, out_features: int, *, auto_rule: int = AUTO_RULE
+) -> FittedCircuit:
     """Compile a circuit for layers of one shape; the same object for the same circuit and shape within a process.
 
     Which circuit it is says `fitted_spec`.
@@ -170,14 +173,19 @@ def fit_circuit(document: Mapping[str, Any] | str, in_features: int, out_feature
 
     """
     text = document if isinstance(document, str) else json.dumps(document)
-    return _fit(text, in_features, out_features)
+    return _fit(text, in_features, out_features, auto_rule)
 
 
 @lru_cache(maxsize=512)
-def _fit(text: str, in_features: int, out_features: int) -> FittedCircuit:
-    return FittedCircuit(fitted_spec(json.loads(text), in_features, out_features))
+def _fit(text: str, in_features: int, out_features: int, auto_rule: int) -> FittedCircuit:
+    return _compiled(fitted_spec(json.loads(text), in_features, out_features, auto_rule=auto_rule))
 
 
-@lru_cache(maxsize=512)
 def _refit(text: str) -> FittedCircuit:
-    return FittedCircuit(load_spec(json.loads(text)))
+    return _compiled(load_spec(json.loads(text)))
+
+
+@lru_cache(maxsize=512)
+def _compiled(spec: CircuitSpec) -> FittedCircuit:
+    """Compile a circuit once, whether it is met as a template or with its layout written out."""
+    return FittedCircuit(spec)

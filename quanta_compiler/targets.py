@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.fitting import FeaturesError, checked_document
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.presets import preset_document
 
 if TYPE_CHECKING:
@@ -23,20 +24,39 @@ Document = dict[str, Any] | str
 """A circuit as it is stored: a dict, or JSON text where the order of keys counts, because PEFT sorts the keys."""
 
 
-def checked_circuit(value: CircuitField, preset: str) -> Any:
-    """Return a circuit, or a mapping from target to circuit, as it is stored.
+def circuit_of_preset(preset: object) -> dict[str, Any]:
+    """Return the circuit that a preset in short notation stands for, as it is stored.
+
+    Raises:
+        ValueError: the preset is unknown, or its options are wrong.
+
+    """
+    if not isinstance(preset, str):
+        raise ValueError(f"`preset` is the name of a preset, such as 'lora:8', got {preset!r}")
+    return preset_document(preset)
+
+
+def is_of_preset(stored: Any, preset: object) -> bool:
+    """Say whether a stored circuit was made from a preset, by this version or by one that wrote other options out.
+
+    Raises:
+        ValueError: the preset is unknown, or its options are wrong.
+
+    """
+    document = circuit_of_preset(preset)
+    return isinstance(stored, Mapping) and all(stored.get(key) == document[key] for key in ("preset", "name"))
+
+
+def checked_circuit(value: CircuitField, auto_rule: int = AUTO_RULE) -> Any:
+    """Return a circuit, or a mapping from target to circuit, as it is stored; `auto_rule` is that of `load_spec`.
 
     Raises:
         SpecError: a circuit is wrong.
-        ValueError: the preset is unknown or its options are wrong, or the mapping is no mapping from target to circuit.
+        ValueError: the mapping is no mapping from target to circuit.
 
     """
-    if value is None:
-        if not isinstance(preset, str):
-            raise ValueError(f"`preset` is the name of a preset, such as 'lora:8', got {preset!r}")
-        return preset_document(preset)
     if not isinstance(value, Mapping) or "version" in value:
-        return _document(value)
+        return _document(value, auto_rule)
     if not value:
         raise ValueError("`circuit` is an empty mapping: give a circuit, or a mapping from target to circuit")
     if any(key in value for key in ("layout", "gates", "preset")):
@@ -47,7 +67,7 @@ def checked_circuit(value: CircuitField, preset: str) -> Any:
             raise ValueError(f"the keys of the mapping `circuit` are names of targets, got {target!r}")
         if isinstance(source, Mapping) and "version" not in source:
             raise ValueError(f"the circuit for target {target!r} has no `version`: write `version: 1`")
-        stored[target] = _document(source)
+        stored[target] = _document(source, auto_rule)
     check_targets(stored)
     return stored
 
@@ -78,9 +98,13 @@ def matches(target: str, name: str) -> bool:
     return re.match(_pattern(target), name) is not None
 
 
-def _document(source: Any) -> Document:
+def _document(source: Any, auto_rule: int) -> Document:
     """Read and check one circuit."""
-    data = checked_document(source)
+    return stored_document(checked_document(source, auto_rule=auto_rule))
+
+
+def stored_document(data: Mapping[str, Any]) -> Document:
+    """Return a circuit as it is stored: JSON text where the order of its keys counts."""
     text = json.dumps(data)
     return text if _order_counts(data) else dict(json.loads(text))
 
@@ -102,31 +126,43 @@ def is_mapping(stored: Any) -> bool:
     return isinstance(stored, Mapping) and "version" not in stored
 
 
+def is_name(target: str) -> bool:
+    """Say whether a target is the end of a module's name as it stands, not a regular expression for several."""
+    return re.fullmatch(r"[\w.]+", target) is not None
+
+
 def plain_targets(stored: Mapping[str, Any]) -> set[str] | str:
     """Return the keys of a mapping as `target_modules`: a set of names, or one regular expression."""
-    if all(re.fullmatch(r"[\w.]+", target) for target in stored):
+    if all(is_name(target) for target in stored):
         return set(stored)
     return r"(?:.*\.)?(?:" + "|".join(f"(?:{target})" for target in sorted(stored)) + ")"
 
 
-def circuit_for(stored: Any, name: str) -> Document:
-    """Return the circuit for the module `name`, matched as PEFT matches `rank_pattern`; the longest pattern counts.
+def target_for(stored: Any, name: str) -> str | None:
+    """Return the key whose circuit is for the module `name`; None where one circuit is for all of them.
+
+    Keys are matched as PEFT matches `rank_pattern`; the longest counts.
 
     Raises:
-        FeaturesError: no pattern of the mapping matches, or two that are equally long.
+        FeaturesError: no key of the mapping matches, or two that are equally long.
 
     """
     if not is_mapping(stored):
-        circuit: Document = stored
-        return circuit
+        return None
     matching = sorted((target for target in stored if matches(target, name)), key=len, reverse=True)
     if not matching:
         raise FeaturesError(f"none of the circuits is for it (they are for {', '.join(map(repr, sorted(stored)))})")
     if len(matching) > 1 and len(matching[0]) == len(matching[1]):
         first, second = sorted(matching[:2])
         raise FeaturesError(f"the circuits for {first!r} and for {second!r} both match, and neither is more specific")
-    chosen: Document = stored[matching[0]]
-    return chosen
+    return str(matching[0])
+
+
+def circuit_for(stored: Any, name: str) -> Document:
+    """Return the circuit for the module `name`; see `target_for`."""
+    target = target_for(stored, name)
+    circuit: Document = stored if target is None else stored[target]
+    return circuit
 
 
 def chosen_residual(residual: str, fitted: FittedCircuit) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import get_peft_model
 from random_circuits import file_of
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from quanta_compiler.peft import QuantaCircuitLayer, QuantaConfig
@@ -60,3 +63,18 @@ def train(model: nn.Module, x: torch.Tensor, steps: int = 3, rate: float = 0.05)
 def circuit_layers(model: nn.Module) -> dict[str, QuantaCircuitLayer]:
     """Return the adapted layers by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantaCircuitLayer)}
+
+
+def as_format_1(folder: Path) -> None:
+    """Rewrite a saved adapter as versions before format 2 did: T in the place of D, no marker, no resolved circuits."""
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    if weights.exists():
+        tensors, then = load_file(weights), {}
+        for key, tensor in tensors.items():
+            copy = tensors.get(key.replace("_delta.", "_frozen.")) if "_delta." in key else None
+            then[key.replace("_delta.", "_gates.")] = tensor if copy is None else tensor + copy
+        save_file(then, weights, metadata={"format": "pt"})
+    data = json.loads(config.read_text())
+    for name in ("format", "resolved", "package_version", "target_parameters"):
+        del data[name]
+    config.write_text(json.dumps({**data, "preset": data["preset"] or "quanta"}))

@@ -16,6 +16,7 @@ from quanta_compiler.emit.files import OutputError
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
+CARD_FILE = "README.md"
 _ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE)
 
 
@@ -24,7 +25,7 @@ def write_adapter(
 ) -> dict[str, Path]:
     """Write an adapter's PEFT config and its tensors into `folder`, made where missing; return the paths by kind.
 
-    Both files are complete in a folder beside it before anything there is touched.
+    All files are complete in a folder beside it before anything there is touched.
 
     Raises:
         OutputError: an adapter stands there and not `force`, or a file cannot be written.
@@ -37,6 +38,9 @@ def write_adapter(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        if (folder / CARD_FILE).is_file():
+            # What stands there is kept; the circuits in it are written anew.
+            shutil.copyfile(folder / CARD_FILE, temporary / CARD_FILE)
         config.save_pretrained(str(temporary))
         save_file(dict(tensors), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         _move(temporary, folder)
@@ -68,8 +72,9 @@ def _move(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
         return
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        os.replace(temporary / name, folder / name)
+    for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
+        if (temporary / name).exists():
+            os.replace(temporary / name, folder / name)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -23,6 +23,7 @@ from quanta_compiler.adapters.paper_keys import PaperLayer, read_layers
 from quanta_compiler.adapters.problems import problem, refusal, warning
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
 from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.fitting import fitted_spec
 from quanta_compiler.nn import wide
 from quanta_compiler.report.terminal import plural
 from quanta_compiler.targets import matches
@@ -94,6 +95,8 @@ def import_paper_adapter(path: Path, options: ImportOptions) -> PaperAdapter:
     features = {layer.module: _features(file, layer, circuits[layer.module], options) for layer in layers}
     tensors = _tensors(file, layers, circuits, features, options)
     config = _config(file, layers, circuits, options)
+    for module, sizes in features.items():
+        config.record(module, fitted_spec(circuits[module].document(), *sizes), config.residual)
     imported = [ImportedLayer(layer.module, circuits[layer.module], features[layer.module]) for layer in layers]
     return PaperAdapter(tuple(imported), config, tensors, tuple(warnings))
 

@@ -19,8 +19,7 @@ from quanta_compiler.adapters.selection import chosen, refuse_nothing
 from quanta_compiler.adapters.tensor_file import TensorFile, open_safetensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote
-from quanta_compiler.nn import fit_circuit, wide
-from quanta_compiler.targets import chosen_residual, circuit_for
+from quanta_compiler.nn import wide
 
 _OURS = "QUANTA_CIRCUIT"
 _KEY = re.compile(
@@ -137,8 +136,7 @@ def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, t
     if features is None or features.shape != (2,):
         raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
     in_features, out_features = map(int, features.tolist())
-    circuit = fit_circuit(circuit_for(config.circuit, layer), in_features, out_features)
-    residual = chosen_residual(config.residual, circuit)
+    circuit, residual = config.resolve(layer, in_features, out_features)
     if residual == "none":
         own = {name: groups["gates" if name in circuit.trained else "frozen"].get(name) for name in circuit.shapes}
         return CircuitUpdate(circuit, _checked(circuit.shapes, own, "gates"), None, float(config.scale))

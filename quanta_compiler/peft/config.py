@@ -8,13 +8,41 @@ from typing import Any
 
 from peft.config import PeftConfig
 
+from quanta_compiler import __version__
 from quanta_compiler.loading import check_backend
+from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.peft.refusals import NO_PARAMETERS
 from quanta_compiler.peft.registration import peft_type
+from quanta_compiler.peft.resolved import (
+    FORMAT,
+    Resolved,
+    auto_rule,
+    checked_entries,
+    checked_format,
+    record,
+    residual_for,
+    resolve,
+)
 from quanta_compiler.peft.saved import check_files
-from quanta_compiler.targets import checked_circuit, circuit_digest, is_mapping, plain_targets
+from quanta_compiler.spec import CircuitSpec
+from quanta_compiler.targets import (
+    checked_circuit,
+    circuit_digest,
+    circuit_of_preset,
+    is_mapping,
+    is_name,
+    is_of_preset,
+    plain_targets,
+)
 
 RESIDUALS = ("auto", "frozen_copy", "folded", "none")
+_BOTH = (
+    "`circuit` and `preset` are both given, and only one can be taken\n"
+    "hint: leave one out (None); in a mapping a circuit may be a preset's file: circuit={'q_proj': {'version': 1, "
+    "'name': 'a', 'preset': 'lora', 'rank': 8}, ...}"
+)
 
 
 @dataclass
@@ -28,10 +56,11 @@ class QuantaConfig(PeftConfig):
             is stored here and saved with the adapter, never its path. A layout `{auto: N}` without `in_features` is
             made for the larger of each target's `in_features` and `out_features`, a preset for both; any other layout
             is used as it is written, the input padded with zeros or truncated, and so the output.
-        preset: the family taken where no circuit is given, by name or with its options: `lora:8`, `krona`,
-            `quantum_peft:rank=4,layers=2`, `tt:rank=4,layout=16-16-16`; `quanta`, the default, is `{auto: 4}` with
+        preset: the family taken in place of a circuit, by name or with its options: `lora:8`, `krona`,
+            `quantum_peft:rank=4,layers=2`, `tt:rank=4,layout=16-16-16`. Without either it is `quanta`: `{auto: 4}` with
             `all_pairs`. The options are a part of this text, no arguments of their own; or `circuit` is a dict of the
-            preset's file: `{"version": 1, "name": "a", "preset": "quantum_peft", "rank": 4}`.
+            preset's file: `{"version": 1, "name": "a", "preset": "quantum_peft", "rank": 4}`. Beside `circuit` it is
+            refused; `dataclasses.replace(config, preset=...)` takes the new preset.
         residual: what the update W' - W of a layer is. `frozen_copy`: T - S, S being the frozen initial copy of the
             circuit T; both are applied, and the adapted model begins as the base model bit for bit. `folded`: the same
             with W - S kept beside W, one more weight matrix in memory and one circuit less to apply; exact up to the
@@ -54,11 +83,16 @@ class QuantaConfig(PeftConfig):
         backend: how the circuits are computed: `torch` by the emitted forward pass, `fused` by the project's kernel on
             the CPU, `auto` by what is expected to be faster. The numbers differ by rounding alone.
         recompute: keep only the input for backward on the `torch` backend too, and compute the rest again.
+        target_parameters: refused: circuits go on linear layers alone.
         circuit_hash: the SHA-256 of `circuit`, filled in here. A saved config whose circuit was changed is refused.
+        resolved: filled in as layers are adapted: for each shape that was met, and each key of a mapping, the circuit
+            with its layout and gates written out, and its residual. Layers of such a shape get that circuit.
+        format: the format of the saved adapter, filled in here. A newer one than this version knows is refused.
+        package_version: the version of quanta-compiler that the configuration was made with, filled in here.
 
     Raises:
         SpecError: a circuit is wrong; every problem is listed with its place.
-        AdapterError: the circuits were changed since they were saved.
+        AdapterError: the circuits were changed since they were saved, or saved by a newer version.
         ValueError: another field is wrong.
 
     """
@@ -66,8 +100,8 @@ class QuantaConfig(PeftConfig):
     circuit: Any = field(
         default=None, metadata={"help": "A circuit file, a circuit as a dict, or a mapping from target to either."}
     )
-    preset: str = field(
-        default="quanta", metadata={"help": "The circuits where `circuit` is not given, such as `lora:8`."}
+    preset: str | None = field(
+        default=None, metadata={"help": "The circuits where `circuit` is not given, such as `lora:8`."}
     )
     residual: str = field(
         default="auto", metadata={"help": "What the update is: `auto`, `frozen_copy`, `folded` or `none`."}
@@ -98,13 +132,39 @@ class QuantaConfig(PeftConfig):
     recompute: bool = field(
         default=False, metadata={"help": "Keep only the input for backward on the `torch` backend too."}
     )
+    target_parameters: list[str] | None = field(
+        default=None, metadata={"help": "Refused: circuits go on linear layers alone."}
+    )
     circuit_hash: str | None = field(default=None, metadata={"help": "SHA-256 of `circuit`; filled in by itself."})
+    resolved: Any = field(
+        default=None, metadata={"help": "The circuits as they were made for each shape; filled in by itself."}
+    )
+    format: int | None = field(default=None, metadata={"help": "The format of the adapter; filled in by itself."})
+    package_version: str | None = field(
+        default=None, metadata={"help": "The version of quanta-compiler; filled in by itself."}
+    )
 
     def __post_init__(self) -> None:
+        # Every saved file has the first, and `dataclasses.replace` passes on all of them.
+        is_saved = any(value is not None for value in (self.peft_version, self.circuit_hash, self.format))
         super().__post_init__()
         self.peft_type = peft_type()
+        self.format = checked_format(self.format, is_saved=is_saved)
         self._check_values()
-        self.circuit = checked_circuit(self.circuit, self.preset)
+        self._choose_circuit(is_saved=is_saved)
+        self.package_version = self.package_version or __version__
+        self._choose_targets()
+
+    def _choose_circuit(self, *, is_saved: bool) -> None:
+        """Take the circuit that is given, or that of the preset; refuse what is not what was saved."""
+        if self.circuit is not None:
+            if self.preset is not None and not is_saved:
+                raise ValueError(_BOTH)
+            self.circuit = checked_circuit(self.circuit, auto_rule(self.format))
+            self._settle_preset()
+        if self.circuit is None:
+            self.preset = "quanta" if self.preset is None else self.preset
+            self.circuit, self.circuit_hash = circuit_of_preset(self.preset), None
         digest = circuit_digest(self.circuit)
         if self.circuit_hash not in (None, digest):
             raise AdapterError(
@@ -112,16 +172,73 @@ class QuantaConfig(PeftConfig):
                 f"`circuit_hash` says {str(self.circuit_hash)[:16]}…\n"
                 "hint: restore adapter_config.json, or set `circuit_hash` to null (None) if the change is meant"
             )
+        self.resolved = checked_entries(self.resolved, digest, is_meant=self.circuit_hash is None)
         self.circuit_hash = digest
-        if self.target_modules is None and is_mapping(self.circuit):
+
+    def _settle_preset(self) -> None:
+        """Where both are there: `circuit` was made from the preset, or from the one that stood in its place before."""
+        if self.preset is None or is_of_preset(self.circuit, self.preset):
+            return
+        if self.format == 1 and self.package_version is None:
+            # The first format wrote a preset, most often the default, beside every circuit.
+            self.preset = None
+        elif self.circuit_hash == circuit_digest(self.circuit):
+            # dataclasses.replace(config, preset=...): the preset is new, the circuit that of the old configuration.
+            self.circuit, self.format = None, FORMAT
+        elif self.circuit_hash is None:
+            raise ValueError(_BOTH)
+
+    def _choose_targets(self) -> None:
+        """Take the keys of `circuit` as targets where none are given; names in any order are the same."""
+        from_circuit = self.target_modules is None and is_mapping(self.circuit)
+        if from_circuit:
             self.target_modules = plain_targets(self.circuit)
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if isinstance(value, list | tuple):
                 setattr(self, name, set(value))
         for name in ("layers_to_transform", "layers_pattern"):
-            if isinstance(self.target_modules, str) and getattr(self, name) is not None:
-                raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
+            if not isinstance(self.target_modules, str) or getattr(self, name) is None:
+                continue
+            if from_circuit:
+                patterns = ", ".join(repr(target) for target in self.circuit if not is_name(target))
+                raise ValueError(
+                    f"`{name}` needs the targets as a list of names, and of the keys of `circuit` some are regular "
+                    f"expressions: {patterns}\nhint: give the names, target_modules=['q_proj', ...], or leave out "
+                    rf"`{name}` and write the indices into the keys, such as 'layers\.(?:0|1)\..*q_proj'"
+                )
+            raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
+
+    def resolve(self, name: str, in_features: int, out_features: int) -> Resolved:
+        """Return the circuit and the residual for the module `name`: as it was saved, else by the rules of today.
+
+        Raises:
+            SpecError: a preset's options do not suit these widths.
+            FeaturesError: there is no circuit for the module, or it is written for other features.
+
+        """
+        return resolve(self, name, in_features, out_features)
+
+    def residual_for(self, name: str, fitted: FittedCircuit) -> str:
+        """Return what `residual` means for a circuit at the module `name`."""
+        return residual_for(self, name, fitted)
+
+    def record(self, name: str, spec: CircuitSpec, residual: str) -> None:
+        """Keep the circuit and the residual of the module `name`, to be saved with the adapter."""
+        record(self, name, spec, residual)
+
+    def check_unchanged(self) -> None:
+        """Raise AdapterError where a circuit or preset was assigned to past `__post_init__`, which nothing reads."""
+        changed = None
+        if self.circuit_hash != circuit_digest(self.circuit):
+            changed = "circuit"
+        elif self.preset is not None and not is_of_preset(self.circuit, self.preset):
+            changed = "preset"
+        if changed is not None:
+            raise AdapterError(
+                f"`{changed}` was assigned to after the configuration was made\n"
+                f"hint: pass it: QuantaConfig({changed}=...), which reads and checks it"
+            )
 
     def _check_values(self) -> None:
         """Refuse values that no later step could explain."""
@@ -139,6 +256,13 @@ class QuantaConfig(PeftConfig):
             raise ValueError(f"`recompute` is True or False, got {self.recompute!r}")
         if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
             raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
+        if self.target_parameters:
+            raise ValueError(NO_PARAMETERS)
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write adapter_config.json, and the circuits into the model card."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_card(save_directory, self)
 
     @classmethod
     def from_json_file(cls, path_json_file: str, **kwargs: Any) -> dict[str, Any]:
@@ -147,6 +271,9 @@ class QuantaConfig(PeftConfig):
             data: dict[str, Any] = super().from_json_file(path_json_file, **kwargs)
         except ValueError as error:
             raise AdapterError(f"{path_json_file}: it is no JSON: {error}\nhint: restore the saved file") from None
+        if data.get("peft_type") == peft_type():
+            # PEFT drops fields that it does not know, with a warning; a newer format is refused first.
+            data["format"] = checked_format(data.get("format"), is_saved=True)
         circuit: Any = data.get("circuit")
         documents = list(circuit.values()) if is_mapping(circuit) else [circuit]
         if any(isinstance(document, str) and not document.startswith("{") for document in documents):

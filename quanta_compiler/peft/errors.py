@@ -9,7 +9,7 @@ _SHOWN = 10
 
 
 class AdapterError(ValueError):
-    """An adapter does not fit a model, or its saved files are damaged; no weight has been changed."""
+    """An adapter does not fit a model, cannot do what is asked, or its saved files are damaged; nothing was changed."""
 
 
 class Problem(NamedTuple):

@@ -25,8 +25,7 @@ from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.folding import FoldedWeight
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_layer
-from quanta_compiler.peft.tensors import Features, Tensors, frozen_parameters, held, is_sharded
-from quanta_compiler.targets import chosen_residual
+from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors, held, is_sharded
 
 
 class QuantaCircuitLayer(BaseTunerLayer):
@@ -106,7 +105,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
     ) -> None:
         """Give the layer an adapter, or give the adapter its initial values again."""
         self._layer_name = layer_name
-        residual = chosen_residual(config.residual, fitted)
+        residual = config.residual_for(layer_name, fitted)
         if residual == "folded":
             self._refuse_folding()
         self.quanta_circuit_plan[adapter_name] = fitted
@@ -136,7 +135,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         has_copy = self.quanta_circuit_residual[adapter] != "none"
         # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): D is not made of them.
         own = {name: trained[name].to(device, dtype, copy=True) for name in fitted.trained}
-        is_difference = has_copy and getattr(config, "format", None) != 1
+        is_difference = has_copy and config.format != 1
         if is_difference:
             own = {name: tensor.sub_(initial[name].to(device, dtype)) for name, tensor in own.items()}
         for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
@@ -145,7 +144,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         holder = nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in own.items()})
         (self.quanta_circuit_delta if is_difference else self.quanta_circuit_gates)[adapter] = holder
         names = tuple(fitted.shapes) if has_copy else fitted.fixed
-        self.quanta_circuit_frozen[adapter] = frozen_parameters({n: initial[n].to(device, dtype) for n in names})
+        self.quanta_circuit_frozen[adapter] = FrozenParameters({n: initial[n].to(device, dtype) for n in names})
         self.quanta_circuit_features.hold(adapter, (self.in_features, self.out_features), device)
         if self.quanta_circuit_residual[adapter] == "folded":
             self._fold(adapter)

@@ -52,6 +52,9 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         if self.quanta_circuit_features.replaced:
             self.settle()
         active = [adapter for adapter in self.active_adapters if self.has_adapter(adapter)]
+        if not torch.compiler.is_compiling():
+            for adapter in active:
+                self.take_difference(adapter)
         folded = next((adapter for adapter in active if self.quanta_circuit_residual[adapter] == "folded"), None)
         weight = self.folded_weight(folded) if folded is not None else None
         if weight is None:

@@ -9,25 +9,29 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedTensorMixin
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.fitting import FeaturesError
-from quanta_compiler.nn import FittedCircuit, fit_circuit
-from quanta_compiler.peft.bases import check_merging, layer_features, quantization_of, sharing
+from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.peft.bases import layer_features, quantization_of
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
+from quanta_compiler.peft.coverage import coverage, module_names, shown
+from quanta_compiler.peft.endings import Endings, watch
+from quanta_compiler.peft.errors import Problem, raise_problems
+from quanta_compiler.peft.experts import warn_about_experts
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
-from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers
+from quanta_compiler.peft.readers import reader_of, tell_of_silent_layers
+from quanta_compiler.peft.refusals import NO_PARAMETERS, Refusals
 from quanta_compiler.peft.registration import METHOD
-from quanta_compiler.peft.saved import check_state, readable, warn_of_nothing_saved
+from quanta_compiler.peft.resolved import FORMAT, Resolved
+from quanta_compiler.peft.saved import readable, warn_of_nothing_saved
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.targets import circuit_digest, circuit_for
 
 
-class QuantaCircuitModel(BaseTuner):
+class QuantaCircuitModel(Refusals, Endings, BaseTuner):
     """A model with circuits on its target modules; made by `peft.get_peft_model`."""
 
     prefix: str = f"{METHOD}_"
@@ -36,30 +40,36 @@ class QuantaCircuitModel(BaseTuner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._misfits: list[Problem] = []
+        self._fits: dict[str, Resolved] = {}
         super().__init__(*args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Replace the targets as PEFT does; where anything fails, the model is as it was.
 
         Raises:
-            AdapterError: circuits do not fit their targets; every one is named.
+            AdapterError: circuits do not fit their targets, or reach none; every one is named.
 
         """
         config = self.peft_config[adapter_name]
-        if config.circuit_hash != circuit_digest(config.circuit):
-            raise AdapterError(
-                "`circuit` was assigned to after the configuration was made\n"
-                "hint: pass it: QuantaConfig(circuit=...), which reads and checks it"
-            )
-        undo = _snapshot(model)
-        self._misfits = []
+        config.check_unchanged()
+        # What was adapted before has been told of then; and a part of a model may be loaded.
+        is_new = config.format != 1 and not config.resolved and kwargs.get("state_dict") is None
+        if is_new:
+            warn_about_experts(model, config)
+        names = module_names(model)
+        undo = _snapshot(model, config)
+        self._misfits, self._fits = [], {}
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
-            raise_problems("circuits do not fit their targets:", self._misfits)
+            warned = self._check_circuits(config, names, is_new=is_new)
         except BaseException:
             undo()
             raise
-        _watch(model)
+        # Its circuits are written out now; what is added with the same configuration is of today's form.
+        config.format = FORMAT
+        for text in warned:
+            warnings.warn(text, stacklevel=2)
+        watch(model)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; the first time in training, say which adapted layers it did not call."""
@@ -68,45 +78,16 @@ class QuantaCircuitModel(BaseTuner):
         tell_of_silent_layers(self.model)
         return result
 
-    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
-        """Merge the adapters into the base weights, where all of them can be merged.
-
-        Raises:
-            AdapterError: a weight cannot take an update; every such layer is named, and no weight is changed.
-
-        """
-        self._check_merging(adapter_names)
-        super().merge_adapter(adapter_names, safe_merge)
-
-    def delete_adapter(self, adapter_name: str) -> None:
-        """Delete an adapter; with the last one, also the hooks on the model."""
-        super().delete_adapter(adapter_name)
-        if not self.peft_config:
-            _stop_watching(self.model)
-
-    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
-        if merge:
-            self._check_merging(kwargs.get("adapter_names"))
-        model = super()._unload_and_optionally_merge(merge, **kwargs)
-        _stop_watching(self.model)
-        return model
-
-    def _check_merging(self, adapter_names: list[str] | None) -> None:
-        """Raise AdapterError where adapters cannot be merged, and say which weights have other owners."""
-        layers = {
-            name: module
-            for name, module in self.model.named_modules()
-            if isinstance(module, QuantaCircuitLayer)
-            and any(module.has_adapter(adapter) for adapter in adapter_names or module.active_adapters)
-        }
-        check_merging(layers)
-        for name, others in sharing(self.model, layers):
-            warnings.warn(
-                f"merging changes {name} and {', '.join(others)}: they share one weight\n"
-                "hint: give the layer its own first (layer.weight = torch.nn.Parameter(layer.weight.clone())), or keep "
-                "the adapter beside it",
-                stacklevel=3,
-            )
+    def _check_circuits(self, config: QuantaConfig, names: list[str], *, is_new: bool) -> list[str]:
+        """Refuse circuits that do not fit, and those of a new adapter that match no module; return what to warn of."""
+        found = coverage(config.circuit, names, self._fits)
+        if not is_new:
+            raise_problems(_DO_NOT_FIT, self._misfits)
+            return [problem.text for problem in found.unmatched]
+        if self._fits or self._misfits:
+            raise_problems(_DO_NOT_FIT, [*self._misfits, *found.unmatched])
+        away = [name for name, fit in self._fits.items() if _begins_away(fit)] if config.init_weights else []
+        return [*found.passed_over, *([_AWAY.format(shown(away))] if away else [])]
 
     @classmethod
     def _get_adapter_state_dict(
@@ -160,6 +141,8 @@ class QuantaCircuitModel(BaseTuner):
         current_key: str,
         **optional_kwargs: Any,
     ) -> None:
+        if "parameter_name" in optional_kwargs:
+            raise ValueError(NO_PARAMETERS)
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         reader = reader_of(parent, target_name)
         if reader is not None:
@@ -188,34 +171,39 @@ class QuantaCircuitModel(BaseTuner):
                 f"Target module {base} is not supported: {name} is a {type(base).__name__}. Currently, only "
                 "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers are supported."
             )
-        if is_lazy(getattr(base, "weight", None)):
+        if isinstance(getattr(base, "weight", None), UninitializedTensorMixin):
             text = f"{name}: a {type(base).__name__} has no sizes before its first forward pass"
             self._misfits.append(Problem(text, "call the model once on a batch before adapters are put on it"))
             return None
         in_features, out_features = layer_features(base)
-        shown = f"{name} ({in_features} -> {out_features})"
+        layer = f"{name} ({in_features} -> {out_features})"
         try:
-            fitted = fit_circuit(circuit_for(config.circuit, name), in_features, out_features)
+            resolved = config.resolve(name, in_features, out_features)
         except SpecError as error:
-            self._misfits.append(Problem(f"{shown}: {error}", _OWN_CIRCUIT))
+            self._misfits.append(Problem(f"{layer}: {error}", _OWN_CIRCUIT))
         except FeaturesError as error:
-            self._misfits.append(Problem(f"{shown}: {error}", error.hint or _OWN_CIRCUIT))
+            self._misfits.append(Problem(f"{layer}: {error}", error.hint or _OWN_CIRCUIT))
         else:
+            fitted = resolved.fitted
             if fitted.trained:
                 _warn(fitted)
+                config.record(name, fitted.spec, resolved.residual)
+                self._fits[name] = resolved
                 return fitted
-            text = f"{shown}: circuit {fitted.spec.name!r} has no gate that trains"
+            text = f"{layer}: circuit {fitted.spec.name!r} has no gate that trains"
             self._misfits.append(Problem(text, "leave out `frozen`, or add a gate"))
         return None
 
 
-def _snapshot(model: nn.Module) -> Callable[[], None]:
+def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
     """Return a function that gives a model back the modules, tensors and adapters that it has now."""
+    resolved = config.resolved
     kinds = ("_modules", "_parameters", "_buffers")
     registries = [(registry, dict(registry)) for module in model.modules() for registry in _registries(module, kinds)]
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
 
     def undo() -> None:
+        config.resolved = resolved
         for registry, entries in registries:
             registry.clear()
             registry.update(entries)
@@ -233,19 +221,16 @@ def _registries(module: nn.Module, kinds: tuple[str, ...]) -> Iterator[dict[str,
         yield from (registry for registry in named if isinstance(registry, dict))
 
 
-def _watch(model: Any) -> None:
-    """Have what is loaded checked before any tensor is copied, and the layers that training does not call told of."""
-    _stop_watching(model)
-    model.register_load_state_dict_pre_hook(check_state)
-    model.register_forward_hook(tell_of_silent_layers)
+def _begins_away(fit: Resolved) -> bool:
+    """Say whether a layer does not begin as its base layer: the update is T, and T is not zero."""
+    return fit.residual == "none" and not fit.fitted.starts_at_zero
 
 
-def _stop_watching(model: Any) -> None:
-    """Leave no hook of ours on a model."""
-    for hooks in (model._load_state_dict_pre_hooks, model._forward_hooks):
-        remove_hooks(hooks, check_state, tell_of_silent_layers)
-
-
+_DO_NOT_FIT = "circuits do not fit their targets:"
+_AWAY = (
+    "`residual='none'`: the update is T, and on {} T is not zero at the start, so that the model does not begin as the "
+    "base model\nhint: take `residual='auto'`, or a circuit that begins at zero (a gate with `init: zeros`)"
+)
 _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
 _warned: set[CircuitSpec] = set()
 

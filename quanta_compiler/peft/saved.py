@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from quanta_compiler.nn import wide
+from quanta_compiler.nn import whole, wide
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.registration import METHOD
 
@@ -171,9 +171,10 @@ def _layer_problems(
     given = {key: state_dict[start + key] for key in expected if start + key in state_dict}
     features = given.get(f"{METHOD}_features.{adapter}")
     if isinstance(features, torch.Tensor) and features.shape == (2,) and not features.is_meta:
-        saved, own = tuple(map(int, features.tolist())), (layer.in_features, layer.out_features)
+        features, own = whole(features).cpu(), (layer.in_features, layer.out_features)
         # A whole state dict may have been cast.
-        if not torch.equal(features.cpu(), torch.tensor(own, dtype=features.dtype)):
+        if not torch.equal(features, torch.tensor(own, dtype=features.dtype)):
+            saved = tuple(map(int, features.tolist()))
             text = f"{name}: saved for {saved[0]} -> {saved[1]} features, the model's layer has {own[0]} -> {own[1]}"
             yield Problem(text, _OTHER_MODEL)
             return

@@ -12,16 +12,18 @@ from quanta_compiler.nn import whole
 Tensors = dict[str, torch.Tensor]
 
 
-def frozen_parameters(tensors: Tensors) -> nn.ParameterDict:
-    """Return tensors as parameters that do not train.
+class FrozenParameters(nn.ParameterDict):
+    """Parameters that do not train, whoever assigns them (transformers' `load_adapter` makes new ones that would).
 
     Not buffers: what copies, shards or moves an adapter by its parameters (TRL's reference adapters, FSDP2's loading
     from one process) takes them along.
     """
-    return nn.ParameterDict({name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.requires_grad_(False) if isinstance(value, nn.Parameter) else value)
 
 
-class Features(nn.ParameterDict):
+class Features(FrozenParameters):
     """`in_features` and `out_features` that an adapter was made for, float32 `[2]` by adapter.
 
     Of a floating dtype, as clients expect of parameters; saved exactly even where a client has rounded them.
@@ -39,7 +41,7 @@ class Features(nn.ParameterDict):
         """Store the features of an adapter."""
         self._exact[adapter] = features
         tensor = torch.tensor(features, dtype=torch.float32, device=device)
-        self[adapter] = nn.Parameter(tensor, requires_grad=False)
+        self[adapter] = nn.Parameter(tensor)
         self.replaced.discard(adapter)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

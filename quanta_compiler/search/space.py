@@ -114,16 +114,9 @@ def _layouts(space: Space, axes: int) -> Iterator[Layout]:
 
 
 def _width(features: int, axes: int) -> int | None:
-    """Return the first width from `features` on that is a product of so many axes, None where its double comes first.
-
-    Where a width factors badly it is padded as a template's is.
-    """
-    for wide in range(features, 2 * features):
-        sizes = auto_layout(wide, axes)
-        if min(sizes) > 1:
-            width = math.prod(sizes)
-            return width if width < 2 * features else None
-    return None
+    """Return the width of `{auto: N}`, None where it is twice as many numbers or more."""
+    width = math.prod(auto_layout(features, axes))
+    return width if width < 2 * features else None
 
 
 def factorizations(width: int, count: int) -> tuple[tuple[int, ...], ...]:

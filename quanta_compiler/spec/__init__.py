@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from quanta_compiler.diagnostics import Diagnostic, Problems, SpecError
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document, read_document
 from quanta_compiler.spec.files import read_file, too_large
@@ -41,13 +42,16 @@ def load_spec(
     *,
     in_features: int | None = None,
     out_features: int | None = None,
+    auto_rule: int = AUTO_RULE,
 ) -> CircuitSpec:
     """Read a circuit: a path, a YAML text or a dict; raise SpecError with every problem in it.
 
     A `str` is a YAML text where it contains a line break or begins with `{`, and a path otherwise. Warnings are kept
     on the spec. `in_features` and `out_features` are sizes for a template (`layout: {auto: N}` without `in_features`),
-    whose layout is then that of the larger of the two, and for a preset that does not write its own; other files keep
-    their own sizes. They must be positive (ValueError).
+    whose layout is then that of the larger of the two, and for a preset that does not write its own; without
+    `out_features` it is `in_features`. Other files keep their own sizes. They must be positive (ValueError).
+    `auto_rule` is the rule of `{auto: N}`: 2, or 1 for the circuits of adapters that were saved while it was the only
+    one.
     """
     if any(size is not None and size < 1 for size in (in_features, out_features)):
         raise ValueError(f"the sizes for a template are positive, got {in_features} and {out_features}")
@@ -55,11 +59,11 @@ def load_spec(
     document = read_document(data, problems)
     spec: CircuitSpec | None = None
     if isinstance(document, Document):
-        spec = resolve(document, problems, in_features, out_features)
+        spec = resolve(document, problems, in_features, out_features, auto_rule)
     elif document is not None:
         from quanta_compiler.spec.preset_files import resolve_preset
 
-        spec = resolve_preset(document, problems, in_features, out_features)
+        spec = resolve_preset(document, problems, in_features, out_features, auto_rule)
     problems.raise_errors()
     assert spec is not None, "resolving failed without a problem"
     return replace(spec, warnings=problems.warnings())

@@ -45,9 +45,7 @@ class Expansion:
 
 def quanta_circuit(file: QuantaPreset, in_features: int, out_features: int) -> Expansion:
     """QuanTA (Chen et al. 2024): T = T^(last) ... T^(1), a gate for every pair of axes."""
-    sizes = file.layout.sizes
-    if file.layout.auto is not None:
-        sizes = auto_layout(max(in_features, out_features), file.layout.auto)
+    sizes = file.layout.sizes_for(max(in_features, out_features))
     circuit = {"layout": list(sizes), "gates": ["all_pairs"]}
     return Expansion(circuit, chosen_width=math.prod(sizes) if file.layout.auto is not None else None)
 
@@ -174,8 +172,8 @@ def quantum_peft_full_circuit(file: QuantumPeftFullPreset, in_features: int, out
 
 def _factors(layout: Layout, in_features: int, out_features: int) -> tuple[Sizes, Sizes]:
     """Return the factors of the input and of the output, equally many: those of one width serve for both."""
-    columns = layout.sizes if layout.auto is None else auto_layout(in_features, layout.auto)
-    return columns, columns if in_features == out_features else auto_layout(out_features, len(columns))
+    columns = layout.sizes_for(in_features)
+    return columns, columns if in_features == out_features else auto_layout(out_features, len(columns), layout.rule)
 
 
 def _train(columns: Sizes, rows: Sizes, bond: int, more: dict[str, Any]) -> list[dict[str, Any]]:

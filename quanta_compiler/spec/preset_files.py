@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 from quanta_compiler.diagnostics import Diagnostic, Problems
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.document import Document, PresetDocument, read_document
 from quanta_compiler.spec.kind_checks import told_pairs
@@ -25,18 +27,23 @@ from quanta_compiler.spec.preset_circuits import Expansion
 from quanta_compiler.spec.preset_models import PresetFile
 from quanta_compiler.spec.presets import PRESETS
 from quanta_compiler.spec.render import init_data
-from quanta_compiler.spec.resolve import resolve
+from quanta_compiler.spec.resolve import refuse_many_axes, resolve
 from quanta_compiler.spec.rotations import is_power_of_two
 from quanta_compiler.spec.values import Layout
+from quanta_compiler.spec.waste import padding_of
 
 
 def resolve_preset(
-    document: PresetDocument, problems: Problems, in_features: int | None, out_features: int | None
+    document: PresetDocument,
+    problems: Problems,
+    in_features: int | None,
+    out_features: int | None,
+    auto_rule: int = AUTO_RULE,
 ) -> CircuitSpec | None:
     """Resolve a preset file to the circuit that it stands for; None where problems were reported.
 
     `in_features` and `out_features` are taken where the file does not write its own; `out_features` is `in_features`
-    where neither gives it.
+    where neither gives it. `auto_rule` is the rule by which layouts are chosen.
     """
     file = document.file
     if problems.has_errors:
@@ -45,7 +52,11 @@ def resolve_preset(
     if columns is None:
         return None
     rows = next((width for width in (file.out_features, out_features) if width is not None), columns)
-    expansion = PRESETS[file.preset].circuit(file, columns, rows)
+    chosen = _with_rule(file, auto_rule)
+    layout: Layout | None = getattr(chosen, "layout", None)
+    if layout is not None and refuse_many_axes(layout, layout.sizes_for(columns), ("layout",), problems):
+        return None
+    expansion = PRESETS[file.preset].circuit(chosen, columns, rows)
     for option, limit in expansion.limits.items():
         _refuse_excess(file, option, limit, problems)
     if problems.has_errors:
@@ -62,8 +73,13 @@ def resolve_preset(
     if spec is not None:
         _warn_about_pairs(file, spec, problems)
     if expansion.chosen_width is not None:
-        _warn_about_fitting(file, expansion.chosen_width, max(columns, rows), problems)
+        _warn_about_fitting(file, expansion, max(columns, rows), problems)
     return None if problems.has_errors else spec
+
+
+def _with_rule(file: PresetFile, auto_rule: int) -> PresetFile:
+    layout: Layout | None = getattr(file, "layout", None)
+    return file if layout is None else file.model_copy(update={"layout": replace(layout, rule=auto_rule)})
 
 
 def _in_features(file: PresetFile, given: int | None, problems: Problems) -> int | None:
@@ -109,7 +125,8 @@ def _relay(inner: Problems, file: PresetFile, expansion: Expansion, problems: Pr
             hint = f"preset `{file.preset}` has this gate: choose smaller options" if of_gate else diagnostic.hint
             problems.error((option,), diagnostic.message, hint)
         elif not _is_expected(diagnostic, expansion):
-            problems.warning((option,), diagnostic.message, diagnostic.hint)
+            takes_layout = hasattr(file, "layout") or "layout:" not in (diagnostic.hint or "")
+            problems.warning((option,), diagnostic.message, diagnostic.hint if takes_layout else None)
 
 
 def _option(diagnostic: Diagnostic, file: PresetFile) -> str:
@@ -167,15 +184,15 @@ def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -
         problems.warning((path,), message, f"{hint}: {how}")
 
 
-def _warn_about_fitting(file: PresetFile, width: int, wanted: int, problems: Problems) -> None:
+def _warn_about_fitting(file: PresetFile, expansion: Expansion, wanted: int, problems: Problems) -> None:
     """Warn where a square circuit is wider than the larger of the two widths; the smaller is padded in any case."""
+    width = expansion.chosen_width
     if width == wanted:
         return
     layout: Layout | None = getattr(file, "layout", None)
     if layout is None:
         message, hint = f"{wanted} is no power of two: the circuit is {width} wide", None
     else:
-        message = f"{wanted} has no {layout.auto} factors of similar size: the circuit is {width} wide"
-        hint = "a layout of your own choice may waste less"
+        message, hint = padding_of(wanted, tuple(expansion.circuit["layout"]))
     path = "layout" if layout is not None and "layout" in file.model_fields_set else "preset"
     problems.warning((path,), message, hint)

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
-from quanta_compiler.diagnostics import Problems
+from quanta_compiler.diagnostics import DataPath, Problems
 from quanta_compiler.spec import limits
-from quanta_compiler.spec.axes import AxisState, find_all, layout_text
-from quanta_compiler.spec.circuit_layout import auto_layout
+from quanta_compiler.spec.axes import AxisState, find_all
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
 from quanta_compiler.spec.rotations import ROTATION_KINDS
+from quanta_compiler.spec.suspects import warn_about_suspects
 from quanta_compiler.spec.values import Layout
+from quanta_compiler.spec.waste import warn_about_fitting, warn_about_waste
 
 
 def resolve(
-    document: Document, problems: Problems, in_features: int | None = None, out_features: int | None = None
+    document: Document,
+    problems: Problems,
+    in_features: int | None = None,
+    out_features: int | None = None,
+    auto_rule: int = AUTO_RULE,
 ) -> CircuitSpec | None:
     """Resolve a document; None (or an incomplete spec) where problems were reported.
 
     `in_features` and `out_features` are the sizes for a template (`{auto: N}` without `in_features`); other files
-    keep their own.
+    keep their own. `auto_rule` is the rule by which `{auto: N}` chooses.
     """
     file = document.file
     is_template = file.layout.auto is not None and file.in_features is None and "in_features" not in document.unreadable
@@ -33,8 +40,10 @@ def resolve(
         wanted_in = in_features
         wanted_out = out_features if out_features is not None else wanted_out
         width = max(in_features, out_features or 0)
-    state = _input_state(document, width, problems)
-    gates = _resolve_gates(document, state, problems)
+    if wanted_out is None and file.layout.auto is not None:
+        wanted_out = wanted_in
+    state = _input_state(document, replace(file.layout, rule=auto_rule), width, problems)
+    gates, paths = _resolve_gates(document, state, problems)
     output = _output(document, state, problems)
     product = math.prod(axis.size for axis in state.layout)
     final = state.product(state.sizes)
@@ -55,10 +64,11 @@ def resolve(
         optimizer=file.plan.optimizer,
     )
     if is_template:
-        _warn_about_fitting(spec, file.layout, problems)
+        warn_about_fitting(spec, problems)
     else:
-        _warn_about_waste(spec, file.layout, problems)
+        warn_about_waste(spec, file.layout, file.out_features, problems)
     _warn_about_zeros(spec, problems)
+    warn_about_suspects(spec, paths, problems)
     return spec
 
 
@@ -74,9 +84,8 @@ class _State(AxisState):
         self._layout = tuple(AxisSize(name, size) for name, size in zip(names, sizes, strict=True))
 
 
-def _input_state(document: Document, width: int | None, problems: Problems) -> _State:
+def _input_state(document: Document, layout: Layout, width: int | None, problems: Problems) -> _State:
     """Return the axes of the input layout; an unknown state where the layout could not be read."""
-    layout: Layout = document.file.layout
     unknown = _State((), (), True)
     unknown.known = False
     if "layout" in document.unreadable:
@@ -91,7 +100,9 @@ def _input_state(document: Document, width: int | None, problems: Problems) -> _
                 )
                 problems.error(("layout",), message, hint)
             return unknown
-        sizes = auto_layout(width, layout.auto)
+        sizes = layout.sizes_for(width)
+        if refuse_many_axes(layout, sizes, ("layout",), problems):
+            return unknown
     names = layout.names or tuple(str(index) for index in range(len(sizes)))
     state = _State(names, sizes, layout.names is None)
     product = math.prod(sizes)
@@ -101,8 +112,19 @@ def _input_state(document: Document, width: int | None, problems: Problems) -> _
     return state
 
 
-def _resolve_gates(document: Document, state: _State, problems: Problems) -> tuple[GateSpec, ...] | None:
-    """Resolve all gates in order; the state is afterwards that of the output."""
+def refuse_many_axes(layout: Layout, sizes: tuple[int, ...], path: DataPath, problems: Problems) -> bool:
+    """Report `{auto: N}` where N axes are too many for any circuit."""
+    if layout.auto is None or math.prod(sizes) <= limits.WIDTH:
+        return False
+    message = f"a layout of {layout.auto} axes of 2 and more is wider than the limit of {limits.WIDTH}"
+    problems.error(path, message, f"choose at most {limits.WIDTH.bit_length() - 1} axes")
+    return True
+
+
+def _resolve_gates(
+    document: Document, state: _State, problems: Problems
+) -> tuple[tuple[GateSpec, ...] | None, tuple[DataPath, ...]]:
+    """Resolve all gates in order, and say where each stands; the state is afterwards that of the output."""
     resolver = GateResolver(state, document.file.init or Init("kaiming_uniform"), problems)
     used = 0
     for index, item in enumerate(document.file.gates):
@@ -128,7 +150,7 @@ def _resolve_gates(document: Document, state: _State, problems: Problems) -> tup
             resolver.add(draft, judge=index not in document.unjudged)
     if used > limits.GATES:
         problems.error(("gates",), f"the circuit has {used:,} gates; the limit is {limits.GATES:,}")
-    return resolver.finish()
+    return resolver.finish(), tuple(entry.draft.path for entry in resolver.entries if entry.draft)
 
 
 def _output(document: Document, state: _State, problems: Problems) -> tuple[AxisSize, ...] | None:
@@ -150,47 +172,6 @@ def _output(document: Document, state: _State, problems: Problems) -> tuple[Axis
     return tuple(AxisSize(name, size) for name, size in zip(order, sizes, strict=True))
 
 
-def _percent(part: int, whole: int) -> str:
-    """Write a share with about three figures, so that it is never shown as nothing or all."""
-    value = 100 * part / whole
-    if value < 0.05:
-        return f"{value:.2g} %"
-    return f"{value:.1f} %" if value < 99.95 else f"{min(value, 99.99):.2f} %"
-
-
-def _warn_about_fitting(spec: CircuitSpec, layout: Layout, problems: Problems) -> None:
-    """Warn where a template finds no layout for the larger of the two sizes; the smaller is padded in any case."""
-    width, product = max(spec.in_features, spec.out_features), math.prod(axis.size for axis in spec.layout)
-    if product != width:
-        shape = _shape(spec.layout, spec.positional)
-        message = f"{width} has no {layout.auto} factors of similar size: the circuit is {product} wide ({shape})"
-        problems.warning(("layout",), message, "a layout of your own choice may waste less")
-
-
-def _warn_about_waste(spec: CircuitSpec, layout: Layout, problems: Problems) -> None:
-    """Warn where padding or truncation wastes a part of what is computed."""
-    shape = _shape(spec.layout, spec.positional)
-    given, product = spec.in_features, math.prod(axis.size for axis in spec.layout)
-    path, hint = "in_features", None
-    if layout.auto is not None and product != given:
-        path = "layout"
-        hint = f"{given} has no {layout.auto} factors of similar size; a layout of your own choice may waste less"
-    if given < product:
-        waste = f"{product - given} of {product} inputs ({_percent(product - given, product)}) are always zero"
-        problems.warning((path,), f"in_features {given} is padded to {product} ({shape}): {waste}", hint)
-    elif given > product:
-        waste = f"the last {given - product} of {given} inputs ({_percent(given - product, given)}) are ignored"
-        problems.warning((path,), f"in_features {given} is truncated to {product} ({shape}): {waste}", hint)
-    shape = _shape(spec.output, spec.positional)
-    given, product = spec.out_features, math.prod(axis.size for axis in spec.output)
-    if given < product:
-        waste = f"{_percent(product - given, product)} of what the circuit computes is dropped"
-        problems.warning(("out_features",), f"out_features {given} keeps {given} of {product} outputs: {waste}")
-    elif given > product:
-        waste = f"{given - product} of {given} outputs ({_percent(given - product, given)}) are always zero"
-        problems.warning(("out_features",), f"out_features {given} pads {product} outputs ({shape}): {waste}")
-
-
 def _warn_about_zeros(spec: CircuitSpec, problems: Problems) -> None:
     """Warn of a circuit that cannot learn: where two factors of a product are zero, every gradient is."""
     # At zero angles an orthogonal gate is not zero.
@@ -202,8 +183,3 @@ def _warn_about_zeros(spec: CircuitSpec, problems: Problems) -> None:
         named = " and ".join(map(repr, factors[:2])) + (f" (and {len(factors) - 2} more)" if factors[2:] else "")
         message = f"gates {named} start at zero: every gradient is zero then, and the circuit never trains"
         problems.warning(("gates",), message, "start one gate at zero, and draw the others")
-
-
-def _shape(axes: tuple[AxisSize, ...], positional: bool) -> str:
-    plain = positional and all(axis.name.isdigit() for axis in axes)
-    return layout_text((axis.name for axis in axes), (axis.size for axis in axes), plain) if axes else "no axes"

@@ -77,7 +77,7 @@ LAYOUT: dict[str, Any] = {
             "properties": {"auto": {"type": "integer", "minimum": 1, "maximum": limits.AXES}},
             "required": ["auto"],
             "additionalProperties": False,
-            "description": "So many factors of in_features, as equal as possible.",
+            "description": "The number of axes, whose sizes the compiler chooses for in_features.",
         },
         {
             "type": "object",
@@ -169,5 +169,6 @@ IN_FEATURES: dict[str, Any] = {
 }
 OUT_FEATURES: dict[str, Any] = {
     **_SIZE,
-    "description": "The length of the output vector; by default the product of the final axes.",
+    "description": "The length of the output vector; by default in_features with a preset or {auto: N}, "
+    "else the product of the final axes.",
 }

@@ -21,6 +21,7 @@ from quanta_compiler.spec.checks import (
     refuse,
     refuse_if,
 )
+from quanta_compiler.spec.circuit_layout import AUTO_RULE, auto_layout
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, axis_name_problem, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS
@@ -42,6 +43,12 @@ class Layout:
     sizes: tuple[int, ...] = ()
     names: tuple[str, ...] | None = None
     auto: int | None = None
+    rule: int = AUTO_RULE
+    """The rule by which sizes are chosen."""
+
+    def sizes_for(self, width: int) -> tuple[int, ...]:
+        """Return the sizes: as written, else those that the compiler chooses for a vector of `width` numbers."""
+        return self.sizes if self.auto is None else auto_layout(width, self.auto, self.rule)
 
 
 def _size_problems(values: list[Any], what: str) -> list[Problem]:

@@ -234,7 +234,23 @@ def test_an_adapter_is_overwritten_only_by_force() -> None:
     assert quanta("import", "state.safetensors", "-o", "adapter", "--force").exit_code == 0
     assert Path("adapter/adapter_model.safetensors").read_bytes() != before
     assert Path("adapter/notes.txt").read_text() == "mine"
+    assert "Layers with 24 -> 24 features: residual `frozen_copy`" in Path("adapter/README.md").read_text()
     assert sorted(path.name for path in Path().iterdir()) == ["adapter", "state.safetensors"]
+
+
+def test_the_circuits_of_every_shape_are_written_out_and_a_card_is_kept() -> None:
+    state = {**paper_layer("m.q", LAYOUT, generator(0)), **paper_layer("m.k", (5, 3), generator(1))}
+    state["m.k.weight"] = torch.zeros(9, 15)
+    save_file(state, "state.safetensors")
+    Path("adapter").mkdir()
+    Path("adapter/README.md").write_text("My own words.\n")
+    assert quanta("import", "state.safetensors", "-o", "adapter").exit_code == 0
+    resolved = json.loads(Path("adapter/adapter_config.json").read_text())["resolved"]
+    assert set(resolved) == {"q: 24 -> 24", "k: 15 -> 9"}
+    assert resolved["k: 15 -> 9"]["circuit"]["layout"] == [5, 3]
+    card = Path("adapter/README.md").read_text()
+    assert card.startswith("My own words.\n")
+    assert "Layers whose names end in `k` with 15 -> 9 features" in card
 
 
 def test_the_state_dict_is_never_overwritten() -> None:

@@ -111,6 +111,29 @@ def autocast_error(moved: float) -> str:
     return f"{title} | {errors[0]:.2f}, {errors[1]:.1e}"
 
 
+def composing(residual: str, rounds: int) -> str:
+    """Return what T = S + D costs a step on 512 tokens, against the same step with a T that is there already."""
+    _, model = adapted(torch.float32, residual)
+    layer = model.base_model.model.proj
+    trained, frozen = layer.circuits("default")
+    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in trained.items()}
+    compose = layer.circuits
+    ways = {"composed": compose, "there": lambda _: (leaves, frozen)}
+    x = torch.randn(512, 4096, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(rounds + 2):
+        for name, way in ways.items():
+            layer.circuits = way
+            start = time.perf_counter()
+            model(x).sum().backward()
+            if round_ >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    ratios = sorted(a / b for a, b in zip(seconds["composed"], seconds["there"], strict=True))
+    low, high = ratios[len(ratios) // 4], ratios[-len(ratios) // 4]
+    title = f"{residual}: a step on 512 tokens that composes T = S + D, against one that has T"
+    return f"{title} | {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
+
+
 def merging(dtype: torch.dtype) -> list[str]:
     """Merge and unmerge: time, memory on top, and what is left of the base weight."""
     layer, model = adapted(dtype, "frozen_copy")
@@ -133,8 +156,10 @@ def merging(dtype: torch.dtype) -> list[str]:
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="of attaching; the median is shown")
-    rows = attaching(parser.parse_args().rounds)
+    parser.add_argument("--rounds", type=int, default=5, help="of attaching, and eight times as many of composing")
+    rounds = parser.parse_args().rounds
+    rows = attaching(rounds)
+    rows += [composing(residual, 8 * rounds) for residual in ("frozen_copy", "folded")]
     for dtype in (torch.float32, torch.bfloat16):
         rows += [starting_error(dtype, residual) for residual in ("frozen_copy", "folded")]
     rows += [autocast_error(moved) for moved in (0.1, 0.01)]

@@ -107,7 +107,7 @@ def test_check_warns_of_a_name_that_compile_refuses(name: str) -> None:
 
 
 def test_check_warns_of_a_circuit_whose_output_vanishes() -> None:
-    deep = "version: 1\nname: deep\nlayout: 4x4\ngates: [{pattern: chain, repeat: 40%s}]\n"
+    deep = "version: 1\nname: deep\nlayout: 4x4x4\ngates: [{pattern: chain, repeat: 40%s}]\n"
     assert "warning: at initialization" in quanta("check", "-", stdin=deep % "").stderr
     assert quanta("check", "-", stdin=deep % ", init: orthogonal").stderr == ""
     # Where a gate starts at zero, that was asked for.

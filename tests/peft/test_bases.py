@@ -16,7 +16,7 @@ import torch
 from adapted_models import QUANTA, Mlp, adapted, batch, circuit_layers, train
 from peft import get_peft_model
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
@@ -47,7 +47,8 @@ def check_not_merged(model: Any, message: str) -> None:
     torch.testing.assert_close(model(batch()), expected)
 
 
-COMPUTED = {
+prune: Any = nn.utils.prune
+COMPUTED: dict[str, Any] = {
     "weight_norm": (
         parametrizations.weight_norm,
         "WeightNorm",

@@ -151,7 +151,7 @@ def test_nothing_is_said_of_layers_that_are_called_now_and_then() -> None:
 def test_looking_for_them_breaks_no_graph() -> None:
     model = adapted(Mlp(), backend="torch")
     expected = model(batch())
-    compiled = torch.compile(model.train(), fullgraph=True, backend="eager")
+    compiled: Any = torch.compile(model.train(), fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(batch()), expected)
     # Nor does it compile a layer a second time.
     layer = adapted(Mlp(), backend="torch").base_model.model.q_proj
@@ -161,7 +161,7 @@ def test_looking_for_them_breaks_no_graph() -> None:
         frames.append(1)
         return graph.forward
 
-    once = torch.compile(layer, fullgraph=True, backend=count)
+    once: Any = torch.compile(layer, fullgraph=True, backend=count)
     once(batch())
     once(batch())
     assert layer.was_called

@@ -1,4 +1,4 @@
-"""Adapters saved while T and S were what is saved (tests/peft/saved_format_1/make.py made them)."""
+"""Adapters saved while T and S were what is saved (tests/format_1_folders.py made them)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from adapted_models import circuit_layers
+from adapted_models import as_format_1, circuit_layers
+from format_1_folders import HERE, inputs, net, updates
 from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
-from saved_format_1.make import HERE, inputs, net, updates
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from quanta_compiler.adapters.saved import read_adapter
 from quanta_compiler.peft import AdapterError, QuantaConfig
@@ -88,3 +89,47 @@ def test_a_layer_of_which_nothing_is_saved_is_told(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="d: nothing is saved for it"):
         PeftModel.from_pretrained(base, str(tmp_path / "copied"))
     assert len(circuit_layers(base)) in {0, 2}
+
+
+def llama() -> Any:
+    """Return a decoder that transformers loads adapters into by itself."""
+    sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(**sizes, vocab_size=32)
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("residual", ["frozen_copy", "folded"])
+def test_transformers_loads_them_past_every_hook(residual: str, tmp_path: Path) -> None:
+    """Its own `load_adapter` assigns tensors by their keys: T and S arrive as such, and D trains."""
+    model: Any = get_peft_model(llama(), QuantaConfig(target_modules=["q_proj"], residual=residual))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1
+    tokens = torch.arange(8).view(1, 8)
+    expected = model(tokens).logits
+    model.save_pretrained(str(tmp_path))
+    as_format_1(tmp_path)
+    again = llama()
+    again.load_adapter(str(tmp_path), is_trainable=True)
+    trained = [parameter for parameter in again.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=10.0)
+    assert torch.allclose(again(tokens).logits, expected, atol=1e-5)
+    assert not [name for name, _ in again.named_parameters() if "quanta_circuit_gates" in name]
+    before = again(tokens).logits
+    before.sum().backward()
+    optimizer.step()
+    assert not torch.allclose(again(tokens).logits, before, atol=1e-4)
+
+
+def test_a_configuration_of_theirs_makes_new_adapters_of_today() -> None:
+    model = loaded(HERE / "copied", "a", is_trainable=True)
+    model.add_adapter("ref", model.peft_config["default"])
+    for name, parameter in list(model.named_parameters()):
+        if ".default" in name:
+            model.get_parameter(name.replace(".default", ".ref")).data.copy_(parameter.data)
+    model.set_adapter("ref")
+    assert_as_saved(model, "copied")
+    fresh: Any = get_peft_model(net("a"), QuantaConfig.from_pretrained(str(HERE / "copied")))
+    assert not updates(fresh, "a")["a"].any()
+    assert all("_delta." in name for name, _ in fresh.named_parameters() if "_gates." in name or "_delta." in name)

@@ -116,5 +116,5 @@ def test_what_a_template_wastes_is_told_where_it_finds_no_layout() -> None:
     assert not fit_circuit(template, 576, 1536).spec.warnings
     padded = fit_circuit(template, 4096, 11008).spec.warnings
     assert [warning.message for warning in padded] == [
-        "11008 has no 4 factors of similar size: the circuit is 11011 wide (13x11x11x7)"
+        "11008 is padded to 11088 (14x11x9x8): 80 of 11088 numbers (0.7 %) are zeros"
     ]

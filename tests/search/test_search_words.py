@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise, permutations, product
+from itertools import combinations, combinations_with_replacement, pairwise, permutations, product
 
 import pytest
 
@@ -147,8 +147,15 @@ def test_a_width_has_its_own_layouts_beside_the_padded_ones() -> None:
         for a, b, c, d in product(range(9), repeat=4)
         if a + b + c + d == 8 and min(b, c, d) > 0
     }
-    # 11008 = 43 * 2**8 alone, and 11011 = 13 * 11 * 11 * 7, which is balanced.
-    assert layouts == by_hand | {(13, 11, 11, 7)}
+    # 11008 = 43 * 2**8 alone, and 11088 = 14 * 11 * 9 * 8, which is what `{auto: 4}` takes.
+    divisors = [d for d in range(2, 11089) if 11088 % d == 0]
+    padded = {
+        (a, b, c, 11088 // (a * b * c))
+        for a, b, c in combinations_with_replacement(divisors[::-1], 3)
+        if 11088 % (a * b * c) == 0 and 2 <= 11088 // (a * b * c) <= c
+    }
+    assert (14, 11, 9, 8) in padded
+    assert layouts == by_hand | padded
 
 
 def test_a_gate_that_spares_the_change_of_an_axis_stays_in() -> None:

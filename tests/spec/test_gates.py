@@ -235,7 +235,7 @@ def test_refused_names_are_those_of_torch() -> None:
 )
 def test_two_factors_of_zeros_are_warned_of(gates: list[Any], named: str) -> None:
     spec = load_spec({"version": 1, "name": "zeros", "layout": "4x3x2", "gates": gates})
-    assert [warning.message for warning in spec.warnings] == [
+    assert [warning.message for warning in spec.warnings if "zero" in warning.message] == [
         f"gates {named} start at zero: every gradient is zero then, and the circuit never trains"
     ]
 

@@ -163,7 +163,7 @@ def test_shared_angles() -> None:
 
 
 def test_angles_of_zero_are_no_zeros() -> None:
-    assert not load("2x2", {"pattern": "two_design", "init": "zeros"}, {"axes": [0], "init": "zeros"}).warnings
+    assert not load("2x2", {"pattern": "two_design", "init": "zeros"}, {"axes": [0, 1], "init": "zeros"}).warnings
 
 
 def test_sizes_that_are_no_power_of_two_are_warned_of() -> None:

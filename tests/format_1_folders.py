@@ -1,6 +1,6 @@
-"""How these folders were made: by the package as of commit 5076028, the last that saved T and S (format 1).
+"""How the folders of tests/saved_format_1 were made: by the package as of commit 5076028, the last that saved T and S (format 1).
 
-    git worktree add /tmp/then 5076028 && PYTHONPATH=/tmp/then python tests/peft/saved_format_1/make.py
+    git worktree add /tmp/then 5076028 && PYTHONPATH=/tmp/then python tests/format_1_folders.py
 
 `expected.safetensors` of each folder holds the update of every layer on three inputs, computed by that commit.
 """
@@ -21,7 +21,7 @@ from torch import nn
 
 from quanta_compiler.peft import QuantaConfig
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "saved_format_1"
 WIDTHS = {"a": (768, 768), "b": (2048, 2048), "c": (11008, 16)}
 
 

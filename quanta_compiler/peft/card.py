@@ -1,0 +1,78 @@
+"""The part of a model card that shows an adapter's circuits; what others have written there stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from quanta_compiler.spec import load_spec, to_yaml
+
+_BEGIN = "<!-- quanta-compiler: what stands between these two lines is written anew with every save -->"
+_END = "<!-- quanta-compiler: end -->"
+_SHOWN_LINES = 80
+"""How many lines of a circuit a card shows; adapter_config.json holds all of them."""
+_SHOWN_CIRCUITS = 12
+
+
+def write_card(folder: str, config: Any) -> None:
+    """Write the circuits of a configuration into the README.md of a folder, once there are any."""
+    if not config.resolved:
+        return
+    path = Path(folder) / "README.md"
+    section = "\n".join([_BEGIN, *_section(config), _END])
+    if path.exists():
+        # Whatever bytes somebody has written there stay as they are.
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text, found = re.subn(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", lambda _: section, text, flags=re.DOTALL)
+        text = text if found else f"{text.rstrip()}\n\n{section}\n"
+    else:
+        text = f"{_heading(config)}\n\n{section}\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+    os.replace(temporary, path)
+
+
+def _heading(config: Any) -> str:
+    """Return the beginning of a card where PEFT writes none: adapters of another name lie one folder down."""
+    base = config.base_model_name_or_path
+    data = ["library_name: peft", *([f"base_model: {json.dumps(base)}"] if base else [])]
+    return "\n".join(["---", *data, "---", "", "# Circuit adapter"])
+
+
+def _section(config: Any) -> Iterator[str]:
+    yield from (
+        "## Circuits",
+        "",
+        "The adapter consists of circuits: tensor networks of small gates. It is loaded by PEFT with the package "
+        f"`quanta-compiler` (made with version {config.package_version}):",
+        "",
+        "```python",
+        "import quanta_compiler.peft  # pip install quanta-compiler; importing it makes the method known to PEFT",
+        "from peft import PeftModel",
+        "",
+        'model = PeftModel.from_pretrained(base_model, "the/folder/of/this/adapter")',
+        "```",
+        "",
+    )
+    places = list(config.resolved.items())
+    for place, entry in places[:_SHOWN_CIRCUITS]:
+        yield from _circuit(place, entry, config.scale)
+    if len(places) > _SHOWN_CIRCUITS:
+        yield f"`adapter_config.json` holds {len(places) - _SHOWN_CIRCUITS} more circuits under `resolved`."
+
+
+def _circuit(place: str, entry: Mapping[str, Any], scale: float) -> Iterator[str]:
+    """Yield the circuit for one shape, as `quanta expand` prints it."""
+    target, _, shape = place.rpartition(": ")
+    named = f" whose names end in `{target}`" if target else ""
+    yield f"Layers{named} with {shape} features: residual `{entry['residual']}`, scale {scale:g}."
+    yield ""
+    lines = to_yaml(load_spec(entry["circuit"])).splitlines()
+    yield from ("```yaml", *lines[:_SHOWN_LINES])
+    if len(lines) > _SHOWN_LINES:
+        yield f"# and {len(lines) - _SHOWN_LINES} more lines; adapter_config.json holds all of them"
+    yield from ("```", "")

@@ -1,0 +1,128 @@
+"""What became of a configuration's circuits at the layers: each circuit with its layout and its gates written out.
+
+A preset or `{auto: N}` is a rule, and rules change from version to version. A saved adapter therefore holds what its
+rules made of each shape, and a layer of such a shape gets that circuit, whatever today's rules say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from quanta_compiler.nn import FittedCircuit, fit_circuit
+from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.spec import to_dict
+from quanta_compiler.spec.circuit_layout import AUTO_RULE
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.targets import chosen_residual, circuit_for, stored_document, target_for
+
+FORMAT = 2
+"""The format of saved adapters that is written; 1, which had no marker, held T and S and no resolved circuits."""
+
+Entries = dict[str, dict[str, Any]]
+"""What `QuantaConfig.resolved` holds: by `place`, the circuit, its residual, and the SHA-256 of both."""
+
+
+class Resolved(NamedTuple):
+    """A circuit for a layer, and what the layer's update is."""
+
+    fitted: FittedCircuit
+    residual: str
+
+
+def checked_format(value: object, *, is_saved: bool) -> int:
+    """Return the format of a configuration; one that was saved without a marker is of the first.
+
+    Raises:
+        AdapterError: it was written by a newer version of this package.
+
+    """
+    if value is None:
+        return 1 if is_saved else FORMAT
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise AdapterError(f"`format` is an integer from 1 on, got {value!r}\nhint: restore adapter_config.json")
+    if value > FORMAT:
+        raise AdapterError(
+            f"the adapter is of format {value}; this version of quanta-compiler reads up to {FORMAT}\n"
+            "hint: update the package: pip install --upgrade quanta-compiler"
+        )
+    return value
+
+
+def auto_rule(format: int | None) -> int:
+    """Return the rule that `{auto: N}` is laid out by: format 1 was saved while the first was the only one."""
+    return 1 if format == 1 else AUTO_RULE
+
+
+def place(circuit: Any, name: str, in_features: int, out_features: int) -> str:
+    """Return what a resolved circuit is filed under: `24 -> 16`, in a mapping `k_proj: 24 -> 16`.
+
+    Raises:
+        FeaturesError: no circuit of the mapping is for the module `name`, or two are.
+
+    """
+    target = target_for(circuit, name)
+    shape = f"{in_features} -> {out_features}"
+    return shape if target is None else f"{target}: {shape}"
+
+
+def resolve(config: Any, name: str, in_features: int, out_features: int) -> Resolved:
+    """Return the circuit of a configuration for the module `name`.
+
+    Raises:
+        SpecError: a preset's options do not suit these widths.
+        FeaturesError: there is no circuit for the module, or it is written for other features.
+
+    """
+    entry = config.resolved.get(place(config.circuit, name, in_features, out_features))
+    document = circuit_for(config.circuit, name) if entry is None else entry["circuit"]
+    fitted = fit_circuit(document, in_features, out_features, auto_rule=auto_rule(config.format))
+    return Resolved(fitted, residual_for(config, name, fitted))
+
+
+def residual_for(config: Any, name: str, fitted: FittedCircuit) -> str:
+    """Return what `auto` means at a layer: as the adapter was saved, or by the circuit."""
+    entry = config.resolved.get(place(config.circuit, name, fitted.in_features, fitted.out_features))
+    if config.residual == "auto" and entry is not None:
+        return str(entry["residual"])
+    return chosen_residual(config.residual, fitted)
+
+
+def record(config: Any, name: str, spec: CircuitSpec, residual: str) -> None:
+    """Write down in the configuration what its circuit is at a layer; a dict that others hold stays as it is."""
+    key = place(config.circuit, name, spec.in_features, spec.out_features)
+    known = config.resolved.get(key)
+    if known is None or known["residual"] != residual:
+        entry = {"circuit": stored_document(to_dict(spec)), "residual": residual}
+        config.resolved = {**config.resolved, key: {**entry, "hash": _digest(config.circuit_hash, key, entry)}}
+
+
+def checked_entries(entries: object, circuit_hash: str, *, is_meant: bool) -> Entries:
+    """Return resolved circuits; those of a circuit that was changed on purpose (`is_meant`) are left out.
+
+    Raises:
+        AdapterError: they are not what was saved, or belong to another circuit.
+
+    """
+    if not isinstance(entries, Mapping | None):
+        raise AdapterError(f"`resolved` is a mapping, got {type(entries).__name__}\n{_RESTORE}")
+    checked: Entries = {}
+    for key, entry in (entries or {}).items():
+        if isinstance(entry, Mapping) and entry.get("hash") == _digest(circuit_hash, key, entry):
+            checked[key] = dict(entry)
+        elif not is_meant:
+            raise AdapterError(f"`resolved` does not hold what was saved for {key}\n{_RESTORE}")
+    return checked
+
+
+def _digest(circuit_hash: str | None, key: str, entry: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a resolved circuit and of what it was made from."""
+    content = [circuit_hash, key, entry.get("circuit"), entry.get("residual")]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+_RESTORE = (
+    "hint: restore adapter_config.json, or set `resolved` to null (None) to have the circuits made from `circuit` anew"
+)
