@@ -17,6 +17,7 @@ from quanta_compiler.peft.registration import METHOD
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
+_PLAIN = (nn.Linear.forward, Conv1D.forward)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -67,7 +68,7 @@ def obstacle_to_folding(layer: Any) -> str | None:
         return f"the layer is quantized ({layer.quantization_backend.backend_name})"
     if base is not layer.base_layer:
         return "the layer has an adapter of another method"
-    if type(base).forward not in (nn.Linear.forward, Conv1D.forward):
+    if type(base).forward not in _PLAIN:
         return f"a {type(base).__name__} computes more than that"
     if is_partitioned(base.weight):
         return "DeepSpeed has partitioned its weight (ZeRO-3)"
@@ -96,8 +97,13 @@ def _obstacle_to_merging(layer: Any, name: str) -> Problem | None:
     weight = base.weight
     if _is_wrapped(weight):
         return _not_merged(name, f"its weight is a {type(weight).__name__}, which is written by its own library")
-    plain = type(base).forward in (nn.Linear.forward, Conv1D.forward)
-    if weight.dtype in _FLOATS or (weight.dtype.is_floating_point and plain):
+    plain = type(base).forward in _PLAIN
+    if weight.dtype in _FLOATS:
+        if plain or not _computes_otherwise(base):
+            return None
+        text = f"a {type(base).__name__} computes something else than W x + b, and so adding to W is another update"
+        return _not_merged(name, text)
+    if weight.dtype.is_floating_point and plain:
         return None
     return _not_merged(name, f"only a {type(base).__name__} knows what its {_shown(weight)} weight stands for")
 
@@ -137,6 +143,26 @@ _REMOVED_BY = {
 def _is_wrapped(weight: torch.Tensor) -> bool:
     """Say whether a weight is of a tensor type of its own, other than a shard of FSDP2."""
     return type(weight.data) is not torch.Tensor and not hasattr(weight, "full_tensor")
+
+
+def _computes_otherwise(base: Any) -> bool:
+    """Say whether a layer with a forward of its own returns something else than W x + b for a random row."""
+    weight, bias = base.weight, base.bias
+    if weight.is_meta or is_partitioned(weight):
+        return False
+    x = torch.randn(1, layer_features(base)[0], generator=torch.Generator().manual_seed(0)).to(weight)
+    with torch.no_grad():
+        expected = nn.functional.linear(x, weight.T if isinstance(base, Conv1D) else weight, bias)
+        try:
+            difference = base(x) - expected
+        except (TypeError, ValueError, RuntimeError):
+            # It takes something else than a row, of which nothing is known here.
+            return False
+        return bool(difference.norm() > _ROUNDING * expected.norm())
+
+
+_ROUNDING = 0.02
+"""How far apart two ways to multiply in bfloat16 are at most, relative to the product."""
 
 
 def _shown(weight: torch.Tensor) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedParameter
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
@@ -171,7 +171,7 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
                 f"Target module {base} is not supported: {name} is a {type(base).__name__}. Currently, only "
                 "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers are supported."
             )
-        if isinstance(getattr(base, "weight", None), UninitializedTensorMixin):
+        if isinstance(getattr(base, "weight", None), UninitializedParameter):
             text = f"{name}: a {type(base).__name__} has no sizes before its first forward pass"
             self._misfits.append(Problem(text, "call the model once on a batch before adapters are put on it"))
             return None

@@ -17,6 +17,7 @@ from adapted_models import QUANTA, Mlp, adapted, batch, circuit_layers, train
 from peft import get_peft_model
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.nn.utils import prune as torch_prune
 from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
@@ -47,7 +48,7 @@ def check_not_merged(model: Any, message: str) -> None:
     torch.testing.assert_close(model(batch()), expected)
 
 
-prune: Any = nn.utils.prune
+prune: Any = torch_prune
 COMPUTED: dict[str, Any] = {
     "weight_norm": (
         parametrizations.weight_norm,
@@ -180,6 +181,35 @@ def test_codes_that_only_the_layer_reads_are_not_merged(dtype: torch.dtype) -> N
     train(model, batch())
     name = str(dtype).removeprefix("torch.")
     check_not_merged(model, rf"k_proj: only a Codes knows what its {name} weight stands for\nhint: keep the adapter")
+
+
+class Scaled(nn.Linear):
+    """A linear layer that multiplies what it returns."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class Casting(nn.Linear):
+    """A linear layer that computes in the dtype of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return nn.functional.linear(x, self.weight.to(x.dtype), bias)
+
+
+def test_a_layer_that_computes_more_than_its_weight_is_not_merged() -> None:
+    base = Mlp()
+    base.q_proj, base.k_proj = Casting(24, 24), Scaled(24, 16)
+    model = adapted(base)
+    train(model, batch())
+    expected = model(batch())
+    check_not_merged(
+        model, r"merged:\nk_proj: a Scaled computes something else than W x \+ b.*\nhint: keep the adapter"
+    )
+    model.base_model.model.k_proj = model.base_model.model.k_proj.get_base_layer()
+    expected = model(batch())
+    torch.testing.assert_close(model.merge_and_unload()(batch()), expected)
 
 
 def test_a_layer_without_sizes_is_refused_until_it_has_them() -> None:
