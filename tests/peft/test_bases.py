@@ -212,6 +212,19 @@ def test_a_layer_that_computes_more_than_its_weight_is_not_merged() -> None:
     torch.testing.assert_close(model.merge_and_unload()(batch()), expected)
 
 
+def test_weights_made_in_inference_mode_are_merged_in_it_and_outside() -> None:
+    with torch.inference_mode():
+        base = Mlp()
+    model = adapted(base, init_weights=False).eval()
+    with torch.no_grad():
+        expected = model(batch())
+        model.merge_adapter()
+        torch.testing.assert_close(model(batch()), expected)
+        model.unmerge_adapter()
+    with torch.inference_mode():
+        torch.testing.assert_close(model.merge_and_unload()(batch()), expected)
+
+
 def test_a_layer_without_sizes_is_refused_until_it_has_them() -> None:
     base = Mlp()
     base.k_proj = nn.LazyLinear(16)
