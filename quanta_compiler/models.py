@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from quanta_compiler.diagnostics import did_you_mean
 from quanta_compiler.model_folder import CONFIG, ModelError, read_config
 from quanta_compiler.peft import QuantaCircuitModel, QuantaConfig
-from quanta_compiler.peft.tensors import layer_features
+from quanta_compiler.peft.bases import layer_features
 
 _ALL_LINEAR = "all-linear"
 _SHOWN_NAMES = 12

@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import resolve_quantization_backend
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.nn import FittedCircuit, whole, wide
+from quanta_compiler.peft.bases import (
+    computing_device,
+    computing_dtype,
+    layer_features,
+    obstacle_to_folding,
+    quantization_of,
+)
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.folding import FoldedWeight
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_layer
-from quanta_compiler.peft.tensors import (
-    Features,
-    FrozenParameters,
-    Tensors,
-    computes_alone,
-    held,
-    is_sharded,
-    layer_features,
-)
+from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors, held, is_sharded
 
 
 class QuantaCircuitLayer(BaseTunerLayer):
@@ -53,18 +51,20 @@ class QuantaCircuitLayer(BaseTunerLayer):
         )
     )
 
+    was_called = False
+    """Whether a forward pass has called the layer; written without being read, so that compiled code needs no guard."""
+
     if TYPE_CHECKING:
         # PEFT's own, and so not known to the checker.
         active_adapters: list[str]
         get_base_layer: Callable[[], Any]
         get_base_weight: Callable[[], torch.Tensor]
         set_base_weight: Callable[[torch.Tensor], None]
-        _cast_input_dtype: Callable[[torch.Tensor, torch.dtype], torch.Tensor]
         _get_base_layer_device_and_dtype: Callable[[Any], tuple[torch.device | None, torch.dtype | None]]
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
         self.base_layer = base_layer
-        self.quantization_backend = resolve_quantization_backend(
+        self.quantization_backend = quantization_of(
             self.get_base_layer(), get_apply_tensor_subclass=kwargs.get("get_apply_tensor_subclass")
         )
         self.quanta_circuit_delta = nn.ModuleDict()
@@ -119,14 +119,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
 
     def _refuse_folding(self) -> None:
         """Raise AdapterError where no weight can stand in the place of the base layer."""
-        base = self.get_base_layer()
-        if self.quantization_backend is not None:
-            reason = f"the layer is quantized ({self.quantization_backend.backend_name})"
-        elif base is not self.base_layer:
-            reason = "the layer has an adapter of another method"
-        elif not computes_alone(base):
-            reason = f"a {type(base).__name__} computes more than that"
-        else:
+        reason = obstacle_to_folding(self)
+        if reason is None:
             return
         raise AdapterError(
             f"{self._layer_name}: `residual='folded'` puts a weight in the place of the layer, and {reason}\n"
@@ -201,13 +195,16 @@ class QuantaCircuitLayer(BaseTunerLayer):
         return initial, initial if config.init_weights else fitted.draw_apart()
 
     def _base_device(self) -> torch.device:
-        device, _ = self._get_base_layer_device_and_dtype(self.get_base_layer())
-        return device if device is not None else torch.device("cpu")
+        base = self.get_base_layer()
+        return computing_device(base, self._get_base_layer_device_and_dtype(base)[0])
 
     def _base_dtype(self) -> torch.dtype:
         """Return the dtype of the base layer; torch's default where its weight holds codes of numbers."""
-        _, dtype = self._get_base_layer_device_and_dtype(self.get_base_layer())
-        return dtype if dtype is not None and dtype.is_floating_point else torch.get_default_dtype()
+        return computing_dtype(self._get_base_layer_device_and_dtype(self.get_base_layer())[1])
+
+    def _cast_input_dtype(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Cast x, also where PEFT is told not to: that is to spare x the rounding, and a circuit has one dtype."""
+        return x.to(dtype)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """Move an adapter's tensors to a device, by default that of the base layer.

@@ -11,6 +11,7 @@ from peft.utils import quantization_extra_repr
 from torch import nn
 
 from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.peft.bases import check_merging, fetch_partitioned, gathered
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.saved import check_state
@@ -41,11 +42,13 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`."""
+        self.was_called = True
         if self.disable_adapters or self.merged:
             if self.disable_adapters and self.merged:
                 self.unmerge()
             result: torch.Tensor = self.base_layer(x, *args, **kwargs)
             return result
+        fetch_partitioned(self)
         if self.quanta_circuit_features.replaced:
             self.settle()
         active = [adapter for adapter in self.active_adapters if self.has_adapter(adapter)]
@@ -83,6 +86,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             update = fitted.apply(_cast(trained, dtype), x, *how)
         return update * scale if scale != 1 else update
 
+    @gathered(written=True)
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the adapters' updates to the base weight; `safe_merge` refuses a result that is not finite.
 
@@ -90,11 +94,13 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         """
         for adapter in check_adapters_to_merge(self, adapter_names):
             if self.has_adapter(adapter):
+                check_merging({self._layer_name: self})
                 scale = self.quanta_circuit_scale[adapter]
                 self._shift_weight(adapter, scale, safe_merge)
                 self._merged_scales[adapter] = scale
                 self.merged_adapters.append(adapter)
 
+    @gathered(written=True)
     def unmerge(self) -> None:
         """Subtract the merged updates; the weight is what it was, but for rounding."""
         if not self.merged:
@@ -113,13 +119,14 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         weight = read_weight(self)
         for columns, block in self.delta_blocks(adapter, scale):
             part = self._add(weight, columns, block)
-            if safe and not bool(torch.isfinite(part).all()):
+            if safe and not bool(torch.isfinite(part.to(block.dtype)).all()):
                 raise ValueError(
                     f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
                     "nothing was changed"
                 )
         write_weight(self, weight)
 
+    @gathered()
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """Return the update W' - W of an adapter, shaped as the base weight is, in the adapter's dtype.
 

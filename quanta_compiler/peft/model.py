@@ -7,32 +7,31 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils import (
-    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
-    get_quantization_kwargs,
-    resolve_quantization_backend,
-)
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.fitting import FeaturesError
 from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.peft.bases import layer_features, quantization_of
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.coverage import coverage, module_names, shown
+from quanta_compiler.peft.endings import Endings, watch
 from quanta_compiler.peft.errors import Problem, raise_problems
 from quanta_compiler.peft.experts import warn_about_experts
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
+from quanta_compiler.peft.readers import reader_of, tell_of_silent_layers
 from quanta_compiler.peft.refusals import NO_PARAMETERS, Refusals
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved
-from quanta_compiler.peft.saved import check_state, readable, warn_of_nothing_saved
-from quanta_compiler.peft.tensors import layer_features
+from quanta_compiler.peft.saved import readable, warn_of_nothing_saved
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
-class QuantaCircuitModel(Refusals, BaseTuner):
+class QuantaCircuitModel(Refusals, Endings, BaseTuner):
     """A model with circuits on its target modules; made by `peft.get_peft_model`."""
 
     prefix: str = f"{METHOD}_"
@@ -70,7 +69,14 @@ class QuantaCircuitModel(Refusals, BaseTuner):
         config.format = FORMAT
         for text in warned:
             warnings.warn(text, stacklevel=2)
-        _check_what_is_loaded(model)
+        watch(model)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model; the first time in training, say which adapted layers it did not call."""
+        result = super().forward(*args, **kwargs)
+        # PEFT calls the model's forward past its hooks.
+        tell_of_silent_layers(self.model)
+        return result
 
     def _check_circuits(self, config: QuantaConfig, names: list[str], *, is_new: bool) -> list[str]:
         """Refuse circuits that do not fit, and those of a new adapter that match no module; return what to warn of."""
@@ -118,8 +124,9 @@ class QuantaCircuitModel(Refusals, BaseTuner):
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         """Put a layer in the place of another; unloading puts the base layer back."""
-        if getattr(child, "base_layer", None) is new_module:
-            # PEFT would copy the layer's weight onto itself, and some quantized layers have none of that name.
+        if isinstance(new_module, QuantaCircuitLayer) or getattr(child, "base_layer", None) is new_module:
+            # PEFT would copy the layer's weight onto itself, and some quantized layers have none of that name; and
+            # move adapters to the device of the weight, which is "meta" while accelerate offloads it.
             setattr(parent, child_name, new_module)
             return
         super()._replace_module(parent, child_name, new_module, child)
@@ -137,8 +144,9 @@ class QuantaCircuitModel(Refusals, BaseTuner):
         if "parameter_name" in optional_kwargs:
             raise ValueError(NO_PARAMETERS)
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        if isinstance(parent, nn.MultiheadAttention):
-            text = f"{current_key}: torch's MultiheadAttention reads its weight, an adapter on it would do nothing"
+        reader = reader_of(parent, target_name)
+        if reader is not None:
+            text = f"{current_key}: {reader} reads its weight past its forward, an adapter on it would do nothing"
             self._misfits.append(Problem(text, "exclude it: QuantaConfig(exclude_modules=[...])"))
             return
         fitted = self._fit(peft_config, base, current_key)
@@ -156,13 +164,17 @@ class QuantaCircuitModel(Refusals, BaseTuner):
 
     def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> FittedCircuit | None:
         """Return the circuit for a target; note why there is none."""
-        backend = resolve_quantization_backend(base, **get_quantization_kwargs(self))
+        backend = quantization_of(base, **get_quantization_kwargs(self))
         if not isinstance(base, nn.Linear | Conv1D) and getattr(backend, "layer_type", None) != "linear":
             # PEFT's own tests and users look for this type and this beginning.
             raise ValueError(
                 f"Target module {base} is not supported: {name} is a {type(base).__name__}. Currently, only "
                 "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers are supported."
             )
+        if isinstance(getattr(base, "weight", None), UninitializedParameter):
+            text = f"{name}: a {type(base).__name__} has no sizes before its first forward pass"
+            self._misfits.append(Problem(text, "call the model once on a batch before adapters are put on it"))
+            return None
         in_features, out_features = layer_features(base)
         layer = f"{name} ({in_features} -> {out_features})"
         try:
@@ -196,7 +208,7 @@ def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
             registry.clear()
             registry.update(entries)
         for parameter, requires_grad in trained:
-            parameter.requires_grad_(requires_grad)
+            parameter.requires_grad = requires_grad
 
     return undo
 
@@ -207,13 +219,6 @@ def _registries(module: nn.Module, kinds: tuple[str, ...]) -> Iterator[dict[str,
     if isinstance(module, QuantaCircuitLayer):
         named = (getattr(module, name) for name in module.other_param_names)
         yield from (registry for registry in named if isinstance(registry, dict))
-
-
-def _check_what_is_loaded(model: Any) -> None:
-    """Have all adapters of the model checked before any tensor is copied by `load_state_dict`."""
-    known = [getattr(hook, "hook", hook) for hook in model._load_state_dict_pre_hooks.values()]
-    if check_state not in known:
-        model.register_load_state_dict_pre_hook(check_state)
 
 
 def _begins_away(fit: Resolved) -> bool:

@@ -1,4 +1,4 @@
-"""Containers for what an adapted layer holds beside its trained gates, and the sizes of a layer."""
+"""Containers for what an adapted layer holds beside its trained gates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.nn import whole
 
@@ -69,19 +68,3 @@ def held(container: nn.ModuleDict, adapter: str) -> Tensors:
     """Return an adapter's tensors by name, gathered where FSDP2 has sharded them."""
     holder: Any = container[adapter]
     return {name: whole(tensor) for name, tensor in holder._parameters.items()}
-
-
-def layer_features(base_layer: nn.Module) -> tuple[int, int]:
-    """Return `in_features` and `out_features` of a linear layer."""
-    if isinstance(base_layer, Conv1D):
-        rows, columns = base_layer.weight.shape
-        return int(rows), int(columns)
-    sizes = getattr(base_layer, "in_features", None), getattr(base_layer, "out_features", None)
-    if sizes[0] is None or sizes[1] is None:
-        raise TypeError(f"a layer of type {type(base_layer).__name__} has no in_features and out_features")
-    return int(sizes[0]), int(sizes[1])
-
-
-def computes_alone(base_layer: nn.Module) -> bool:
-    """Say whether a layer computes W x + b and nothing else: a weight in its place stands for all of it."""
-    return type(base_layer).forward in (nn.Linear.forward, Conv1D.forward)

@@ -28,7 +28,12 @@ def write_weight(layer: Any, weight: torch.Tensor) -> None:
     """Store a new base weight: quantized again, or each process's own part of it."""
     own = None if layer.quantization_backend is not None else layer.get_base_weight()
     if own is None or not is_sharded(own):
-        layer.set_base_weight(weight)
+        base = layer.get_base_layer()
+        if own is not None and base.weight.is_inference() and not torch.is_inference_mode_enabled():
+            # It was made in inference mode, and would stay what no forward pass outside of it can use.
+            base.weight = torch.nn.Parameter(weight, requires_grad=False)
+        else:
+            layer.set_base_weight(weight)
         return
     from torch.distributed.tensor import distribute_tensor
 

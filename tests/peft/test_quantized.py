@@ -247,8 +247,7 @@ def only_runs(monkeypatch: pytest.MonkeyPatch) -> Pair:
     def resolve(layer: nn.Module, **_: Any) -> Any:
         return ForwardOnlyQuantizationBackend("gptq") if isinstance(layer, OnlyRuns) else None
 
-    for module in ("layer", "model"):
-        monkeypatch.setattr(f"quanta_compiler.peft.{module}.resolve_quantization_backend", resolve)
+    monkeypatch.setattr("quanta_compiler.peft.bases.resolve_quantization_backend", resolve)
     return Pair(OnlyRuns)
 
 
@@ -266,7 +265,7 @@ def test_layers_that_only_run_say_that_they_cannot_be_merged(only_runs: Pair) ->
     train(model)
     expected = run(model)
     for merge in (model.merge_adapter, model.merge_and_unload):
-        with pytest.raises(TypeError, match=r"gptq layers.*[Mm]erging.*not available"):
+        with pytest.raises(AdapterError, match=r"q_proj: merging is not available for gptq layers"):
             merge()
         assert torch.equal(run(model), expected)
         assert not any(layer.merged for layer in layers(model).values())
@@ -280,13 +279,23 @@ def test_layers_that_only_run_refuse_folding(only_runs: Pair) -> None:
     assert not layers(only_runs)
 
 
-def test_torchao_without_a_way_to_quantize_again_says_so() -> None:
+def test_torchao_without_a_way_to_quantize_again_trains_and_is_not_merged() -> None:
     quantization = pytest.importorskip("torchao.quantization")
-    model = Pair(nn.Linear)
-    quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
-    with pytest.raises(ValueError, match="get_apply_tensor_subclass"):
-        adapted(model)
-    assert not layers(model)
+    base = Pair(nn.Linear)
+    quantization.quantize_(base, quantization.Int8WeightOnlyConfig())
+    expected = run(base)
+    model = adapted(base)
+    assert torch.equal(run(model), expected)
+    train(model)
+    trained = run(model)
+    assert not torch.allclose(trained, expected, rtol=0, atol=1e-3)
+    for merge in (model.merge_adapter, model.merge_and_unload, next(iter(layers(model).values())).merge):
+        with pytest.raises(AdapterError, match=r"(?s)q_proj: torchao's `quantize_` has not kept.*from_pretrained"):
+            merge()
+        assert torch.equal(run(model), trained)
+    with pytest.raises(AdapterError, match=r"q_proj: `residual='folded'`.*quantized \(torchao\)"):
+        model.add_adapter("other", QuantaConfig(target_modules=TARGETS, residual="folded"))
+    assert torch.equal(run(model.unload()), expected)
 
 
 def test_a_quantized_model_can_be_copied_with_its_adapter(base: Any) -> None:

@@ -1,0 +1,234 @@
+"""What a base layer is: its sizes, its dtype, where it computes, and what stands against changing its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from peft.utils import resolve_quantization_backend
+from torch import nn
+from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
+
+from quanta_compiler.peft.errors import Problem, raise_problems
+from quanta_compiler.peft.registration import METHOD
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+_PLAIN = (nn.Linear.forward, Conv1D.forward)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def layer_features(base: nn.Module) -> tuple[int, int]:
+    """Return `in_features` and `out_features` of a linear layer, also of one that DeepSpeed has partitioned."""
+    if isinstance(base, Conv1D):
+        rows, columns = getattr(base.weight, "ds_shape", base.weight.shape)
+        return int(rows), int(columns)
+    sizes = getattr(base, "in_features", None), getattr(base, "out_features", None)
+    if sizes[0] is None or sizes[1] is None:
+        raise TypeError(f"a layer of type {type(base).__name__} has no in_features and out_features")
+    return int(sizes[0]), int(sizes[1])
+
+
+def computing_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype of a weight; torch's default where it stores integers or float8 that others compute with."""
+    return dtype if dtype is not None and dtype in _FLOATS else torch.get_default_dtype()
+
+
+def computing_device(base: Any, device: torch.device | None) -> torch.device:
+    """Return the device that a layer computes on, where its weight is on `device` or offloaded from there."""
+    hook = _offloading(base)
+    if hook is not None and hook.execution_device is not None:
+        return torch.device(hook.execution_device)
+    return device if device is not None else torch.device("cpu")
+
+
+def quantization_of(base: nn.Module, **kwargs: Any) -> Any:
+    """Return PEFT's way to a quantized weight, None for a plain one.
+
+    PEFT refuses torchao's tensors where it does not know how the model was quantized. That is needed for merging alone.
+    """
+    again = kwargs.get("get_apply_tensor_subclass")
+    backend = resolve_quantization_backend(base, **{**kwargs, "get_apply_tensor_subclass": again or _unknown})
+    if again is None and hasattr(backend, "get_apply_tensor_subclass"):
+        backend.supports_merge = False
+    return backend
+
+
+def _unknown() -> Any:
+    raise AssertionError("a layer that cannot be quantized again is not merged")
+
+
+def obstacle_to_folding(layer: Any) -> str | None:
+    """Say why no weight can stand in the place of the base layer; None where one can."""
+    base = layer.get_base_layer()
+    if layer.quantization_backend is not None:
+        return f"the layer is quantized ({layer.quantization_backend.backend_name})"
+    if base is not layer.base_layer:
+        return "the layer has an adapter of another method"
+    if type(base).forward not in _PLAIN:
+        return f"a {type(base).__name__} computes more than that"
+    if is_partitioned(base.weight):
+        return "DeepSpeed has partitioned its weight (ZeRO-3)"
+    if _offloading(base) is not None:
+        return "its weight is offloaded"
+    computed = _computed(base)
+    if computed is not None:
+        return f"its weight is computed anew in every forward pass ({computed[0]})"
+    return None if base.weight.dtype in _FLOATS else f"its weight is {_shown(base.weight)}"
+
+
+def _obstacle_to_merging(layer: Any, name: str) -> Problem | None:
+    """Say why an update cannot be added to the weight of an adapted layer; None where it can."""
+    base, backend = layer.get_base_layer(), layer.quantization_backend
+    if backend is not None:
+        if backend.supports_merge:
+            return None
+        if hasattr(backend, "get_apply_tensor_subclass"):
+            hint = "load it with `from_pretrained(quantization_config=TorchAoConfig(...))`, or"
+            return _not_merged(name, "torchao's `quantize_` has not kept how it quantized the layer", hint)
+        return _not_merged(name, f"merging is not available for {backend.backend_name} layers")
+    computed = _computed(base)
+    if computed is not None:
+        text = f"its weight is computed anew in every forward pass ({computed[0]}), and the update would be lost"
+        return _not_merged(name, text, f"call `{computed[1]}` first, or")
+    weight = base.weight
+    if _is_wrapped(weight):
+        return _not_merged(name, f"its weight is a {type(weight).__name__}, which is written by its own library")
+    plain = type(base).forward in _PLAIN
+    if weight.dtype in _FLOATS:
+        if plain or not _computes_otherwise(base):
+            return None
+        text = f"a {type(base).__name__} computes something else than W x + b, and so adding to W is another update"
+        return _not_merged(name, text)
+    if weight.dtype.is_floating_point and plain:
+        return None
+    return _not_merged(name, f"only a {type(base).__name__} knows what its {_shown(weight)} weight stands for")
+
+
+def check_merging(layers: Mapping[str, Any]) -> None:
+    """Raise AdapterError where the weights of adapted layers, by name, cannot take an update; each is named."""
+    problems = [_obstacle_to_merging(layer, name) for name, layer in layers.items()]
+    raise_problems("adapters cannot be merged:", [problem for problem in problems if problem is not None])
+
+
+def _not_merged(name: str, reason: str, hint: str = "") -> Problem:
+    return Problem(f"{name}: {reason}", f"{hint} keep the adapter beside it".strip())
+
+
+def _computed(base: Any) -> tuple[str, str] | None:
+    """Return what computes the weight of a layer and the call that ends it; None where the weight is stored."""
+    if parametrize.is_parametrized(base, "weight"):
+        steps = ", ".join(type(step).__name__.lstrip("_") for step in base.parametrizations["weight"])
+        return steps, "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+    if not isinstance(getattr(base, "weight", None), torch.Tensor) or "weight" in {**base._parameters, **base._buffers}:
+        return None
+    for hook in base._forward_pre_hooks.values():
+        kind = type(hook).__name__
+        if kind in _REMOVED_BY:
+            return kind, _REMOVED_BY[kind]
+        if getattr(hook, "_tensor_name", None) == "weight":
+            return f"pruning, {kind}", "torch.nn.utils.prune.remove(layer, 'weight')"
+    return "it is no parameter", "nn.Module.register_parameter"
+
+
+_REMOVED_BY = {
+    "WeightNorm": "torch.nn.utils.remove_weight_norm(layer)",
+    "SpectralNorm": "torch.nn.utils.remove_spectral_norm(layer)",
+}
+
+
+def _is_wrapped(weight: torch.Tensor) -> bool:
+    """Say whether a weight is of a tensor type of its own, other than a shard of FSDP2."""
+    return type(weight.data) is not torch.Tensor and not hasattr(weight, "full_tensor")
+
+
+def _computes_otherwise(base: Any) -> bool:
+    """Say whether a layer with a forward of its own returns something else than W x + b for a random row."""
+    weight, bias = base.weight, base.bias
+    if weight.is_meta or is_partitioned(weight):
+        return False
+    x = torch.randn(1, layer_features(base)[0], generator=torch.Generator().manual_seed(0)).to(weight)
+    with torch.no_grad():
+        expected = nn.functional.linear(x, weight.T if isinstance(base, Conv1D) else weight, bias)
+        try:
+            difference = base(x) - expected
+        except (TypeError, ValueError, RuntimeError):
+            # It takes something else than a row, of which nothing is known here.
+            return False
+        return bool(difference.norm() > _ROUNDING * expected.norm())
+
+
+_ROUNDING = 0.02
+"""How far apart two ways to multiply in bfloat16 are at most, relative to the product."""
+
+
+def _shown(weight: torch.Tensor) -> str:
+    return str(weight.dtype).removeprefix("torch.")
+
+
+def _offloading(base: Any) -> Any:
+    """Return accelerate's hook that brings a layer's weight for each forward pass; None where it stays."""
+    hook = getattr(base, "_hf_hook", None)
+    for part in getattr(hook, "hooks", (hook,)):
+        if getattr(part, "offload", False):
+            return part
+    return None
+
+
+def sharing(model: nn.Module, layers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return the layers whose weight other modules of the model hold as well, with the names of those."""
+    holders: dict[int, list[str]] = {}
+    for key, parameter in model.named_parameters(remove_duplicate=False):
+        holders.setdefault(id(parameter), []).append(key.rpartition(".")[0])
+    found = []
+    for name, layer in layers.items():
+        inside = {f"{name}.{part}".rstrip(".") for part, _ in layer.named_modules()}
+        held = holders.get(id(getattr(layer.get_base_layer(), "weight", None)), [])
+        others = [holder for holder in held if holder not in inside]
+        if others:
+            found.append((name, others))
+    return found
+
+
+def is_partitioned(tensor: Any) -> bool:
+    """Say whether DeepSpeed (ZeRO-3) has spread a tensor over the processes."""
+    return hasattr(tensor, "ds_id")
+
+
+def fetch_partitioned(layer: Any) -> None:
+    """Have DeepSpeed (ZeRO-3) gather what circuits are made of whenever it calls the layer, from now on.
+
+    It gathers the parameters of the modules that it calls, and a container of parameters is never called.
+    """
+    if not any(is_partitioned(parameter) for parameter in layer.quanta_circuit_features._parameters.values()):
+        return
+    import deepspeed
+
+    for name, parameter in layer.named_parameters():
+        if name.startswith(f"{METHOD}_") and is_partitioned(parameter) and parameter.ds_status.name != "AVAILABLE":
+            deepspeed.zero.register_external_parameter(layer, parameter)
+            parameter.all_gather()
+
+
+def gathered(*, written: bool = False) -> Callable[[Callable[_Given, _Result]], Callable[_Given, _Result]]:
+    """Wrap a method of an adapted layer: its tensors are whole there, also where DeepSpeed (ZeRO-3) has spread them."""
+
+    def wrap(method: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+        @wraps(method)
+        def with_whole_tensors(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+            layer: Any = args[0]
+            spread = [parameter for parameter in layer.parameters() if is_partitioned(parameter)]
+            if not spread:
+                return method(*args, **kwargs)
+            import deepspeed
+
+            # Every process computes the same; what the first one has written is spread again.
+            with deepspeed.zero.GatheredParameters(spread, modifier_rank=0 if written else None):
+                return method(*args, **kwargs)
+
+        return with_whole_tensors
+
+    return wrap
