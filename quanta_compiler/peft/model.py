@@ -147,7 +147,7 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
         reader = reader_of(parent, target_name)
         if reader is not None:
             text = f"{current_key}: {reader} reads its weight past its forward, an adapter on it would do nothing"
-            self._misfits.append(Problem(text, "exclude it: QuantaConfig(exclude_modules=[...])"))
+            self._misfits.append(Problem(text, _EXCLUDE))
             return
         fitted = self._fit(peft_config, base, current_key)
         if fitted is None:
@@ -175,7 +175,11 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
             text = f"{name}: a {type(base).__name__} has no sizes before its first forward pass"
             self._misfits.append(Problem(text, "call the model once on a batch before adapters are put on it"))
             return None
-        in_features, out_features = layer_features(base)
+        try:
+            in_features, out_features = layer_features(base)
+        except TypeError as error:
+            self._misfits.append(Problem(f"{name}: {error}", _EXCLUDE))
+            return None
         layer = f"{name} ({in_features} -> {out_features})"
         try:
             resolved = config.resolve(name, in_features, out_features)
@@ -231,6 +235,7 @@ _AWAY = (
     "`residual='none'`: the update is T, and on {} T is not zero at the start, so that the model does not begin as the "
     "base model\nhint: take `residual='auto'`, or a circuit that begins at zero (a gate with `init: zeros`)"
 )
+_EXCLUDE = "exclude it: QuantaConfig(exclude_modules=[...])"
 _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
 _warned: set[CircuitSpec] = set()
 

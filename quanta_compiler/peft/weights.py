@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from quanta_compiler.nn import whole
+from quanta_compiler.peft.bases import computing_device
+from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.tensors import is_sharded
 
 
@@ -17,7 +19,15 @@ def read_weight(layer: Any) -> torch.Tensor:
         # bitsandbytes packs 4-bit weights anew for inference on some CPUs, and PEFT dequantizes the plain form alone,
         # without noticing. Asking for the state brings the plain form back (bitsandbytes 0.50).
         base.state_dict()
-    weight: torch.Tensor = layer.get_base_weight()
+    try:
+        weight: torch.Tensor = layer.get_base_weight()
+    except NotImplementedError as error:
+        raise AdapterError(f"{layer._layer_name}: {error}\nhint: keep the adapter beside it") from error
+    if weight.is_meta and computing_device(base, weight.device).type != "meta":
+        raise AdapterError(
+            f"{layer._layer_name}: its weight is offloaded\n"
+            "hint: merge and unmerge by the model: merge_adapter(), unmerge_adapter(), merge_and_unload()"
+        )
     if is_sharded(weight):
         return whole(weight)
     # Dequantizing has made a new tensor already.

@@ -254,6 +254,11 @@ def test_offloaded_layers_are_trained_and_merged(to: str, tmp_path: Path) -> Non
         train(trained, batch())
     expected = plain(batch())
     torch.testing.assert_close(model(batch()), expected)
+    with pytest.raises(AdapterError, match=r"k_proj: its weight is offloaded\nhint: merge and unmerge by the model"):
+        model.base_model.model.k_proj.merge()
+    model.merge_adapter()
+    torch.testing.assert_close(model(batch()), expected)
+    model.unmerge_adapter()
     torch.testing.assert_close(model.merge_and_unload()(batch()), expected)
 
 
