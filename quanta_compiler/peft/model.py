@@ -247,4 +247,5 @@ def _warn(fitted: FittedCircuit) -> None:
     _warned.add(fitted.spec)
     for diagnostic in fitted.spec.warnings:
         layers = f"layers with {fitted.in_features} -> {fitted.out_features} features"
-        warnings.warn(f"circuit {fitted.spec.name!r} on {layers}: {diagnostic.message}", stacklevel=2)
+        hint = f"\nhint: {diagnostic.hint}" if diagnostic.hint else ""
+        warnings.warn(f"circuit {fitted.spec.name!r} on {layers}: {diagnostic.message}{hint}", stacklevel=2)
