@@ -99,10 +99,11 @@ def test_a_loaded_model_computes_what_the_saved_one_does(model: CircuitsModel, t
     tolerance = 0.05 if how == "bfloat16" else 1e-6
     x = torch.randn(7, 32, generator=torch.Generator().manual_seed(2))
     outputs, expected = again(x.to(next(again.parameters()).dtype)), model(x)
+    original: Any = model.circuits
     for name, circuit in again.circuits.items():
         assert not any(tensor.is_meta for tensor in [*circuit.parameters(), *circuit.buffers()])
         assert distance(outputs[name], expected[name]) < tolerance, name
-        assert distance(circuit.operator(), model.circuits[name].operator()) < tolerance, name
+        assert distance(circuit.operator(), original[name].operator()) < tolerance, name
         circuit.operator().float().square().sum().backward()
         assert all(parameter.grad is not None for parameter in circuit.parameters()), name
 
