@@ -213,6 +213,11 @@ def fetch_partitioned(layer: Any) -> None:
             parameter.all_gather()
 
 
+def _is_to_gather(parameter: Any) -> bool:
+    """Say whether a parameter is partitioned and no caller holds it gathered, as TRL does where it merges."""
+    return is_partitioned(parameter) and not getattr(parameter, "_ds_z3_gathered_param_context_depth", 0)
+
+
 def gathered(*, written: bool = False) -> Callable[[Callable[_Given, _Result]], Callable[_Given, _Result]]:
     """Wrap a method of an adapted layer: its tensors are whole there, also where DeepSpeed (ZeRO-3) has spread them."""
 
@@ -220,7 +225,7 @@ def gathered(*, written: bool = False) -> Callable[[Callable[_Given, _Result]], 
         @wraps(method)
         def with_whole_tensors(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
             layer: Any = args[0]
-            spread = [parameter for parameter in layer.parameters() if is_partitioned(parameter)]
+            spread = [parameter for parameter in layer.parameters() if _is_to_gather(parameter)]
             if not spread:
                 return method(*args, **kwargs)
             import deepspeed

@@ -27,6 +27,8 @@ class FoldedWeight(nn.Module):
     It is a snapshot. A change of its sources is seen by autograd's version counter, by a cast, and by another tensor
     in their place; a change past all of these (`parameter.data.mul_(2)`) by some of their numbers. On other devices
     than the CPU reading numbers would wait for the device, so there they are read only where `closely` asks for it.
+    So is a change of the folded weight itself: once FSDP2 has sent W and S to a process that had others, accelerate
+    puts back the buffers of before.
     """
 
     weight: torch.Tensor
@@ -35,11 +37,11 @@ class FoldedWeight(nn.Module):
         super().__init__()
         # Computed again after loading.
         self.register_buffer("weight", weight, persistent=False)
-        self._sources = [_source(tensor) for tensor in sources]
+        self._sources = [_source(tensor) for tensor in (*sources, weight)]
 
     def is_made_of(self, sources: Sequence[torch.Tensor], closely: bool) -> bool:
         """Say whether the sources, in the same order, are what they were."""
-        for position, (tensor, then) in enumerate(zip(sources, self._sources, strict=True)):
+        for position, (tensor, then) in enumerate(zip((*sources, self.weight), self._sources, strict=True)):
             if tensor.is_meta:
                 continue
             if (tensor.dtype, tensor.device) != (then.dtype, then.device):

@@ -15,10 +15,7 @@ from quanta_compiler.peft.tensors import is_sharded
 def read_weight(layer: Any) -> torch.Tensor:
     """Return a copy of the base weight as a plain tensor, dequantized, gathered from all processes."""
     base = layer.get_base_layer()
-    if getattr(getattr(getattr(base, "weight", None), "quant_state", None), "packing_format_for_cpu", False):
-        # bitsandbytes packs 4-bit weights anew for inference on some CPUs, and PEFT dequantizes the plain form alone,
-        # without noticing. Asking for the state brings the plain form back (bitsandbytes 0.50).
-        base.state_dict()
+    _unpack(base)
     try:
         weight: torch.Tensor = layer.get_base_weight()
     except NotImplementedError as error:
@@ -32,6 +29,20 @@ def read_weight(layer: Any) -> torch.Tensor:
         return whole(weight)
     # Dequantizing has made a new tensor already.
     return weight.clone() if layer.quantization_backend is None else weight
+
+
+def _unpack(base: Any) -> None:
+    """Bring back the plain form of a 4-bit weight that bitsandbytes has packed for inference, as it does on some CPUs.
+
+    PEFT dequantizes the plain form alone, without noticing.
+    """
+    if not getattr(getattr(getattr(base, "weight", None), "quant_state", None), "packing_format_for_cpu", False):
+        return
+    # Asking for the state unpacks the weight (bitsandbytes 0.50), but leaves scales that are no codes turned over.
+    base.state_dict()
+    state = base.weight.quant_state
+    if not state.nested and state.absmax.dim() == 2:
+        state.absmax = state.absmax.T.reshape(-1).float()
 
 
 def write_weight(layer: Any, weight: torch.Tensor) -> None:

@@ -287,6 +287,8 @@ def test_a_weight_that_others_hold_as_well_is_told_of_where_it_is_merged() -> No
 class Gathered:
     """Stands for DeepSpeed: gives parameters their values back, and takes them away again."""
 
+    DEPTH = "_ds_z3_gathered_param_context_depth"
+
     def __init__(self) -> None:
         self.values: dict[int, torch.Tensor] = {}
         self.external: list[Any] = []
@@ -309,12 +311,16 @@ class Gathered:
 
     @contextlib.contextmanager
     def gather(self, parameters: list[Any], modifier_rank: int | None = None) -> Iterator[None]:
+        if any(getattr(parameter, self.DEPTH, 0) for parameter in parameters):
+            raise RuntimeError("Nested GatheredParameters contexts cannot overlap parameters")
         for parameter in parameters:
             self.give(parameter)
+            setattr(parameter, self.DEPTH, 1)
         yield
         for parameter in parameters:
             assert modifier_rank == 0 or torch.equal(parameter.data, self.values[parameter.ds_id])
             self.take(parameter)
+            setattr(parameter, self.DEPTH, 0)
 
 
 def test_partitioned_layers_have_their_sizes_and_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,6 +349,11 @@ def test_partitioned_layers_have_their_sizes_and_are_gathered(monkeypatch: pytes
         torch.testing.assert_close(deepspeed.values[id(base[name].get_base_layer().weight)], weight + whole)
         layer.unmerge()
         torch.testing.assert_close(deepspeed.values[id(base[name].get_base_layer().weight)], weight)
+        spread = [parameter for parameter in layer.parameters() if hasattr(parameter, "ds_id")]
+        with deepspeed.gather(spread, modifier_rank=0):  # as TRL merges
+            layer.merge()
+        torch.testing.assert_close(deepspeed.values[id(base[name].get_base_layer().weight)], weight + whole)
+        layer.unmerge()
         # DeepSpeed gathers the weight of a layer that it calls; what circuits are made of it is told of.
         deepspeed.give(layer.get_base_layer().weight)
         x = batch(width=layer.in_features)

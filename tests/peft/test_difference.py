@@ -269,6 +269,15 @@ def test_a_folded_weight_follows_the_base_weight(how: str) -> None:
     assert torch.allclose(model(x), as_copy(model, inner, x), atol=1e-5)
 
 
+def test_a_folded_weight_is_not_one_of_before() -> None:
+    """accelerate puts back the buffers of before FSDP2 has sent W and S to a process that had none."""
+    x = batch()
+    model, inner = folded_model()
+    folded = inner.k_proj.quanta_circuit_folded["default"]
+    folded.register_buffer("weight", torch.zeros_like(folded.weight), persistent=False)
+    assert torch.allclose(model(x), as_copy(model, inner, x), atol=1e-5)
+
+
 def test_a_base_weight_that_trains_gets_its_gradient() -> None:
     x = batch()
     model, inner = folded_model()

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from launched_training import TOLERANCE, adapted_llama, global_batches, losses_in_one_process, outputs, tiny_llama
+from launching import TORCHRUN, launch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-HERE = Path(__file__).parent
-# Most of it is importing PEFT and transformers in each process; the training takes a second.
-TIMEOUT_SECONDS = 240
+LAUNCHED = Path(__file__).parent / "distributed"
 # accelerate's own `--cpu` starts a single process where there is no mpirun; the programs ask for the CPU themselves.
 ACCELERATE = (
     "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
     "--dynamo_backend no --main_process_port 0"
 )
-TORCHRUN = "torch.distributed.run --standalone --nproc_per_node 2"
 DDP_RUNS = {
     "frozen_copy": "frozen_copy",
     "folded": "folded",
@@ -39,29 +32,11 @@ FSDP_RUNS = {"frozen_copy": "frozen_copy", "folded": "folded", "none": "none", "
 pytestmark = pytest.mark.slow
 
 
-def launch(launcher: str, program: str, arguments: Sequence[str]) -> None:
-    """Run a program with a launcher until all its processes have ended; none outlives a timeout."""
-    paths = [os.environ.get("PYTHONPATH", ""), str(HERE), str(HERE.parents[1])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", *launcher.split(), str(HERE / "distributed" / program), *arguments]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    assert process.returncode == 0, output[-6000:]
-
-
 @pytest.fixture(scope="module")
 def ddp_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make all data-parallel runs; one launch, because starting takes longer than training."""
     folder = tmp_path_factory.mktemp("ddp")
-    launch(ACCELERATE, "train_ddp.py", [str(folder)])
+    launch(ACCELERATE, LAUNCHED / "train_ddp.py", [str(folder)])
     return folder
 
 
@@ -69,7 +44,7 @@ def ddp_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fsdp_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make all fully sharded runs; they also load what they save into sharded models, and merge them."""
     folder = tmp_path_factory.mktemp("fsdp")
-    launch(TORCHRUN, "train_fsdp.py", [str(folder)])
+    launch(TORCHRUN, LAUNCHED / "train_fsdp.py", [str(folder)])
     return folder
 
 

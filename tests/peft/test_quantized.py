@@ -15,6 +15,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from quanta_compiler.peft import AdapterError, QuantaCircuitLinear, QuantaConfig
+from quanta_compiler.peft.weights import read_weight
 
 TARGETS = ["q_proj", "o_proj"]
 ROUNDING = {"bnb_int8": 0.01, "bnb_nf4": 0.12, "ao_int8": 0.01, "ao_int4": 0.14}
@@ -206,6 +207,22 @@ def test_a_merged_model_stays_quantized(base: Any, kind: str, infer_first: bool)
             computed = layer(torch.eye(layer.in_features)) - (0 if layer.bias is None else layer.bias)
         expected = (weight + deltas[name]).T
         assert (computed - expected).norm() < (ROUNDING[kind] + 0.01) * expected.norm()
+
+
+def test_scales_that_are_not_quantized_survive_inference_before_merging() -> None:
+    """bitsandbytes turns them over where it packs a weight for inference, and does not turn them back."""
+    bnb = pytest.importorskip("bitsandbytes")
+
+    def linear(in_features: int, out_features: int) -> Any:
+        options: dict[str, Any] = {"quant_type": "nf4", "compress_statistics": False, "compute_dtype": torch.float32}
+        return bnb.nn.Linear4bit(in_features, out_features, **options)
+
+    model = adapted(Pair(linear).to("cpu"))
+    before = {name: plain_weight(layer) for name, layer in layers(model).items()}
+    run(model)
+    for name, layer in layers(model).items():
+        # Packing rounds the scales to bfloat16.
+        assert torch.linalg.norm(read_weight(layer) - before[name]) < 0.003 * torch.linalg.norm(before[name])
 
 
 def test_a_saved_adapter_is_loaded_beside_the_quantized_weight(base: Any, kind: str, tmp_path: Path) -> None:

@@ -13,9 +13,20 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from peft import PeftModel
 from suite_models import MODELS as HUB_MODELS
 from suite_rows import CONFIG
-from suite_tables import EXCLUDED, MODELS, NAMES, PARAMETERS, TABLES, Exclusion
+from suite_tables import (
+    EXCLUDED,
+    MODELS,
+    NAMES,
+    NEVER_TRAINED,
+    OF_TRAINED_PARAMETERS,
+    PARAMETERS,
+    TABLES,
+    Exclusion,
+)
+from torch import nn
 
 RECORD_VARIABLE = "PEFT_SUITE_RECORD"
 """The environment variable that names the file for what was left out and why."""
@@ -50,6 +61,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = kept
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Show a test of OF_TRAINED_PARAMETERS those of our parameters alone that may train."""
+    with pytest.MonkeyPatch.context() as patch:
+        if any(fnmatch.fnmatchcase(_function_name(item), pattern) for pattern in OF_TRAINED_PARAMETERS):
+            patch.setattr(PeftModel, "named_parameters", _named_parameters_that_may_train, raising=False)
+        return (yield)
+
+
+def _named_parameters_that_may_train(model: Any, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, parameter in nn.Module.named_parameters(model, *args, **kwargs):
+        if not any(part in name for part in NEVER_TRAINED):
+            yield name, parameter
+
+
 def _point(module: ModuleType) -> None:
     """Replace a module's tables, parameters and names; note what this version of PEFT does not have."""
     name = module.__name__.rpartition(".")[2]
@@ -81,6 +107,8 @@ def _note_unmatched(items: list[pytest.Item]) -> None:
     for module, renamed in NAMES.items():
         names = {_name(item) for item in items if item.path.stem == module}
         _unmatched.extend(f"{module}::{pattern}" for pattern in renamed.tests if not fnmatch.filter(names, pattern))
+    functions = {_function_name(item) for item in items}
+    _unmatched.extend(pattern for pattern in OF_TRAINED_PARAMETERS if not fnmatch.filter(functions, pattern))
     for entry in EXCLUDED:
         if not any(_matches(entry, item) for item in items):
             _unmatched.append(f"{entry.module}::{entry.test}[{entry.identity}]")
@@ -158,6 +186,9 @@ def _matches(entry: Exclusion, item: pytest.Item) -> bool:
 
 def _name(item: pytest.Item) -> str:
     """Return `Class.test`, or `test` of a plain function."""
-    owner = getattr(item, "cls", None)
-    function = getattr(item, "originalname", None) or item.name
+    owner, function = getattr(item, "cls", None), _function_name(item)
     return f"{owner.__name__}.{function}" if owner is not None else function
+
+
+def _function_name(item: pytest.Item) -> str:
+    return getattr(item, "originalname", None) or item.name
