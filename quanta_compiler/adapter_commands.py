@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.console import guarded, is_terminal, print_json, print_tables, tell_diagnostics
+from quanta_compiler.extras import PEFT, require
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +95,7 @@ def import_(
     if not math.isfinite(scale):
         raise typer.BadParameter("the scale is a finite number", param_hint="'--scale'")
     parsed_layout, parsed_features = _layout(layout), _features(features or [])
+    require("`quanta import`", *PEFT)
     from quanta_compiler.adapters.output import refuse_existing, write_adapter
     from quanta_compiler.adapters.paper_import import ImportOptions, import_paper_adapter
     from quanta_compiler.adapters.tables import import_tables
@@ -154,9 +156,8 @@ def analyze(
     """
     pattern = None if layers is None else _regex(layers)
     if output is not None:
-        from quanta_compiler.adapters.pictures import require_matplotlib
-
-        require_matplotlib()
+        require("a picture", "matplotlib")
+    require("`quanta analyze`", "safetensors")
     from quanta_compiler.adapters.analyze import analyze as analyze_adapters
     from quanta_compiler.adapters.saved import read_adapter
     from quanta_compiler.adapters.tables import analysis_tables

@@ -15,6 +15,7 @@ import typer
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
 from quanta_compiler.console import FAILED, guarded, is_terminal, print_json, print_tables, tell_diagnostics
 from quanta_compiler.diagnostics import Diagnostic, did_you_mean
+from quanta_compiler.extras import PEFT, require
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -137,11 +138,11 @@ def bench(
     from quanta_compiler.circuit_files import compile_file, display_name, refuse_to_overwrite
 
     if output is not None:
-        from quanta_compiler.adapters.pictures import require_matplotlib
-
         refuse_to_overwrite(file, [output])
         _require_folder(output)
-        require_matplotlib()
+        require("a picture", "matplotlib")
+    if adapters:
+        require("--adapters", *PEFT)
     compiled, warnings = compile_file(file, tokens)
     tell_diagnostics(warnings)
     from quanta_compiler.bench.tables import bench_tables

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,8 @@ def main() -> None:
     """Run the command line."""
     # Plugins of pydantic are looked for in every installed package, which takes longer than most commands.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
+    # torch says so as it is imported without numpy, which nothing here needs.
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")
     # Imports make many objects and hardly any garbage: looking for it at the usual rate takes a tenth of the time.
     gc.set_threshold(50_000)
     app(prog_name="quanta")

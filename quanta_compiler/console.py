@@ -78,8 +78,14 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 def _explain(error: Exception) -> tuple[int, tuple[Diagnostic, ...], int] | None:
     """Return exit code and problems of an exception that a user can do something about."""
     from quanta_compiler.emit.files import OutputError
+    from quanta_compiler.extras import missing_extra
     from quanta_compiler.verification import LimitError
 
+    if isinstance(error, ImportError):
+        missing = missing_extra(error)
+        if missing is None:
+            return None
+        return FAILED, (Diagnostic("error", missing.fact, "quanta", hint=missing.hint),), 0
     if isinstance(error, SpecError):
         return FAILED, error.diagnostics, error.omitted
     if isinstance(error, OutputError):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +82,11 @@ def check_targets(targets: Collection[str]) -> None:
     """
     for target in targets:
         try:
-            re.compile(_pattern(target))
-        except re.error as error:
+            with warnings.catch_warnings():
+                # Python 3.10 only warns of a flag such as `(?i)` that is not at the start.
+                warnings.simplefilter("error", DeprecationWarning)
+                re.compile(_pattern(target))
+        except (re.error, DeprecationWarning) as error:
             raise ValueError(f"the target {target!r} is no regular expression: {error}") from None
     if len(targets) > 1 and any(re.search(r"\\[1-9]|\(\?P[<=]", target) for target in targets):
         raise ValueError("the targets of `circuit` are joined to one regular expression: use (?:...) for groups")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,6 @@ from quanta_compiler.adapters.analyze import Analysis
 from quanta_compiler.adapters.output import write_bytes
 from quanta_compiler.adapters.plots import STYLE, left_out, make_figure
 from quanta_compiler.diagnostics import Diagnostic
-from quanta_compiler.emit.files import OutputError
-
-
-def require_matplotlib() -> None:
-    """Raise OutputError where matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        raise OutputError("pictures need matplotlib: install it with `pip install 'quanta-compiler[plots]'`")
 
 
 def write_picture(analysis: Analysis, path: Path, top: int) -> tuple[Diagnostic, ...]:

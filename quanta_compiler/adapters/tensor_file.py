@@ -14,6 +14,7 @@ import torch
 
 from quanta_compiler.adapters.problems import refusal
 from quanta_compiler.diagnostics import clip
+from quanta_compiler.extras import require
 
 SAVE_HINT = "save it with `safetensors.torch.save_file`, or as `torch.save(model.state_dict(), file)`"
 _WRAPPERS = ("state_dict", "model", "module")
@@ -88,6 +89,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _open_safetensors(path: Path) -> TensorFile:
+    require("reading safetensors files", "safetensors")
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -60,11 +59,9 @@ def adapted_layer(name: str, setting: Setting, weight: torch.Tensor) -> Contesta
     """Return one of `options.ADAPTERS`, as its configuration makes it, on a layer of this weight.
 
     Raises:
-        LeftOutError: peft is missing, or this method cannot adapt such a layer.
+        LeftOutError: this method cannot adapt such a layer.
 
     """
-    if find_spec("peft") is None:
-        raise LeftOutError("peft is not installed")
     import peft
 
     config = _config(name, setting)

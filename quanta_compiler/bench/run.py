@@ -20,6 +20,7 @@ from quanta_compiler.bench.roster import Entry, Group, Roster, batch_of
 from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.bench.timing import Clock, Job, Timing, measure, trial
 from quanta_compiler.driver import CompiledCircuit
+from quanta_compiler.extras import PEFT, require
 
 PATIENCE_SECONDS, PATIENCE_RATIO = 3.0, 20.0
 """What takes longer than both, the second times as long as its base, is run once and left out."""
@@ -56,8 +57,11 @@ def bench(
 
     Raises:
         LimitError: the batch would need more memory than there is; nothing of that size has been allocated then.
+        MissingExtraError: adapters are to be measured, and peft is not installed.
 
     """
+    if options.adapters:
+        require("measuring adapters", *PEFT)
     watched = progress if progress is not None else Silent()
     with torch_threads(options.threads):
         dtype: torch.dtype = getattr(torch, options.dtype)

@@ -24,6 +24,7 @@ from quanta_compiler.compare.figures import BACKENDS, Conditions, circuit_row, m
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.extras import PEFT, require
 from quanta_compiler.model_folder import read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.report.terminal import plural
@@ -122,6 +123,7 @@ def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
 
 def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
     read_config(folder)  # what is wrong with it is said before PEFT is imported, which takes seconds
+    require("--model", *PEFT)
     from quanta_compiler.models import read_model
 
     return read_model(folder, targets)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from quanta_compiler.extras import MissingExtraError, require
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.diagram import printable
 from quanta_compiler.report.fragment import NO_FORMULAS, report_fragment, table_fragment
@@ -38,12 +39,11 @@ def circuit_fragment(circuit: Circuit, report: Report) -> str:
 
 
 def comparison_fragment(data: dict[str, Any]) -> str:
-    """Return the table of a comparison, under a picture where matplotlib is installed."""
-    picture = _scatter(data)
-    image = "" if picture is None else _image(picture, f"{data['title']}: cost against trainable numbers")
+    """Return the table of a comparison, under a picture where there is something to draw."""
+    picture = _picture(data)
     problems = "".join(f"<li>{escape(_one_line(problem))}</li>" for problem in data["problems"])
     notes = f"<p>Problems and warnings:</p><ul>{problems}</ul>" if problems else ""
-    return f"<div {NO_FORMULAS}>{image}{table_fragment(_comparison_table(data))}{notes}</div>"
+    return f"<div {NO_FORMULAS}>{picture}{table_fragment(_comparison_table(data))}{notes}</div>"
 
 
 def _one_line(problem: dict[str, Any]) -> str:
@@ -78,16 +78,22 @@ def _cell(value: object, unit: str) -> str:
     return f"{value:,.0f}"
 
 
-def _scatter(data: dict[str, Any]) -> str | None:
-    """Return the step's cost over trainable numbers as SVG; None without matplotlib or without two such figures."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
+def _picture(data: dict[str, Any]) -> str:
+    """Return the step's cost over trainable numbers, or what is missing to draw it; nothing without two figures."""
     cost = _cost(data)
     if cost is None:
-        return None
+        return ""
+    try:
+        require("the picture", "matplotlib")
+    except MissingExtraError as error:
+        return f"<p>{escape(error.fact)}: {escape(error.hint)}</p>"
+    return _image(_scatter(data, cost), f"{data['title']}: cost against trainable numbers")
+
+
+def _scatter(data: dict[str, Any], cost: dict[str, Any]) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     points = [
         (row["trainable"], row[cost["key"]], row)
         for row in data["rows"]

@@ -11,6 +11,10 @@ PEFT has no entry points for methods of other packages: a program that only load
 
 from __future__ import annotations
 
+from quanta_compiler.extras import PEFT, require
+
+require("quanta_compiler.peft", *PEFT)
+
 from peft.utils import register_peft_method
 
 from quanta_compiler.peft.config import QuantaConfig

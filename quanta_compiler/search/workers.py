@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from quanta_compiler.console import tell_diagnostics
 from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.extras import require
 from quanta_compiler.search.problems import refusal
 
 if TYPE_CHECKING:
@@ -47,6 +48,18 @@ class Workers:
     backend: str = "loky"
     cluster: str | None = None
     """The address of a scheduler; None: of the backend's own choice."""
+
+    def __post_init__(self) -> None:
+        """Raise MissingExtraError where a package for them is missing."""
+        if self.backend in CLUSTERS:
+            require(f"--backend {self.backend}", *(("distributed",) if self.backend == "dask" else ()), "joblib")
+        elif not self.is_alone:
+            require(f"a search with {self.jobs} jobs", "joblib", instead=", or add --jobs 1")
+
+    @property
+    def is_alone(self) -> bool:
+        """Return whether there are none beside this process."""
+        return self.jobs == 1 and self.backend not in CLUSTERS
 
 
 def default_jobs() -> int:
@@ -162,7 +175,7 @@ def team(workers: Workers) -> Iterator[Team]:
         SpecError: the cluster is not there, or what speaks to it is not installed.
 
     """
-    if workers.jobs == 1 and workers.backend not in CLUSTERS:
+    if workers.is_alone:
         yield Team(None, workers)
         return
     from joblib import Parallel, parallel_config
@@ -185,10 +198,8 @@ def _jobs(workers: Workers) -> int:
 
 @contextmanager
 def _dask_client(address: str | None) -> Iterator[Any]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise _missing("dask", "'quanta-compiler[cluster]'") from None
+    from distributed import Client
+
     hint = "start one with `dask scheduler` and `dask worker ADDRESS`, and give its address with --cluster"
     if address is None or not address.strip():
         raise refusal("--backend dask needs the address of a cluster", hint)
@@ -295,7 +306,7 @@ def _ray(address: str | None) -> Iterator[None]:
         import ray
         from ray.util.joblib import register_ray
     except ImportError:
-        raise _missing("ray", "ray") from None
+        raise refusal("--backend ray needs ray, which is not installed", "pip install ray") from None
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False)
@@ -314,10 +325,6 @@ def _knock(address: str | None) -> None:
     host, _, port = (address or "").rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-
-
-def _missing(backend: str, package: str) -> Exception:
-    return refusal(f"--backend {backend} needs a package that is not installed", f"pip install {package}")
 
 
 def _first_line(error: Exception) -> str:

@@ -142,16 +142,6 @@ def test_an_untrained_adapter_and_layers_without_numbers_can_be_drawn() -> None:
     assert quanta("analyze", "zero", "one").exit_code == 0
 
 
-def test_without_matplotlib_pictures_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    loras()
-    monkeypatch.setattr("quanta_compiler.adapters.pictures.find_spec", lambda name: None)
-    result = quanta("analyze", "first", "-o", "picture.svg")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == (
-        "quanta: pictures need matplotlib: install it with `pip install 'quanta-compiler[plots]'`\n"
-    )
-
-
 def _break(change: str) -> None:
     """Damage one of the adapters `first` (LoRA) and `ours`."""
     weights = Path("ours/adapter_model.safetensors")

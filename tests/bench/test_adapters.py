@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from random_circuits import file_of
 
-from quanta_compiler.bench import adapters
 from quanta_compiler.bench.adapters import adapted_layer, bare_layer, frozen_weight
 from quanta_compiler.bench.contestants import LeftOutError, Setting, draw_gates
 from quanta_compiler.bench.options import ADAPTERS, FORWARD, TRAINING, Options
 from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.bench.run import bench
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.extras import MissingExtraError
 
 WIDE = file_of("16x8", ["all_pairs"])
 QUICK = Options(rounds=2, threads=1, adapters=True, only=())
@@ -76,14 +77,10 @@ def test_torchs_generator_is_not_moved() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_without_peft_only_the_layer_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
-    result = bench(compile_circuit(WIDE, tokens=4), replace(QUICK, only=("peft-lora-8", "quanta-folded")))
-    assert [one.name for one in result.sections[1].contestants] == ["bare"]
-    assert [(one.name, one.reason) for one in result.left_out] == [
-        ("quanta-folded", "peft is not installed"),
-        ("peft-lora-8", "peft is not installed"),
-    ]
+def test_without_peft_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtraError, match=r"measuring adapters needs peft.*\n.*quanta-compiler\[peft\]"):
+        bench(compile_circuit(WIDE, tokens=4), replace(QUICK, only=("peft-lora-8", "quanta-folded")))
 
 
 def test_blocks_that_do_not_divide_the_layer() -> None:

@@ -49,11 +49,15 @@ def test_a_comparison_is_a_picture_and_a_table() -> None:
     assert comparison_fragment(comparison(many_rows(12))) == comparison_fragment(comparison(many_rows(12)))
 
 
-def test_without_matplotlib_or_figures_the_table_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not pictures(comparison_fragment(comparison([row("one", 5, None)])))
+def test_without_figures_the_table_stands_alone_and_without_matplotlib_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    without_figures = comparison_fragment(comparison([row("one", 5, None)]))
     html = comparison_fragment(comparison(many_rows(3)))
-    assert not pictures(html)
+    assert not pictures(without_figures + html)
+    assert "pip install" not in without_figures
+    assert "pip install &#x27;quanta-compiler[plots]&#x27;" in html
     assert "circuit-2" in html
 
 
