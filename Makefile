@@ -26,7 +26,7 @@ test: $(READY)
 # as in `test`, and is left out.
 $(LOWEST)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --no-compile --constraint constraints.txt torch uv
+	$(LOWEST)/bin/python -m pip install --quiet --no-compile --no-deps --constraint constraints.txt torch uv
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --constraint constraints.txt --resolution lowest-direct \
 		--editable '.[all,test]'
 	touch $@

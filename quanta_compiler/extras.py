@@ -12,8 +12,8 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "joblib": ("search", "1.4"),
     "matplotlib": ("plots", "3.8"),
     "peft": ("peft", "0.20"),
-    "safetensors": ("peft", "0.4.3"),
-    "transformers": ("peft", "4.48"),
+    "safetensors": ("peft", "0.6.2"),
+    "transformers": ("peft", "4.56"),
 }
 """For every package its extra and the oldest version that works: those of pyproject.toml, as a test holds."""
 
