@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from quanta_compiler.emit.computed import ComputedLeaves, Names, Statement, stored_name
+from quanta_compiler.emit.views import view_code
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
@@ -268,9 +269,7 @@ class Expressions:
             ends = [layout.index(group[0]) if group else len(layout) for group in groups]
             in_order = sorted(range(len(groups)), key=ends.__getitem__)
         viewed = tuple(groups[i] for i in in_order)
-        code = self.names[access.value]
-        if self.dims(viewed) != self.dims_of[access.value]:
-            code += f".view({self.dims(viewed) or '()'})"
+        code = view_code(self.names[access.value], self.dims_of[access.value], self.dims(viewed))
         return code + permuted([in_order.index(i) for i in range(len(groups))])
 
     def _diary(self, operation: Operation) -> str:
