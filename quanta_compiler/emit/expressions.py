@@ -179,15 +179,18 @@ class Expressions:
         return self._tie(operation)
 
     def _copy(self, operation: Copy) -> str:
-        """Write a copy: `reshape` makes one only where it cannot give a view, and a batch of 1 makes many views."""
+        """Write a copy: `reshape` makes one only where it cannot give a view, and a batch of 1 makes many views.
+
+        A `contiguous` behind it would be lost where a module is exported, since it does nothing to other batches.
+        """
         source, groups = operation.source.groups, operation.groups
-        code = self.access(operation.source)
-        if source != groups:
-            code += f".reshape({self.dims(groups)})"
         old = [leg for leg in self.layouts[operation.source.value] if leg != self.plan.batch]
         merged = [[leg for leg in group if leg != self.plan.batch] for group in groups]
         moves = not all(is_run(tuple(old), tuple(group)) for group in merged)
-        return code if moves else f"{code}.contiguous()"
+        code = self.access(operation.source) + ("" if moves else ".contiguous()")
+        if source == groups:
+            return code
+        return f"{code}.{'reshape' if moves else 'view'}({self.dims(groups)})"
 
     def _pick(self, operation: Pick) -> str:
         """Index the fixed legs of a value, viewed with a dimension for them; move the others where that is no view."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 from random_circuits import error, file_of, random_file, scale_gates
 from rotation_circuits import CIRCUITS
+from spec_circuits import random_circuit
 
 from quanta_compiler import rotation_functions
 from quanta_compiler.driver import compile_circuit
@@ -87,9 +88,16 @@ def assert_runs(session: onnxruntime.InferenceSession, module: Any) -> None:
         assert error(torch.from_numpy(y), module(x)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["btt-three", "butterfly"])
-def test_a_batch_of_any_size(name: str) -> None:
-    assert_exports(PRESETS[name], "torch")
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(PRESETS["btt-three"], id="btt"),
+        pytest.param(PRESETS["butterfly"], id="butterfly"),
+        pytest.param(random_circuit(40), id="one token is moved by a view"),
+    ],
+)
+def test_a_batch_of_any_size(file: dict[str, Any]) -> None:
+    assert_exports(file, "torch")
 
 
 @pytest.mark.parametrize(
