@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from quanta_compiler.emit.computed import ComputedLeaves, Names, Statement, stored_name
+from quanta_compiler.emit.views import view_code
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
@@ -185,15 +186,18 @@ class Expressions:
         return self._tie(operation)
 
     def _copy(self, operation: Copy) -> str:
-        """Write a copy: `reshape` makes one only where it cannot give a view, and a batch of 1 makes many views."""
+        """Write a copy: `reshape` makes one only where it cannot give a view, and a batch of 1 makes many views.
+
+        A `contiguous` behind it would be lost where a module is exported, since it does nothing to other batches.
+        """
         source, groups = operation.source.groups, operation.groups
-        code = self.access(operation.source, in_order=True)
-        if source != groups:
-            code += f".reshape({self.dims(groups)})"
         old = [leg for leg in self.layouts[operation.source.value] if leg != self.plan.batch]
         merged = [[leg for leg in group if leg != self.plan.batch] for group in groups]
         moves = not all(is_run(tuple(old), tuple(group)) for group in merged)
-        return code if moves else f"{code}.contiguous()"
+        code = self.access(operation.source, in_order=True) + ("" if moves else ".contiguous()")
+        if source == groups:
+            return code
+        return f"{code}.{'reshape' if moves else 'view'}({self.dims(groups)})"
 
     def _pick(self, operation: Pick) -> str:
         """Index the fixed legs of a value, viewed with a dimension for them; move the others where that is no view."""
@@ -281,9 +285,9 @@ class Expressions:
         else:
             ends = [layout.index(group[0]) if group else len(layout) for group in groups]
             order = sorted(range(len(groups)), key=ends.__getitem__)
-        viewed = tuple(groups[i] for i in order)
-        if self.dims(viewed) != self.dims_of[access.value]:
-            code = f"{self._contiguous(access.value)}.view({self.dims(viewed) or '()'})"
+        viewed, dims = tuple(groups[i] for i in order), self.dims_of[access.value]
+        if self.dims(viewed) != dims:
+            code = view_code(self._contiguous(access.value), dims, self.dims(viewed))
         else:
             code = self._contiguous(access.value) if in_order else self.names[access.value]
         return code + permuted([order.index(i) for i in range(len(groups))])

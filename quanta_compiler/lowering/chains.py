@@ -241,10 +241,10 @@ class Lowering:
 
     def _copy(self, value: int, layout: Layout, groups: Groups) -> int:
         source = shared_runs(self.layouts[value], layout)
-        if self.plan.batch is not None:
-            # A reshape only merges: what an unknown batch is merged with cannot be taken apart by one.
+        if self.plan.batch in layout:
+            # A reshape only merges dimensions: beside a batch that is not known, it cannot take one apart.
             starts = {group[0] for group in groups if group}
-            source = tuple(part for run in source for part in (cut(run, starts) if self.plan.batch in run else [run]))
+            source = tuple(part for run in source for part in cut(run, starts))
         return self._add(Copy(self._new(), layout, Access(value, source), groups))
 
     def _pick(self, value: int, move: Move) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,9 +13,11 @@ import pytest
 import torch
 from random_circuits import error, file_of, random_file, scale_gates
 from rotation_circuits import CIRCUITS
+from spec_circuits import random_circuit
 
 from quanta_compiler import rotation_functions
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.emit.views import view_code
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -83,9 +88,34 @@ def assert_runs(session: onnxruntime.InferenceSession, module: Any) -> None:
         assert error(torch.from_numpy(y), module(x)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["btt-three", "butterfly"])
-def test_a_batch_of_any_size(name: str) -> None:
-    assert_exports(PRESETS[name], "torch")
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(PRESETS["btt-three"], id="btt"),
+        pytest.param(PRESETS["butterfly"], id="butterfly"),
+        pytest.param(random_circuit(40), id="one token is moved by a view"),
+    ],
+)
+def test_a_batch_of_any_size(file: dict[str, Any]) -> None:
+    assert_exports(file, "torch")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("n, 4096", "n * 128, 32", "x.view(n * 128, 32)"),
+        ("n * 128, 32", "64, n * 64", "x.view(64, n * 64)"),
+        ("3, n, 8", "n * 24", "x.view(n * 24)"),
+        ("n, 24", "n, 24", "x"),
+        ("n", "", "x.view(())"),
+        # Six does not divide three, and which stride of 96 n and 4 is less depends on n.
+        ("3, n * 24, 4", "6, 4, n * 12", "x.view(n * 288).view(6, 4, n * 12)"),
+        # Whether four divides n is not known either.
+        ("n, 8", "4, n * 2", "x.view(n * 8).view(4, n * 2)"),
+    ],
+)
+def test_a_view_that_may_depend_on_the_batch_is_one_dimension_first(old: str, new: str, code: str) -> None:
+    assert view_code("x", old, new) == code
 
 
 def test_the_kernel_and_rotations_run_in_onnx() -> None:
@@ -165,3 +195,13 @@ def test_an_exported_program_with_the_kernel_runs_in_onnx() -> None:
     program = torch.export.export(module, (vectors(module, 4),), dynamic_shapes=({0: BATCHES["from 1"]},))
     assert "quanta_compiler.apply" in program.graph_module.code
     assert_runs(in_onnx(program, vectors(module, 4)), module)
+
+
+@pytest.mark.slow
+def test_the_page_s_python_runs_as_printed(tmp_path: Path) -> None:
+    page = (ROOT / "docs/exporting.md").read_text(encoding="utf-8")
+    check = "assert abs(module(x).detach().numpy() - y).max() < 1e-5\n"
+    script = "\n".join([*re.findall(r"```python\n(.*?)```", page, re.DOTALL), check])
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 5034da6138fd8269aa47ca9f74b3186507547fc1157f004323717396dbbfb303
+# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: 431349868dd2903ec34dd2ce694b400e59dbdbe7b171ef1940537f45ffd37575
 """Circuit kinds: 20 -> 16 features.
 
 Layout 4 x 3 x 2, 6 gates, 84 trainable parameters; circuit 4b172fc0386afd5c.
@@ -115,7 +115,7 @@ class Circuit(torch.nn.Module):
         # again: dense on c:2, b:3
         w2 = w2.view(6, 8).t() @ gates["mixed"]  # c:2 a:2 r:2 c:2 b:3
         # low: lowrank on a:4, b:3
-        x = x.view(n, 12, 2).transpose(1, 2).reshape(n * 2, 12).contiguous()  # n c:2 a:4 b:3
+        x = x.view(n, 12, 2).transpose(1, 2).contiguous().view(n * 2, 12)  # n c:2 a:4 b:3
         x = x @ gates["low"]["A"].t()  # n c:2 r:2
         # low, mixed, phase, fixed, again
         w2 = w2.view(2, 2, 2, 6).permute(1, 3, 0, 2).reshape(12, 4)  # a:2 c:2 b:3 c:2 r:2
