@@ -17,7 +17,6 @@ from quanta_compiler.lowering.moves import (
     Move,
     Situation,
     SliceMoves,
-    cut,
     ordered,
     pick_moves,
     present,
@@ -240,11 +239,9 @@ class Lowering:
         return operation.result
 
     def _copy(self, value: int, layout: Layout, groups: Groups) -> int:
-        source = shared_runs(self.layouts[value], layout)
-        if self.plan.batch in layout:
-            # A reshape only merges dimensions: beside a batch that is not known, it cannot take one apart.
-            starts = {group[0] for group in groups if group}
-            source = tuple(part for run in source for part in cut(run, starts))
+        # A reshape only merges dimensions: beside a batch that is not known, it cannot take one apart.
+        starts = {group[0] for group in groups if group} if self.plan.batch in layout else set[int]()
+        source = shared_runs(self.layouts[value], layout, starts)
         return self._add(Copy(self._new(), layout, Access(value, source), groups))
 
     def _pick(self, value: int, move: Move) -> int:

@@ -276,22 +276,11 @@ def ordered(groups: Groups, layout: Layout) -> Groups:
     )
 
 
-def cut(run: Layout, starts: Collection[int]) -> list[Layout]:
-    """Return a run cut in front of some legs."""
-    parts: list[Layout] = []
-    for leg in run:
-        if parts and leg not in starts:
-            parts[-1] = (*parts[-1], leg)
-        else:
-            parts.append((leg,))
-    return parts
-
-
-def shared_runs(old: Layout, new: Layout) -> Groups:
-    """Return `new` cut into the fewest groups that are runs of `old`."""
+def shared_runs(old: Layout, new: Layout, starts: Collection[int] = ()) -> Groups:
+    """Return `new` cut into the fewest groups that are runs of `old`, and in front of some legs."""
     groups: list[Layout] = []
     for leg in new:
-        if groups and old.index(leg) == old.index(groups[-1][-1]) + 1:
+        if groups and leg not in starts and old.index(leg) == old.index(groups[-1][-1]) + 1:
             groups[-1] = (*groups[-1], leg)
         else:
             groups.append((leg,))
