@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "distributed": ("cluster", "2024.1"),
-    "joblib": ("search", "1.4"),
+    "joblib": ("search", "1.5"),
     "matplotlib": ("plots", "3.8"),
     "peft": ("peft", "0.20"),
     "safetensors": ("peft", "0.6.2"),
