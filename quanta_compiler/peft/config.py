@@ -149,6 +149,7 @@ class QuantaConfig(PeftConfig):
         is_saved = any(value is not None for value in (self.peft_version, self.circuit_hash, self.format))
         super().__post_init__()
         self.peft_type = peft_type()
+        self.was_saved = is_saved
         self.format = checked_format(self.format, is_saved=is_saved)
         self._check_values()
         self._choose_circuit(is_saved=is_saved)
@@ -229,6 +230,7 @@ class QuantaConfig(PeftConfig):
 
     def check_unchanged(self) -> None:
         """Raise AdapterError where a circuit or preset was assigned to past `__post_init__`, which nothing reads."""
+        self._check_values()
         changed = None
         if self.circuit_hash != circuit_digest(self.circuit):
             changed = "circuit"

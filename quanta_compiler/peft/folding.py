@@ -12,23 +12,25 @@ _SAMPLES = 64
 
 
 class _Source(NamedTuple):
-    """What is remembered of a tensor: which one it was, in which version, and some of its numbers."""
+    """What is remembered of a tensor: which one it was, in which version, and its numbers."""
 
     identity: int
     version: int
     dtype: torch.dtype
     device: torch.device
-    numbers: torch.Tensor
+    samples: torch.Tensor
+    sums: torch.Tensor
 
 
 class FoldedWeight(nn.Module):
     """A weight that stands in the place of the base layer's.
 
-    It is a snapshot. A change of its sources is seen by autograd's version counter, by a cast, and by another tensor
-    in their place; a change past all of these (`parameter.data.mul_(2)`) by some of their numbers. On other devices
-    than the CPU reading numbers would wait for the device, so there they are read only where `closely` asks for it.
-    So is a change of the folded weight itself: once FSDP2 has sent W and S to a process that had others, accelerate
-    puts back the buffers of before.
+    It is a snapshot. Where its sources are other tensors than before, or autograd has counted a change of theirs, the
+    sums of their rows and columns say whether the numbers are the same (FSDP2 gathers the same ones anew). A change of
+    W that autograd does not count (`weight.data.mul_(2)`) is seen by some of its numbers, and with `closely` by all;
+    reading numbers would make other devices than the CPU wait, so there it is seen with `closely` alone. The folded
+    weight itself is watched too: once FSDP2 has sent W and S to a process that had others, accelerate puts back the
+    buffers of before.
     """
 
     weight: torch.Tensor
@@ -39,26 +41,26 @@ class FoldedWeight(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self._sources = [_source(tensor) for tensor in (*sources, weight)]
 
-    def is_made_of(self, sources: Sequence[torch.Tensor], closely: bool) -> bool:
-        """Say whether the sources, in the same order, are what they were."""
+    def is_made_of(self, sources: Sequence[torch.Tensor], *, closely: bool) -> bool:
+        """Say whether the sources, W first and in the same order, are what they were."""
         for position, (tensor, then) in enumerate(zip((*sources, self.weight), self._sources, strict=True)):
             if tensor.is_meta:
                 continue
             if (tensor.dtype, tensor.device) != (then.dtype, then.device):
                 return False
-            is_same = (id(tensor), _version(tensor)) == (then.identity, then.version)
-            if is_same and not closely and tensor.device.type != "cpu":
-                continue
-            if not torch.equal(_numbers(tensor), then.numbers):
+            now = (id(tensor), _version(tensor))
+            if closely or now != (then.identity, then.version):
+                if not torch.equal(_sums(tensor), then.sums):
+                    return False
+                self._sources[position] = then._replace(identity=now[0], version=now[1])
+            elif position == 0 and tensor.device.type == "cpu" and not torch.equal(_samples(tensor), then.samples):
                 return False
-            if not is_same:
-                # Another tensor, or touched, with the same numbers.
-                self._sources[position] = _source(tensor)
         return True
 
 
 def _source(tensor: torch.Tensor) -> _Source:
-    return _Source(id(tensor), _version(tensor), tensor.dtype, tensor.device, _numbers(tensor).clone())
+    samples = _samples(tensor).clone()
+    return _Source(id(tensor), _version(tensor), tensor.dtype, tensor.device, samples, _sums(tensor))
 
 
 def _version(tensor: Any) -> int:
@@ -66,5 +68,12 @@ def _version(tensor: Any) -> int:
     return -1 if tensor.is_inference() else int(tensor._version)
 
 
-def _numbers(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().reshape(-1)[:: max(1, tensor.numel() // _SAMPLES)]
+def _samples(tensor: torch.Tensor) -> torch.Tensor:
+    # An odd stride meets all columns of the usual widths.
+    return tensor.detach().reshape(-1)[:: max(1, tensor.numel() // _SAMPLES) | 1]
+
+
+def _sums(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sums of the columns and of the rows, in float64."""
+    rows = tensor.detach().reshape(tensor.shape[0] if tensor.dim() > 1 else 1, -1)
+    return torch.cat([rows.sum(dim, dtype=torch.float64) for dim in (0, 1)])

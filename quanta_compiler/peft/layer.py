@@ -43,12 +43,10 @@ class QuantaCircuitLayer(BaseTunerLayer):
     """
 
     adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates")
-    other_param_names = tuple(
-        f"{METHOD}_{name}"
-        for name in (
-            *("frozen", "features", "folded", "dropout", "scale", "configured_scale", "residual", "plan"),
-            "backend",
-        )
+    other_param_names = (
+        *(f"{METHOD}_frozen", f"{METHOD}_features", f"{METHOD}_folded", f"{METHOD}_dropout", f"{METHOD}_scale"),
+        *(f"{METHOD}_configured_scale", f"{METHOD}_residual", f"{METHOD}_plan", f"{METHOD}_backend"),
+        f"{METHOD}_computed_in",
     )
 
     was_called = False
@@ -85,8 +83,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self._unsure_folds: set[str] = set()
         """Folded adapters whose sources are to be looked at closely."""
         self._told_of_training = False
-        self._computed_in: dict[str, torch.dtype] = {}
-        """The dtype in which FSDP2 gave the forward pass an adapter's trained tensors."""
+        self.quanta_circuit_computed_in: dict[str, torch.dtype] = {}
+        """The dtype in which an adapter's trained tensors were when they were last whole: FSDP2 may cast them then."""
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
@@ -145,7 +143,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         (self.quanta_circuit_delta if is_difference else self.quanta_circuit_gates)[adapter] = holder
         names = tuple(fitted.shapes) if has_copy else fitted.fixed
         self.quanta_circuit_frozen[adapter] = FrozenParameters({n: initial[n].to(device, dtype) for n in names})
-        self.quanta_circuit_features.hold(adapter, (self.in_features, self.out_features), device)
+        self.quanta_circuit_features.hold_features(adapter, (self.in_features, self.out_features), device)
         if self.quanta_circuit_residual[adapter] == "folded":
             self._fold(adapter)
         elif adapter in self.quanta_circuit_folded:
@@ -235,13 +233,12 @@ class QuantaCircuitLayer(BaseTunerLayer):
     def circuits(self, adapter: str) -> tuple[Tensors, Tensors | None]:
         """Return the tensors of T, and those of S where the update is T - S; T = S + D, both in `compute_dtype`."""
         frozen, own = self._as_computed(adapter)
-        if self.quanta_circuit_residual[adapter] == "none":
-            return {**frozen, **own}, None
         dtype = self.compute_dtype(adapter)
         copy = {name: tensor.to(dtype) for name, tensor in frozen.items()}
-        if adapter in self.quanta_circuit_gates:
-            return {**copy, **{name: tensor.to(dtype) for name, tensor in own.items()}}, copy
-        return {**copy, **{name: copy[name] + tensor.to(dtype) for name, tensor in own.items()}}, copy
+        own = {name: tensor.to(dtype) for name, tensor in own.items()}
+        if adapter in self.quanta_circuit_delta:
+            own = {name: copy[name] + tensor for name, tensor in own.items()}
+        return {**copy, **own}, None if self.quanta_circuit_residual[adapter] == "none" else copy
 
     def _as_computed(self, adapter: str) -> tuple[Tensors, Tensors]:
         """Return S and what trains, rounded as the forward pass has them.
@@ -251,10 +248,10 @@ class QuantaCircuitLayer(BaseTunerLayer):
         frozen, own = held(self.quanta_circuit_frozen, adapter), self.trained(adapter)
         if torch.compiler.is_compiling():
             return frozen, own
-        if not any(is_sharded(tensor) for tensor in self._holder(adapter).parameters()):
-            self._computed_in[adapter] = next(iter(own.values())).dtype
+        if not any(map(is_sharded, self._holder(adapter)._parameters.values())):
+            self.quanta_circuit_computed_in[adapter] = next(iter(own.values())).dtype
             return frozen, own
-        dtype = self._computed_in.get(adapter, torch.float64)
+        dtype = self.quanta_circuit_computed_in.get(adapter, torch.float64)
         if dtype.itemsize >= next(iter(own.values())).dtype.itemsize:
             return frozen, own
         rounded = [{name: tensor.to(dtype) for name, tensor in part.items()} for part in (frozen, own)]
@@ -262,10 +259,11 @@ class QuantaCircuitLayer(BaseTunerLayer):
 
     def compute_dtype(self, adapter: str) -> torch.dtype:
         """Return the dtype that the circuits are applied in: at least float32 where the update is a difference."""
-        dtype = next(iter(self.trained(adapter).values())).dtype
+        dtype: torch.dtype = next(iter(self._holder(adapter)._parameters.values())).dtype
         if self.quanta_circuit_residual[adapter] == "none":
             return dtype
-        frozen = next(iter(held(self.quanta_circuit_frozen, adapter).values())).dtype
+        holder: Any = self.quanta_circuit_frozen[adapter]
+        frozen = next(iter(holder._parameters.values())).dtype
         return torch.promote_types(torch.promote_types(dtype, frozen), torch.float32)
 
     def delta_blocks(self, adapter: str, scale: float) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -298,13 +296,14 @@ class QuantaCircuitLayer(BaseTunerLayer):
             self.quanta_circuit_folded[adapter] = FoldedWeight(torch.empty_like(weight), sources)
             return
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
-        folded = weight.detach().clone()
-        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+        # What inference mode makes could not be trained with.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+            folded = weight.detach().clone()
             frozen = held(self.quanta_circuit_frozen, adapter)
             dtype = torch.promote_types(weight.dtype, torch.float32)
             for columns, block in fitted.operator_blocks(frozen, dtype, weight.device):
                 self._add(folded, columns, block * -scale)
-        self.quanta_circuit_folded[adapter] = FoldedWeight(folded, sources)
+            self.quanta_circuit_folded[adapter] = FoldedWeight(folded, sources)
 
     def _fold_again(self, adapter: str) -> None:
         """Fold anew what is folded."""
@@ -316,25 +315,28 @@ class QuantaCircuitLayer(BaseTunerLayer):
         return [whole(self.get_base_layer().weight), *held(self.quanta_circuit_frozen, adapter).values()]
 
     def folded_weight(self, adapter: str) -> torch.Tensor | None:
-        """Return W - scale S of a folded adapter, made anew where W or S have changed; None where W trains.
+        """Return W - scale S of a folded adapter, made anew where W or S have changed.
 
-        A copy of a weight that trains would give it no gradient, so that W and S are applied instead.
+        None where W trains: its copy would give it no gradient; and in compiled code where W has been cast. W and S are
+        applied then.
         """
-        if not torch.compiler.is_compiling():
-            sources = self._fold_sources(adapter)
-            if sources[0].requires_grad and torch.is_grad_enabled():
-                self._warn_of_training()
-                return None
-            folded: Any = dict(self.quanta_circuit_folded.items()).get(adapter)
+        sources, is_compiling = self._fold_sources(adapter), torch.compiler.is_compiling()
+        if sources[0].requires_grad and torch.is_grad_enabled():
+            self._warn_of_training()
+            return None
+        folded: Any = self.quanta_circuit_folded._modules.get(adapter)
+        if is_compiling and (folded is None or folded.weight.dtype != sources[0].dtype):
+            return None
+        if not is_compiling:
             if folded is None or not folded.is_made_of(sources, closely=adapter in self._unsure_folds):
                 self._fold(adapter)
+                folded = self.quanta_circuit_folded[adapter]
             self._unsure_folds.discard(adapter)
-        current: Any = self.quanta_circuit_folded[adapter]
-        weight: torch.Tensor = current.weight
+        weight: torch.Tensor = folded.weight
         return weight
 
     def _warn_of_training(self) -> None:
-        if not self._told_of_training:
+        if not torch.compiler.is_compiling() and not self._told_of_training:
             self._told_of_training = True
             warnings.warn(
                 f"{self._layer_name}: the base weight trains, so nothing is folded into it; W, T and S are applied, as "
@@ -354,11 +356,11 @@ class QuantaCircuitLayer(BaseTunerLayer):
 
     def settle(self) -> None:
         """Check adapters whose tensors were assigned past `load_state_dict`, and fold their copies anew."""
-        for adapter in sorted(self.quanta_circuit_features.replaced & set(self.quanta_circuit_plan)):
+        for adapter in sorted(self.quanta_circuit_features.replaced_adapters & set(self.quanta_circuit_plan)):
             check_layer(self, adapter, self._layer_name)
             self.take_difference(adapter)
             self._fold_again(adapter)
-        self.quanta_circuit_features.replaced.clear()
+        self.quanta_circuit_features.replaced_adapters.clear()
 
     def set_scale(self, adapter: str, scale: float) -> None:
         """Multiply the adapter's own scale by `scale`."""

@@ -15,7 +15,6 @@ from quanta_compiler.peft.bases import check_merging, fetch_partitioned, gathere
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.saved import check_state
-from quanta_compiler.peft.tensors import Tensors
 from quanta_compiler.peft.weights import read_weight, write_weight
 
 
@@ -49,7 +48,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             result: torch.Tensor = self.base_layer(x, *args, **kwargs)
             return result
         fetch_partitioned(self)
-        if self.quanta_circuit_features.replaced:
+        if self.quanta_circuit_features.replaced_adapters:
             self.settle()
         active = [adapter for adapter in self.active_adapters if self.has_adapter(adapter)]
         if not torch.compiler.is_compiling():
@@ -74,16 +73,15 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
         how = self.quanta_circuit_backend[adapter]
         trained, frozen = self.circuits(adapter)
-        dtype = self.compute_dtype(adapter)
+        dtype = next(iter(trained.values())).dtype
         x = self.quanta_circuit_dropout[adapter](self._cast_input_dtype(x, dtype))
         if with_copy and frozen is not None:
             # Both are computed alike, so that equal tensors give equal numbers, and the difference is zero at the
             # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
             with torch.autocast(x.device.type, enabled=False):
-                x = self._cast_input_dtype(x, dtype)
                 update = fitted.apply(trained, x, *how) - fitted.apply(frozen, x, *how)
         else:
-            update = fitted.apply(_cast(trained, dtype), x, *how)
+            update = fitted.apply(trained, x, *how)
         return update * scale if scale != 1 else update
 
     @gathered(written=True)
@@ -158,10 +156,6 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
 
     def __repr__(self) -> str:
         return "quanta_circuit." + super().__repr__()
-
-
-def _cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
-    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
 
 
 def _settle_loaded(module: Any, _: Any) -> None:

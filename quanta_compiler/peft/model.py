@@ -27,7 +27,7 @@ from quanta_compiler.peft.readers import reader_of, tell_of_silent_layers
 from quanta_compiler.peft.refusals import NO_PARAMETERS, Refusals
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved
-from quanta_compiler.peft.saved import readable, warn_of_nothing_saved
+from quanta_compiler.peft.saved import as_differences, readable, warn_of_nothing_saved
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
@@ -52,8 +52,8 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
         """
         config = self.peft_config[adapter_name]
         config.check_unchanged()
-        # What was adapted before has been told of then; and a part of a model may be loaded.
-        is_new = config.format != 1 and not config.resolved and kwargs.get("state_dict") is None
+        # For a saved adapter all of this was said when it was new, and only a part of a model may be there.
+        is_new = not config.was_saved and kwargs.get("state_dict") is None
         if is_new:
             warn_about_experts(model, config)
         names = module_names(model)
@@ -83,7 +83,7 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
         found = coverage(config.circuit, names, self._fits)
         if not is_new:
             raise_problems(_DO_NOT_FIT, self._misfits)
-            return [problem.text for problem in found.unmatched]
+            return [f"{problem.text}\nhint: {problem.hint}" for problem in found.unmatched]
         if self._fits or self._misfits:
             raise_problems(_DO_NOT_FIT, [*self._misfits, *found.unmatched])
         away = [name for name, fit in self._fits.items() if _begins_away(fit)] if config.init_weights else []
@@ -103,6 +103,7 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
             model, config, adapter_name, state_dict, unwanted_adapter_names
         )
         warn_of_nothing_saved(state_dict, saved)
+        as_differences(saved)
         return saved
 
     @classmethod
@@ -220,6 +221,8 @@ def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
 def _registries(module: nn.Module, kinds: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Yield the dicts that hold what a module consists of, and what a layer knows of its adapters."""
     yield from (getattr(module, kind) for kind in kinds)
+    if isinstance(module, nn.ParameterDict):
+        yield module._keys
     if isinstance(module, QuantaCircuitLayer):
         named = (getattr(module, name) for name in module.other_param_names)
         yield from (registry for registry in named if isinstance(registry, dict))

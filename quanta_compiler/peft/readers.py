@@ -110,13 +110,14 @@ def reader_of(parent: nn.Module, child: str) -> str | None:
 
 
 def tell_of_silent_layers(model: Any, *_: Any) -> None:
-    """Warn of the adapted layers that the first forward pass of a model in training has not called.
+    """Warn of the adapted layers that the first forward pass in which adapters train has not called.
 
     A forward hook, which is gone afterwards. Compiled code runs without it.
     """
     if (
         torch.compiler.is_compiling()
         or not model.training
+        or not any(METHOD in name and parameter.requires_grad for name, parameter in model.named_parameters())
         or not remove_hooks(model._forward_hooks, tell_of_silent_layers)
     ):
         return

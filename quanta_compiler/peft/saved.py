@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -74,20 +74,26 @@ _SAVE_WHOLE = (
     "save the adapter with model.save_pretrained(folder); a `state_dict` given to it has the keys of the PeftModel, "
     "without the `_orig_mod.` of torch.compile or the `module.` of DistributedDataParallel"
 )
+_BARE = (
+    f"put `{_MODEL}` before the keys: those of an adapter that was injected into a model do not begin with it, and a "
+    "PeftModel's do"
+)
 _UNWRAP = (
     "save the model inside: model.save_pretrained(folder) of the PeftModel itself, or take the beginning off the keys "
     "(torch.compile adds `_orig_mod.`, DistributedDataParallel `module.`)"
 )
 
 
-def as_differences(state_dict: MutableMapping[str, Any], expected: Iterable[str]) -> None:
-    """Put D = T - S, in float32 at least, in the place of T: adapters saved in format 1 hold T and S."""
-    for key in expected:
-        start, _, name = key.rpartition(_DELTA)
-        trained, copy = state_dict.get(start + _GATES + name), state_dict.get(start + _FROZEN + name)
-        if _DELTA in key and key not in state_dict and trained is not None and copy is not None:
-            state_dict[key] = wide(trained) - wide(copy)
-            del state_dict[start + _GATES + name]
+def as_differences(state_dict: MutableMapping[str, Any], expected: Collection[str] | None = None) -> None:
+    """Put D = T - S, in float32 at least, in the place of T: adapters saved in format 1 hold T and S.
+
+    `expected` are the keys of D that are wanted; by default all.
+    """
+    for key in [key for key in state_dict if _GATES in key]:
+        start, _, name = key.rpartition(_GATES)
+        copy = state_dict.get(start + _FROZEN + name)
+        if copy is not None and (expected is None or start + _DELTA + name in expected):
+            state_dict[start + _DELTA + name] = wide(state_dict.pop(key)) - wide(copy)
 
 
 def readable(model: Any, adapter: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,13 +110,13 @@ def readable(model: Any, adapter: str, state_dict: Mapping[str, Any]) -> dict[st
         if adapter not in getattr(layer, f"{METHOD}_plan", ()):
             continue
         keys = [key.replace(f".{adapter}", "", 1) for key, _ in layer.state_shapes(adapter)]
-        for start in (name, f"{_MODEL}{name}"):
-            as_differences(result, (f"{start}.{key}" for key in keys))
-        ends = tuple(
-            f"{start}.{METHOD}_" for start in (name.removeprefix(_MODEL), f"{_MODEL}{name.removeprefix(_MODEL)}")
-        )
-        if not any(key.startswith(ends) for key in result):
-            missing.append(Problem(f"{_shown(name)}: nothing is saved for it", _OTHER_MODEL))
+        # PEFT takes `base_model.model.` off the keys where the model's own names do not begin with it.
+        starts = (name, f"{_MODEL}{name}")
+        for start in starts:
+            as_differences(result, {f"{start}.{key}" for key in keys})
+        if not any(key.startswith(tuple(f"{start}.{METHOD}_" for start in starts)) for key in result):
+            is_bare = any(key.startswith(f"{_shown(name)}.{METHOD}_") for key in result)
+            missing.append(Problem(f"{_shown(name)}: nothing is saved for it", _BARE if is_bare else _OTHER_MODEL))
     raise_problems("the saved adapter does not fit the model:", missing)
     return result
 
@@ -135,7 +141,7 @@ def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, 
             adapters.update(layer.quanta_circuit_plan)
             for adapter in layer.quanta_circuit_plan:
                 expected = dict(layer.state_shapes(adapter))
-                as_differences(state_dict, [start + key for key in expected])
+                as_differences(state_dict, {start + key for key in expected})
                 known.update(start + key for key in expected)
                 problems += _layer_problems(layer, adapter, expected, state_dict, start)
     for key in state_dict:

@@ -13,7 +13,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class FrozenParameters(nn.ParameterDict):
-    """Parameters that do not train, whoever assigns them (transformers' `load_adapter` makes new ones that would).
+    """Parameters that do not train, also where others are assigned (transformers' `load_adapter` makes them train).
 
     Not buffers: what copies, shards or moves an adapter by its parameters (TRL's reference adapters, FSDP2's loading
     from one process) takes them along.
@@ -29,24 +29,24 @@ class Features(FrozenParameters):
     Of a floating dtype, as clients expect of parameters; saved exactly even where a client has rounded them.
 
     transformers loads adapters by assigning to attributes, past every hook of `load_state_dict`. As every saved layer
-    brings its features, `replaced` tells for which adapters that has happened.
+    brings its features, `replaced_adapters` tells for which adapters that has happened.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.replaced: set[str] = set()
+        self.replaced_adapters: set[str] = set()
         self._exact: dict[str, tuple[int, int]] = {}
 
-    def hold(self, adapter: str, features: tuple[int, int], device: torch.device) -> None:
+    def hold_features(self, adapter: str, features: tuple[int, int], device: torch.device) -> None:
         """Store the features of an adapter."""
         self._exact[adapter] = features
         tensor = torch.tensor(features, dtype=torch.float32, device=device)
         self[adapter] = nn.Parameter(tensor)
-        self.replaced.discard(adapter)
+        self.replaced_adapters.discard(adapter)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for adapter in self:
+        for adapter in self._parameters:
             tensor = destination[prefix + adapter]
             if tensor.dtype.itemsize < torch.float32.itemsize:
                 destination[prefix + adapter] = torch.tensor(self._exact[adapter], dtype=torch.float32)
@@ -56,7 +56,7 @@ class Features(FrozenParameters):
         super().__setattr__(name, value)
         # FSDP2 assigns as well: its shard, and what it has gathered.
         if before is not None and not is_sharded(before) and not is_sharded(value):
-            self.replaced.add(name)
+            self.replaced_adapters.add(name)
 
 
 def is_sharded(tensor: Any) -> bool:

@@ -278,6 +278,49 @@ def test_a_folded_weight_is_not_one_of_before() -> None:
     assert torch.allclose(model(x), as_copy(model, inner, x), atol=1e-5)
 
 
+@pytest.mark.parametrize("width", [64, 256])
+@pytest.mark.parametrize("how", ["a row", "other columns", "assigned", "loaded", "columns past autograd", "S"])
+def test_a_folded_weight_follows_a_change_of_some_numbers(how: str, width: int) -> None:
+    """The first column stays as it is: where widths are powers of two, even strides would see it alone."""
+    circuit = file_of({"auto": 2}, ["all_pairs"])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        base = nn.Sequential(nn.Linear(width, width, bias=False))
+    model: Any = get_peft_model(base, QuantaConfig(circuit=circuit, target_modules=["0"], residual="folded"))
+    move(model)
+    layer = layer_of(model)
+    inner, frozen = layer.get_base_layer(), layer.quanta_circuit_frozen["default"]
+    changed = inner.weight.detach().clone()
+    changed[:, width // 2 :] *= 2
+    with torch.no_grad():
+        applied(model)
+        if how == "a row":
+            inner.weight[5, 1:].mul_(3)
+        elif how == "other columns":
+            inner.weight[:, 1:].mul_(3)
+        elif how == "assigned":
+            inner.weight = nn.Parameter(changed, requires_grad=False)
+        elif how == "loaded":
+            inner.load_state_dict({"weight": changed})
+        elif how == "columns past autograd":
+            inner.weight.data[:, 1:].mul_(2)
+        else:
+            frozen["g0"][:, 1:] += 0.3
+    update = layer.get_delta_weight("default").double()
+    assert (applied(model) - update).norm() < 1e-4 * update.norm()
+
+
+def test_a_weight_folded_in_inference_mode_trains() -> None:
+    x = batch()
+    model, _ = folded_model()
+    for layer in circuit_layers(model).values():
+        layer.set_scale("default", 0.5)
+    with torch.inference_mode():
+        layer_of(model).get_base_layer().weight.mul_(1.5)
+        model(x)
+    model(x.requires_grad_()).sum().backward()
+
+
 def test_a_base_weight_that_trains_gets_its_gradient() -> None:
     x = batch()
     model, inner = folded_model()

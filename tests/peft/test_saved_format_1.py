@@ -122,7 +122,7 @@ def test_transformers_loads_them_past_every_hook(residual: str, tmp_path: Path) 
     assert not torch.allclose(again(tokens).logits, before, atol=1e-4)
 
 
-def test_a_configuration_of_theirs_makes_new_adapters_of_today() -> None:
+def test_a_configuration_of_theirs_makes_new_adapters_of_today(tmp_path: Path) -> None:
     model = loaded(HERE / "copied", "a", is_trainable=True)
     model.add_adapter("ref", model.peft_config["default"])
     for name, parameter in list(model.named_parameters()):
@@ -131,5 +131,7 @@ def test_a_configuration_of_theirs_makes_new_adapters_of_today() -> None:
     model.set_adapter("ref")
     assert_as_saved(model, "copied")
     fresh: Any = get_peft_model(net("a"), QuantaConfig.from_pretrained(str(HERE / "copied")))
+    fresh.save_pretrained(str(tmp_path))
+    assert not [key for key in load_file(tmp_path / "adapter_model.safetensors") if "_gates." in key]
     assert not updates(fresh, "a")["a"].any()
     assert all("_delta." in name for name, _ in fresh.named_parameters() if "_gates." in name or "_delta." in name)

@@ -211,6 +211,31 @@ def test_a_state_of_a_wrapped_model_is_not_saved_in_silence(prefix: str, tmp_pat
         model.save_pretrained(str(tmp_path), state_dict=state)
 
 
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+def test_keys_of_an_injected_adapter_are_not_lost_in_a_peft_model(low_cpu_mem_usage: bool, folder: Path) -> None:
+    renamed(folder, lambda key: key.removeprefix("base_model.model."))
+    with pytest.raises(AdapterError, match=r"k_proj: nothing is saved for it(.|\n)*put `base_model.model.` before"):
+        PeftModel.from_pretrained(Mlp(), str(folder), low_cpu_mem_usage=low_cpu_mem_usage)
+
+
+def test_a_refused_adapter_leaves_a_model_that_can_be_saved(tmp_path: Path) -> None:
+    model = adapted(Mlp())
+    keys = list(model.state_dict())
+    with pytest.raises(AdapterError, match="'zz' reaches no layer"):
+        model.add_adapter("bad", QuantaConfig(circuit={"q_proj": QUANTA, "zz": QUANTA}))
+    assert list(model.state_dict()) == keys
+    model.save_pretrained(str(tmp_path))
+    with pytest.raises(AdapterError, match="'zz' reaches no layer"):
+        adapted(Mlp(), circuit={"q_proj": QUANTA, "zz": QUANTA}, target_modules=["q_proj"])
+
+
+def test_a_field_that_is_assigned_later_is_checked() -> None:
+    config = QuantaConfig(circuit=QUANTA, target_modules=["q_proj"])
+    config.residual = "fronzen"
+    with pytest.raises(ValueError, match="`residual` is one of"):
+        get_peft_model(Mlp(), config)
+
+
 def test_weights_of_the_base_alone_are_no_damaged_adapter() -> None:
     model = adapted(Mlp())
     model.load_state_dict({key: t for key, t in model.state_dict().items() if "base_layer" in key}, strict=False)
