@@ -91,8 +91,9 @@ def check_file(file: str) -> Checked:
     circuit = build_circuit(spec)
     source = display_name(file)
     told = (*spec.warnings, *name_warnings(spec, source), *gain_warnings(spec, init_gain(circuit), source))
-    # What is said of axes or of a preset's options says more.
-    further = () if any("depend" in warning.message for warning in told) else reach_warnings(circuit, source)
+    # What is said of axes or of a preset's options says more. (No name of a gate or an axis has a space in it.)
+    is_told = any(" depend on " in warning.message or " depends on " in warning.message for warning in told)
+    further = () if is_told else reach_warnings(circuit, source)
     return Checked(file, circuit, (*told, *further))
 
 
@@ -136,7 +137,7 @@ def reach_warnings(circuit: Circuit, source: str) -> tuple[Diagnostic, ...]:
     reached = fewest_reached(circuit)
     if reached is None:
         return ()
-    numbers = f"only {reached:,} of {circuit.out_size:,} numbers" if reached else "no output at all"
+    numbers = f"at most {reached:,} of {circuit.out_size:,} numbers" if reached else "no output at all"
     message = f"after the last gate some inputs reach {numbers}: not every output depends on every input"
     hint = "a gate that mixes the axes once more lets every output depend on every input"
     return (Diagnostic("warning", message, source, "gates", hint=hint),)

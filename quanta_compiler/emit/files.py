@@ -19,9 +19,24 @@ _OTHER_PYTHONS = (
 _IMPORTED_BY_TORCH = (
     *("dill", "filelock", "fsspec", "functorch", "jinja2", "markupsafe", "mpmath", "networkx", "numpy", "opt_einsum"),
     *("setuptools", "sympy", "torch", "torchgen", "tqdm", "triton", "typing_extensions"),
+    *("backports", "gmpy2", "jaraco", "more_itertools", "packaging"),
+)
+_IMPORTED_HERE = (
+    *("accelerate", "annotated_types", "click", "joblib", "markdown_it", "mdurl", "peft", "pydantic", "pydantic_core"),
+    *(
+        "pygments",
+        "quanta_compiler",
+        "rich",
+        "safetensors",
+        "shellingham",
+        "transformers",
+        "typer",
+        "typing_inspection",
+    ),
+    "yaml",
 )
 _IMPORTED_AT_START = ("sitecustomize", "usercustomize")
-HIDDEN = sys.stdlib_module_names.union(_OTHER_PYTHONS, _IMPORTED_BY_TORCH, _IMPORTED_AT_START)
+HIDDEN = sys.stdlib_module_names.union(_OTHER_PYTHONS, _IMPORTED_BY_TORCH, _IMPORTED_HERE, _IMPORTED_AT_START)
 """Modules that a file of their name would hide from everything that is started in its folder."""
 
 
@@ -33,14 +48,17 @@ def stem_of(name: str) -> str:
     """Return the stem of a circuit's files: its name as a Python module's.
 
     Raises:
-        OutputError: the stem is a keyword of Python, or the name of a module that Python or torch imports.
+        OutputError: the stem is a keyword of Python, or the name of a module that Python, torch or this package
+            imports.
 
     """
     stem = name.replace("-", "_").replace(".", "_")
     if not keyword.iskeyword(stem) and stem not in HIDDEN:
         return stem
     reason = (
-        "a keyword of Python" if keyword.iskeyword(stem) else "which would hide a module that Python or torch needs"
+        "a keyword of Python"
+        if keyword.iskeyword(stem)
+        else "which would hide a module that Python, torch or this package needs"
     )
     renamed = f"rename the circuit, to {f'{name}-circuit'!r} for example"
     raise OutputError(f"the circuit's name {name!r} gives the module name {stem!r}, {reason}: {renamed}")

@@ -10,6 +10,7 @@ from quanta_compiler.diagnostics import escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.folding import folded_steps
 from quanta_compiler.report.report import Report, StepReport
+from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,15 +128,17 @@ def _apply_rows(report: Report) -> list[Cells]:
     default = "for batches as planned"
     if report.backends[0].name == "fused":
         default += " on the CPU; torch elsewhere"
+    turned = any(gate.kind in ROTATION_KINDS for gate in report.gates)
     rows: list[Cells] = [("backend by default", report.backends[0].name, default)]
     for backend in report.backends:
         flops = backend.flops_per_token
+        aside = ", what makes the rotations aside" if turned and backend.name == "fused" else ""
         rows += [
             (f"{backend.name}: FLOPs per token", _number(flops), _against(sequential, flops)),
             (
                 f"{backend.name}: saved per token",
                 _number(backend.saved_bytes_per_token),
-                f"bytes kept for backward ({bytes_text(backend.saved_bytes_per_token)})",
+                f"bytes kept for backward ({bytes_text(backend.saved_bytes_per_token)}){aside}",
             ),
             (
                 f"{backend.name}: peak per token",

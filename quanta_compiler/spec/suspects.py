@@ -64,13 +64,14 @@ def _enough(first: GateSpec, second: GateSpec) -> int | None:
     rows = matrix_shape(second)[-2]
     count, kinds = math.prod(blocks), {first.kind, second.kind}
     rank = min(_rank(first), _rank(second))
-    if kinds == {"diagonal"}:
-        return stored_numbers(first)
+    if "diagonal" in kinds:
+        # Beside a matrix it is a parametrization that is chosen (AdaLoRA, a magnitude per output), and costs little.
+        return stored_numbers(first) if kinds == {"diagonal"} else None
     if kinds == {"orthogonal"}:
         is_whole = rows == columns and not first.rank_parameters and not second.rank_parameters
         return stored_numbers(first) if is_whole and matrix_shape(first) == matrix_shape(second) else None
     if "lowrank" in kinds and any(gate.kind == "lowrank" and gate.rank == rank for gate in (first, second)):
-        return count * rank * (rows + columns)
+        return count * min(rank * (rows + columns), rows * columns)
     return count * rows * columns if "dense" in kinds and rank >= min(rows, columns) else None
 
 
@@ -93,7 +94,7 @@ def _warn_about_axes(spec: CircuitSpec, problems: Problems) -> None:
     seen = width // math.prod(axis.size for axis in still)
     idle = [axis for axis in still if axis.name not in touched]
     fault = f"no gate acts on {_named(idle)}" if idle else f"no gate mixes along {_named(still)}"
-    message = f"{fault}: every output depends on {seen:,} of {width:,} inputs"
+    message = f"{fault}: every output depends on at most {seen:,} of {width:,} inputs"
     repair = "name them in the `axes` of a gate" if len(idle or still) > 1 else "name it in the `axes` of a gate"
     problems.warning(("gates",), message, f"{repair}; `all_pairs` acts on every axis")
 

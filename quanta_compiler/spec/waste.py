@@ -37,7 +37,7 @@ def warn_about_waste(spec: CircuitSpec, layout: Layout, out_features: int | None
     given, product = spec.in_features, math.prod(sizes)
     shape = _shape(spec.layout, spec.positional)
     chosen = layout.auto is not None
-    hint = _other_layout(given, sizes) if chosen else _better_layout(spec, max(given, out_features or 0))
+    hint = _other_layout(given, sizes) if chosen else _better_layout(spec, max(given, out_features or 0), given)
     path = ("layout",) if chosen and given != product else ("in_features",)
     if given < product:
         waste = f"{product - given} of {product} inputs ({percent(product - given, product)}) are always zero"
@@ -64,6 +64,8 @@ def _warn_about_outputs(spec: CircuitSpec, problems: Problems) -> None:
 
 def _other_layout(width: int, sizes: tuple[int, ...]) -> str | None:
     """Return a layout beside the padded one of `{auto: N}`: one that is not padded, or one of fewer axes."""
+    if math.prod(sizes) == width:
+        return None
     exact = exact_layout(width, len(sizes))
     if exact is not None:
         times = pair_numbers(exact) / pair_numbers(sizes)
@@ -77,14 +79,17 @@ def _other_layout(width: int, sizes: tuple[int, ...]) -> str | None:
     return f"`{{auto: {len(best)}}}` is {math.prod(best)} wide ({_text(best)})"
 
 
-def _better_layout(spec: CircuitSpec, width: int) -> str | None:
-    """Return the layout of as many axes that suits a width better than the written one, None where there is none."""
+def _better_layout(spec: CircuitSpec, width: int, given: int | None = None) -> str | None:
+    """Return the layout of as many axes that suits a width better than the written one, None where there is none.
+
+    `given` is a width that must be suited no worse for it.
+    """
     is_square = [axis.size for axis in spec.layout] == [axis.size for axis in spec.output]
     if not is_square or any(gate.kind in _SIZED_KINDS or gate.share for gate in spec.gates):
         return None
     sizes = auto_layout(width, len(spec.layout))
-    product = math.prod(sizes)
-    if abs(product - width) >= abs(math.prod(axis.size for axis in spec.layout) - width):
+    product, now = math.prod(sizes), math.prod(axis.size for axis in spec.layout)
+    if any(abs(product - one) >= abs(now - one) for one in (width, width if given is None else given)):
         return None
     named = ", ".join(f"{axis.name}: {size}" for axis, size in zip(spec.layout, sizes, strict=True))
     return f"`layout: {_text(sizes) if spec.positional else f'{{{named}}}'}` is {product} wide"
@@ -97,9 +102,8 @@ def _rectangular(spec: CircuitSpec) -> str | None:
         new, left = divmod(axis.size * spec.out_features, product)
         last = next((gate for gate in reversed(spec.gates) if axis in gate.to or axis in gate.per), None)
         if new and not left and last and last.kind in ("dense", "lowrank") and axis in last.to and not last.share:
-            return (
-                f"`to: {{{axis.name}: {new}}}` on the last gate of axis {axis.name} makes {spec.out_features} outputs"
-            )
+            sizes = [new if one == axis else one.size for one in last.to]
+            return f"`to: {sizes}` at gate {last.name!r} makes {spec.out_features} outputs"
     return None
 
 

@@ -120,7 +120,7 @@ def test_check_warns_of_inputs_that_do_not_reach_every_output() -> None:
     head = "version: 1\nname: a\nlayout: {a: 4, b: 6}\ngates:\n  - [a]\n  - [b]\n"
     dropped = head + "  - {axes: [a, b], kind: slice, to: {c: 18}}\n  - {axes: [c], kind: slice, to: {d: 24}}\n"
     told = quanta("check", "-", stdin=dropped).stderr
-    assert "warning: after the last gate some inputs reach only 18 of 24 numbers: not every output" in told
+    assert "warning: after the last gate some inputs reach at most 18 of 24 numbers: not every output" in told
     assert quanta("check", "-", stdin=dropped + "  - [d]\n").stderr == ""
     # Of axes that no gate mixes more is said.
     assert quanta("check", "-", stdin=head.replace("  - [a]\n", "")).stderr.count("warning: ") == 1
@@ -345,3 +345,9 @@ def test_an_error_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("quanta_compiler.circuit_files.read_circuit", fail)
     with pytest.raises(RuntimeError, match="ours"):
         quanta("report", "good.yaml")
+
+
+def test_a_gate_of_any_name_lets_check_tell_of_reach() -> None:
+    gates = "[{axes: [0, 1], name: depend}, [2], {axes: [1], kind: slice, to: [1]}, {axes: [1], kind: slice, to: [4]}]"
+    text = f"version: 1\nname: a\nlayout: 2x4x3\ngates: {gates}\n"
+    assert "some inputs reach at most" in quanta("check", "-", stdin=text).stderr

@@ -171,8 +171,8 @@ def test_stems(name: str, stem: str) -> None:
         # Of the standard library: here, and in other Pythons than this one.
         *("statistics", "typing", "email", "concurrent", "this"),
         *("asyncore", "telnetlib", "tomllib", "annotationlib"),
-        # What torch imports, and what Python imports when it starts.
-        *("numpy", "typing-extensions", "sympy", "functorch", "sitecustomize"),
+        # What torch and this package import, and what Python imports when it starts.
+        *("numpy", "typing-extensions", "sympy", "functorch", "packaging", "quanta-compiler", "yaml", "sitecustomize"),
     ],
 )
 def test_stems_that_cannot_be_imported_or_hide_a_module_are_refused(name: str, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_padding_is_told_once_for_each_shape() -> None:
     messages = [str(warning.message) for warning in told if "circuit 'told'" in str(warning.message)]
     assert messages == [
         "circuit 'told' on layers with 24 -> 16 features: out_features 16 keeps 16 of 24 outputs: "
-        "33.3 % of what the circuit computes is dropped\nhint: `to: {1: 2}` on the last gate of axis 1 makes 16 outputs"
+        "33.3 % of what the circuit computes is dropped\nhint: `to: [4, 2]` at gate 'g2' makes 16 outputs"
     ]
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
+import re
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -296,7 +299,7 @@ def test_too_many_axes_are_refused(file: dict[str, object]) -> None:
         (
             {"layout": "32x32", "out_features": 96},
             "out_features 96 keeps 96 of 1024 outputs: 90.6 % of what the circuit computes is dropped",
-            "`to: {0: 3}` on the last gate of axis 0 makes 96 outputs",
+            "`to: [3, 32]` at gate 'g0' makes 96 outputs",
         ),
         (
             {"layout": "32x32", "out_features": 1030},
@@ -345,3 +348,28 @@ def test_presets_tell_of_uneven_factors() -> None:
     ]
     assert not load_spec(file, in_features=14336, out_features=11008).warnings
     assert not load_spec({**file, "layout": "64x64"}, in_features=4096, out_features=50257).warnings
+
+
+@pytest.mark.parametrize("width", [2, 17, 64])
+def test_a_single_axis_is_the_width(width: int) -> None:
+    spec = load_spec({"version": 1, "name": "a", "layout": {"auto": 1}, "in_features": width, "gates": ["each"]})
+    assert [axis.size for axis in spec.layout] == [width]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_hint_of_a_rectangular_gate_can_be_followed(seed: int) -> None:
+    generator = random.Random(seed)
+    sizes = [generator.choice([2, 3, 4, 6]) for _ in range(3)]
+    gates = [generator.sample(range(3), 2) for _ in range(3)]
+    axis = generator.choice(gates[-1])
+    wanted = math.prod(sizes) // sizes[axis] * generator.randrange(1, sizes[axis])
+    file = {"version": 1, "name": "a", "layout": sizes, "out_features": wanted, "gates": gates}
+    hints = [warning.hint or "" for warning in load_spec(file).warnings if "out_features" in warning.message]
+    (found,) = [re.match(r"`to: (\[.*\])` at gate 'g(\d)' makes (\d+) outputs", hint) for hint in hints]
+    assert found is not None
+    assert int(found[3]) == wanted
+    changed: list[Any] = list(gates)
+    changed[int(found[2])] = {"axes": gates[int(found[2])], "to": json.loads(found[1])}
+    again = load_spec({**file, "gates": changed})
+    assert again.out_features == wanted
+    assert not [warning for warning in again.warnings if "out_features" in warning.message]

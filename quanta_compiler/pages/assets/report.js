@@ -53,6 +53,8 @@ function cards() {
 
 /** What a batch takes on a backend; the first is the one that runs where nothing else is asked for. */
 function backendCards(backend, place) {
+  const turned = report.gates.some((gate) => ["orthogonal", "ry", "pauli"].includes(gate.kind));
+  const aside = turned && backend.name === "fused" ? ", what makes the rotations aside" : "";
   const byDefault = place ? "" : backend.name === "fused" ? " (default on the CPU)" : " (default)";
   return [
     card(
@@ -63,7 +65,7 @@ function backendCards(backend, place) {
     card(
       `Saved per token, ${backend.name}${byDefault}`,
       bytesText(backend.saved_bytes_per_token),
-      `kept for backward; at most ${bytesText(backend.peak_bytes_per_token)} at once in a forward pass`,
+      `kept for backward${aside}; at most ${bytesText(backend.peak_bytes_per_token)} at once in a forward pass`,
     ),
   ];
 }
