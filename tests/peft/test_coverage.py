@@ -105,7 +105,7 @@ def test_nothing_is_said_where_every_key_reaches_a_layer() -> None:
     assert not warned({"gate|value": LORA, r"^tower\.2\.value": QUANTA, "head": LORA})
 
 
-def test_a_saved_adapter_and_a_used_configuration_go_on_other_models(tmp_path: Path) -> None:
+def test_a_saved_adapter_goes_on_a_part_of_its_model_and_a_used_configuration_is_checked_anew(tmp_path: Path) -> None:
     circuit = {"gate": LORA, r"tower\.2\.value": LORA}
     model = get_peft_model(Towers(), config := QuantaConfig(circuit=circuit))
     train(model, batch())
@@ -113,8 +113,11 @@ def test_a_saved_adapter_and_a_used_configuration_go_on_other_models(tmp_path: P
     loaded = PeftModel.from_pretrained(Towers(), str(tmp_path)).eval()
     assert torch.equal(loaded(batch()), model(batch()))
     loaded.add_adapter("again", loaded.peft_config["default"])
+    with pytest.raises(AdapterError, match="reaches no layer: no module matches"):
+        inject_adapter_in_model(config, Towers(depth=2))
+    saved = QuantaConfig.from_pretrained(str(tmp_path))
     with pytest.warns(UserWarning, match="reaches no layer: no module matches"):
-        smaller: Any = inject_adapter_in_model(config, Towers(depth=2))
+        smaller: Any = inject_adapter_in_model(saved, Towers(depth=2))
     assert len(circuit_layers(smaller)) == 2
     fresh = QuantaConfig(circuit=circuit)
     state = {"tower.0.gate.quanta_circuit_features": torch.tensor([24, 24])}
