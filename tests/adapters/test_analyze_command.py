@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -99,8 +100,20 @@ def test_pictures(name: str, start: bytes) -> None:
     data = Path(name).read_bytes()
     assert data.startswith(start)
     assert quanta("analyze", "first", "other", "-o", name).exit_code == 0
-    assert Path(name).read_bytes() == data
+    assert_alike(Path(name).read_bytes(), data)
     assert sorted(path.name for path in Path().iterdir()) == sorted(["first", "other", name])
+
+
+def assert_alike(picture: bytes, other: bytes) -> None:
+    """Compare two pictures, an SVG to a thousandth: matplotlib before 3.11 lays out with an error of its own."""
+    if not picture.startswith(b"<?xml"):
+        assert picture == other
+        return
+    number = rb"-?\d+\.\d+"
+    assert re.sub(number, b"", picture) == re.sub(number, b"", other)
+    assert [float(one) for one in re.findall(number, picture)] == pytest.approx(
+        [float(one) for one in re.findall(number, other)], abs=1e-3
+    )
 
 
 def test_a_page_holds_picture_and_tables_and_loads_nothing() -> None:

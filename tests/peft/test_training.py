@@ -199,7 +199,8 @@ def test_checkpointed_transformers_have_the_same_gradients(name: str, reentrant:
     found = gradients(model)
     assert found.keys() == expected.keys()
     for key, gradient in found.items():
-        assert torch.equal(gradient, expected[key]), key
+        # Some versions of transformers recompute with another rounding.
+        assert (gradient - expected[key]).norm() <= 1e-6 * expected[key].norm(), key
 
 
 def counted_calls(model: Any) -> dict[str, int]:
