@@ -11,7 +11,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "distributed": ("cluster", "2024.1"),
     "joblib": ("search", "1.5"),
     "matplotlib": ("plots", "3.8"),
-    "peft": ("peft", "0.20"),
+    "peft": ("peft", "0.21"),
     "safetensors": ("peft", "0.6.2"),
     "transformers": ("peft", "4.56"),
 }

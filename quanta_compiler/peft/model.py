@@ -110,7 +110,7 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Any]
     ) -> dict[str, Any]:
-        """Take what is loaded in the form of today; PEFT 0.20 has no such step, there the layers' hooks do it."""
+        """Take what is loaded in the form of today."""
         remapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(
             model=model, config=config, adapter_name=adapter_name, state_dict=readable(model, adapter_name, state_dict)
         )

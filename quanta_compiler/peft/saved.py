@@ -133,12 +133,10 @@ def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, 
     problems: list[Problem] = []
     known: set[str] = set()
     layers: set[str] = set()
-    adapters: set[str] = set()
     for name, layer in module.named_modules():
         if hasattr(layer, f"{METHOD}_plan"):
             start = f"{prefix}{name}." if name else prefix
             layers.add(start.rstrip("."))
-            adapters.update(layer.quanta_circuit_plan)
             for adapter in layer.quanta_circuit_plan:
                 expected = dict(layer.state_shapes(adapter))
                 as_differences(state_dict, {start + key for key in expected})
@@ -147,7 +145,7 @@ def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, 
     for key in state_dict:
         layer, part, tensor = key.partition(f".{METHOD}_")
         if part and key.startswith(prefix) and key not in known:
-            problems.append(_unexpected(layer, _as_saved(tensor, adapters), is_adapted=layer in layers))
+            problems.append(_unexpected(layer, tensor, is_adapted=layer in layers))
     raise_problems("the saved adapter does not fit the model:", problems)
 
 
@@ -164,13 +162,6 @@ def _unexpected(layer: str, tensor: str, is_adapted: bool) -> Problem:
     if is_adapted:
         return Problem(f"{name}: {tensor} is saved, and the configuration has no place for it", _OTHER_CIRCUIT)
     return Problem(f"{name}: {tensor} is saved, and the model has no such adapted layer", _OTHER_MODEL)
-
-
-def _as_saved(tensor: str, adapters: Collection[str]) -> str:
-    """Return a tensor's name without that of the adapter, which PEFT 0.20 adds to every key that it loads."""
-    group, _, rest = tensor.partition(".")
-    adapter, _, name = rest.partition(".")
-    return f"{group}.{name}" if name and adapter in adapters else tensor
 
 
 def _shown(name: str) -> str:

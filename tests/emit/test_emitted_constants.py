@@ -76,6 +76,7 @@ def test_a_module_from_meta_is_whole_once_its_parameters_are(file: dict[str, Any
     assert_right(file, module)
 
 
+@pytest.mark.slow
 def test_accelerate_loads_a_model_that_holds_a_circuit(file: dict[str, Any], tmp_path: Path) -> None:
     accelerate = pytest.importorskip("accelerate")
     circuit = compile_circuit(file)
@@ -116,6 +117,7 @@ def test_a_copy_of_a_module_that_was_used_is_used_elsewhere() -> None:
         assert_right(CIRCUITS["alone"], other, 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "fused"])
 def test_compile_export_and_autocast(file: dict[str, Any], backend: str) -> None:
     circuit = compile_circuit(file)

@@ -118,6 +118,7 @@ def test_a_view_that_may_depend_on_the_batch_is_one_dimension_first(old: str, ne
     assert view_code("x", old, new) == code
 
 
+@pytest.mark.slow
 def test_the_kernel_and_rotations_run_in_onnx() -> None:
     module = module_of(ROTATIONS, "fused")
     assert_runs(in_onnx(module, vectors(module, 4)), module)

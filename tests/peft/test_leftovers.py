@@ -55,6 +55,7 @@ def test_a_model_without_adapters_needs_nothing_of_ours(end: str, trained: bool)
     assert PACKAGE not in pickle.dumps(ENDS[end](model))
 
 
+@pytest.mark.slow
 def test_a_merged_model_is_loaded_where_the_package_is_not_installed(tmp_path: Path) -> None:
     merged = on_plain(plain(), init_weights=False).merge_and_unload()
     torch.save(merged, tmp_path / "merged.pt")

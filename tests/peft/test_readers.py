@@ -148,6 +148,7 @@ def test_nothing_is_said_of_layers_that_are_called_now_and_then() -> None:
     assert told(model.train(), batch()) == []
 
 
+@pytest.mark.slow
 def test_looking_for_them_breaks_no_graph() -> None:
     model = adapted(Mlp(), backend="torch")
     expected = model(batch())

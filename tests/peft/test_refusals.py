@@ -133,6 +133,8 @@ def test_experts_that_the_targets_do_not_reach_are_named(name: str) -> None:
     build, targets, shown = EXPERTS[name]
     with torch.device("meta"):
         model = build()
+    if not any("experts" in key and parameter.dim() == 3 for key, parameter in model.named_parameters()):
+        pytest.skip("this version of transformers holds these experts as linear layers, which targets reach")
     messages = told(model, QuantaConfig(**targets, preset="lora:1", task_type="CAUSAL_LM"), "tensors of all experts")
     assert len(messages) == 1
     assert f": {shown}" in messages[0]

@@ -2,7 +2,7 @@
 
     python tests/peft_suite/run.py                    # everything, with two processes
     python tests/peft_suite/run.py -k merge           # further arguments go to pytest
-    python tests/peft_suite/run.py --peft-version 0.20.0
+    python tests/peft_suite/run.py --peft-version 0.21.0
 
 Needs, beside this package: accelerate, attrs, bitsandbytes, datasets, diffusers, parameterized, peft, pytest,
 pytest-xdist, scipy, torchao, transformers (all in the extra `dev`). The tests come from the sdist of PEFT, which pip
