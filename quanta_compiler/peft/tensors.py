@@ -26,7 +26,7 @@ class FrozenParameters(nn.ParameterDict):
 class Features(FrozenParameters):
     """`in_features` and `out_features` that an adapter was made for, float32 `[2]` by adapter.
 
-    Of a floating dtype, as clients expect of parameters; saved exactly even where a client has rounded them.
+    Of a floating dtype, as clients expect of parameters; saved exactly even where a client has rounded or moved them.
 
     transformers loads adapters by assigning to attributes, past every hook of `load_state_dict`. As every saved layer
     brings its features, `replaced_adapters` tells for which adapters that has happened.
@@ -47,9 +47,9 @@ class Features(FrozenParameters):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for adapter in self._parameters:
-            tensor = destination[prefix + adapter]
-            if tensor.dtype.itemsize < torch.float32.itemsize:
-                destination[prefix + adapter] = torch.tensor(self._exact[adapter], dtype=torch.float32)
+            tensor, exact = destination[prefix + adapter], torch.tensor(self._exact[adapter], dtype=torch.float32)
+            if not tensor.is_meta and not is_sharded(tensor) and not torch.equal(tensor.cpu().float(), exact):
+                destination[prefix + adapter] = exact
 
     def __setattr__(self, name: str, value: Any) -> None:
         before = self.__dict__.get("_parameters", {}).get(name)
