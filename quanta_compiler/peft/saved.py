@@ -152,7 +152,8 @@ def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, 
 def check_layer(layer: Any, adapter: str, name: str) -> None:
     """Raise AdapterError where the tensors that a layer holds for an adapter do not fit it."""
     expected = dict(layer.state_shapes(adapter))
-    state = {f"{name}.{key}": tensor for key, tensor in layer.state_dict().items()}
+    # Not its state_dict, which saves the sizes that the layer has, whatever was loaded.
+    state = {f"{name}.{key}": tensor for key, tensor in layer.named_parameters()}
     problems = list(_layer_problems(layer, adapter, expected, state, f"{name}."))
     raise_problems("the loaded adapter does not fit the model:", problems)
 
