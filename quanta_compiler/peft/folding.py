@@ -46,14 +46,13 @@ class FoldedWeight(nn.Module):
         for position, (tensor, then) in enumerate(zip((*sources, self.weight), self._sources, strict=True)):
             if tensor.is_meta:
                 continue
-            if (tensor.dtype, tensor.device) != (then.dtype, then.device):
+            if tensor.dtype != then.dtype or tensor.device != then.device:
                 return False
-            now = (id(tensor), _version(tensor))
-            if closely or now != (then.identity, then.version):
+            if closely or id(tensor) != then.identity or _version(tensor) != then.version:
                 if not torch.equal(_sums(tensor), then.sums):
                     return False
-                self._sources[position] = then._replace(identity=now[0], version=now[1])
-            elif position == 0 and tensor.device.type == "cpu" and not torch.equal(_samples(tensor), then.samples):
+                self._sources[position] = then._replace(identity=id(tensor), version=_version(tensor))
+            elif position == 0 and tensor.is_cpu and not torch.equal(_samples(tensor), then.samples):
                 return False
         return True
 
@@ -70,7 +69,9 @@ def _version(tensor: Any) -> int:
 
 def _samples(tensor: torch.Tensor) -> torch.Tensor:
     # An odd stride meets all columns of the usual widths.
-    return tensor.detach().reshape(-1)[:: max(1, tensor.numel() // _SAMPLES) | 1]
+    step = max(1, tensor.numel() // _SAMPLES) | 1
+    flat = tensor.detach() if tensor.is_contiguous() else tensor.detach().reshape(-1)
+    return flat.as_strided((flat.numel() // step,), (step,))
 
 
 def _sums(tensor: torch.Tensor) -> torch.Tensor:

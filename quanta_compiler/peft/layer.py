@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.nn import FittedCircuit, whole, wide
+from quanta_compiler.nn import FittedCircuit, is_sharded, whole, wide
 from quanta_compiler.peft.bases import (
     computing_device,
     computing_dtype,
@@ -25,7 +25,7 @@ from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.folding import FoldedWeight
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_layer
-from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors, held, is_sharded
+from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors, held
 
 
 class QuantaCircuitLayer(BaseTunerLayer):
@@ -151,8 +151,8 @@ class QuantaCircuitLayer(BaseTunerLayer):
 
     def _holder(self, adapter: str) -> Any:
         """Return what holds the parameters of an adapter that train."""
-        is_difference = adapter in self.quanta_circuit_delta
-        return (self.quanta_circuit_delta if is_difference else self.quanta_circuit_gates)[adapter]
+        differences = self.quanta_circuit_delta
+        return (differences if adapter in differences else self.quanta_circuit_gates)[adapter]
 
     def trained(self, adapter: str) -> Tensors:
         """Return the tensors that train, D or T, by name."""
@@ -234,8 +234,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         """Return the tensors of T, and those of S where the update is T - S; T = S + D, both in `compute_dtype`."""
         frozen, own = self._as_computed(adapter)
         dtype = self.compute_dtype(adapter)
-        copy = {name: tensor.to(dtype) for name, tensor in frozen.items()}
-        own = {name: tensor.to(dtype) for name, tensor in own.items()}
+        copy, own = _cast(frozen, dtype), _cast(own, dtype)
         if adapter in self.quanta_circuit_delta:
             own = {name: copy[name] + tensor for name, tensor in own.items()}
         return {**copy, **own}, None if self.quanta_circuit_residual[adapter] == "none" else copy
@@ -254,8 +253,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         dtype = self.quanta_circuit_computed_in.get(adapter, torch.float64)
         if dtype.itemsize >= next(iter(own.values())).dtype.itemsize:
             return frozen, own
-        rounded = [{name: tensor.to(dtype) for name, tensor in part.items()} for part in (frozen, own)]
-        return rounded[0], rounded[1]
+        return _cast(frozen, dtype), _cast(own, dtype)
 
     def compute_dtype(self, adapter: str) -> torch.dtype:
         """Return the dtype that the circuits are applied in: at least float32 where the update is a difference."""
@@ -385,3 +383,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
     def _set_scale(self, adapter: str, scale: float) -> None:
         self.quanta_circuit_scale[adapter] = scale
         self._fold_again(adapter)
+
+
+def _cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
+    return {name: tensor if tensor.dtype == dtype else tensor.to(dtype) for name, tensor in tensors.items()}

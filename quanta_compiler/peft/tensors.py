@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quanta_compiler.nn import whole
+from quanta_compiler.nn import is_sharded, whole
 
 Tensors = dict[str, torch.Tensor]
 
@@ -57,11 +57,6 @@ class Features(FrozenParameters):
         # FSDP2 assigns as well: its shard, and what it has gathered.
         if before is not None and not is_sharded(before) and not is_sharded(value):
             self.replaced_adapters.add(name)
-
-
-def is_sharded(tensor: Any) -> bool:
-    """Say whether FSDP2 holds a tensor in parts."""
-    return hasattr(tensor, "full_tensor")
 
 
 def held(container: nn.ModuleDict, adapter: str) -> Tensors:

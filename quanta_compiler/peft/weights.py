@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.nn import whole
+from quanta_compiler.nn import is_sharded, whole
 from quanta_compiler.peft.bases import computing_device
 from quanta_compiler.peft.errors import AdapterError
-from quanta_compiler.peft.tensors import is_sharded
 
 
 def read_weight(layer: Any) -> torch.Tensor:

@@ -134,6 +134,25 @@ def composing(residual: str, rounds: int) -> str:
     return f"{title} | {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
 
 
+def call_overhead(residual: str, rounds: int) -> str:
+    """Return what a call takes where there is next to nothing to compute: one token on a layer of 64 features."""
+    torch.manual_seed(0)
+    circuit = {"version": 1, "name": "quanta-4-4-4", "layout": "4x4x4", "gates": ["all_pairs"]}
+    config = QuantaConfig(circuit=circuit, residual=residual, target_modules=["0"])
+    layer = get_peft_model(nn.Sequential(nn.Linear(64, 64)), config).base_model.model[0]
+    x, calls = torch.randn(1, 64), 300
+    seconds = []
+    with torch.no_grad():
+        for _ in range(rounds):
+            start = time.perf_counter()
+            for _ in range(calls):
+                layer(x)
+            seconds.append((time.perf_counter() - start) / calls)
+    return (
+        f"{residual}: a call with one token on a layer of 64 features, ms, least of {rounds} | {1e3 * min(seconds):.3f}"
+    )
+
+
 def merging(dtype: torch.dtype) -> list[str]:
     """Merge and unmerge: time, memory on top, and what is left of the base weight."""
     layer, model = adapted(dtype, "frozen_copy")
@@ -160,6 +179,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     rows = attaching(rounds)
     rows += [composing(residual, 8 * rounds) for residual in ("frozen_copy", "folded")]
+    rows += [call_overhead(residual, 4 * rounds) for residual in ("frozen_copy", "folded")]
     for dtype in (torch.float32, torch.bfloat16):
         rows += [starting_error(dtype, residual) for residual in ("frozen_copy", "folded")]
     rows += [autocast_error(moved) for moved in (0.1, 0.01)]
