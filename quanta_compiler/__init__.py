@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from quanta_compiler.diagnostics import SpecError
     from quanta_compiler.driver import CompiledCircuit, compile_circuit
     from quanta_compiler.emit.files import OutputError
-    from quanta_compiler.reference import reference_operator
+    from quanta_compiler.oracle.reference import reference_operator
     from quanta_compiler.spec import CircuitSpec, load_spec
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _HOMES = {
     "SpecError": "quanta_compiler.diagnostics",
     "compile_circuit": "quanta_compiler.driver",
     "load_spec": "quanta_compiler.spec",
-    "reference_operator": "quanta_compiler.reference",
+    "reference_operator": "quanta_compiler.oracle.reference",
 }
 
 

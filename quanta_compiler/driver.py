@@ -115,7 +115,7 @@ class CompiledCircuit:
             ValueError: there is no such backend.
 
         """
-        from quanta_compiler.loading import make_module
+        from quanta_compiler.runtime.loading import make_module
 
         return make_module(self.source, seed=seed, dtype=dtype, device=device, backend=backend, recompute=recompute)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer.testing import CliRunner, Result
 
-from quanta_compiler.cli import app
+from quanta_compiler.cli.main import app
 
 
 def quanta(*arguments: str) -> Result:

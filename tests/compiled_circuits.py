@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from quanta_compiler.bench.memory import StorageMeter
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.nn import circuit_tensors
-from quanta_compiler.reference import gate_matrix
+from quanta_compiler.oracle.reference import gate_matrix
 
 torch.set_num_threads(1)
 

@@ -13,7 +13,7 @@ from random_circuits import file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.reference import circuit_operator
+from quanta_compiler.oracle.reference import circuit_operator
 from quanta_compiler.spec import load_spec
 
 

@@ -15,7 +15,7 @@ import torch
 
 from quanta_compiler.ir.circuit import Circuit, Leg
 from quanta_compiler.lowering.table import GateTable, MatrixSource, TableEntry, Walk
-from quanta_compiler.reference import circuit_operator, gate_matrix
+from quanta_compiler.oracle.reference import circuit_operator, gate_matrix
 
 Array = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quanta_compiler.cache_folder import cache_folder
+from quanta_compiler.system.cache_folder import cache_folder
 
 
 @pytest.mark.parametrize(

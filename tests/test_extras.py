@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import quanta
 
-from quanta_compiler.extras import EXTRAS, MissingExtraError, missing_extra, require
+from quanta_compiler.system.extras import EXTRAS, MissingExtraError, missing_extra, require
 
 ROOT = Path(__file__).parent.parent
 CIRCUIT = "version: 1\nname: tiny\nlayout: 4x2x2\ngates: [all_pairs]\n"
@@ -72,7 +72,7 @@ sys.modules.update(dict.fromkeys({blocked}))
 OTHERS = ("accelerate", "bitsandbytes", "gguf", "numpy", "pandas", "scipy", "torchao", "tqdm")
 """What comes with an extra, or happens to be installed."""
 EVERYTHING = """
-from quanta_compiler.cli import main
+from quanta_compiler.cli.main import main
 for command in {commands}:
     sys.argv = ["quanta", *command]
     try:
@@ -128,18 +128,19 @@ def test_importing_the_method_says_which_extra_it_needs() -> None:
         done = _without({package}, code)
         last = done.stderr.strip().splitlines()[-2:]
         assert last == [
-            f"quanta_compiler.extras.MissingExtraError: quanta_compiler.peft needs {package}, which is not installed",
+            "quanta_compiler.system.extras.MissingExtraError: "
+            f"quanta_compiler.peft needs {package}, which is not installed",
             "hint: pip install 'quanta-compiler[peft]'",
         ]
 
 
 def test_a_package_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quanta_compiler.extras._is_installed", lambda package: True)
+    monkeypatch.setattr("quanta_compiler.system.extras._is_installed", lambda package: True)
     for found in ("0.21.0rc1", "0.21", "1.0"):
-        monkeypatch.setattr("quanta_compiler.extras._version", lambda package, found=found: found)
+        monkeypatch.setattr("quanta_compiler.system.extras._version", lambda package, found=found: found)
         require("this", "peft")
     for found in ("0.9.1", "0.19.9+local"):
-        monkeypatch.setattr("quanta_compiler.extras._version", lambda package, found=found: found)
+        monkeypatch.setattr("quanta_compiler.system.extras._version", lambda package, found=found: found)
         with pytest.raises(MissingExtraError, match=rf"this needs peft 0.21 or newer; {re.escape(found)} is installed"):
             require("this", "peft")
 

@@ -11,7 +11,7 @@ from quanta_compiler.adapters.paper_keys import Pair, PaperLayer, natural_key, p
 from quanta_compiler.adapters.problems import problem, some_of
 from quanta_compiler.adapters.tensor_file import TensorFile
 from quanta_compiler.diagnostics import Diagnostic, quote
-from quanta_compiler.targets import matches
+from quanta_compiler.models.targets import matches
 
 _NAME_LENGTH = 64
 """The longest name that a circuit may have."""

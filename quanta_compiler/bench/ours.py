@@ -11,8 +11,8 @@ from quanta_compiler.bench.options import FORWARD, OPERATOR, OURS, TRAINING
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.kernels.executable import kernel_runs
 from quanta_compiler.kernels.library import KINDS
-from quanta_compiler.loading import load_class
 from quanta_compiler.nn import circuit_tensors
+from quanta_compiler.runtime.loading import load_class
 
 _TITLES = {
     "fused": "our fused kernel",

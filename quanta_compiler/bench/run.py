@@ -20,7 +20,7 @@ from quanta_compiler.bench.roster import Entry, Group, Roster, batch_of
 from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.bench.timing import Clock, Job, Timing, measure, trial
 from quanta_compiler.driver import CompiledCircuit
-from quanta_compiler.extras import PEFT, require
+from quanta_compiler.system.extras import PEFT, require
 
 PATIENCE_SECONDS, PATIENCE_RATIO = 3.0, 20.0
 """What takes longer than both, the second times as long as its base, is run once and left out."""

@@ -18,7 +18,7 @@ from quanta_compiler.compare.method_costs import (
 )
 
 if TYPE_CHECKING:
-    from quanta_compiler.models import ModelLayers
+    from quanta_compiler.models.layers import ModelLayers
 
 __all__ = ["METHODS", "Method", "MethodCost", "parse_method"]
 

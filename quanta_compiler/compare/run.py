@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quanta_compiler.circuit_files import STANDARD_INPUT
+from quanta_compiler.cli.circuit_files import STANDARD_INPUT
 from quanta_compiler.compare.comparison import Comparison, check_sort
 from quanta_compiler.compare.entrants import (
     CircuitEntrant,
@@ -24,14 +24,14 @@ from quanta_compiler.compare.figures import BACKENDS, Conditions, circuit_row, m
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.extras import PEFT, require
-from quanta_compiler.model_folder import read_config
+from quanta_compiler.models.folder import read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.report.terminal import plural
 from quanta_compiler.spec import limits
+from quanta_compiler.system.extras import PEFT, require
 
 if TYPE_CHECKING:
-    from quanta_compiler.models import ModelLayers
+    from quanta_compiler.models.layers import ModelLayers
 
 TOKENS = 2048
 """The batch that costs are given for, unless something else is asked for."""
@@ -124,7 +124,7 @@ def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
 def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
     read_config(folder)  # what is wrong with it is said before PEFT is imported, which takes seconds
     require("--model", *PEFT)
-    from quanta_compiler.models import read_model
+    from quanta_compiler.models.layers import read_model
 
     return read_model(folder, targets)
 

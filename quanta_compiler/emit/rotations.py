@@ -1,6 +1,7 @@
 """What an emitted class needs beside its methods to compute rotations: functions of tensors, without `self`.
 
-Those that every circuit has alike stand in `rotation_functions.py`, which is read as text: importing it loads torch.
+Those that every circuit has alike stand in `runtime/rotation_functions.py`, which is read as text: importing it loads
+torch.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def helper_lines(used: Sequence[str], functions: PauliFunctions) -> Iterator[str
 @cache
 def shared_functions() -> dict[str, str]:
     """Return the functions of `rotation_functions.py` as static methods of an emitted class, in their order."""
-    text = resources.files("quanta_compiler").joinpath("rotation_functions.py").read_text(encoding="utf-8")
+    text = resources.files("quanta_compiler").joinpath("runtime/rotation_functions.py").read_text(encoding="utf-8")
     nodes = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     calls = re.compile(rf"(?<![.\w])({'|'.join(node.name for node in nodes)})\(")
     lines = text.split("\n")

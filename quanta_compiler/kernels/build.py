@@ -39,7 +39,6 @@ from pathlib import Path
 # gets that one (its functions even from wheels that rename the file), and torch's threads are its threads.
 import torch  # noqa: F401
 
-from quanta_compiler.cache_folder import cache_folder
 from quanta_compiler.kernels.cached import (
     keep_library,
     known_failure,
@@ -58,6 +57,7 @@ from quanta_compiler.kernels.compiler import (
     find_compiler,
 )
 from quanta_compiler.kernels.loader import OtherPlaceError, load_copy, load_library
+from quanta_compiler.system.cache_folder import cache_folder
 
 SOURCE = Path(__file__).with_name("circuit.cpp")
 

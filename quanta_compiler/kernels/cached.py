@@ -24,8 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from quanta_compiler.cache_folder import check_owner
 from quanta_compiler.kernels.compiler import BASE_FLAGS, OPTIONAL_FLAGS, TIMEOUT, KernelError
+from quanta_compiler.system.cache_folder import check_owner
 
 STALE = 3600
 """Seconds after which what a killed process has left in the cache folder may go, and after which a failure is over."""

@@ -21,7 +21,7 @@ from quanta_compiler.lowering.small_matrices import Contraction, block_groups, c
 from quanta_compiler.lowering.table import MatrixSource, TableEntry
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
 from quanta_compiler.planner.plan import BlocksPlan, PauliPlan
-from quanta_compiler.rotation_functions import cayley, cz, exponential, eye, ry
+from quanta_compiler.runtime.rotation_functions import cayley, cz, exponential, eye, ry
 
 Lookup = Callable[[str, str], torch.Tensor]
 """Returns a stored tensor by its gate and part: "" the matrix, `A` and `B` the factors, `value` of a constant gate."""

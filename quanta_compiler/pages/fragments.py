@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from quanta_compiler.extras import MissingExtraError, require
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.diagram import printable
 from quanta_compiler.report.fragment import NO_FORMULAS, report_fragment, table_fragment
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.report.terminal import Column, Table, bytes_text
+from quanta_compiler.system.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ PEFT has no entry points for methods of other packages: a program that only load
 
 from __future__ import annotations
 
-from quanta_compiler.extras import PEFT, require
+from quanta_compiler.system.extras import PEFT, require
 
 require("quanta_compiler.peft", *PEFT)
 

@@ -9,7 +9,15 @@ from typing import Any
 from peft.config import PeftConfig
 
 from quanta_compiler import __version__
-from quanta_compiler.loading import check_backend
+from quanta_compiler.models.targets import (
+    checked_circuit,
+    circuit_digest,
+    circuit_of_preset,
+    is_mapping,
+    is_name,
+    is_of_preset,
+    plain_targets,
+)
 from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
@@ -26,16 +34,8 @@ from quanta_compiler.peft.resolved import (
     resolve,
 )
 from quanta_compiler.peft.saved import check_files
+from quanta_compiler.runtime.loading import check_backend
 from quanta_compiler.spec import CircuitSpec
-from quanta_compiler.targets import (
-    checked_circuit,
-    circuit_digest,
-    circuit_of_preset,
-    is_mapping,
-    is_name,
-    is_of_preset,
-    plain_targets,
-)
 
 RESIDUALS = ("auto", "frozen_copy", "folded", "none")
 _BOTH = (

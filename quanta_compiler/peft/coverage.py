@@ -9,9 +9,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from quanta_compiler.diagnostics import did_you_mean
-from quanta_compiler.fitting import FeaturesError
+from quanta_compiler.models.fitting import FeaturesError
+from quanta_compiler.models.targets import is_mapping, matches, target_for
 from quanta_compiler.peft.errors import Problem
-from quanta_compiler.targets import is_mapping, matches, target_for
 
 
 class Coverage(NamedTuple):

@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import SpecError
-from quanta_compiler.fitting import FeaturesError
+from quanta_compiler.models.fitting import FeaturesError
 from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.peft.bases import layer_features, quantization_of
 from quanta_compiler.peft.config import QuantaConfig

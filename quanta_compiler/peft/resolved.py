@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from quanta_compiler.models.targets import chosen_residual, circuit_for, stored_document, target_for
 from quanta_compiler.nn import FittedCircuit, fit_circuit
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.spec import to_dict
 from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.targets import chosen_residual, circuit_for, stored_document, target_for
 
 FORMAT = 2
 """The format of saved adapters that is written; 1, which had no marker, held T and S and no resolved circuits."""

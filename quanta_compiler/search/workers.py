@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quanta_compiler.console import tell_diagnostics
 from quanta_compiler.diagnostics import Diagnostic, SpecError
-from quanta_compiler.extras import require
 from quanta_compiler.search.problems import refusal
+from quanta_compiler.system.extras import require
+from quanta_compiler.text.console import tell_diagnostics
 
 if TYPE_CHECKING:
     from joblib import Parallel

@@ -15,7 +15,7 @@ from quanta_compiler.bench.options import ADAPTERS, FORWARD, TRAINING, Options
 from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.bench.run import bench
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.extras import MissingExtraError
+from quanta_compiler.system.extras import MissingExtraError
 
 WIDE = file_of("16x8", ["all_pairs"])
 QUICK = Options(rounds=2, threads=1, adapters=True, only=())

@@ -30,7 +30,7 @@ from quanta_compiler.bench.result import Bench
 from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.bench.run import bench
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.reference import apply_gates
+from quanta_compiler.oracle.reference import apply_gates
 
 LAYOUTS = ("16x8x8x4", "16x16x16", "8x8x8x8", "16x16x4x4", "16x8x8x5", "16x8x8x8", "8x8x4x4x4")
 """Those of the QuanTA paper."""

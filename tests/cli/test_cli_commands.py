@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from quanta_compiler import compile_circuit, load_spec
-from quanta_compiler.cli import STAGE_NAMES, app
+from quanta_compiler.cli.main import STAGE_NAMES, app
 from quanta_compiler.report import stages
 
 GOOD = "version: 1\nname: small-4\nlayout: 4x4x2\ngates: [all_pairs]\n"
@@ -333,7 +333,7 @@ def test_an_exhausted_memory_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None
     def exhaust(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("quanta_compiler.circuit_files.read_circuit", exhaust)
+    monkeypatch.setattr("quanta_compiler.cli.circuit_files.read_circuit", exhaust)
     result = quanta("report", "good.yaml")
     assert (result.exit_code, result.stderr) == (3, "quanta: there is not enough memory\n")
 
@@ -342,7 +342,7 @@ def test_an_error_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: Any) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("quanta_compiler.circuit_files.read_circuit", fail)
+    monkeypatch.setattr("quanta_compiler.cli.circuit_files.read_circuit", fail)
     with pytest.raises(RuntimeError, match="ours"):
         quanta("report", "good.yaml")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quanta_compiler.console import INTERRUPTED, PIPE_CLOSED
+from quanta_compiler.text.console import INTERRUPTED, PIPE_CLOSED
 
 FIVE_AXES = "version: 1\nname: five\nlayout: 8x8x4x4x4\ngates: [all_pairs]\n"
 QUANTA = [sys.executable, "-m", "quanta_compiler"]
@@ -25,7 +25,7 @@ def circuit(tmp_path: Path) -> Path:
 def test_the_five_commands_import_neither_torch_nor_networkx(circuit: Path) -> None:
     code = f"""
 import sys
-from quanta_compiler.cli import app
+from quanta_compiler.cli.main import app
 for command in (["check"], ["expand"], ["draw"], ["report"], ["compile", "-o", {str(circuit.parent)!r}]):
     try:
         app([*command, {str(circuit)!r}])
@@ -81,13 +81,13 @@ def test_ascii_streams_and_file_names_that_are_no_text(circuit: Path) -> None:
 
 def test_an_interruption_is_quiet(circuit: Path) -> None:
     code = f"""
-import quanta_compiler.circuit_files as files
+import quanta_compiler.cli.circuit_files as files
 def interrupt(file):
     raise KeyboardInterrupt
 files.read_circuit = interrupt
 import sys
 sys.argv = ["quanta", "expand", {str(circuit)!r}]
-from quanta_compiler.cli import main
+from quanta_compiler.cli.main import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)

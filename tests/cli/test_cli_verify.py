@@ -12,9 +12,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 import quanta_compiler.driver
-from quanta_compiler import CompiledCircuit, compile_circuit, verification
-from quanta_compiler.cli import app
+from quanta_compiler import CompiledCircuit, compile_circuit
+from quanta_compiler.cli.main import app
 from quanta_compiler.ir.parameters import all_stored
+from quanta_compiler.oracle import verification
 
 SMALL: dict[str, Any] = {"version": 1, "name": "small", "layout": "4x4x2", "gates": ["all_pairs"]}
 MIXED: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from quanta_compiler import compile_circuit, load_spec
-from quanta_compiler.cli import app
+from quanta_compiler.cli.main import app
 from quanta_compiler.spec.presets import PRESETS, preset_document
 
 CASES: list[tuple[list[str], str]] = [

@@ -14,8 +14,8 @@ from random_circuits import file_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.model_folder import ModelError
-from quanta_compiler.models import ModelLayers, read_model
+from quanta_compiler.models.folder import ModelError
+from quanta_compiler.models.layers import ModelLayers, read_model
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import QuantaConfig
 

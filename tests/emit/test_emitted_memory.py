@@ -14,8 +14,8 @@ from rotation_circuits import CIRCUITS, rotation_circuit
 from sliced_circuits import sliced
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.loading import BACKENDS
 from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.runtime.loading import BACKENDS
 
 # Parameters
 

@@ -19,8 +19,8 @@ from mixed_circuit import MIXED
 from random_circuits import error, file_of, random_file
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.loading import load_class
-from quanta_compiler.reference import reference_operator
+from quanta_compiler.oracle.reference import reference_operator
+from quanta_compiler.runtime.loading import load_class
 
 ROOT = Path(__file__).parents[2]
 

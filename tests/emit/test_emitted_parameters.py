@@ -9,7 +9,7 @@ from mixed_circuit import MIXED
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.loading import load_class
+from quanta_compiler.runtime.loading import load_class
 
 
 def test_a_wide_circuit_on_the_meta_device_allocates_nothing() -> None:

@@ -10,7 +10,7 @@ from compiled_circuits import compiled, plain_matrix, published_result, scaled_m
 from random_circuits import error, file_of, random_file, scale_gates
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.reference import apply_gates, reference_operator
+from quanta_compiler.oracle.reference import apply_gates, reference_operator
 
 SEEDS = [*range(45), 65, 90]
 CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5}

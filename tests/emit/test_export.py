@@ -16,9 +16,9 @@ from random_circuits import error, file_of, random_file, scale_gates
 from rotation_circuits import CIRCUITS
 from spec_circuits import random_circuit
 
-from quanta_compiler import rotation_functions
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.emit.views import view_code
+from quanta_compiler.runtime import rotation_functions
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

@@ -13,7 +13,7 @@ from random_circuits import file_of
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.emit.source import circuit_json
-from quanta_compiler.loading import load_class
+from quanta_compiler.runtime.loading import load_class
 from quanta_compiler.spec.names import CIRCUIT_NAME, TORCH_NAMES
 
 HOSTILE = [

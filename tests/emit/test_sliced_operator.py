@@ -18,8 +18,8 @@ from sliced_circuits import all_slicings, in_slices, sliced
 from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.loading import load_class
-from quanta_compiler.reference import reference_operator
+from quanta_compiler.oracle.reference import reference_operator
+from quanta_compiler.runtime.loading import load_class
 
 SEEDS = [*every_second(range(45)), 65, 90]
 

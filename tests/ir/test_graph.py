@@ -14,7 +14,7 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns
 from quanta_compiler.ir.graph import connectivity, contraction_graph
 from quanta_compiler.ir.reach import gates_to_full
-from quanta_compiler.reference import circuit_operator
+from quanta_compiler.oracle.reference import circuit_operator
 
 SEEDS = range(40)
 

@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize, prune
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels import modules
-from quanta_compiler.loading import BACKENDS, load_class
+from quanta_compiler.runtime.loading import BACKENDS, load_class
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = [(backend, recompute) for backend in BACKENDS for recompute in (False, True)]

@@ -12,7 +12,7 @@ from quick_seeds import every_second
 from random_circuits import error, random_file
 
 from quanta_compiler.kernels import portable
-from quanta_compiler.reference import reference_operator
+from quanta_compiler.oracle.reference import reference_operator
 
 SEEDS = range(160)
 EXACT = 1e-12

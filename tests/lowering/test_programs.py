@@ -12,7 +12,7 @@ from random_circuits import error, file_of
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.lowering.moves import is_run, merged, runs
 from quanta_compiler.lowering.program import Copy, Load, Matmul, Multiply, Program, Tie, sources
-from quanta_compiler.reference import reference_operator
+from quanta_compiler.oracle.reference import reference_operator
 
 SEEDS = [*range(45), 65, 90]
 

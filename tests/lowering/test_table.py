@@ -28,8 +28,8 @@ from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, lower_table, offsets
+from quanta_compiler.oracle.reference import apply_gates
 from quanta_compiler.passes import canonical_order, drop_unit_axes
-from quanta_compiler.reference import apply_gates
 from quanta_compiler.spec import load_spec, to_dict
 
 SEEDS = range(160)

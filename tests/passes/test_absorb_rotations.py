@@ -15,10 +15,10 @@ from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.ir.two_design import two_design_circuit
 from quanta_compiler.ir.verify import verify
+from quanta_compiler.oracle.reference import circuit_operator
 from quanta_compiler.passes import ABSORBED_KINDS, MEMORY_FLOPS, absorb_rotations, canonical_order, merge_blocks
 from quanta_compiler.passes.absorb_rotations import LARGEST
 from quanta_compiler.passes.merge_blocks import Policy
-from quanta_compiler.reference import circuit_operator
 from quanta_compiler.spec import load_spec
 
 

@@ -14,8 +14,8 @@ from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.verify import verify
+from quanta_compiler.oracle.reference import circuit_operator
 from quanta_compiler.passes import absorb_rotations, drop_unit_axes, expand_pauli
-from quanta_compiler.reference import circuit_operator
 from quanta_compiler.spec import load_spec
 
 CASES: list[int | str] = [*range(40), *CIRCUITS]

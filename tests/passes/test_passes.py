@@ -16,9 +16,9 @@ from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.verify import verify
+from quanta_compiler.oracle.reference import circuit_operator
 from quanta_compiler.passes import canonical_order, drop_unit_axes, merge_blocks
 from quanta_compiler.planner.planner import plan_apply
-from quanta_compiler.reference import circuit_operator
 from quanta_compiler.spec import load_spec
 
 SEEDS = [*range(45), 65, 90]

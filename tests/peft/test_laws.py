@@ -14,8 +14,8 @@ from random_circuits import error, random_file
 from torch import nn
 
 from quanta_compiler.nn import fit_circuit
+from quanta_compiler.oracle.reference import circuit_operator
 from quanta_compiler.peft import QuantaCircuitLayer
-from quanta_compiler.reference import circuit_operator
 from quanta_compiler.spec import load_spec
 
 SEEDS = range(40)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from quanta_compiler.fitting import FeaturesError
+from quanta_compiler.models.fitting import FeaturesError
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import AdapterError, QuantaConfig
 
@@ -213,7 +213,7 @@ def test_patterns_are_checked_in_the_form_in_which_they_are_used(targets: list[s
 
 def test_threads_may_compile_the_same_circuit_at_once() -> None:
     from quanta_compiler.driver import compile_circuit
-    from quanta_compiler.loading import load_class
+    from quanta_compiler.runtime.loading import load_class
 
     sources = [compile_circuit(file_of(f"{size}x3", ["each"], name=f"race{size}")).source for size in range(2, 12)]
     found: list[Any] = []

@@ -14,9 +14,9 @@ from random_circuits import file_of
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from quanta_compiler.models.targets import circuit_for
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import QuantaConfig
-from quanta_compiler.targets import circuit_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -14,9 +14,9 @@ from compiled_circuits import compiled, counted_flops, peak_bytes, saved_bytes, 
 from random_circuits import file_of, random_file
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.loading import load_class
 from quanta_compiler.report.report import breakeven
 from quanta_compiler.report.terminal import summary_table
+from quanta_compiler.runtime.loading import load_class
 
 SEEDS = [*range(48), 65, 224]
 FIXED: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from quanta_compiler import load_spec
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.parameters import stored_tensors
-from quanta_compiler.reference import circuit_operator
+from quanta_compiler.oracle.reference import circuit_operator
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tensor-train-canonical.yaml"
 BONDS = 5

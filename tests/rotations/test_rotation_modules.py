@@ -11,7 +11,7 @@ from fused_circuits import gradients, vectors
 from random_circuits import error
 from rotation_circuits import CIRCUITS, TALL, expanded_matrix, file_operator, rotation_circuit, stored_gates
 
-from quanta_compiler.reference import reference_operator
+from quanta_compiler.oracle.reference import reference_operator
 
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5}
 BACKENDS = ("torch", "fused")

@@ -16,7 +16,7 @@ from random_circuits import error, file_of
 from rotation_circuits import file_operator
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.reference import reference_operator
+from quanta_compiler.oracle.reference import reference_operator
 
 Array = npt.NDArray[np.float64]
 SHAPES = [(1, 1), (2, 1), (3, 2), (4, 1), (5, 1), (5, 3), (6, 0), (7, 1)]

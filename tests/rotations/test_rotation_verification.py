@@ -8,7 +8,7 @@ from random_circuits import file_of
 from rotation_circuits import rotation_circuit
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.verification import draw_gates, required_bytes, verify
+from quanta_compiler.oracle.verification import draw_gates, required_bytes, verify
 
 
 @pytest.mark.parametrize("name", ["ry", "shared", "low-rank", "beside-dense", "pauli-wide-11-few"])

@@ -11,7 +11,7 @@ from rotation_circuits import CIRCUITS
 from sliced_circuits import all_slicings, in_slices
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.reference import reference_operator
+from quanta_compiler.oracle.reference import reference_operator
 
 
 def on(axis: int, kind: str, **keys: Any) -> dict[str, Any]:

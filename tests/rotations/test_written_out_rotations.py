@@ -12,8 +12,8 @@ from rotation_circuits import SQUARE
 from sliced_circuits import all_slicings, in_slices
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.oracle.reference import reference_operator
 from quanta_compiler.planner import planner
-from quanta_compiler.reference import reference_operator
 
 CIRCUITS: dict[str, dict[str, Any]] = {
     **{name: SQUARE[name] for name in ("pauli-8", "pauli-16-deep", "pauli-few", "pauli-two-axes", "shared")},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import quanta
 
-from quanta_compiler import search_command
+from quanta_compiler.cli import search as search_command
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.predict.calibration import load_calibration
 from quanta_compiler.search import run, space, tables, workers

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from quanta_compiler.diagnostics import SpecError
-from quanta_compiler.fitting import checked_document, fitted_spec
+from quanta_compiler.models.fitting import checked_document, fitted_spec
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.spec import load_spec, to_dict
 from quanta_compiler.spec.circuit_layout import auto_layout

@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import did_you_mean
-from quanta_compiler.model_folder import CONFIG, ModelError, read_config
+from quanta_compiler.models.folder import CONFIG, ModelError, read_config
 from quanta_compiler.peft import QuantaCircuitModel, QuantaConfig
 from quanta_compiler.peft.bases import layer_features
 

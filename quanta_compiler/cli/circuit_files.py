@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quanta_compiler.console import without_numpy
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.limits import FILE_BYTES
+from quanta_compiler.text.console import without_numpy
 
 if TYPE_CHECKING:
     from quanta_compiler.driver import CompiledCircuit

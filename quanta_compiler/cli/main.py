@@ -14,8 +14,12 @@ from typing import Annotated
 
 import typer
 
-from quanta_compiler import __version__, adapter_commands, bench_command, compare_command, search_command
-from quanta_compiler.console import (
+from quanta_compiler import __version__
+from quanta_compiler.cli import adapters as adapter_commands
+from quanta_compiler.cli import bench as bench_command
+from quanta_compiler.cli import compare as compare_command
+from quanta_compiler.cli import search as search_command
+from quanta_compiler.text.console import (
     FAILED,
     can_draw_boxes,
     drawing_width,
@@ -114,7 +118,7 @@ def new(
 
     It is complete and valid as it stands, with comments on what else can be written in it.
     """
-    from quanta_compiler.templates import TemplateError, circuit_template, preset_template
+    from quanta_compiler.presets.templates import TemplateError, circuit_template, preset_template
 
     numbers = {"rank": rank, "tt_rank": tt_rank, "blocks": blocks, "block_rank": block_rank, "layers": layers}
     given = {"layout": layout, **numbers}
@@ -139,7 +143,7 @@ def check(
 
     Every problem is printed with its place, the line itself, and a hint.
     """
-    from quanta_compiler.circuit_files import check_file
+    from quanta_compiler.cli.circuit_files import check_file
     from quanta_compiler.report.terminal import plural
 
     checked = []
@@ -187,7 +191,7 @@ def expand(
     Patterns and defaults become plain gates, in YAML that compiles to the same circuit; with --stage it is what a
     later stage of the compiler makes of it.
     """
-    from quanta_compiler.circuit_files import read_circuit
+    from quanta_compiler.cli.circuit_files import read_circuit
 
     spec = read_circuit(file)
     tell_diagnostics(spec.warnings)
@@ -219,7 +223,7 @@ def compile_(
     being the circuit's name; what it costs is printed. A module that was edited by hand stays as it is, unless --force
     is given.
     """
-    from quanta_compiler.circuit_files import compile_file, refuse_to_overwrite
+    from quanta_compiler.cli.circuit_files import compile_file, refuse_to_overwrite
     from quanta_compiler.report.terminal import files_table, summary_table
 
     compiled, warnings = compile_file(file, tokens)
@@ -247,7 +251,7 @@ def report(
     Parameters, FLOPs, memory, bounds on the rank, every gate and every step. With --json it is the text that compile
     writes to STEM.report.json; with -o a page that opens in a browser and needs no network, beside it.
     """
-    from quanta_compiler.circuit_files import compile_file, refuse_to_overwrite
+    from quanta_compiler.cli.circuit_files import compile_file, refuse_to_overwrite
     from quanta_compiler.report.terminal import report_tables
 
     if output is not None and output.suffix.lower() != ".html":
@@ -280,7 +284,7 @@ def draw(
 
     A wire for every axis with its size, a box for every gate; gates that can act at once share a column.
     """
-    from quanta_compiler.circuit_files import read_circuit, refuse_to_overwrite
+    from quanta_compiler.cli.circuit_files import read_circuit, refuse_to_overwrite
     from quanta_compiler.ir.build import build_circuit
 
     if output is not None and output.suffix.lower() != ".svg":
@@ -319,9 +323,9 @@ def verify(
     It runs in float32 on well-scaled random gates, forward and operator(), beside a float64 reference that applies
     gate by gate; the check fails where they differ by more than 1e-5 of the norm.
     """
-    from quanta_compiler.circuit_files import compile_file
-    from quanta_compiler.verification import verification_table
-    from quanta_compiler.verification import verify as verify_module
+    from quanta_compiler.cli.circuit_files import compile_file
+    from quanta_compiler.oracle.verification import verification_table
+    from quanta_compiler.oracle.verification import verify as verify_module
 
     compiled, warnings = compile_file(file, tokens)
     tell_diagnostics(warnings)

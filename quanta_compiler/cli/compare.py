@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quanta_compiler.console import (
+from quanta_compiler.text.console import (
     FAILED,
     drawing_width,
     guarded,
@@ -131,13 +131,13 @@ def compare(
         raise typer.BadParameter("choose one of --json and --csv", param_hint="'--csv'")
     if not files and not baselines:
         raise typer.BadParameter("name circuit files, or baselines with --baseline", param_hint="'FILE'")
-    from quanta_compiler.circuit_files import refuse_to_overwrite
+    from quanta_compiler.cli.circuit_files import refuse_to_overwrite
     from quanta_compiler.diagnostics import Diagnostic, SpecError
 
     with without_numpy():
         from quanta_compiler import compare as comparing
         from quanta_compiler.compare.entrants import CompareError, named_files
-    from quanta_compiler.model_folder import ModelError
+    from quanta_compiler.models.folder import ModelError
 
     try:
         for text in files or ():

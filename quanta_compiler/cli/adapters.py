@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quanta_compiler.console import guarded, is_terminal, print_json, print_tables, tell_diagnostics
-from quanta_compiler.extras import PEFT, require
+from quanta_compiler.system.extras import PEFT, require
+from quanta_compiler.text.console import guarded, is_terminal, print_json, print_tables, tell_diagnostics
 
 if TYPE_CHECKING:
     import torch

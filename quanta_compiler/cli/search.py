@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quanta_compiler.console import (
+from quanta_compiler.diagnostics import Diagnostic, clip, did_you_mean
+from quanta_compiler.text.console import (
     drawing_width,
     guarded,
     is_terminal,
@@ -23,7 +24,6 @@ from quanta_compiler.console import (
     tell_diagnostics,
     without_numpy,
 )
-from quanta_compiler.diagnostics import Diagnostic, clip, did_you_mean
 
 if TYPE_CHECKING:
     from rich.progress import Progress

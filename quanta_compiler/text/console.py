@@ -78,8 +78,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 def _explain(error: Exception) -> tuple[int, tuple[Diagnostic, ...], int] | None:
     """Return exit code and problems of an exception that a user can do something about."""
     from quanta_compiler.emit.files import OutputError
-    from quanta_compiler.extras import missing_extra
-    from quanta_compiler.verification import LimitError
+    from quanta_compiler.oracle.verification import LimitError
+    from quanta_compiler.system.extras import missing_extra
 
     if isinstance(error, ImportError):
         missing = missing_extra(error)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
-from quanta_compiler.console import FAILED, guarded, is_terminal, print_json, print_tables, tell_diagnostics
 from quanta_compiler.diagnostics import Diagnostic, did_you_mean
-from quanta_compiler.extras import PEFT, require
+from quanta_compiler.system.extras import PEFT, require
+from quanta_compiler.text.console import FAILED, guarded, is_terminal, print_json, print_tables, tell_diagnostics
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -135,7 +135,7 @@ def bench(
         raise typer.BadParameter(
             f"{on_layer[0]!r} is measured on a frozen layer: add --adapters", param_hint="'--only'"
         )
-    from quanta_compiler.circuit_files import compile_file, display_name, refuse_to_overwrite
+    from quanta_compiler.cli.circuit_files import compile_file, display_name, refuse_to_overwrite
 
     if output is not None:
         refuse_to_overwrite(file, [output])
@@ -165,7 +165,7 @@ def bench(
 
 def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
     from quanta_compiler.bench.run import bench as measure
-    from quanta_compiler.verification import LimitError
+    from quanta_compiler.oracle.verification import LimitError
 
     with _progress() as progress:
         try:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from quanta_compiler.fitting import FeaturesError, checked_document
+from quanta_compiler.models.fitting import FeaturesError, checked_document
 from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.presets import preset_document
 

@@ -79,7 +79,7 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
 
     import torch
 
-    from quanta_compiler.reference import apply_gates
+    from quanta_compiler.oracle.reference import apply_gates
 
     module: Any = compiled.module(seed=seed, dtype=torch.float32, device="cpu", backend="torch")
     generator = torch.Generator("cpu").manual_seed(seed)

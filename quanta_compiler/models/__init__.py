@@ -1,0 +1,1 @@
+"""Which circuit for which layer of which model."""

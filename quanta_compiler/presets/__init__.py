@@ -1,0 +1,1 @@
+"""The families: their options and circuits."""

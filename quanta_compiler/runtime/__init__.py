@@ -1,0 +1,1 @@
+"""Emitted source as live modules."""

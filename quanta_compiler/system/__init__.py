@@ -1,0 +1,1 @@
+"""Files, folders and packages of the machine that runs this."""
