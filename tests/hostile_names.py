@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quanta_compiler.driver import CompiledCircuit
+from quanta_compiler.kinds.kind import Form, Kind
+from quanta_compiler.kinds.looks import Look
 from quanta_compiler.report.report import StepReport
 
 NAMES = (
@@ -19,6 +21,13 @@ NAMES = (
 )
 
 
+def hostile_kind(name: str) -> Kind:
+    """Return a kind of gate that is called so; a class makes it, as for every kind."""
+    look = Look(*("red",) * 4)
+    kind: Kind = type("Hostile", (Kind,), {"name": name, "meaning": name, "form": Form.MATRIX, "look": look})()
+    return kind
+
+
 def hostile(compiled: CompiledCircuit) -> CompiledCircuit:
     """Return a compiled circuit in which every name is hostile; no file could hold them, so it is put together here."""
 
@@ -27,7 +36,7 @@ def hostile(compiled: CompiledCircuit) -> CompiledCircuit:
 
     circuit, report = compiled.circuit, compiled.report
     gates = tuple(
-        replace(gate, name=name(place), parameter=name(place), kind=NAMES[0])
+        replace(gate, name=name(place), parameter=name(place), matrix=hostile_kind(NAMES[0]))
         for place, gate in enumerate(circuit.gates)
     )
     legs = tuple(replace(leg, axis=name(place)) for place, leg in enumerate(circuit.legs))

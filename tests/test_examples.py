@@ -13,7 +13,6 @@ from torch import nn
 
 import quanta_compiler as qc
 from quanta_compiler.report.svg import render_svg
-from quanta_compiler.spec.matrices import stored_numbers
 from quanta_compiler.spec.presets import preset_document
 
 ROOT = Path(__file__).parent.parent
@@ -161,7 +160,7 @@ def test_the_readme_counts_what_circuits_have() -> None:
                 file = ROOT / source if source.endswith(".yaml") else preset_document(source)
                 spec = qc.load_spec(file, in_features=width)
                 assert spec.in_features == spec.out_features == width
-                assert int(number.replace(",", "")) == factor * sum(map(stored_numbers, spec.gates)), source
+                assert int(number.replace(",", "")) == factor * sum(gate.numbers for gate in spec.gates), source
 
 
 def python_blocks(text: str) -> list[str]:

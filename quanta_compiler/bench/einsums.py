@@ -21,7 +21,6 @@ from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 from quanta_compiler.bench.rotations import rotation_matrix
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored
-from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 _LETTERS = 52
 """How many indices torch.einsum can tell apart."""
@@ -85,7 +84,7 @@ class _Tensors:
         self._rotations: dict[str, Callable[[], torch.Tensor]] = {}
         """What computes the tensors that are not stored as they are contracted."""
         for stored in all_stored(circuit):
-            is_rotation = stored.gate.kind in ROTATION_KINDS
+            is_rotation = stored.gate.matrix.stores_angles
             shape = stored.shape if is_rotation else shapes[stored.key]
             leaf = setting.gates[stored.key].view(shape).detach().requires_grad_(not stored.gate.frozen)
             self.leaves[stored.key] = leaf

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.kinds.limits import FILE_BYTES
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.limits import FILE_BYTES
 from quanta_compiler.text.console import without_numpy
 
 if TYPE_CHECKING:
@@ -129,10 +129,9 @@ def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
 
 def reach_warnings(circuit: Circuit, source: str) -> tuple[Diagnostic, ...]:
     """Warn where slices, constants or wires that no angle turns keep some inputs from some outputs."""
-    from quanta_compiler.ir.parameters import TRAINED_KINDS
     from quanta_compiler.ir.reach import fewest_reached
 
-    if not any(gate.kind in TRAINED_KINDS and not gate.is_diagonal for gate in circuit.gates):
+    if not any(gate.matrix.trains and not gate.is_diagonal for gate in circuit.gates):
         return ()
     reached = fewest_reached(circuit)
     if reached is None:

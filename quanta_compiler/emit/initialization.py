@@ -33,9 +33,9 @@ def _scheme(tensor: Stored) -> Init:
     """Return the scheme of one tensor: `zeros` makes B of a low-rank gate zero, and its A as it is drawn by default."""
     init = tensor.gate.init
     assert init is not None, "a gate that stores numbers has a scheme"
-    if init.scheme == "zeros" and tensor.key.endswith(".A"):
-        return Init("kaiming_uniform")
-    return init
+    part = tensor.part
+    scheme = {"zeros": part.zeros, "identity": part.identity}.get(init.scheme, init.scheme)
+    return Init(scheme, init.std)
 
 
 def _draw(tensor: Stored) -> str:
@@ -51,7 +51,7 @@ def _draw(tensor: Stored) -> str:
         return f"self._normal({target}, {0.02 if init.std is None else init.std!r}, generator)"
     if init.scheme == "orthogonal":
         return f"self._orthogonal({target}, {tensor.fan_out}, {tensor.fan_in}, generator)"
-    if init.scheme == "identity" and tensor.gate.kind == "diagonal":
+    if init.scheme == "ones":
         return f"{target}.fill_(1.0)"
     if init.scheme == "identity":
         return f'{target}.copy_(torch.eye({tensor.fan_out}, {tensor.fan_in}, device="cpu"))'

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from quanta_compiler.emit.body import WIDTH, Body
 from quanta_compiler.emit.places import SlicePlaces
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.ir.parameters import TRAINED_KINDS
 from quanta_compiler.lowering.program import Program
 
 _CONTEXT = "torch.autograd.function.BackwardCFunction"
@@ -25,7 +24,7 @@ class OperatorLines:
         self.new_body = new_body
         self.peak_bytes = peak_bytes
         """What it needs, where that is so much that the memory is looked at first."""
-        self.reads_gates = any(gate.kind in TRAINED_KINDS for gate in circuit.gates)
+        self.reads_gates = any(gate.matrix.trains for gate in circuit.gates)
         self.shape = circuit.out_features, circuit.in_features
         self.sliced = program if program.loop is not None else program.in_slices
         """The program with a loop, if the matrix is so large that there is one."""

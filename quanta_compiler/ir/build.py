@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from quanta_compiler.ir.circuit import DIAGONAL_KINDS, Circuit, Gate, Leg
+from quanta_compiler.ir.circuit import Circuit, Gate, Leg
 from quanta_compiler.ir.verify import verify
-from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec
+from quanta_compiler.kinds.kind import AxisSize
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
 
 class _Builder:
@@ -26,7 +27,7 @@ class _Builder:
     def apply(self, gate: GateSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Return the gate's columns, rows and per legs; the axes move on to their new legs."""
         per, columns = self.at(gate.per), self.at(gate.axes)
-        if gate.kind in DIAGONAL_KINDS:
+        if gate.matrix.is_diagonal:
             return columns, columns, per
         for axis in gate.axes:
             del self.reached[axis.name]
@@ -42,7 +43,7 @@ def build_circuit(spec: CircuitSpec) -> Circuit:
         owner = gates[gate.share] if gate.share else None
         gates[gate.name] = Gate(
             name=gate.name,
-            kind=gate.kind,
+            matrix=gate.matrix,
             columns=columns,
             rows=rows,
             per=per,
@@ -51,11 +52,6 @@ def build_circuit(spec: CircuitSpec) -> Circuit:
             transpose=gate.transpose != owner.transpose if owner else False,
             frozen=owner.frozen if owner else gate.frozen,
             init=gate.init,
-            rank=gate.rank,
-            value=gate.value,
-            map=gate.map,
-            layers=gate.layers,
-            rank_parameters=gate.rank_parameters,
         )
     circuit = Circuit(
         name=spec.name,

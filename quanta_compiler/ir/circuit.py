@@ -10,9 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from quanta_compiler.kinds.kind import Form, Kind
 from quanta_compiler.spec.circuit_spec import Init
 
-DIAGONAL_KINDS = ("diagonal", "cz")
+
+@dataclass(frozen=True, slots=True)
+class Block(Kind):
+    """The composition of several gates."""
+
+    name = "block"
+    meaning = "A composition of gates."
+    form = Form.MATRIX
+    schemes = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,8 @@ class Gate:
     """
 
     name: str
-    kind: str
+    matrix: Kind
+    """The gate's kind, with its options; `Block` for a composition that a pass has made."""
     columns: tuple[int, ...]
     rows: tuple[int, ...]
     per: tuple[int, ...]
@@ -43,11 +53,6 @@ class Gate:
     transpose: bool = False
     frozen: bool = False
     init: Init | None = None
-    rank: int | None = None
-    value: tuple[tuple[float, ...], ...] | None = None
-    map: str | None = None
-    layers: int | None = None
-    rank_parameters: int | None = None
     angle: int | None = None
     """For an `ry` that is a part of a `pauli` gate: which of that gate's angles it turns by."""
     block: int | None = None
@@ -60,7 +65,42 @@ class Gate:
     @property
     def is_diagonal(self) -> bool:
         """Return whether the gate only scales: it has one number for every index of its legs."""
-        return self.kind in DIAGONAL_KINDS
+        return self.matrix.is_diagonal
+
+    @property
+    def kind(self) -> str:
+        """Return the name of the gate's kind."""
+        return self.matrix.name
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the gate's parameter, its own or a shared one, requires a gradient."""
+        return self.matrix.trains and not self.frozen
+
+    @property
+    def rank(self) -> int | None:
+        """Return the option `rank` of the kind, None where it has none."""
+        return getattr(self.matrix, "rank", None)
+
+    @property
+    def value(self) -> tuple[tuple[float, ...], ...] | None:
+        """Return the option `value` of the kind, None where it has none."""
+        return self.matrix.given
+
+    @property
+    def map(self) -> str | None:
+        """Return the option `map` of the kind, None where it has none."""
+        return getattr(self.matrix, "map", None)
+
+    @property
+    def layers(self) -> int | None:
+        """Return the option `layers` of the kind, None where it has none."""
+        return getattr(self.matrix, "layers", None)
+
+    @property
+    def rank_parameters(self) -> int | None:
+        """Return the option `rank_parameters` of the kind, None where it has none."""
+        return getattr(self.matrix, "rank_parameters", None)
 
 
 @dataclass(frozen=True, slots=True)

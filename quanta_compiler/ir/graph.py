@@ -17,7 +17,8 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns, passing_legs
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
 from quanta_compiler.ir.reach import gates_to_full, wires_not_turned
-from quanta_compiler.spec.rotations import is_power_of_two
+from quanta_compiler.kinds.kind import Form
+from quanta_compiler.kinds.two_design import is_power_of_two
 
 INPUT = "input"
 OUTPUT = "output"
@@ -45,7 +46,8 @@ def contraction_graph(circuit: Circuit) -> nx.MultiDiGraph[str]:
     Node attributes: `kind` (`input` and `output` for the boundary), `shape` (of the matrix, `[*per, rows, columns]`;
     of the state at the boundary), `column` (of the diagram; -1 for the input, the number of columns for the output) and
     for gates `name`, `parameters` (numbers in the state dict), `frozen`, `columns`, `rows` and `per` (legs), `axes`,
-    `to` and `per_axes` (names), and of `pauli` gates `still_wires` (those of its wires that no angle turns).
+    `to` and `per_axes` (names), `reshapes` (whether its matrix only moves indices) and `still_wires` (the bits of its
+    index that stay as they are, whatever trains).
 
     Graph attributes: `name`, `in_features`, `out_features` and `connected` (whether every output can depend on every
     input, as `reach.gates_to_full` defines it).
@@ -91,7 +93,8 @@ def _add_gate(graph: nx.MultiDiGraph[str], circuit: Circuit, gate: Gate, column:
         axes=tuple(circuit.legs[leg].axis for leg in gate.columns),
         to=tuple(circuit.legs[leg].axis for leg in gate.rows),
         per_axes=tuple(circuit.legs[leg].axis for leg in gate.per),
-        **({"still_wires": wires_not_turned(circuit, gate)} if gate.kind == "pauli" else {}),
+        reshapes=gate.matrix.form is Form.RESHAPE,
+        still_wires=wires_not_turned(circuit, gate),
     )
 
 
@@ -154,8 +157,8 @@ def connectivity(graph: nx.MultiDiGraph[str]) -> Connectivity:
         data = graph.nodes[node]
         if node in (INPUT, OUTPUT):
             continue
-        sources = _overlaps(data["columns"], data["rows"], sizes) if data["kind"] == "slice" else {}
-        ties = _still_ties(data, sizes) if data["kind"] == "pauli" else sources
+        sources = _overlaps(data["columns"], data["rows"], sizes) if data["reshapes"] else {}
+        ties = _still_ties(data, sizes) if data["still_wires"] else sources
         for row in data["rows"]:
             if row in data["columns"]:
                 continue  # a diagonal gate changes nothing about its legs
@@ -173,13 +176,13 @@ def connectivity(graph: nx.MultiDiGraph[str]) -> Connectivity:
 
 
 def _still_ties(data: Mapping[str, Any], sizes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
-    """Return for each row leg of a `pauli` gate the column legs that the wires which never turn tie it to.
+    """Return for each row leg of a gate the column legs that the bits which stay as they are tie it to.
 
     A gate whose size is no power of two ties nothing: its two halves meet, whatever stays still within them.
     """
     rows, columns = data["rows"], data["columns"]
     size = max(math.prod(sizes[leg] for leg in side) for side in (rows, columns))
-    if not data["still_wires"] or not is_power_of_two(size):
+    if not is_power_of_two(size):
         return {}
     # Wires get numbers that no leg has: the column legs are read as wires, and these as row legs.
     wires = range(-size.bit_length() + 1, 0)

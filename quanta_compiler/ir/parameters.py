@@ -6,21 +6,27 @@ import math
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.spec.rotations import ROTATION_KINDS, lie_numbers, pauli_angles
-
-TRAINED_KINDS = frozenset({"dense", "lowrank", "diagonal", *ROTATION_KINDS})
-"""Kinds that store numbers; the others are fixed by the file."""
+from quanta_compiler.kinds.kind import Part
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One tensor of the state dict under `gates.`, and the scheme's view of it: `[..., fan_out, fan_in]`."""
+    """One tensor of the state dict under `gates.`, `[*per, *part.shape]`."""
 
     key: str
     gate: Gate
     shape: tuple[int, ...]
-    fan_out: int
-    fan_in: int
+    part: Part
+
+    @property
+    def fan_out(self) -> int:
+        """Return the rows of the matrix that an initialiser sees."""
+        return self.part.fan_out
+
+    @property
+    def fan_in(self) -> int:
+        """Return its columns."""
+        return self.part.fan_in
 
     @property
     def numbers(self) -> int:
@@ -36,33 +42,12 @@ def matrix_shape(circuit: Circuit, gate: Gate) -> tuple[int, ...]:
 
 def stored_tensors(circuit: Circuit, gate: Gate) -> tuple[Stored, ...]:
     """Return what a gate stores itself: nothing where it shares, or where its kind is fixed."""
-    if gate.parameter != gate.name or gate.kind not in TRAINED_KINDS:
+    if gate.parameter != gate.name:
         return ()
     *per, rows, columns = matrix_shape(circuit, gate)
-    if gate.kind == "diagonal":
-        # A diagonal is drawn as a column vector of fan-in 1.
-        return (Stored(gate.name, gate, (*per, rows), rows, 1),)
-    if gate.kind == "lowrank":
-        rank = gate.rank or 1
-        return (
-            Stored(f"{gate.name}.B", gate, (*per, rows, rank), rows, rank),
-            Stored(f"{gate.name}.A", gate, (*per, rank, columns), rank, columns),
-        )
-    if gate.kind in ROTATION_KINDS:
-        numbers = _angles(gate, rows, columns)
-        return (Stored(gate.name, gate, (*per, numbers), rows, columns),)
-    return (Stored(gate.name, gate, (*per, rows, columns), rows, columns),)
-
-
-def _angles(gate: Gate, rows: int, columns: int) -> int:
-    """Return how many numbers a rotation's matrix takes; those that stay at zero are not stored."""
-    size, smaller = max(rows, columns), min(rows, columns)
-    if gate.kind == "orthogonal":
-        return lie_numbers(size, smaller, gate.rank_parameters)
-    if gate.kind == "pauli":
-        assert gate.layers is not None
-        return pauli_angles(size, gate.layers, gate.rank_parameters)
-    return 1
+    return tuple(
+        Stored(gate.name + part.suffix, gate, (*per, *part.shape), part) for part in gate.matrix.stored(rows, columns)
+    )
 
 
 def all_stored(circuit: Circuit) -> tuple[Stored, ...]:

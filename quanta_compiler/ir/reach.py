@@ -9,11 +9,12 @@ combinations of what its digits can be are reached, and no others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.digits import Cluster, Codes, Digit, count_below, kept_below, split, strides_of
-from quanta_compiler.spec.rotations import is_power_of_two, still_wires
+from quanta_compiler.kinds.kind import Form
+from quanta_compiler.kinds.two_design import is_power_of_two
 
 _MOST_STEPS = 1 << 22
 """Joint indices that are looked at before the question is given up: seconds."""
@@ -62,7 +63,7 @@ def fewest_reached(circuit: Circuit) -> int | None:
     if circuit.in_features > circuit.in_size or circuit.out_features > circuit.out_size:
         return None
     gates = circuit.gates_in_file_order()
-    turned = [gate for gate in gates if gate.kind == "pauli" and wires_not_turned(circuit, gate)]
+    turned = [gate for gate in gates if wires_not_turned(circuit, gate)]
     if not all(is_power_of_two(_side(circuit, gate)) for gate in turned):
         return None
     reach = _Reach(circuit, _STEPS_OF_A_CHECK)
@@ -77,9 +78,8 @@ def fewest_reached(circuit: Circuit) -> int | None:
 
 
 def wires_not_turned(circuit: Circuit, gate: Gate) -> tuple[int, ...]:
-    """Return the wires of a `pauli` gate that no angle turns, as `rotations.still_wires` numbers them."""
-    assert gate.layers is not None
-    return still_wires(_side(circuit, gate), gate.layers, gate.rank_parameters)
+    """Return the bits of a gate's index that stay as they are, whatever trains: the slowest is 0."""
+    return gate.matrix.still_wires(circuit.size(gate.rows), circuit.size(gate.columns))
 
 
 def _side(circuit: Circuit, gate: Gate) -> int:
@@ -140,12 +140,12 @@ class _Reach:
         if gate.is_diagonal:
             return
         contracted = [digit for leg in gate.columns for digit in self.legs.pop(leg)]
-        if gate.kind == "slice":
+        if gate.matrix.form is Form.RESHAPE:
             self.legs.update(self._read(contracted, self._sizes(gate.rows)))
-        elif gate.kind == "pauli" and (still := wires_not_turned(self.circuit, gate)):
+        elif still := wires_not_turned(self.circuit, gate):
             self._turn(contracted, gate, still)
-        elif gate.kind == "constant" and any(number == 0 for row in gate.value or () for number in row):
-            self._move(contracted, gate)
+        elif ways := gate.matrix.ways(self.circuit.size(gate.rows), self.circuit.size(gate.columns)):
+            self._move(contracted, gate, ways)
         else:
             self._forget(contracted)
             self.legs.update({leg: self._made(leg) for leg in gate.rows})
@@ -158,7 +158,7 @@ class _Reach:
                 self._arrange(cluster, [digit for digit in cluster.digits if digit not in gone])
 
     def _turn(self, contracted: list[Digit], gate: Gate, still: tuple[int, ...]) -> None:
-        """Apply a `pauli` gate, after which anything stands on its wires but for those that never turn."""
+        """Apply a gate after which anything stands on the bits of its index but for those that stay as they are."""
         size, digits = _side(self.circuit, gate), contracted
         if is_power_of_two(size):
             wires = self._read(contracted, [(wire, 2) for wire in range(size.bit_length() - 1)])
@@ -172,10 +172,9 @@ class _Reach:
         size = self.circuit.legs[leg].size
         return [Digit(size)] if size > 1 else []
 
-    def _move(self, contracted: list[Digit], gate: Gate) -> None:
-        """Apply a `constant` with zeros: an index goes to those rows where its column has none."""
+    def _move(self, contracted: list[Digit], gate: Gate, ways: Sequence[Sequence[int]]) -> None:
+        """Apply a matrix with fixed zeros: an index goes to those rows where its column has none."""
         rows, columns = self.circuit.size(gate.rows), self.circuit.size(gate.columns)
-        ways = [[row for row, numbers in enumerate(gate.value or ()) if numbers[column]] for column in range(columns)]
 
         def moved(codes: Codes) -> Codes:
             return frozenset(code // columns * rows + row for code in codes for row in ways[code % columns])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quanta_compiler.ir.circuit import Circuit, Gate, Leg
-from quanta_compiler.spec.rotations import two_design
+from quanta_compiler.kinds.two_design import TURNS, two_design
 
 ANGLES = "angles"
 """What the circuit's gates call the tensor that holds all angles."""
@@ -30,7 +30,7 @@ def two_design_circuit(wires: int, layers: int, kept: int | None, *, transpose: 
         gates.append(
             Gate(
                 name=name,
-                kind=turn.kind,
+                matrix=TURNS[len(turn.wires)],
                 columns=columns,
                 rows=rows,
                 per=(),

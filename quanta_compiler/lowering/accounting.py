@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quanta_compiler.ir.parameters import TRAINED_KINDS
 from quanta_compiler.lowering.account import ELEMENT_BYTES, Account, StepCost, Storage, Tensor
 from quanta_compiler.lowering.ownership import copies_input
 from quanta_compiler.lowering.program import (
@@ -103,7 +102,7 @@ def _load(account: Account, load: Load) -> Tensor:
         return Tensor("one", Storage(1, is_parameter=True), needs_grad=False)
     if leaf.gate is not None:
         factor = {"lowrank_b": ".B", "lowrank_a": ".A"}.get(leaf.kind, "")
-        trained = leaf.gate.kind in TRAINED_KINDS and not leaf.gate.frozen
+        trained = leaf.gate.trains
         storage = Storage(account.volume(leaf.legs), is_parameter=True)
         return Tensor(leaf.gate.parameter + factor, storage, needs_grad=trained)
     assert account.input is not None, "only an apply program loads the input"

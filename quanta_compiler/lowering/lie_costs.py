@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.ir.parameters import TRAINED_KINDS
+from quanta_compiler.kinds.angles import lie_numbers
 from quanta_compiler.lowering.account import Books, Storage, Tensor
-from quanta_compiler.spec.rotations import lie_numbers
 
 _EXP_PRODUCTS = 8
 """An exponential by scaling and squaring: five products for its polynomial, and some squarings."""
@@ -20,7 +19,7 @@ _EXP_PRODUCTS = 8
 
 def is_trained(gate: Gate) -> bool:
     """Return whether a gate's numbers need a gradient."""
-    return gate.kind in TRAINED_KINDS and not gate.frozen
+    return gate.trains
 
 
 def orthogonal_matrix(books: Books, gate: Gate, blocks: int, rows: int, columns: int) -> Tensor:

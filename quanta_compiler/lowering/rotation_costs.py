@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
+from quanta_compiler.kinds.two_design import TURN_FLOPS
 from quanta_compiler.lowering.account import Account, Books, Storage, Tensor
 from quanta_compiler.lowering.lie_costs import is_trained, orthogonal_matrix
 from quanta_compiler.lowering.program import BlocksProgram, Load, PauliProgram, pauli_gates
-from quanta_compiler.spec.rotations import TURN_FLOPS
 
 Apply = Callable[[Account, PauliProgram, Tensor, Sequence[Tensor]], Tensor]
 """Counts what applies a rotation to vectors, from its blocks."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import Stored, all_stored, matrix_shape
 from quanta_compiler.report.terminal import FIGURES, Table, bytes_text
-from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 if TYPE_CHECKING:
     import torch
@@ -205,7 +204,7 @@ def _well_scaled(stored: Stored, generator: torch.Generator) -> torch.Tensor:
     """Return matrices that keep the size of a vector on average, but are no rotations: a transpose is no inverse."""
     import torch
 
-    if stored.gate.kind in ROTATION_KINDS:
+    if stored.gate.matrix.stores_angles:
         # These keep the size of a vector whatever they store; a Lie algebra's entries are drawn for angles up to 1.
         std = 0.5 / math.sqrt(max(stored.fan_out, stored.fan_in)) if stored.gate.kind == "orthogonal" else 1.0
         return torch.randn(stored.shape, generator=generator) * std

@@ -11,7 +11,6 @@ from typing import Any
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns, passing_legs
 from quanta_compiler.ir.parameters import matrix_shape
-from quanta_compiler.report.wording import kind_in_words
 
 INPUT, OUTPUT = "input", "output"
 """The nodes at the ends; those of gates are called `gate:<name>`."""
@@ -33,7 +32,7 @@ def graph_data(circuit: Circuit) -> dict[str, list[dict[str, Any]]]:
             "id": _id(circuit.gates[place]),
             "name": circuit.gates[place].name,
             "kind": circuit.gates[place].kind,
-            "words": kind_in_words(circuit.gates[place]),
+            "words": circuit.gates[place].matrix.in_words(),
             "parameter": circuit.gates[place].parameter,
             "shape": matrix_shape(circuit, circuit.gates[place]),
             "column": columns[place],

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.kinds.kind import Merging
 from quanta_compiler.passes.canonical_order import canonical_order
 from quanta_compiler.passes.merge_blocks import Policy, merge_blocks
 
-ABSORBED_KINDS = ("ry", "cz")
 MEMORY_FLOPS = 100
 """What reading and writing a number once costs beside arithmetic, in FLOPs at the rate of a large product.
 
@@ -21,7 +21,7 @@ def absorb_rotations(circuit: Circuit, tokens: int, largest: int = LARGEST, numb
 
     With `numbers` the matrices of a block, one for every index of the axes that select it, have at most so many.
     """
-    if not any(gate.kind in ABSORBED_KINDS for gate in circuit.gates):
+    if not any(gate.matrix.merging is Merging.ANGLES for gate in circuit.gates):
         return circuit
-    policy = Policy(ABSORBED_KINDS, largest, MEMORY_FLOPS, numbers)
+    policy = Policy(Merging.ANGLES, largest, MEMORY_FLOPS, numbers)
     return merge_blocks(canonical_order(circuit), tokens, policy)

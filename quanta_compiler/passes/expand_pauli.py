@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit, Gate, Leg
 from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
-from quanta_compiler.spec.rotations import is_power_of_two
+from quanta_compiler.kinds.two_design import is_power_of_two
 
 
 def expand_pauli(circuit: Circuit) -> Circuit:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.circuit import Block, Circuit, Gate
+from quanta_compiler.kinds.kind import Merging
 
 LOOK_AHEAD = 64
 """Gates looked at for one block, which keeps the pass linear in the number of gates."""
@@ -15,7 +16,8 @@ LOOK_AHEAD = 64
 class Policy:
     """Which gates become blocks, and what is saved by it."""
 
-    kinds: tuple[str, ...]
+    merging: Merging
+    """What their kinds say of it."""
     largest: int
     """Blocks contract at most this many indices."""
     memory_flops: int
@@ -25,8 +27,7 @@ class Policy:
 
 
 BLOCKS = Policy(
-    # Low-rank gates stay factors, slices stay free, and a block is as large as this pass wants it.
-    kinds=("dense", "diagonal", "constant", "orthogonal"),
+    merging=Merging.BLOCKS,
     # Past that their matrix no longer stays in a core's first-level caches.
     largest=256,
     memory_flops=0,
@@ -63,14 +64,14 @@ def _sweep(circuit: Circuit, gates: Sequence[Gate], tokens: int, policy: Policy)
 def _best_run(circuit: Circuit, gates: Sequence[Gate], tokens: int, policy: Policy) -> list[Gate]:
     """Return the run from the first gate on that saves the most; the gate alone where none does."""
     best, most = [gates[0]], 0
-    if gates[0].kind not in policy.kinds:
+    if gates[0].matrix.merging is not policy.merging:
         return best
     run = _Run(circuit, tokens, policy)
     run.add(gates[0])
     passed_over: set[int] = set()
     for gate in gates[1:]:
         touched = gate.columns + gate.per
-        if gate.kind not in policy.kinds or not passed_over.isdisjoint(touched) or not run.has_room(gate):
+        if gate.matrix.merging is not policy.merging or not passed_over.isdisjoint(touched) or not run.has_room(gate):
             passed_over.update(touched, gate.rows)
             continue
         run.add(gate)
@@ -156,7 +157,7 @@ def _block(parts: Sequence[Gate]) -> Gate:
         legs.add(gate)
     return Gate(
         name="+".join(gate.name for gate in parts),
-        kind="block",
+        matrix=Block(),
         columns=tuple(legs.read),
         rows=tuple(legs.made),
         per=tuple(legs.through),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.passes import ABSORBED_KINDS
+from quanta_compiler.kinds.kind import Merging
 from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results, volume
 from quanta_compiler.planner.leaves import gate_leaves
 from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential_order
@@ -197,4 +197,4 @@ class Assembly:
 
 def _block_order(gate: Gate, order: Order) -> Order:
     """Return how a block's own gates are ordered: many small rotations greedily, for a better order saves nothing."""
-    return searched("greedy") if all(part.kind in ABSORBED_KINDS for part in gate.parts) else order
+    return searched("greedy") if all(part.matrix.merging is Merging.ANGLES for part in gate.parts) else order

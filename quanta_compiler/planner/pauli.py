@@ -9,11 +9,12 @@ from functools import lru_cache, partial
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
+from quanta_compiler.kinds import DEFAULT, SCALING
+from quanta_compiler.kinds.two_design import TURN_FLOPS, halves, is_power_of_two, pauli_flops, turned_pairs
 from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order, is_two_design, write_out
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
 from quanta_compiler.planner.cost import contraction_flops, results
 from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PauliPlan, Plan, Step
-from quanta_compiler.spec.rotations import TURN_FLOPS, halves, is_power_of_two, pauli_flops, turned_pairs
 
 _PASSES_BETWEEN = 4
 """How often a sum of two halves goes through the memory beside what its halves do: parted, turned, put together."""
@@ -154,7 +155,7 @@ def _of_dense_gates(blocks: Circuit, *, transpose: bool) -> Circuit:
         gates.append(
             Gate(
                 name=f"block{place}",
-                kind="diagonal" if is_diagonal else "dense",
+                matrix=SCALING if is_diagonal else DEFAULT,
                 columns=scaled if is_diagonal else block.rows if transpose else block.columns,
                 rows=scaled if is_diagonal else block.columns if transpose else block.rows,
                 per=() if is_diagonal else block.per,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.spec.rotations import pauli_angles, turned_pairs
+from quanta_compiler.kinds.two_design import pauli_angles, turned_pairs
 
 
 @dataclass(frozen=True, slots=True)

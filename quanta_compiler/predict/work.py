@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quanta_compiler.ir.parameters import TRAINED_KINDS
 from quanta_compiler.lowering.table import GateTable, TableEntry
 
 
@@ -111,7 +110,7 @@ def is_trained(entry: TableEntry) -> bool:
     if entry.matrix is None:
         return False
     gate = entry.matrix.gate
-    return any(part.kind in TRAINED_KINDS and not part.frozen for part in gate.parts or (gate,))
+    return any(part.trains for part in gate.parts or (gate,))
 
 
 Operation = Product | Pass | Permutation | MatrixFunction | FusedPass

@@ -10,7 +10,6 @@ from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.presets import PRESETS, Preset, preset_document
 from quanta_compiler.spec.render import flow_text
-from quanta_compiler.spec.rotations import ROTATION_KINDS
 from quanta_compiler.spec.scalars import reads_as_text
 
 _LONGEST_LAYOUT = 2000
@@ -266,7 +265,7 @@ def _preset_lines(bare: list[str], widths: list[str], example: str, preset: Pres
     factors = ", their factors being n_k and m_k" if has_factors else ""
     missing = [f"# {key}: {value}" for key, value in _widths_of(spec) if not _is_given(key, widths)]
     # Angles are drawn in two ways only, and zeros is what they begin at anyway.
-    init = "normal" if any(gate.kind in ROTATION_KINDS for gate in spec.gates) else "orthogonal"
+    init = "normal" if any(gate.matrix.stores_angles for gate in spec.gates) else "orthogonal"
     return [
         *_HEADING,
         *bare[:2],

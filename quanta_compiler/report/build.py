@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.network import apply_network, operator_network
-from quanta_compiler.ir.parameters import TRAINED_KINDS
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.account import ELEMENT_BYTES, StepCost
 from quanta_compiler.lowering.accounting import ProgramCost
 from quanta_compiler.lowering.program import Program
@@ -56,11 +56,11 @@ def _torch_report(cost: ProgramCost, tokens: int) -> BackendReport:
 
 def _fused_report(circuit: Circuit, table: GateTable, tokens: int) -> BackendReport:
     """Count what the kernel keeps: the input, from which backward computes the states again, and products B A."""
-    trains = any(gate.kind in TRAINED_KINDS and not gate.frozen for gate in circuit.gates_in_file_order())
+    trains = any(gate.trains for gate in circuit.gates_in_file_order())
     composed = sum(
         entry.blocks * entry.rows * entry.columns
         for entry in table.entries
-        if entry.matrix is not None and entry.matrix.gate.kind == "lowrank" and not entry.matrix.factor
+        if entry.matrix is not None and entry.matrix.gate.matrix.form is Form.FACTORS and not entry.matrix.factor
     )
     saved, held = circuit.in_features * trains, circuit.in_features + circuit.out_features
     return BackendReport(

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
+from quanta_compiler.kinds.looks import Look, Outline
 from quanta_compiler.report.rows import AxisWire, place_wires
-from quanta_compiler.report.wording import legend, options_in_words
+from quanta_compiler.report.wording import legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Box:
 
     name: str
     kind: str
+    look: Look
     frozen: bool
     slot: int
     segments: tuple[tuple[int, int], ...]
@@ -183,7 +185,8 @@ def _wire(circuit: Circuit, wire: AxisWire, slot_of: Sequence[int], slots: int) 
 
 
 def _box(circuit: Circuit, gate: Gate, slot: int, row_of: dict[int, int], wires: Sequence[Wire]) -> Box:
-    dotted, boxed = (gate.columns, ()) if gate.kind == "cz" else (gate.per, gate.columns + gate.rows)
+    look = gate.matrix.look
+    dotted, boxed = (gate.columns, ()) if look.outline is Outline.DOTS else (gate.per, gate.columns + gate.rows)
     touched = sorted({row_of[leg] for leg in boxed})
     dots = tuple(sorted(row_of[leg] for leg in dotted))
     top, bottom = _span([*touched, *dots])
@@ -198,6 +201,7 @@ def _box(circuit: Circuit, gate: Gate, slot: int, row_of: dict[int, int], wires:
     return Box(
         name=printable(gate.name, 16),
         kind=gate.kind,
+        look=look,
         frozen=gate.frozen,
         slot=slot,
         segments=tuple(segments),
@@ -209,26 +213,10 @@ def _box(circuit: Circuit, gate: Gate, slot: int, row_of: dict[int, int], wires:
     )
 
 
-_KIND_NOTES = {"dense": "", "diagonal": "diag", "constant": "const", "ry": "RY", "cz": ""}
-"""What a box says of its kind, where that is not the kind's own name."""
-
-
 def _notes(gate: Gate) -> tuple[str, ...]:
     shared = f"= {printable(gate.parameter, 16)}{'ᵀ' if gate.transpose else ''}" if _is_shared(gate) else ""
-    kept = "" if gate.rank_parameters is None else f"K'={gate.rank_parameters}"
-    return tuple(note for note in (_kind_note(gate), kept, shared, "frozen" if gate.frozen else "") if note)
-
-
-def _kind_note(gate: Gate) -> str:
-    if gate.parts:
-        return f"{len(gate.parts)} gates"
-    if gate.kind == "lowrank":
-        return f"r={gate.rank}"
-    if gate.kind == "orthogonal":
-        return f"O {gate.map}"
-    if gate.kind == "pauli":
-        return f"pauli L={gate.layers}"
-    return _KIND_NOTES.get(gate.kind, printable(gate.kind, 16))
+    own = [f"{len(gate.parts)} gates"] if gate.parts else [printable(note, 16) for note in gate.matrix.notes()]
+    return tuple(note for note in (*own, shared, "frozen" if gate.frozen else "") if note)
 
 
 def _parameters(circuit: Circuit, gate: Gate) -> int:
@@ -248,7 +236,7 @@ def _axes(circuit: Circuit, legs: Sequence[int]) -> str:
 
 
 def _tooltip(circuit: Circuit, gate: Gate) -> str:
-    kind = f"{printable(gate.kind)} gate{options_in_words(gate)}"
+    kind = f"{printable(gate.kind)} gate{gate.matrix.options_in_words()}"
     lines = [f"{printable(gate.name)}: {kind} on {_axes(circuit, gate.columns)}"]
     if any(circuit.legs[a] != circuit.legs[b] for a, b in zip(gate.columns, gate.rows, strict=False)) or (
         len(gate.columns) != len(gate.rows)

@@ -6,8 +6,8 @@ import math
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
+from quanta_compiler.kinds.kind import Part
 from quanta_compiler.report.report import GateReport, ParameterReport, RankReport
-from quanta_compiler.spec.rotations import ROTATION_KINDS, pauli_flops
 
 LARGEST_EXPONENT = 709.0
 """The gain is cut off where a float ends, so that a report is always valid JSON."""
@@ -26,26 +26,11 @@ def gate_reports(circuit: Circuit) -> tuple[GateReport, ...]:
                 kind=gate.kind,
                 shape=matrix_shape(circuit, gate),
                 parameters=sum(stored.numbers for stored in stored_tensors(circuit, gate)),
-                flops_per_token=rest * _flops_per_fibre(circuit, gate),
+                flops_per_token=rest * gate.matrix.flops(circuit.size(gate.rows), circuit.size(gate.columns)),
             )
         )
         width = rest * circuit.size(gate.rows)
     return tuple(rows)
-
-
-def _flops_per_fibre(circuit: Circuit, gate: Gate) -> int:
-    """Return the FLOPs of a gate on one index of all axes that it does not contract."""
-    rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
-    if gate.kind == "slice":
-        return 0
-    if gate.is_diagonal:
-        return rows
-    if gate.kind == "lowrank":
-        return 2 * (gate.rank or 1) * (rows + columns)
-    if gate.kind == "pauli":
-        assert gate.layers is not None
-        return pauli_flops(max(rows, columns), gate.layers, gate.rank_parameters)
-    return 2 * rows * columns
 
 
 def parameter_report(circuit: Circuit) -> ParameterReport:
@@ -75,8 +60,7 @@ def rank_bounds(circuit: Circuit) -> RankReport:
     for gate in circuit.gates:
         rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
         rest = width // columns
-        own = min(rows, columns) if gate.rank is None else min(rows, columns, gate.rank)
-        ranks.append(own * rest)
+        ranks.append(gate.matrix.largest_rank(rows, columns) * rest)
         width = rest * rows
         inner.append(width)
     if circuit.out_features != width:
@@ -109,23 +93,19 @@ def init_gain(circuit: Circuit) -> float:
 def _gate_gain(circuit: Circuit, gate: Gate) -> float:
     """Return the mean square of a gate's output over that of its input."""
     rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
-    if gate.kind in ("slice", "cz", *ROTATION_KINDS):
-        # Orthonormal whatever the angles are: min(rows, columns) directions pass, spread over all rows.
-        return min(rows, columns) / rows
-    if gate.kind == "constant":
-        assert gate.value is not None
-        return math.fsum(number * number for row in gate.value for number in row) / rows
-    return math.prod(
-        _scheme_gain(gate, stored.key, stored.fan_out, stored.fan_in) for stored in stored_tensors(circuit, gate)
-    )
+    fixed = gate.matrix.fixed_gain(rows, columns)
+    if fixed is not None:
+        return fixed
+    return math.prod(_scheme_gain(gate, stored.part) for stored in stored_tensors(circuit, gate))
 
 
-def _scheme_gain(gate: Gate, key: str, rows: int, columns: int) -> float:
+def _scheme_gain(gate: Gate, part: Part) -> float:
     """Return columns times the mean square of an entry, `[rows, columns]` being drawn by the gate's scheme."""
     assert gate.init is not None, "a gate that stores numbers has a scheme"
-    scheme = gate.init.scheme
+    rows, columns = part.fan_out, part.fan_in
+    scheme = {"zeros": part.zeros, "identity": part.identity}.get(gate.init.scheme, gate.init.scheme)
     if scheme == "zeros":
-        return 1 / 3 if key.endswith(".A") else 0.0
+        return 0.0
     if scheme == "kaiming_uniform":
         return 1 / 3
     if scheme == "xavier_uniform":
@@ -133,7 +113,7 @@ def _scheme_gain(gate: Gate, key: str, rows: int, columns: int) -> float:
     if scheme == "normal":
         std = 0.02 if gate.init.std is None else gate.init.std
         return columns * std * std
-    if scheme == "identity" and gate.kind == "diagonal":
+    if scheme == "ones":
         return 1.0
     # `orthogonal` and `identity`: min(rows, columns) orthonormal directions pass, spread over all rows.
     return min(rows, columns) / rows

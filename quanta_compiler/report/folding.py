@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from quanta_compiler.report.report import Report, StepReport
-from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 FOLDED_STEPS = 6
 """So many small steps in a row are told in one line."""
@@ -20,7 +19,7 @@ def folded_steps(report: Report, steps: Sequence[StepReport]) -> tuple[range, ..
 
     Without rotations there are none: small steps then merge the gates themselves, and each is worth its line.
     """
-    if not any(gate.kind in ROTATION_KINDS for gate in report.gates):
+    if not report.stores_angles:
         return ()
     runs: list[range] = []
     first = 0

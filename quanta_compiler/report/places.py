@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quanta_compiler.kinds.looks import Outline
 from quanta_compiler.report.diagram import Box, Diagram
 
 PITCH = 48  # between rows
@@ -116,7 +117,8 @@ def _box_width(box: Box) -> float:
     if not box.segments:
         return 2 * DOT
     texts = [text_width(line, size) for line, size in box_lines(box)]
-    return round(max(36.0, max(texts) + 2 * PAD + (8 if box.kind in ("lowrank", "slice") else 0)), 1)
+    slanted = 8 if box.look.outline in (Outline.WAIST, Outline.TAPERED) else 0
+    return round(max(36.0, max(texts) + 2 * PAD + slanted), 1)
 
 
 def box_lines(box: Box) -> list[tuple[str, int]]:

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from quanta_compiler.kinds import find_kind
+
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
@@ -116,6 +118,12 @@ class Report:
     """The smallest batch from which on building the matrix costs no more than one application; None: never."""
     backends: tuple[BackendReport, ...]
     """The one that `backend="auto"` takes for such batches on the CPU, then the other."""
+
+    @property
+    def stores_angles(self) -> bool:
+        """Return whether matrices are made of angles, or of what else is no entry of them."""
+        kinds = (find_kind(gate.kind) for gate in self.gates)
+        return any(kind is not None and kind.stores_angles for kind in kinds)
 
     def backend(self, name: str) -> BackendReport:
         """Return the figures of a backend."""

@@ -34,7 +34,7 @@ from quanta_compiler.planner.plan import Leaf, Plan, Step
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.planner.published import einsum_equation
 from quanta_compiler.report.table_stage import table_text
-from quanta_compiler.report.wording import kind_in_words, resized
+from quanta_compiler.report.wording import resized
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
@@ -65,7 +65,7 @@ def _used(legs: Iterable[int]) -> str:
 
 def _gate_line(circuit: Circuit, gate: Gate) -> str:
     made = _used(gate.rows) if gate.rows == gate.columns else _made(circuit, gate.rows)
-    matrix = f"{kind_in_words(gate)} {_dims(matrix_shape(circuit, gate))}"
+    matrix = f"{gate.matrix.in_words()} {_dims(matrix_shape(circuit, gate))}"
     parts = [f"{made} = {gate.name}({_used(gate.columns)})", matrix]
     if gate.per:
         parts.append(f"per {_used(gate.per)}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html import escape
 
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.kinds import DEFAULT, KINDS
+from quanta_compiler.kinds.looks import HATCHED, PLAIN, Outline
 from quanta_compiler.report.diagram import Box, Diagram, draw
 from quanta_compiler.report.places import (
     DOT,
@@ -22,7 +23,6 @@ from quanta_compiler.report.places import (
     box_lines,
     row_y,
 )
-from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 FONTS = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
 
@@ -31,28 +31,8 @@ PAPER, INK, MUTED, WIRE, BAND = "#ffffff", "#1c2430", "#667080", "#4d5866", "#f4
 DARK_PAPER, DARK_INK, DARK_MUTED, DARK_WIRE, DARK_BAND = "#14181f", "#e8ebf0", "#98a2b1", "#9aa5b4", "#1b212b"
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """Colours of a kind: light fill and stroke, dark fill and stroke."""
-
-    fill: str
-    stroke: str
-    dark_fill: str
-    dark_stroke: str
-
-
-_PLAIN = _Look("#dfe9f7", "#3f6ea6", "#1f3350", "#7fa9de")
-_LOOKS = {
-    "dense": _PLAIN,
-    "lowrank": _Look("#ebe4f5", "#7654a8", "#33264a", "#b79be3"),
-    "diagonal": _Look("#e0f1e5", "#3b8558", "#1d3a2a", "#7cc698"),
-    "slice": _Look("#f7efdd", "#93702c", "#3a2f18", "#d3b06a"),
-    "constant": _Look("#e9ecf0", "#66707e", "#2a313b", "#a3adba"),
-    **dict.fromkeys(("ry", "cz"), _Look("#fbe7dc", "#b5562a", "#452618", "#eb9f78")),
-    "orthogonal": _Look("#dbf0f0", "#2a7d80", "#173a3b", "#6fc3c6"),
-    "pauli": _Look("#fae3e8", "#b0486a", "#46202c", "#e595ab"),
-}
-"""Kinds that are not listed look like `dense` and say their name."""
+_ROUNDING = {Outline.SOFT: 11, Outline.PILL: HALF}
+"""How round the corners of a box are; 4 of one that is not listed."""
 
 
 def render_svg(circuit: Circuit) -> str:
@@ -99,7 +79,7 @@ def _head(diagram: Diagram, places: Places) -> Iterator[str]:
     yield (
         '<defs><pattern id="quanta-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6" '
-        f'stroke="{_LOOKS["slice"].stroke}" stroke-opacity="0.35"/></pattern></defs>'
+        f'stroke="{HATCHED.stroke}" stroke-opacity="0.35"/></pattern></defs>'
     )
     yield f'<rect class="paper" width="{width}" height="{height}" fill="{PAPER}"/>'
     yield _text(MARGIN, 34, diagram.name, (TITLE_SIZE, INK), _BOLD)
@@ -107,14 +87,14 @@ def _head(diagram: Diagram, places: Places) -> Iterator[str]:
 
 
 def _dark_style(diagram: Diagram) -> str:
-    drawn = {_class(box) for box in diagram.boxes}
-    looks = {kind: look for kind, look in _LOOKS.items() if kind in drawn}
+    drawn = {_class(box): box.look for box in diagram.boxes}
+    looks = {kind: drawn[kind] for kind in (*KINDS, *drawn) if kind in drawn}
     rules = {
         ".paper": f"fill: {DARK_PAPER}",
         ".band": f"fill: {DARK_BAND}",
         ".wire": f"stroke: {DARK_WIRE}",
         ".end": f"fill: {DARK_WIRE}",
-        ".hatch": f"stroke: {_LOOKS['slice'].dark_stroke}",
+        ".hatch": f"stroke: {HATCHED.dark_stroke}",
         **{f".{kind}": f"fill: {look.dark_fill}; stroke: {look.dark_stroke}" for kind, look in looks.items()},
         **{f".{kind} circle": f"fill: {look.dark_stroke}" for kind, look in looks.items()},
         ".ink": f"fill: {DARK_INK}",
@@ -184,10 +164,10 @@ def _legend(diagram: Diagram, places: Places) -> Iterator[str]:
     """Say below the picture what its kinds do, each beside a small box of its colours, or beside two joined dots."""
     for (kind, line), y in zip(diagram.legend, places.legend, strict=True):
         if kind:
-            look = _LOOKS[kind]
+            look = next(box.look for box in diagram.boxes if box.kind == kind)
             yield f'<g class="{kind}" fill="{look.fill}" stroke="{look.stroke}" stroke-width="1.4">'
             left, right, middle = places.start, places.start + SYMBOL - 8, y - 4
-            if kind == "cz":
+            if look.outline is Outline.DOTS:
                 yield f'<path d="M{_n(left + 3)} {_n(middle)}H{_n(right - 3)}" fill="none" stroke-width="2"/>'
                 for x in (left + 3, right - 3):
                     yield f'<circle cx="{_n(x)}" cy="{_n(middle)}" r="3" fill="{look.stroke}" stroke="none"/>'
@@ -199,8 +179,7 @@ def _legend(diagram: Diagram, places: Places) -> Iterator[str]:
 
 def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
     for box in diagram.boxes:
-        kind = _class(box)
-        look = _LOOKS[kind]
+        kind, look = _class(box), box.look
         dashes = ' stroke-dasharray="5 3"' if box.frozen else ""
         yield f'<g class="{kind}" fill="{look.fill}" stroke="{look.stroke}" stroke-width="1.4">'
         yield f"<title>{escape(box.tooltip)}</title>"
@@ -209,7 +188,8 @@ def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
         for row in box.dots:
             yield f'<circle cx="{_n(x)}" cy="{_n(row_y(row))}" r="{_n(DOT)}" fill="{look.stroke}" stroke="none"/>'
         for top, bottom in box.segments:
-            yield from _shape(kind, box.growth, (x - half, row_y(top) - HALF, x + half, row_y(bottom) + HALF), dashes)
+            corners = x - half, row_y(top) - HALF, x + half, row_y(bottom) + HALF
+            yield from _shape(look.outline, box.growth, corners, dashes)
         if box.segments:
             yield from _box_text(box, x)
         yield "</g>"
@@ -217,7 +197,7 @@ def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
 
 def _class(box: Box) -> str:
     """Return the kind that a box looks like."""
-    return box.kind if box.kind in _LOOKS else "dense"
+    return DEFAULT.name if box.look == PLAIN else box.kind
 
 
 def _link(box: Box, x: float) -> Iterator[str]:
@@ -230,16 +210,16 @@ def _link(box: Box, x: float) -> Iterator[str]:
     yield f'<path d="{way}" fill="none" stroke-width="2"/>'
 
 
-def _shape(kind: str, growth: int, corners: tuple[float, float, float, float], extra: str) -> Iterator[str]:
+def _shape(outline: Outline, growth: int, corners: tuple[float, float, float, float], extra: str) -> Iterator[str]:
     left, top, right, bottom = corners
-    if kind == "lowrank":
+    if outline is Outline.WAIST:
         middle = _n((top + bottom) / 2)
         yield (
             f'<path d="M{_n(left)} {_n(top)}H{_n(right)}Q{_n(right - 12)} {middle} {_n(right)} {_n(bottom)}'
             f'H{_n(left)}Q{_n(left + 12)} {middle} {_n(left)} {_n(top)}Z"{extra}/>'
         )
         return
-    if kind == "slice":
+    if outline is Outline.TAPERED:
         before, after = (6 if growth > 0 else 0), (6 if growth < 0 else 0)
         way = (
             f"M{_n(left)} {_n(top + before)}L{_n(right)} {_n(top + after)}V{_n(bottom - after)}"
@@ -247,9 +227,8 @@ def _shape(kind: str, growth: int, corners: tuple[float, float, float, float], e
         )
         yield f'<path d="{way}"/><path d="{way}" fill="url(#quanta-hatch)" stroke="none"/>'
         return
-    rounding = HALF if kind == "diagonal" else 11 if kind in ROTATION_KINDS else 4
-    yield _rectangle(corners, rounding, extra)
-    if kind == "constant":
+    yield _rectangle(corners, _ROUNDING.get(outline, 4), extra)
+    if outline is Outline.TWICE:
         yield _rectangle((left + 3, top + 3, right - 3, bottom - 3), 2, ' fill="none" stroke-width="0.8"')
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.lowering.table import GateTable, MatrixSource, TableEntry, Walk, lower_table
-from quanta_compiler.report.wording import kind_in_words, resized
+from quanta_compiler.report.wording import resized
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 _HOW_TO_READ = (
@@ -62,7 +62,7 @@ def _matrix(entry: TableEntry) -> str:
 def _kind(source: MatrixSource) -> str:
     if source.factor:
         return f"factor {source.factor}"
-    return kind_in_words(source.gate)
+    return source.gate.matrix.in_words()
 
 
 def _loops(walk: Walk) -> str:

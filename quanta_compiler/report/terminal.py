@@ -10,7 +10,6 @@ from quanta_compiler.diagnostics import escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.folding import folded_steps
 from quanta_compiler.report.report import Report, StepReport
-from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +127,7 @@ def _apply_rows(report: Report) -> list[Cells]:
     default = "for batches as planned"
     if report.backends[0].name == "fused":
         default += " on the CPU; torch elsewhere"
-    turned = any(gate.kind in ROTATION_KINDS for gate in report.gates)
+    turned = report.stores_angles
     rows: list[Cells] = [("backend by default", report.backends[0].name, default)]
     for backend in report.backends:
         flops = backend.flops_per_token

@@ -7,17 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.kinds.looks import Outline
 from quanta_compiler.report.diagram import Box, Diagram, Wire, draw
-
-# Corners, sides, the sides where a wire enters and leaves, and the edges where a link to another part goes off.
-_ROUNDED = "╭─╮│╰╯┤├┴┬"
-_FRAMES = {
-    "dense": "┌─┐│└┘┤├┴┬",
-    **dict.fromkeys(("diagonal", "ry", "orthogonal", "pauli"), _ROUNDED),
-    "slice": "┌┄┐┆└┘┤├┴┬",
-    "constant": "╔═╗║╚╝╢╟╧╤",
-}
-"""Kinds that are not listed look like `dense` and say their name."""
 
 _ASCII = str.maketrans("─│┌┐└┘├┤┬┴╭╮╰╯┄┆╔╗╚╝═║╢╟╧╤●»", "-|++++++++..''~:####=#####*>")
 _ASCII_WORDS = {"×": "x", "→": "->", "·": "|", "ᵀ": "^T", "…": "...", "\N{REPLACEMENT CHARACTER}": "?"}
@@ -39,11 +30,12 @@ def render_text(circuit: Circuit, *, width: int = 100, ascii_only: bool = False)
     bands = [painter.band(slots) for slots in painter.cut(width)]
     head = [diagram.name, diagram.summary, f"{diagram.input_note}; {diagram.output_note}"]
     foot = []
+    dotted = {box.kind for box in diagram.boxes if box.look.outline is Outline.DOTS}
     if diagram.shared_columns():
         foot.append("╰──╯ one column: these gates can act at once")
     if any(box.dots and box.segments for box in diagram.boxes):
         foot.append("●─ a matrix for each index of this axis")
-    foot += [f"●─● {line}" if kind == "cz" else line for kind, line in diagram.legend]
+    foot += [f"●─● {line}" if kind in dotted else line for kind, line in diagram.legend]
     if diagram.is_permuted:
         foot.append("output order: " + ", ".join(painter.end_label(diagram.wires[wire]) for wire in diagram.output))
     around = [
@@ -191,9 +183,7 @@ class _Painter:
             _put(grid, line + offset, start + (width - len(text)) // 2, text)
 
     def _frame(self, grid: list[list[str]], box: Box, segment: tuple[int, int], places: tuple[int, int, int]) -> None:
-        corner, edge, corner_right, side, foot, foot_right, enter, leave, up, down = list(
-            _FRAMES.get(box.kind, _FRAMES["dense"])
-        )
+        corner, edge, corner_right, side, foot, foot_right, enter, leave, up, down = list(box.look.frame)
         start, centre, end = places
         top, bottom = 3 * segment[0], 3 * segment[1] + 2
         _put(grid, top, start, corner + edge * (end - start - 1) + corner_right)

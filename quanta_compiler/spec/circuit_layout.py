@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import limits
 
 AUTO_RULE = 2
 """The rule that files follow; 1 is that of adapters whose folder has no format marker."""

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from quanta_compiler.diagnostics import Diagnostic
-from quanta_compiler.spec.rotations import ROTATION_KINDS
-
-
-@dataclass(frozen=True, slots=True)
-class AxisSize:
-    """An axis by name and its number of indices."""
-
-    name: str
-    size: int
+from quanta_compiler.kinds.kind import AxisSize, Kind, sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +25,8 @@ class GateSpec:
     """
 
     name: str
-    kind: str
+    matrix: Kind
+    """The gate's kind, with its options."""
     axes: tuple[AxisSize, ...]
     """The contracted axes with their sizes before the gate."""
     to: tuple[AxisSize, ...]
@@ -41,22 +35,29 @@ class GateSpec:
     init: Init | None = None
     """None where there is nothing to draw: `slice`, `constant` and shared gates."""
     frozen: bool = False
-    rank: int | None = None
     share: str | None = None
-    """The earlier gate whose parameter this one uses, as the file names it; kind and the rest are then that gate's."""
+    """The earlier gate whose parameter this one uses, as the file names it; its kind is then that gate's."""
     transpose: bool = False
-    value: tuple[tuple[float, ...], ...] | None = None
-    map: str | None = None
-    """How an `orthogonal` gate makes a matrix of its Lie algebra: `exp` or `cayley`."""
-    layers: int | None = None
-    """The entangling layers of a `pauli` gate."""
-    rank_parameters: int | None = None
-    """K': how many columns of its Lie parameters an `orthogonal` gate trains, or a `pauli` gate of each column."""
+
+    @property
+    def kind(self) -> str:
+        """Return the name of the gate's kind."""
+        return self.matrix.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the gate's matrix: `[*per, rows, columns]`."""
+        return (*(axis.size for axis in self.per), *sides(self))
+
+    @property
+    def numbers(self) -> int:
+        """Return how many numbers the gate stores, trainable or not, a shared parameter too."""
+        return math.prod(self.shape[:-2]) * self.matrix.numbers(*self.shape[-2:])
 
     @property
     def starts_at_zero(self) -> bool:
-        """Return whether the gate's matrix is zero as it is drawn; at zero a rotation's matrix is orthogonal."""
-        return self.init is not None and self.init.scheme == "zeros" and self.kind not in ROTATION_KINDS
+        """Return whether the gate's matrix is zero as it is drawn; made of angles, it is orthogonal then."""
+        return self.init is not None and self.init.scheme == "zeros" and not self.matrix.stores_angles
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
-from quanta_compiler.spec.checks import describe
+from quanta_compiler.kinds import DEFAULT, KINDS
+from quanta_compiler.kinds.checks import describe
+from quanta_compiler.kinds.kind import Key, Word
 from quanta_compiler.spec.models import (
-    GATE_KINDS,
-    MAPS,
+    GATE_MODELS,
     OPTIMIZERS,
-    PATTERN_KINDS,
+    PATTERN_MODELS,
     CircuitFile,
     Plan,
     SharedGate,
@@ -22,10 +23,12 @@ from quanta_compiler.spec.models import (
 )
 from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
 
-_GATE_MODELS: tuple[type[BaseModel], ...] = (*GATE_KINDS.values(), SharedGate)
-ALL_GATE_KEYS = tuple(dict.fromkeys(key for model in _GATE_MODELS for key in model.model_fields))
-_PATTERN_MODELS: tuple[type[BaseModel], ...] = (*PATTERN_KINDS.values(), TwoDesignPattern)
-_ALL_PATTERN_KEYS = tuple(dict.fromkeys(key for model in _PATTERN_MODELS for key in model.model_fields))
+_ALL_GATES: tuple[type[BaseModel], ...] = (*GATE_MODELS.values(), SharedGate)
+ALL_GATE_KEYS = tuple(dict.fromkeys(key for model in _ALL_GATES for key in model.model_fields))
+_ALL_PATTERNS: tuple[type[BaseModel], ...] = (*PATTERN_MODELS.values(), TwoDesignPattern)
+_ALL_PATTERN_KEYS = tuple(dict.fromkeys(key for model in _ALL_PATTERNS for key in model.model_fields))
+_OPTIONS = {name: key for kind in KINDS.values() for name, key in kind.options().items()}
+"""The options of all kinds; those of one name mean the same."""
 
 
 def _model_of(item: Any) -> type[Any] | None:
@@ -36,8 +39,8 @@ def _model_of(item: Any) -> type[Any] | None:
         return TwoDesignPattern
     prefix, _, kind = (form or "").partition(" ")
     if prefix == "gate":
-        return GATE_KINDS[kind]
-    return PATTERN_KINDS.get(kind) if prefix == "pattern" else None
+        return GATE_MODELS[kind]
+    return PATTERN_MODELS.get(kind) if prefix == "pattern" else None
 
 
 def data_path(loc: tuple[Any, ...]) -> DataPath:
@@ -113,28 +116,27 @@ class Translator:
         assert model is not None
         allowed = list(model.model_fields)
         if "pattern" in mapping:
-            kind = mapping.get("kind", "dense")
+            kind = mapping.get("kind", DEFAULT.name)
             what = f"pattern `{TWO_DESIGN}`" if model is TwoDesignPattern else f"a pattern of kind `{kind}`"
             return allowed, (*_ALL_PATTERN_KEYS, "name", "share", "transpose", "value"), what
         if model is SharedGate:
             return allowed, ALL_GATE_KEYS, "`share`"
-        return allowed, (*ALL_GATE_KEYS, "repeat"), f"a gate of kind `{mapping.get('kind', 'dense')}`"
+        return allowed, (*ALL_GATE_KEYS, "repeat"), f"a gate of kind `{mapping.get('kind', DEFAULT.name)}`"
 
     def _missing_key(self, path: DataPath, key: Any) -> None:
         hint = _EXAMPLES.get(str(key))
         what = "the circuit" if not path else "the pattern" if "pattern" in self._value_at(path) else "the gate"
-        if key == "rank":
-            self.problems.error(path, "kind `lowrank` needs a `rank`", "such as `rank: 8`")
-        elif key == "value":
-            self.problems.error(path, "kind `constant` needs a `value`", "such as `value: [[1, 0], [0, 1]]`")
+        if path and key in _OPTIONS:
+            kind = self._value_at(path)["kind"]
+            self.problems.error(path, f"kind `{kind}` needs a `{key}`", _OPTIONS[key].example)
         else:
             self.problems.error(path, f"{what} has no `{key}`", hint)
 
     def _bad_value(self, path: DataPath, error: Any) -> None:
         """Report a value of the wrong type or out of range."""
         kind, value = error["type"], error["input"]
-        if kind == "bad_value":
-            for inner, message, hint in error["ctx"]["problems"]:
+        if kind == "value_error":
+            for inner, message, hint in error["ctx"]["error"].problems:
                 # An item that is a bare list is refused as a whole value, at the path of the item.
                 self.problems.error(path + inner, message, hint)
         elif kind == "union_tag_not_found":
@@ -143,7 +145,8 @@ class Translator:
             self._unknown_word(path, value)
         else:
             message = f"{_label(path)} {_expectation(kind, error.get('ctx', {}))}, got {describe(value)}"
-            self.problems.error(path, message, _HINTS.get(kind) or _RANGES.get(str(path[-1]) if path else ""))
+            option = _OPTIONS.get(str(path[-1])) if path else None
+            self.problems.error(path, message, _HINTS.get(kind) or (option.hint if option else None))
 
     def _bad_item(self, path: DataPath, item: Any) -> None:
         """Report an entry of `gates` that has none of the forms that there are."""
@@ -151,12 +154,12 @@ class Translator:
             hint = "write `[0, 1]`, the name of a pattern, or a mapping with `axes`"
             self.problems.error(path, f"expected a gate or a pattern, got {describe(item)}", hint)
             return
-        kinds = PATTERN_KINDS if "pattern" in item else GATE_KINDS
+        kinds = PATTERN_MODELS if "pattern" in item else GATE_MODELS
         what = "pattern" if "pattern" in item else "gate"
         value = item.get("kind")
         if not isinstance(value, str):
             self.problems.error((*path, "kind"), f"`kind` must be a name, got {describe(value)}", _one_of(kinds))
-        elif value in GATE_KINDS:
+        elif value in GATE_MODELS:
             message = f"a pattern cannot have gates of kind {quote(value)}"
             self.problems.error((*path, "kind"), message, _one_of(kinds))
         else:
@@ -167,7 +170,7 @@ class Translator:
     def _unknown_word(self, path: DataPath, value: Any) -> None:
         """Report a value that is none of the words that its key takes."""
         key = str(path[-1])
-        words = _WORDS[key]
+        words = OPTIMIZERS if key == "optimizer" else _words(_OPTIONS[key])
         if not isinstance(value, str):
             self.problems.error(path, f"`{key}` must be a name, got {describe(value)}", _one_of(words))
             return
@@ -204,9 +207,6 @@ _EXAMPLES = {
     "gates": "such as `gates: [all_pairs]`",
     "axes": "such as `axes: [0, 1]`",
 }
-_WORDS = {"optimizer": OPTIMIZERS, "map": MAPS}
-_RANGES = {"layers": "with 0 nothing is entangled; 1 or 2 are usual"}
-"""Hints for keys that take a number within bounds."""
 _HINTS = {
     "too_short": "name a pattern such as `all_pairs`, or write gates such as `[0, 1]`",
     "bool_type": "write true or false",
@@ -241,21 +241,22 @@ def _expectation(kind: str, context: dict[str, Any]) -> str:
     return words.get(kind, "has a value that is not allowed")
 
 
-_HOMES = {
-    "rank": "`rank` goes with `kind: lowrank`",
-    "map": "`map` goes with `kind: orthogonal`",
-    "layers": f"`layers` goes with `kind: pauli` and with the pattern `{TWO_DESIGN}`",
-    "rank_parameters": "`rank_parameters` goes with `kind: orthogonal` and `kind: pauli`",
-    "value": "`value` goes with `kind: constant`",
-    "transpose": "`transpose` goes with `share`",
-    "repeat": "`repeat` goes with `pattern`",
-}
-"""Where the keys belong that not all gates take."""
+def _words(option: Key) -> tuple[str, ...]:
+    return option.type.words if isinstance(option.type, Word) else ()
+
+
+def _home(key: str) -> str | None:
+    """Say where a key belongs that not all gates take."""
+    if key in ("transpose", "repeat"):
+        return f"`{key}` goes with `{'share' if key == 'transpose' else 'pattern'}`"
+    homes = [f"`kind: {name}`" for name, kind in KINDS.items() if key in kind.options()]
+    homes += [f"with the pattern `{TWO_DESIGN}`"] if key in TwoDesignPattern.model_fields and homes else []
+    return f"`{key}` goes with {' and '.join(homes)}" if homes else None
 
 
 def _why_not(key: Any, mapping: dict[Any, Any]) -> str | None:
     """Say why a key that other gates take does not go with this one."""
-    kind = mapping.get("kind", "dense")
+    kind = mapping.get("kind", DEFAULT.name)
     if "pattern" in mapping:
         return _why_not_in_a_pattern(str(key), mapping["pattern"], kind)
     if "share" in mapping:
@@ -264,18 +265,7 @@ def _why_not(key: Any, mapping: dict[Any, Any]) -> str | None:
         return f"a {kind} gate has no parameter"
     if key == "per":
         return f"a {kind} gate is the same for every index; leave `per` out"
-    if key == "to":
-        return _SQUARE[kind]
-    if key == "rank" and kind in ("orthogonal", "pauli"):
-        return _HOMES["rank"] + f"; `kind: {kind}` takes `rank_parameters`"
-    return _HOMES.get(str(key))
-
-
-_SQUARE = {
-    "diagonal": "a diagonal gate cannot change its axes",
-    "ry": "an ry gate turns an axis and cannot resize it; `kind: orthogonal` can be rectangular",
-    "cz": "a cz gate is diagonal and cannot change its axes",
-}
+    return KINDS[kind].refusals.get(key) or _home(str(key))
 
 
 def _why_not_in_a_pattern(key: str, pattern: Any, kind: str) -> str:
@@ -285,11 +275,11 @@ def _why_not_in_a_pattern(key: str, pattern: Any, kind: str) -> str:
     if pattern == TWO_DESIGN:
         return _OF_TWO_DESIGN.get(key, "write the gates out where they differ")
     if key == "to":
-        return _SQUARE[kind]
-    if key in ("init", "frozen") and kind == "cz":
-        return "a cz gate has no parameter"
-    own = ("rank", "map", "layers", "rank_parameters")
-    return _HOMES[key] if key in own else "write the gates out where they differ"
+        return KINDS[kind].refusals[key]
+    if key in ("init", "frozen") and not KINDS[kind].trains:
+        return f"a {kind} gate has no parameter"
+    is_option = any(key in KINDS[name].options() for name in PATTERN_MODELS)
+    return (_home(key) if is_option else None) or "write the gates out where they differ"
 
 
 _OF_TWO_DESIGN = {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean
-from quanta_compiler.spec import limits
-from quanta_compiler.spec.checks import describe
+from quanta_compiler.kinds import limits
+from quanta_compiler.kinds.checks import describe
 from quanta_compiler.spec.complaints import (
     ALL_GATE_KEYS,
     Translator,

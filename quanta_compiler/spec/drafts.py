@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import DEFAULT, KINDS, limits
+from quanta_compiler.kinds.kind import Kind
+from quanta_compiler.kinds.two_design import TURNS, is_power_of_two
 from quanta_compiler.spec.axes import Absent, AxisState, find_all
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN, Pattern, two_design_pattern
-from quanta_compiler.spec.rotations import is_power_of_two
 from quanta_compiler.spec.values import AxisRef
 
 
@@ -24,16 +25,11 @@ class Draft:
     to: tuple[int, ...] | dict[AxisRef, int] | None = None
     per: tuple[AxisRef, ...] | str = ()
     name: str | None = None
-    kind: str = "dense"
+    matrix: Kind = DEFAULT
     init: Init | None = None
     frozen: bool = False
-    rank: int | None = None
-    map: str | None = None
-    layers: int | None = None
-    rank_parameters: int | None = None
     share: str | None = None
     transpose: bool = False
-    value: tuple[tuple[float, ...], ...] | None = None
     whole: bool = False
     """The gate comes from a pattern and has no parts of its own in the file: its problems are shown at the entry."""
     bare: bool = False
@@ -53,16 +49,13 @@ class PatternRequest:
     path: DataPath
     pattern: str
     repeat: int = 1
-    kind: str = "dense"
+    matrix: Kind = DEFAULT
     axes: tuple[AxisRef, ...] | None = None
     to: dict[AxisRef, int] | None = None
     per: str | None = None
     init: Init | None = None
     frozen: bool = False
-    rank: int | None = None
-    map: str | None = None
     layers: int | None = None
-    rank_parameters: int | None = None
 
     @property
     def rule(self) -> Pattern:
@@ -79,6 +72,9 @@ def read_item(item: Any, path: DataPath) -> Draft | PatternRequest:
     if isinstance(item, tuple):
         return Draft(path, item, bare=True)
     fields = {name: getattr(item, name) for name in type(item).model_fields}
+    if "kind" in fields:
+        kind = KINDS[fields.pop("kind")]
+        fields["matrix"] = kind(**{name: fields.pop(name) for name in kind.options()})
     return PatternRequest(path, **fields) if "pattern" in fields else Draft(path, **fields)
 
 
@@ -121,12 +117,13 @@ def _fits(request: PatternRequest, state: AxisState, names: list[str], problems:
         hint = "`kind: pauli`: such a circuit on the bits of an index, for any size"
         problems.error(path, message, (factors if size > 2 and is_power_of_two(size) else "use ") + hint)
         return False
+    kind, wanted = request.matrix.name, request.matrix.axes_in_patterns
     on_one = request.pattern == "each"
-    if request.kind == "ry" and not on_one:
-        message = f"pattern `{request.pattern}` has gates on two axes; a gate of kind `ry` acts on one"
+    if wanted == 1 and not on_one:
+        message = f"pattern `{request.pattern}` has gates on two axes; a gate of kind `{kind}` acts on one"
         problems.error((*path, "kind"), message, "`each` has a gate on every axis")
-    elif request.kind == "cz" and on_one:
-        message = "pattern `each` has gates on one axis; a gate of kind `cz` acts on two"
+    elif wanted == 2 and on_one:
+        message = f"pattern `each` has gates on one axis; a gate of kind `{kind}` acts on two"
         problems.error((*path, "kind"), message, "`chain`, `ring`, `brick` and `all_pairs` have gates on two")
     else:
         return True
@@ -202,20 +199,16 @@ def _drafts(
             sizes.update(resized[index])
             # An axis of unknown size keeps the placeholder 1: an error was reported already.
             to = {name: sizes[name] or 1 for name in gate}
-        kind = request.kind
+        matrix = request.matrix
         if request.pattern == TWO_DESIGN:
-            kind = "ry" if len(gate) == 1 else "cz"
+            matrix = TURNS[len(gate)]
         yield Draft(
             request.path,
             gate,
             to,
             request.per or (),
-            kind=kind,
+            matrix=matrix,
             init=request.init,
-            frozen=request.frozen and kind != "cz",
-            rank=request.rank,
-            map=request.map,
-            layers=request.layers if kind == "pauli" else None,
-            rank_parameters=request.rank_parameters,
+            frozen=request.frozen and matrix.trains,
             whole=True,
         )

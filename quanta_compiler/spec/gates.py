@@ -6,19 +6,15 @@ import re
 from dataclasses import dataclass, replace
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import DEFAULT, limits
+from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.spec.axes import Absent, AxisState, find_all, position_of
-from quanta_compiler.spec.circuit_spec import AxisSize, GateSpec, Init
+from quanta_compiler.spec.circuit_spec import GateSpec, Init
 from quanta_compiler.spec.document import BrokenItem
 from quanta_compiler.spec.drafts import Draft
-from quanta_compiler.spec.kind_checks import check_kind, warn_about_pairs
-from quanta_compiler.spec.matrices import matrix_shape, shape_text, stored_numbers
 from quanta_compiler.spec.names import axis_name_problem
-from quanta_compiler.spec.rotations import ROTATION_KINDS, ROTATION_SCHEMES
 
 _DEFAULT_NAME = re.compile(r"g(0|[1-9][0-9]*)\Z")
-_FIXED_KINDS = ("slice", "constant", "cz")
-"""Kinds without a parameter: nothing to draw, nothing to share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,10 @@ class _Shape:
         return tuple(AxisSize(name, size) for name, size in group if size is not None)
 
 
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"
+
+
 class GateResolver:
     """Resolves gates in the order of the file and keeps the axis state up to date."""
 
@@ -60,7 +60,7 @@ class GateResolver:
         self.width_reported = (state.product(state.sizes) or 0) > limits.WIDTH
         self.numbers = 0
         self.numbers_reported = False
-        self.sizes_warned: set[tuple[DataPath, int]] = set()
+        self.told: set[tuple[DataPath, int | None]] = set()
         self.shares_to_find: list[tuple[Draft, str, str]] = []
 
     def skip(self, item: BrokenItem) -> None:
@@ -237,7 +237,7 @@ class GateResolver:
             self.shares_to_find.append((draft, name, label))
             return None
         owner = entry.spec
-        if owner is not None and owner.kind in _FIXED_KINDS:
+        if owner is not None and not owner.matrix.trains:
             message = f"{label} shares the parameter of {quote(draft.share)}, a {owner.kind} gate, which has none"
             self.problems.error(draft.at("share"), message, f"write the {owner.kind} gate again")
             return None
@@ -245,50 +245,55 @@ class GateResolver:
 
     def _spec(self, draft: Draft, name: str, label: str, shape: _Shape, owner: GateSpec | None) -> GateSpec | None:
         """Check the matrix of a gate and put the gate together."""
-        parameter = owner if owner is not None else draft
         spec = GateSpec(
             name=name,
-            kind=parameter.kind,
+            matrix=draft.matrix if owner is None else owner.matrix,
             axes=shape.sized(shape.axes),
             to=shape.sized(shape.to),
             per=shape.sized(shape.per),
             init=None if owner is not None else self._init(draft),
             frozen=draft.frozen,
-            rank=parameter.rank,
             share=draft.share,
             transpose=draft.transpose,
-            value=draft.value,
-            map=parameter.map,
-            layers=parameter.layers,
-            rank_parameters=parameter.rank_parameters,
         )
-        if not check_kind(draft, label, spec, self.problems):
-            return None
         if owner is not None:
+            # What is wrong with its matrix is said of the gate that has the parameter: here the shape counts.
             return spec if self._check_share(draft, label, spec, owner) else None
+        warnings = []
+        for complaint in spec.matrix.check(spec, label):
+            if not complaint.is_warning:
+                self.problems.error(draft.at(*complaint.at), complaint.message, complaint.hint)
+                return None
+            warnings.append(complaint)
         self._count_numbers(draft, label, spec)
-        self._warn_about_pairs(draft, label, spec)
+        for complaint in warnings:
+            key = draft.path, complaint.once
+            if complaint.once is None or key not in self.told:
+                self.told.add(key)
+                self.problems.warning(draft.at(*complaint.at), complaint.message, complaint.hint)
         return spec
 
     def _init(self, draft: Draft) -> Init | None:
         """Return how a gate's own parameter is drawn; None where it has none."""
-        if draft.kind in _FIXED_KINDS:
+        schemes = draft.matrix.schemes
+        if not schemes:
             return None
         if draft.init is not None:
             return draft.init
         # The circuit's scheme may be one for the entries of matrices.
-        holds = draft.kind not in ROTATION_KINDS or self.default_init.scheme in ROTATION_SCHEMES
-        return self.default_init if holds else Init("zeros")
+        return self.default_init if self.default_init.scheme in schemes else Init(schemes[0])
 
     def _check_share(self, draft: Draft, label: str, spec: GateSpec, owner: GateSpec) -> bool:
-        shape, other = matrix_shape(spec), matrix_shape(owner)
+        if spec.matrix.is_diagonal and spec.to != spec.axes:
+            message = f"{label} is {spec.kind} and cannot change its axes"
+            self.problems.error(draft.at("to"), message, f"leave `to` out, or use `kind: {DEFAULT.name}`")
+            return False
+        shape, other = spec.shape, owner.shape
         wanted = (*other[:-2], other[-1], other[-2]) if spec.transpose else other
         if shape == wanted:
             return True
-        of = "the transpose of " if spec.transpose else ""
-        message = (
-            f"{label} needs a matrix of shape {shape_text(shape)}, but {of}{quote(owner.name)} has {shape_text(wanted)}"
-        )
+        of = ("the transpose of " if spec.transpose else "") + quote(owner.name)
+        message = f"{label} needs a matrix of shape {_shape_text(shape)}, but {of} has {_shape_text(wanted)}"
         swapped = (*other[:-2], other[-1], other[-2])
         hint = (
             "add `transpose: true`" if not spec.transpose and shape == swapped else "shapes are [*per, rows, columns]"
@@ -296,20 +301,13 @@ class GateResolver:
         self.problems.error(draft.at("share"), message, hint)
         return False
 
-    def _warn_about_pairs(self, draft: Draft, label: str, spec: GateSpec) -> None:
-        """Warn of sizes that are no power of two, once for the gates of a pattern."""
-        size = max(matrix_shape(spec)[-2:])
-        if (draft.path, size) not in self.sizes_warned:
-            self.sizes_warned.add((draft.path, size))
-            warn_about_pairs(draft, label, spec, self.problems)
-
     def _count_numbers(self, draft: Draft, label: str, spec: GateSpec) -> None:
         """Keep to the limits on stored numbers."""
-        numbers = stored_numbers(spec)
+        numbers = spec.numbers
         if numbers > limits.GATE_NUMBERS:
             message = f"the matrix of {label} has {numbers} numbers; the limit is {limits.GATE_NUMBERS}"
-            smaller = "pauli" if spec.kind == "orthogonal" else "lowrank"
-            self.problems.error(draft.at("axes"), message, f"act on fewer axes, or use `kind: {smaller}`")
+            hint = f"act on fewer axes, or use `kind: {spec.matrix.smaller}`"
+            self.problems.error(draft.at("axes"), message, hint)
             return
         self.numbers += numbers
         if self.numbers > limits.PARAMETERS and not self.numbers_reported:

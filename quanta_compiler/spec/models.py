@@ -6,20 +6,24 @@ each stands here, beside the field that it describes.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+import dataclasses
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema, create_model
 
-from quanta_compiler.spec import limits, values
+from quanta_compiler.kinds import DEFAULT, KINDS, limits
+from quanta_compiler.kinds.initialisers import ENTRIES
+from quanta_compiler.kinds.kind import Checked, Integer, Key, Kind, Word
 from quanta_compiler.spec import schema_parts as parts
+from quanta_compiler.spec import values
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.patterns import TWO_DESIGN
 from quanta_compiler.spec.values import AxisRef, Layout
 
 Optimizer = Literal["auto", "dp", "greedy", "branch-1", "branch-2"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
-Map = Literal["exp", "cayley"]
-MAPS: tuple[str, ...] = get_args(Map)
 
 # Where None stands in a type here it is only the default: the checks refuse a null in the file.
 Version = Annotated[int, PlainValidator(values.check_version), WithJsonSchema(parts.VERSION)]
@@ -42,16 +46,10 @@ PatternTo = Annotated[
 ]
 InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSchema(parts.INIT)]
 RotationInit = Annotated[Init | None, PlainValidator(values.check_rotation_init), WithJsonSchema(parts.ROTATION_INIT)]
-Matrix = Annotated[tuple[tuple[float, ...], ...], PlainValidator(values.check_matrix), WithJsonSchema(parts.MATRIX)]
 InFeatures = Annotated[int | None, PlainValidator(values.check_in_features), WithJsonSchema(parts.IN_FEATURES)]
 OutFeatures = Annotated[int | None, PlainValidator(values.check_out_features), WithJsonSchema(parts.OUT_FEATURES)]
-Rank = Annotated[int, Field(ge=1, le=limits.WIDTH, description="The rank r of the product B A.")]
-MapField = Annotated[Map, Field(description="How an orthogonal matrix is made of a skew-symmetric one.")]
 Layers = Annotated[
     int, Field(ge=0, le=limits.LAYERS, description="The entangling layers of the two-design circuit, from 0.")
-]
-RankParameters = Annotated[
-    int | None, PlainValidator(values.check_rank_parameters), WithJsonSchema(parts.RANK_PARAMETERS)
 ]
 Repeat = Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")]
 Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]
@@ -63,178 +61,69 @@ class FileModel(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
 
-class _Gate(FileModel):
-    """A matrix applied to some axes, which it may change."""
+def _type_of(key: Key) -> Any:
+    """Return what pydantic checks the value of an option with."""
+    match key.type:
+        case Integer(least, most):
+            return Annotated[int, Field(ge=least, le=most, description=key.meaning)]
+        case Word(words):
+            return Annotated[Literal[words], Field(description=key.meaning)]
+        case Checked(check, schema):
+            return Annotated[Any, PlainValidator(check), WithJsonSchema(schema)]
+
+
+def _options(kind: type[Kind]) -> dict[str, tuple[Any, Any]]:
+    fields = dataclasses.fields(kind)
+    return {
+        field.name: (_type_of(field.metadata["key"]), ... if field.default is dataclasses.MISSING else field.default)
+        for field in fields
+    }
+
+
+def _parameter(kind: type[Kind], per: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the keys that say how a gate's own parameter is there, as far as the kind has one."""
+    keys: dict[str, tuple[Any, Any]] = {"per": per} if kind.takes_per else {}
+    if kind.schemes:
+        keys |= {"init": (InitField if kind.schemes == ENTRIES else RotationInit, None), "frozen": (Frozen, False)}
+    return keys
+
+
+def _name_of(kind: type[Kind]) -> tuple[Any, Any]:
+    return Literal[kind.name], kind.name if kind.name == DEFAULT.name else ...
+
+
+def _gate_model(kind: type[Kind]) -> type[FileModel]:
+    """Return the model of a gate of a kind."""
+    keys: dict[str, tuple[Any, Any]] = {"axes": (Axes, ...)}
+    if kind.may_resize:
+        keys["to"] = (To, None)
+    keys |= {"name": (GateName, None), "kind": _name_of(kind), **_options(kind), **_parameter(kind, (Per, ()))}
+    return _model(f"{kind.__name__}Gate", kind.meaning, keys)
+
+
+def _pattern_model(kind: type[Kind]) -> type[FileModel]:
+    """Return the model of a pattern of gates of a kind."""
+    keys: dict[str, tuple[Any, Any]] = {"pattern": (RuleName, ...), "repeat": (Repeat, 1), "axes": (PatternAxes, None)}
+    keys |= {"kind": _name_of(kind), **_options(kind)}
+    if kind.may_resize:
+        keys["to"] = (PatternTo, None)
+    keys |= _parameter(kind, (PatternPer, None))
+    return _model(f"{kind.__name__}Pattern", f"A pattern of {kind.name} gates.", keys)
+
+
+def _model(name: str, meaning: str, keys: dict[str, tuple[Any, Any]]) -> type[FileModel]:
+    return create_model(name, __base__=FileModel, __doc__=meaning, **cast(Any, keys))
+
+
+class SharedGate(FileModel):
+    """A gate that uses the parameter of an earlier gate."""
 
     axes: Axes
     to: To = None
     name: GateName = None
-
-
-class _RotationGate(_Gate):
-    """An orthogonal matrix, of orthonormal columns or rows where it is rectangular."""
-
-    per: Per = ()
-    init: RotationInit = None
-    frozen: Frozen = False
-    rank_parameters: RankParameters = None
-
-
-class DenseGate(_Gate):
-    """A gate whose matrix is trained entry by entry."""
-
-    kind: Literal["dense"] = "dense"
-    per: Per = ()
-    init: InitField = None
-    frozen: Frozen = False
-
-
-class LowrankGate(_Gate):
-    """A gate whose matrix is the product B A of two trained factors."""
-
-    kind: Literal["lowrank"]
-    rank: Rank
-    per: Per = ()
-    init: InitField = None
-    frozen: Frozen = False
-
-
-class DiagonalGate(_Gate):
-    """A gate that scales each index of its axes by a trained number."""
-
-    kind: Literal["diagonal"]
-    per: Per = ()
-    init: InitField = None
-    frozen: Frozen = False
-
-
-class OrthogonalGate(_RotationGate):
-    """A gate whose matrix is orthogonal, made of a skew-symmetric one."""
-
-    kind: Literal["orthogonal"]
-    map: MapField = "exp"
-
-
-class PauliGate(_RotationGate):
-    """A gate whose matrix is orthogonal, a circuit of a few rotations."""
-
-    kind: Literal["pauli"]
-    layers: Layers = 1
-
-
-class RyGate(FileModel):
-    """A gate that turns an axis of size 2 by a trained angle."""
-
-    axes: Axes
-    name: GateName = None
-    kind: Literal["ry"]
-    per: Per = ()
-    init: RotationInit = None
-    frozen: Frozen = False
-
-
-class CzGate(FileModel):
-    """A fixed gate on two axes: -1 at the last index of both, 1 elsewhere."""
-
-    axes: Axes
-    name: GateName = None
-    kind: Literal["cz"]
-
-
-class SliceGate(_Gate):
-    """A fixed gate: the identity, its first rows, or its first columns."""
-
-    kind: Literal["slice"]
-
-
-class ConstantGate(_Gate):
-    """A gate with a fixed matrix that the file gives."""
-
-    kind: Literal["constant"]
-    value: Matrix
-
-
-class SharedGate(_Gate):
-    """A gate that uses the parameter of an earlier gate."""
-
     share: Share
     transpose: Annotated[bool, Field(description="Use the transpose of the parameter.")] = False
     per: Per = ()
-
-
-class _Pattern(FileModel):
-    """A list of gates by rule."""
-
-    pattern: RuleName
-    repeat: Repeat = 1
-    axes: PatternAxes = None
-
-
-class _TrainedPattern(_Pattern):
-    """A pattern of gates with parameters."""
-
-    per: PatternPer = None
-    init: InitField = None
-    frozen: Frozen = False
-
-
-class _RotationPattern(_Pattern):
-    """A pattern of orthogonal gates."""
-
-    per: PatternPer = None
-    init: RotationInit = None
-    frozen: Frozen = False
-
-
-class DensePattern(_TrainedPattern):
-    """A pattern of dense gates."""
-
-    kind: Literal["dense"] = "dense"
-    to: PatternTo = None
-
-
-class LowrankPattern(_TrainedPattern):
-    """A pattern of lowrank gates."""
-
-    kind: Literal["lowrank"]
-    rank: Rank
-    to: PatternTo = None
-
-
-class DiagonalPattern(_TrainedPattern):
-    """A pattern of diagonal gates."""
-
-    kind: Literal["diagonal"]
-
-
-class OrthogonalPattern(_RotationPattern):
-    """A pattern of orthogonal gates."""
-
-    kind: Literal["orthogonal"]
-    map: MapField = "exp"
-    rank_parameters: RankParameters = None
-    to: PatternTo = None
-
-
-class PauliPattern(_RotationPattern):
-    """A pattern of pauli gates."""
-
-    kind: Literal["pauli"]
-    layers: Layers = 1
-    rank_parameters: RankParameters = None
-    to: PatternTo = None
-
-
-class RyPattern(_RotationPattern):
-    """A pattern of RY."""
-
-    kind: Literal["ry"]
-
-
-class CzPattern(_Pattern):
-    """A pattern of CZ."""
-
-    kind: Literal["cz"]
 
 
 class TwoDesignPattern(FileModel):
@@ -248,30 +137,12 @@ class TwoDesignPattern(FileModel):
     layers: Layers = 1
 
 
-GATE_KINDS: dict[str, type[FileModel]] = {
-    "dense": DenseGate,
-    "lowrank": LowrankGate,
-    "diagonal": DiagonalGate,
-    "orthogonal": OrthogonalGate,
-    "pauli": PauliGate,
-    "ry": RyGate,
-    "cz": CzGate,
-    "slice": SliceGate,
-    "constant": ConstantGate,
-}
-PATTERN_KINDS: dict[str, type[FileModel]] = {
-    "dense": DensePattern,
-    "lowrank": LowrankPattern,
-    "diagonal": DiagonalPattern,
-    "orthogonal": OrthogonalPattern,
-    "pauli": PauliPattern,
-    "ry": RyPattern,
-    "cz": CzPattern,
-}
+GATE_MODELS = {name: _gate_model(kind) for name, kind in KINDS.items()}
+PATTERN_MODELS = {name: _pattern_model(kind) for name, kind in KINDS.items() if kind.in_patterns}
 
 
 def item_form(item: Any) -> str | None:
-    """Say which form an entry of `gates` has: the tag of a member of `GateItem`, or None for no form at all."""
+    """Say which form an entry of `gates` has: the tag of a member of the union, or None for no form at all."""
     if isinstance(item, str):
         return "pattern name"
     if isinstance(item, list | tuple):
@@ -282,34 +153,26 @@ def item_form(item: Any) -> str | None:
         return "two_design"
     if "pattern" not in item and "share" in item:
         return "share"
-    kind = item.get("kind", "dense")
-    prefix, kinds = ("pattern", PATTERN_KINDS) if "pattern" in item else ("gate", GATE_KINDS)
-    return f"{prefix} {kind}" if isinstance(kind, str) and kind in kinds else None
+    kind = item.get("kind", DEFAULT.name)
+    prefix, models = ("pattern", PATTERN_MODELS) if "pattern" in item else ("gate", GATE_MODELS)
+    return f"{prefix} {kind}" if isinstance(kind, str) and kind in models else None
 
 
-GateItem = Annotated[
-    Annotated[Axes, Tag("axes")]
-    | Annotated[PatternName, Tag("pattern name")]
-    | Annotated[DenseGate, Tag("gate dense")]
-    | Annotated[LowrankGate, Tag("gate lowrank")]
-    | Annotated[DiagonalGate, Tag("gate diagonal")]
-    | Annotated[OrthogonalGate, Tag("gate orthogonal")]
-    | Annotated[PauliGate, Tag("gate pauli")]
-    | Annotated[RyGate, Tag("gate ry")]
-    | Annotated[CzGate, Tag("gate cz")]
-    | Annotated[SliceGate, Tag("gate slice")]
-    | Annotated[ConstantGate, Tag("gate constant")]
-    | Annotated[SharedGate, Tag("share")]
-    | Annotated[DensePattern, Tag("pattern dense")]
-    | Annotated[LowrankPattern, Tag("pattern lowrank")]
-    | Annotated[DiagonalPattern, Tag("pattern diagonal")]
-    | Annotated[OrthogonalPattern, Tag("pattern orthogonal")]
-    | Annotated[PauliPattern, Tag("pattern pauli")]
-    | Annotated[RyPattern, Tag("pattern ry")]
-    | Annotated[CzPattern, Tag("pattern cz")]
-    | Annotated[TwoDesignPattern, Tag("two_design")],
-    Discriminator(item_form),
-]
+_FORMS: dict[str, Any] = {
+    "axes": Axes,
+    "pattern name": PatternName,
+    **{f"gate {name}": model for name, model in GATE_MODELS.items()},
+    "share": SharedGate,
+    **{f"pattern {name}": model for name, model in PATTERN_MODELS.items()},
+    TWO_DESIGN: TwoDesignPattern,
+}
+if TYPE_CHECKING:
+    GateItem = Any
+else:
+    GateItem = Annotated[
+        functools.reduce(operator.or_, (Annotated[form, Tag(tag)] for tag, form in _FORMS.items())),
+        Discriminator(item_form),
+    ]
 
 
 class Plan(FileModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from quanta_compiler.spec.rotations import two_design
+from quanta_compiler.kinds.two_design import two_design
 
 TWO_DESIGN = "two_design"
 """The pattern with gates of two kinds: RY on single axes, CZ on pairs."""

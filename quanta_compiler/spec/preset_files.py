@@ -21,15 +21,12 @@ from quanta_compiler.diagnostics import Diagnostic, Problems
 from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.document import Document, PresetDocument, read_document
-from quanta_compiler.spec.kind_checks import told_pairs
 from quanta_compiler.spec.loader import DictSource
-from quanta_compiler.spec.matrices import matrix_shape
 from quanta_compiler.spec.preset_circuits import Expansion
 from quanta_compiler.spec.preset_models import PresetFile
 from quanta_compiler.spec.presets import PRESETS
 from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import refuse_many_axes, resolve
-from quanta_compiler.spec.rotations import is_power_of_two
 from quanta_compiler.spec.values import Layout
 from quanta_compiler.spec.waste import padding_of
 
@@ -178,11 +175,11 @@ def _warn_about_gaps(file: PresetFile, option: str, least: int, problems: Proble
 
 def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -> None:
     """Warn of widths that are no powers of two, each once, where orthogonal matrices come from angles."""
-    rotations = {max(matrix_shape(gate)): gate for gate in spec.gates if gate.kind == "pauli"}
-    for size, gate in rotations.items():
-        if is_power_of_two(size):
+    for size, gate in {max(gate.shape): gate for gate in spec.gates}.items():
+        costly = gate.matrix.costly_size(size, f"an orthogonal matrix of size {size}")
+        if costly is None:
             continue
-        message, hint = told_pairs(size, gate, f"an orthogonal matrix of size {size}")
+        message, hint = costly
         width = "in_features" if size == spec.in_features else "out_features"
         path = width if width in file.model_fields_set else "preset"
         padded = 1 << size.bit_length()

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from quanta_compiler.spec import limits, values
+from quanta_compiler.kinds import limits
 from quanta_compiler.spec import schema_parts as parts
+from quanta_compiler.spec import values
 from quanta_compiler.spec.models import (
     CircuitName,
     FileModel,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
+from quanta_compiler.kinds.kind import AxisSize
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.scalars import reads_as_text
 
 
@@ -55,17 +56,7 @@ def _gate(gate: GateSpec) -> dict[str, Any]:
     if gate.share is not None:
         data["share"] = gate.share
         return {**data, "transpose": True} if gate.transpose else data
-    data["kind"] = gate.kind
-    if gate.rank is not None:
-        data["rank"] = gate.rank
-    if gate.map is not None:
-        data["map"] = gate.map
-    if gate.layers is not None:
-        data["layers"] = gate.layers
-    if gate.rank_parameters is not None:
-        data["rank_parameters"] = gate.rank_parameters
-    if gate.value is not None:
-        data["value"] = [list(row) for row in gate.value]
+    data |= {"kind": gate.kind, **gate.matrix.data()}
     if gate.init is not None:
         data["init"] = init_data(gate.init)
     if gate.frozen:

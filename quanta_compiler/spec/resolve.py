@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import limits
+from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.spec.axes import AxisState, find_all
 from quanta_compiler.spec.circuit_layout import AUTO_RULE
-from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
-from quanta_compiler.spec.rotations import ROTATION_KINDS
 from quanta_compiler.spec.suspects import warn_about_suspects
 from quanta_compiler.spec.values import Layout
 from quanta_compiler.spec.waste import warn_about_fitting, warn_about_waste
@@ -175,7 +175,7 @@ def _output(document: Document, state: _State, problems: Problems) -> tuple[Axis
 def _warn_about_zeros(spec: CircuitSpec, problems: Problems) -> None:
     """Warn of a circuit that cannot learn: where two factors of a product are zero, every gradient is."""
     # At zero angles an orthogonal gate is not zero.
-    drawn = (gate for gate in spec.gates if gate.init is not None and gate.kind not in ROTATION_KINDS)
+    drawn = (gate for gate in spec.gates if gate.init is not None and not gate.matrix.stores_angles)
     zero = {gate.name for gate in drawn if gate.init == Init("zeros")}
     # A gate that shares a parameter is another factor.
     factors = [gate.name for gate in spec.gates if gate.name in zero or gate.share in zero]

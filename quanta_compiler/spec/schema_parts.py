@@ -5,11 +5,10 @@ from __future__ import annotations
 import keyword
 from typing import Any
 
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import limits
+from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
 from quanta_compiler.spec.names import NAME_LENGTH, RESERVED_AXES, TORCH_NAMES
 from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
-from quanta_compiler.spec.rotations import ROTATION_SCHEMES
-from quanta_compiler.spec.values import INIT_SCHEMES
 
 NAME = "x-name"
 """Marks a part that `schema` moves to the definitions, so that it is written once."""
@@ -123,7 +122,7 @@ TO: dict[str, Any] = {
     "description": "What the axes become: new sizes, or a mapping that lists exactly the axes present afterwards.",
 }
 PATTERN_TO: dict[str, Any] = {**_TO_MAPPING, NAME: "PatternTo", "description": "The sizes of axes after the pattern."}
-_SCHEMES = list(INIT_SCHEMES)
+_SCHEMES = list(ENTRIES)
 INIT: dict[str, Any] = {
     NAME: "Init",
     "description": "How the parameter is drawn.",
@@ -148,20 +147,10 @@ ROTATION_INIT: dict[str, Any] = {
     NAME: "RotationInit",
     "description": "How the angles are drawn: by default they are zero.",
     "anyOf": [
-        {"enum": list(ROTATION_SCHEMES)},
+        {"enum": list(ANGLES)},
         _NORMAL,
-        {**INIT["anyOf"][2], "properties": {"scheme": {"enum": list(ROTATION_SCHEMES)}}},
+        {**INIT["anyOf"][2], "properties": {"scheme": {"enum": list(ANGLES)}}},
     ],
-}
-RANK_PARAMETERS: dict[str, Any] = {
-    **_SIZE,
-    "description": "How many columns of the Lie parameters are trained, or angles of each column of a circuit.",
-}
-MATRIX: dict[str, Any] = {
-    "type": "array",
-    "items": {"type": "array", "items": {"type": "number"}, "minItems": 1},
-    "minItems": 1,
-    "description": "The matrix, a list of rows.",
 }
 IN_FEATURES: dict[str, Any] = {
     **_SIZE,

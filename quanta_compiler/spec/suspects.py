@@ -6,12 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from quanta_compiler.diagnostics import DataPath, Problems
-from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec
-from quanta_compiler.spec.matrices import matrix_shape, stored_numbers
-
-_SCALING_KINDS = ("diagonal", "cz")
-"""Gates that leave every index of their axes where it is."""
-_TRAINED_KINDS = ("dense", "lowrank", "diagonal", "orthogonal", "ry", "pauli")
+from quanta_compiler.kinds.kind import AxisSize, Form
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
 
 def warn_about_suspects(spec: CircuitSpec, paths: Sequence[DataPath], problems: Problems) -> None:
@@ -26,7 +22,7 @@ def _warn_about_pairs(spec: CircuitSpec, paths: Sequence[DataPath], problems: Pr
     pairs: list[tuple[int, int, int]] = []
     for first, second in _in_a_row(spec.gates):
         both = spec.gates[first], spec.gates[second]
-        if all(gate.kind in _TRAINED_KINDS and not gate.frozen and not gate.share for gate in both):
+        if all(gate.matrix.trains and not gate.frozen and not gate.share for gate in both):
             enough = _enough(*both)
             if enough is not None and shared.isdisjoint(gate.name for gate in both):
                 pairs.append((first, second, enough))
@@ -34,7 +30,7 @@ def _warn_about_pairs(spec: CircuitSpec, paths: Sequence[DataPath], problems: Pr
         return
     first, second, enough = pairs[0]
     before, after = spec.gates[first], spec.gates[second]
-    numbers = stored_numbers(before) + stored_numbers(after)
+    numbers = before.numbers + after.numbers
     others = len(pairs) - 1
     more = f" (likewise {others} more {'pairs' if others > 1 else 'pair'})" if others else ""
     message = (
@@ -60,29 +56,26 @@ def _in_a_row(gates: Sequence[GateSpec]) -> Iterator[tuple[int, int]]:
 
 def _enough(first: GateSpec, second: GateSpec) -> int | None:
     """Return how many numbers one gate needs for what the product of two can be; None where it is no such gate's."""
-    *blocks, _, columns = matrix_shape(first)
-    rows = matrix_shape(second)[-2]
-    count, kinds = math.prod(blocks), {first.kind, second.kind}
-    rank = min(_rank(first), _rank(second))
-    if "diagonal" in kinds:
+    both = first, second
+    *blocks, _, columns = first.shape
+    rows, count = second.shape[-2], math.prod(blocks)
+    ranks = [gate.matrix.largest_rank(*gate.shape[-2:]) for gate in both]
+    are_alike = first.kind == second.kind and first.shape == second.shape
+    if are_alike and all(gate.matrix.holds_products(rows, columns) for gate in both):
+        return first.numbers
+    if any(gate.matrix.is_diagonal for gate in both):
         # Beside a matrix it is a parametrization that is chosen (AdaLoRA, a magnitude per output), and costs little.
-        return stored_numbers(first) if kinds == {"diagonal"} else None
-    if kinds == {"orthogonal"}:
-        is_whole = rows == columns and not first.rank_parameters and not second.rank_parameters
-        return stored_numbers(first) if is_whole and matrix_shape(first) == matrix_shape(second) else None
-    if "lowrank" in kinds and any(gate.kind == "lowrank" and gate.rank == rank for gate in (first, second)):
-        return count * min(rank * (rows + columns), rows * columns)
-    return count * rows * columns if "dense" in kinds and rank >= min(rows, columns) else None
-
-
-def _rank(gate: GateSpec) -> int:
-    sides = matrix_shape(gate)[-2:]
-    return min(*sides, gate.rank) if gate.kind == "lowrank" and gate.rank else min(sides)
+        return None
+    factors = [rank for gate, rank in zip(both, ranks, strict=True) if gate.matrix.form is Form.FACTORS]
+    if min(ranks) in factors:
+        return count * min(min(ranks) * (rows + columns), rows * columns)
+    is_any = any(gate.matrix.form is Form.MATRIX for gate in both)
+    return count * rows * columns if is_any and min(ranks) >= min(rows, columns) else None
 
 
 def _warn_about_axes(spec: CircuitSpec, problems: Problems) -> None:
     """Warn of axes that stay as they are from the input to the output, so that blocks of the operator are zero."""
-    mixing = {name for gate in spec.gates if gate.kind not in _SCALING_KINDS for name in _names(gate.axes)}
+    mixing = {name for gate in spec.gates if not gate.matrix.is_diagonal for name in _names(gate.axes)}
     if not mixing:
         # All gates scale: that is what the circuit is for.
         return

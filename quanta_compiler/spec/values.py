@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, clip, did_you_mean, quote
-from quanta_compiler.spec import limits
-from quanta_compiler.spec.checks import (
-    REPORTED,
+from quanta_compiler.kinds import limits
+from quanta_compiler.kinds.checks import (
     Problem,
     describe,
     integer_problem,
@@ -21,16 +20,15 @@ from quanta_compiler.spec.checks import (
     refuse,
     refuse_if,
 )
+from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
 from quanta_compiler.spec.circuit_layout import AUTO_RULE, auto_layout
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, axis_name_problem, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS
-from quanta_compiler.spec.rotations import ROTATION_SCHEMES
 
 AxisRef = int | str
 """A position in the input layout, or an axis's name."""
 
-INIT_SCHEMES = ("kaiming_uniform", "xavier_uniform", "normal", "orthogonal", "identity", "zeros")
 NORMAL_STD = 0.02
 VERSION = 1
 _LAYOUT_TEXT = re.compile(r"[0-9]+(?:([x-])[0-9]+(?:\1[0-9]+)*)?\Z")
@@ -54,13 +52,6 @@ class Layout:
 def _size_problems(values: list[Any], what: str) -> list[Problem]:
     found = ((index, integer_problem(value, what, 1, limits.WIDTH)) for index, value in enumerate(values))
     return [((index,), problem, None) for index, problem in found if problem is not None]
-
-
-def check_rank_parameters(value: Any) -> int:
-    """Check K', the number of columns of angles that are trained."""
-    problem = integer_problem(value, "`rank_parameters`", 1, limits.WIDTH)
-    refuse_if([((), problem, "leave it out to train all")] if problem else [])
-    return int(value)
 
 
 def check_version(value: Any) -> int:
@@ -310,43 +301,20 @@ def check_init(value: Any) -> Init:
 def check_rotation_init(value: Any) -> Init:
     """Check an initialiser of a kind that stores angles."""
     init = check_init(value)
-    if init.scheme not in ROTATION_SCHEMES:
+    if init.scheme not in ANGLES:
         message = f"angles cannot be drawn as `{init.scheme}`, which is a scheme for the entries of matrices"
-        hint = f"the schemes for orthogonal gates are {' and '.join(ROTATION_SCHEMES)}"
+        hint = f"the schemes for orthogonal gates are {' and '.join(ANGLES)}"
         refuse([(("scheme",) if isinstance(value, dict) else (), message, hint)])
     return init
 
 
 def _check_scheme(scheme: Any, path: DataPath) -> None:
-    if scheme in INIT_SCHEMES:
+    if scheme in ENTRIES:
         return
     message = (
         f"unknown initialiser {quote(scheme)}"
         if isinstance(scheme, str)
         else f"`scheme` must be a name, got {describe(scheme)}"
     )
-    close = did_you_mean(scheme, INIT_SCHEMES)
-    refuse([(path, message, f"did you mean `{close}`?" if close else f"the schemes are {', '.join(INIT_SCHEMES)}")])
-
-
-def check_matrix(value: Any) -> tuple[tuple[float, ...], ...]:
-    """Check the value of a constant gate: a list of rows of one length."""
-    if not isinstance(value, list | tuple) or not value:
-        got = "an empty list" if value in ([], ()) else describe(value)
-        refuse([((), f"`value` is a list of rows, got {got}", "such as `[[1, 0], [0, 1]]`")])
-    problems: list[Problem] = []
-    width: int | None = None
-    for r, row in enumerate(value):
-        if len(problems) >= REPORTED:
-            break
-        if not isinstance(row, list | tuple) or not row:
-            got = "an empty list" if row in ([], ()) else describe(row)
-            problems.append(((r,), f"a row of `value` is a list of numbers, got {got}", None))
-            continue
-        width = len(row) if width is None else width
-        if len(row) != width:
-            problems.append(((r,), f"row {r} of `value` has length {len(row)}, the first has {width}", None))
-        found = ((c, number_problem(number, "an entry of `value`")) for c, number in enumerate(row))
-        problems += [((r, c), problem, None) for c, problem in found if problem is not None][:REPORTED]
-    refuse_if(problems)
-    return tuple(tuple(float(number) for number in row) for row in value)
+    close = did_you_mean(scheme, ENTRIES)
+    refuse([(path, message, f"did you mean `{close}`?" if close else f"the schemes are {', '.join(ENTRIES)}")])

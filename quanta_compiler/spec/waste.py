@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from quanta_compiler.diagnostics import Problems
+from quanta_compiler.kinds.initialisers import ENTRIES
+from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.spec.axes import layout_text
 from quanta_compiler.spec.circuit_layout import auto_layout, exact_layout, pair_numbers
-from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec
+from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.values import Layout
 
-_SIZED_KINDS = ("ry", "cz", "pauli", "slice", "constant")
-"""Gates for which axes of another size are no use."""
 _MUCH = 0.01
 """More padding than `{auto: N}` looks for."""
 
@@ -85,7 +85,7 @@ def _better_layout(spec: CircuitSpec, width: int, given: int | None = None) -> s
     `given` is a width that must be suited no worse for it.
     """
     is_square = [axis.size for axis in spec.layout] == [axis.size for axis in spec.output]
-    if not is_square or any(gate.kind in _SIZED_KINDS or gate.share for gate in spec.gates):
+    if not is_square or any(not gate.matrix.any_size or gate.share for gate in spec.gates):
         return None
     sizes = auto_layout(width, len(spec.layout))
     product, now = math.prod(sizes), math.prod(axis.size for axis in spec.layout)
@@ -101,7 +101,8 @@ def _rectangular(spec: CircuitSpec) -> str | None:
     for axis in spec.output:
         new, left = divmod(axis.size * spec.out_features, product)
         last = next((gate for gate in reversed(spec.gates) if axis in gate.to or axis in gate.per), None)
-        if new and not left and last and last.kind in ("dense", "lowrank") and axis in last.to and not last.share:
+        can_grow = last and last.matrix.schemes == ENTRIES and last.matrix.may_resize
+        if new and not left and last and can_grow and axis in last.to and not last.share:
             sizes = [new if one == axis else one.size for one in last.to]
             return f"`to: {sizes}` at gate {last.name!r} makes {spec.out_features} outputs"
     return None

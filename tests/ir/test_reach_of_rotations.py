@@ -19,7 +19,8 @@ from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.graph import connectivity, contraction_graph
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.ir.reach import gates_to_full
-from quanta_compiler.spec.rotations import lie_numbers, pauli_angles, still_wires, widest_column
+from quanta_compiler.kinds.angles import lie_numbers
+from quanta_compiler.kinds.two_design import pauli_angles, still_wires, widest_column
 
 Places = npt.NDArray[np.bool_]
 SMALLEST = 1e-11

@@ -15,8 +15,9 @@ from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.ir.two_design import two_design_circuit
 from quanta_compiler.ir.verify import verify
+from quanta_compiler.kinds.kind import Merging
 from quanta_compiler.oracle.reference import circuit_operator
-from quanta_compiler.passes import ABSORBED_KINDS, MEMORY_FLOPS, absorb_rotations, canonical_order, merge_blocks
+from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order, merge_blocks
 from quanta_compiler.passes.absorb_rotations import LARGEST
 from quanta_compiler.passes.merge_blocks import Policy
 from quanta_compiler.spec import load_spec
@@ -48,7 +49,7 @@ def test_a_single_vector_is_not_worth_a_block() -> None:
 @pytest.mark.parametrize(("wires", "layers"), [(9, 1), (12, 1), (12, 2), (14, 3)])
 def test_a_memory_three_times_as_slow_makes_the_same_blocks(wires: int, layers: int) -> None:
     circuit = canonical_order(two_design_circuit(wires, layers, None, transpose=False))
-    slower = Policy(ABSORBED_KINDS, LARGEST, 3 * MEMORY_FLOPS)
+    slower = Policy(Merging.ANGLES, LARGEST, 3 * MEMORY_FLOPS)
     assert merge_blocks(circuit, 1024, slower).gates == absorb_rotations(circuit, 1024).gates
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from drawn_circuits import NAMED, circuit_of, named_circuit, pair, random_circuit
+from hostile_names import hostile_kind
 
 from quanta_compiler.ir.circuit import Circuit, Leg
 from quanta_compiler.report.diagram import Box, Diagram, draw
@@ -255,8 +256,8 @@ def test_names_from_strangers_stay_text() -> None:
     hostile = '</text><script>alert("&")</script>\x00\n'
     circuit = circuit_of({"a": 2, "b": 2}, [["a", "b"], ["a"]])
     legs = tuple(Leg(hostile, leg.size) for leg in circuit.legs)
-    gates = tuple(replace(gate, name=hostile, parameter=hostile, kind=hostile) for gate in circuit.gates[:1])
-    circuit = replace(circuit, name=hostile, legs=legs, gates=gates + circuit.gates[1:])
+    first = replace(circuit.gates[0], name=hostile, parameter=hostile, matrix=hostile_kind(hostile))
+    circuit = replace(circuit, name=hostile, legs=legs, gates=(first, *circuit.gates[1:]))
     root = ET.fromstring(render_svg(circuit))
     assert not list(root.iter(f"{SVG}script"))
     for ascii_only in (False, True):

@@ -18,9 +18,9 @@ from quanta_compiler import load_spec
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.parameters import all_stored
+from quanta_compiler.kinds.two_design import pauli_flops
 from quanta_compiler.report.figures import gate_reports, init_gain, parameter_report, rank_bounds
 from quanta_compiler.report.terminal import report_tables
-from quanta_compiler.spec.rotations import pauli_flops
 
 
 @pytest.mark.parametrize(

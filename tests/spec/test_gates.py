@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from quanta_compiler.diagnostics import SpecError
+from quanta_compiler.kinds.constant import Constant
+from quanta_compiler.kinds.lowrank import Lowrank
 from quanta_compiler.spec import CircuitSpec, GateSpec, Init, load_spec
 from quanta_compiler.spec.names import TORCH_NAMES, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS
@@ -72,7 +74,7 @@ def test_pattern_options() -> None:
     )
     assert [axes(gate) for gate in spec.gates] == ["a c", "a c", "a", "b", "c"]
     first = spec.gates[0]
-    assert (first.kind, first.rank, first.frozen, first.init) == ("lowrank", 2, True, Init("zeros"))
+    assert (first.matrix, first.frozen, first.init) == (Lowrank(2), True, Init("zeros"))
     assert [axis.name for axis in first.per] == ["b"]
 
 
@@ -138,11 +140,11 @@ def test_shared_parameters() -> None:
         [0],
         {"axes": ["y", "z"], "share": "g6"},
     )
-    assert [(gate.kind, gate.rank, gate.share) for gate in spec.gates[:4]] == [
-        ("lowrank", 2, None),
-        ("lowrank", 2, "down"),
-        ("lowrank", 2, "down"),
-        ("lowrank", 2, "g1"),
+    assert [(gate.matrix, gate.share) for gate in spec.gates[:4]] == [
+        (Lowrank(2), None),
+        (Lowrank(2), "down"),
+        (Lowrank(2), "down"),
+        (Lowrank(2), "g1"),
     ]
     assert all(gate.init is None and not gate.frozen for gate in spec.gates if gate.share)
 
@@ -169,7 +171,7 @@ def test_kinds() -> None:
         {"axes": ["c"], "kind": "diagonal", "to": [3], "init": {"scheme": "normal", "std": 1}},
         {"axes": ["c"], "init": "normal"},
     )
-    assert spec.gates[0].value == ((1.0, 2.5),)
+    assert spec.gates[0].matrix == Constant(((1.0, 2.5),))
     assert [gate.init for gate in spec.gates] == [None, None, Init("normal", 1.0), Init("normal", 0.02)]
 
 

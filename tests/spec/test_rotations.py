@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from quanta_compiler.kinds import KINDS
+from quanta_compiler.kinds.angles import lie_numbers
+from quanta_compiler.kinds.orthogonal import Orthogonal
+from quanta_compiler.kinds.pauli import Pauli
+from quanta_compiler.kinds.two_design import cosine_sine_angles, pauli_angles, two_design, widest_column
 from quanta_compiler.spec import CircuitSpec, GateSpec, Init, load_spec, to_dict
-from quanta_compiler.spec.matrices import stored_numbers
-from quanta_compiler.spec.models import GATE_KINDS
 from quanta_compiler.spec.patterns import PATTERNS, two_design_pattern
-from quanta_compiler.spec.rotations import cosine_sine_angles, lie_numbers, pauli_angles, two_design, widest_column
 
 DOCS = (Path(__file__).parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")
 
@@ -22,7 +24,7 @@ def load(layout: Any, *gates: Any, **more: Any) -> CircuitSpec:
 
 
 def numbers(spec: CircuitSpec) -> list[int]:
-    return [stored_numbers(gate) for gate in spec.gates]
+    return [gate.numbers for gate in spec.gates]
 
 
 def turn(gate: GateSpec) -> str:
@@ -121,9 +123,9 @@ def test_patterns_of_orthogonal_gates() -> None:
         {"pattern": "each", "kind": "ry", "init": "normal"},
     )
     chain, last = spec.gates[0], spec.gates[3]
-    assert (chain.kind, chain.map, chain.rank_parameters, chain.layers) == ("orthogonal", "cayley", 2, None)
+    assert chain.matrix == Orthogonal("cayley", 2)
     assert [axis.size for axis in chain.to] == [2, 2]
-    assert (last.kind, last.layers, last.map, last.frozen, len(last.per)) == ("pauli", 3, None, True, 1)
+    assert (last.matrix, last.frozen, len(last.per)) == (Pauli(3), True, 1)
     assert [gate.kind for gate in spec.gates[4:]] == ["cz"] * 3 + ["ry"] * 3
 
 
@@ -156,7 +158,7 @@ def test_shared_angles() -> None:
     tall = {"axes": [0], "to": [8], "kind": "pauli", "layers": 2, "rank_parameters": 1, "frozen": True, "name": "u"}
     spec = load("2x2", tall, {"axes": [0], "to": {"x": 2, "y": 1}, "share": "u", "transpose": True})
     owner, shared = spec.gates
-    assert (shared.kind, shared.layers, shared.rank_parameters) == (owner.kind, 2, 1)
+    assert shared.matrix == owner.matrix == Pauli(2, 1)
     assert (shared.init, shared.frozen) == (None, False)
     # The shape of the matrix counts, not that of the axes.
     load("2x2", {"axes": [0], "kind": "ry"}, {"axes": [1], "to": {"x": 1, "y": 2}, "share": "g0"})
@@ -185,7 +187,7 @@ def test_sizes_that_are_no_power_of_two_are_warned_of() -> None:
 
 def test_the_documentation_lists_what_there_is_and_counts_right() -> None:
     tables = [re.findall(r"^\| `(\w+)`", part, re.MULTILINE) for part in DOCS.split("## Patterns")]
-    assert set(tables[0]) == {*GATE_KINDS, "init", "zeros", "normal"}
+    assert set(tables[0]) == {*KINDS, "init", "zeros", "normal"}
     assert tables[1] == list(PATTERNS)
     (example,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
     assert numbers(load_spec(example))[:6] == [28, 5 + 4, 22, 21, 1, 0]

@@ -10,13 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-ROTATION_KINDS = ("orthogonal", "ry", "pauli")
-"""Kinds whose matrix is orthogonal and computed from a flat tensor of angles, or of entries of a Lie algebra."""
-ROTATION_SCHEMES = ("zeros", "normal")
-"""How these may be drawn: at zero a matrix is the identity (that of `pauli` up to the signs of its CZ)."""
+from quanta_compiler.kinds.cz import Cz
+from quanta_compiler.kinds.kind import Kind
+from quanta_compiler.kinds.ry import Ry
 
 TURN_FLOPS = 6
 """What turning a pair of numbers by an angle costs: two products, and two that are added to them."""
+
+
+TURNS: dict[int, Kind] = {1: Ry(), 2: Cz()}
+"""The gates of a two-design circuit, by the number of their axes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +130,3 @@ def widest_column(size: int) -> int:
         return size.bit_length() - 1
     first, second = halves(size)
     return max(widest_column(first), second, widest_column(second))
-
-
-def lie_numbers(size: int, columns: int, kept: int | None = None) -> int:
-    """Return how many entries of a skew-symmetric n x n matrix give an orthogonal matrix's first k columns.
-
-    Those below the diagonal in its first k columns: n k - k (k + 1) / 2; of fewer columns where only `kept` train.
-    """
-    trained = columns if kept is None else min(kept, columns)
-    return size * trained - trained * (trained + 1) // 2

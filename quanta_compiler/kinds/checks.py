@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, NoReturn
 
-from pydantic_core import PydanticCustomError
-
 from quanta_compiler.diagnostics import DataPath, clip, quote
 
 REPORTED = 20
@@ -16,9 +14,17 @@ REPORTED = 20
 Problem = tuple[DataPath, str, str | None]
 
 
+class BadValueError(ValueError):
+    """What is wrong with a value; pydantic carries it to the place in the file."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(message for _, message, _ in problems))
+        self.problems = problems[:REPORTED]
+
+
 def refuse(problems: list[Problem]) -> NoReturn:
-    """Raise what is wrong with a value; pydantic carries it to the place in the file."""
-    raise PydanticCustomError("bad_value", "bad value", {"problems": problems[:REPORTED]})
+    """Raise what is wrong with a value."""
+    raise BadValueError(problems)
 
 
 def refuse_if(problems: list[Problem]) -> None:

@@ -1,0 +1,21 @@
+"""`dense`: a matrix that is trained entry by entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quanta_compiler.kinds.kind import Form, Kind, Merging
+
+
+@dataclass(frozen=True, slots=True)
+class Dense(Kind):
+    """A stored matrix."""
+
+    name = "dense"
+    meaning = "A gate whose matrix is trained entry by entry."
+    form = Form.MATRIX
+    merging = Merging.BLOCKS
+
+    def note(self) -> str:
+        """Return nothing: it is what a box is where nothing else is said."""
+        return ""
