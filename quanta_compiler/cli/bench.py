@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,48 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
-from quanta_compiler.diagnostics import Diagnostic, did_you_mean
+from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_in, some_of, split_names
+from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.system.extras import PEFT, require
-from quanta_compiler.text.console import FAILED, guarded, is_terminal, print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.console import FAILED, guarded, print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from quanta_compiler.bench.result import Bench
-    from quanta_compiler.bench.run import Silent
     from quanta_compiler.driver import CompiledCircuit
 
 PICTURES = (".svg", ".png", ".pdf")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(name="bench")(bench)
-
-
-def _dtype(name: str) -> str:
-    if name not in DTYPES:
-        raise typer.BadParameter(f"{name!r} is no dtype: choose one of {', '.join(DTYPES)}")
-    return name
-
-
-def _only(text: str | None) -> str | None:
-    for name in _names(text) or ():
-        if name not in NAMES:
-            meant = did_you_mean(name, NAMES)
-            hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(NAMES)}"
-            raise typer.BadParameter(f"{name!r} is no contestant: {hint}")
-    return text
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-
-
-def _picture(path: Path | None) -> Path | None:
-    if path is not None and path.suffix.lower() not in PICTURES:
-        raise typer.BadParameter(f"{str(path)!r} should end in one of {', '.join(PICTURES)}")
-    return path
 
 
 File = Annotated[
@@ -66,7 +35,9 @@ Tokens = Annotated[
         "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
     ),
 ]
-Dtype = Annotated[str, typer.Option(metavar="T", callback=_dtype, help=f"What is computed in: {', '.join(DTYPES)}.")]
+Dtype = Annotated[
+    str, typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help=f"What is computed in: {', '.join(DTYPES)}.")
+]
 Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
 ]
@@ -76,15 +47,17 @@ Adapters = Annotated[
 ]
 Only = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", callback=_only, help="Measure these beside ours, with commas between them."),
+    typer.Option(
+        metavar="NAMES",
+        callback=some_of("contestant", NAMES),
+        help="Measure these beside ours, with commas between them.",
+    ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", callback=_picture, help=f"Draw a picture: {', '.join(PICTURES)}."),
-]
-MaxBytes = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Stop rather than take more memory; by default half of what is free."),
+    typer.Option(
+        "--output", "-o", metavar="FILE", callback=picture_in(PICTURES), help=f"Draw a picture: {', '.join(PICTURES)}."
+    ),
 ]
 Calibrate = Annotated[
     bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
@@ -92,7 +65,6 @@ Calibrate = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="D", help="The device to calibrate: cpu (the default), or a cuda one.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 
 @guarded
@@ -129,7 +101,7 @@ def bench(
         raise typer.BadParameter("it says what to calibrate: add --calibrate", param_hint="'--device'")
     if file is None:
         raise typer.BadParameter("give a circuit file, or --calibrate", param_hint="'FILE'")
-    chosen = _names(only)
+    chosen = None if only is None else split_names(only)
     on_layer = [name for name in chosen or () if name in ADAPTERS]
     if on_layer and not adapters:
         raise typer.BadParameter(
@@ -167,7 +139,7 @@ def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
     from quanta_compiler.bench.run import bench as measure
     from quanta_compiler.oracle.verification import LimitError
 
-    with _progress() as progress:
+    with _samples_bar() as progress:
         try:
             return measure(compiled, options, progress=progress)
         except RuntimeError as error:
@@ -190,7 +162,7 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
     with _no_storage_told():
         require_storage()
     load = Load()
-    with _progress() as progress:
+    with _samples_bar() as progress:
         try:
             found = measure(device, threads, progress=progress)
         except DeviceError as error:
@@ -210,6 +182,10 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
         print_json({"path": str(path), "others_cores": others, "calibration": json.loads(found.to_json())})
     else:
         print_tables([calibration_table(found, path)])
+
+
+# A thread that draws the bar would take a core from what is measured.
+_samples_bar = functools.partial(progress_bar, redraws_alone=False)
 
 
 @contextmanager
@@ -265,32 +241,3 @@ def _wrong_results(result: Bench, source: str) -> list[Diagnostic]:
         )
         for name, mode, error in result.wrong
     ]
-
-
-@contextmanager
-def _progress() -> Iterator[Silent]:
-    """Show a bar on stderr where a person looks at it."""
-    from quanta_compiler.bench.run import Silent
-
-    if not is_terminal(sys.stderr):
-        yield Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    class Bar(Silent):
-        def __init__(self, progress: Progress) -> None:
-            self._progress = progress
-            self._task = progress.add_task("preparing", total=None)
-
-        def begin(self, total: int) -> None:
-            self._progress.update(self._task, description="samples", total=total)
-
-        def advance(self) -> None:
-            self._progress.advance(self._task)
-            self._progress.refresh()
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Redrawn when a sample is finished: a thread that draws would take a core from what is measured.
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
-        yield Bar(progress)

@@ -116,6 +116,14 @@ def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
             raise OutputError(f"{path} is the circuit file itself: choose another folder or name with -o")
 
 
+def write_beside(file: str, output: Path, text: str) -> None:
+    """Write a page or a picture; raise OutputError where it would take the place of the circuit file itself."""
+    from quanta_compiler.emit.files import write_file
+
+    refuse_to_overwrite(file, [output])
+    write_file(output, text)
+
+
 def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
     """Warn of a name that no module can have: everything but `quanta compile` works with it."""
     from quanta_compiler.emit.files import OutputError, stem_of

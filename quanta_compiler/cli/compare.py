@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quanta_compiler.cli.options import Json
 from quanta_compiler.text.console import (
     FAILED,
     drawing_width,
@@ -27,11 +28,6 @@ from quanta_compiler.text.console import (
 
 if TYPE_CHECKING:
     from quanta_compiler.compare import Comparison
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(name="compare")(compare)
 
 
 def _page(path: Path | None) -> Path | None:
@@ -97,7 +93,6 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE.html", callback=_page, help="Write a page with a picture as well."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")]
 
 

@@ -6,14 +6,13 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quanta_compiler.diagnostics import Diagnostic, clip, did_you_mean
+from quanta_compiler.cli.options import Json, one_of, some_of, split_names
+from quanta_compiler.diagnostics import Diagnostic, clip
 from quanta_compiler.text.console import (
     drawing_width,
     guarded,
@@ -24,11 +23,9 @@ from quanta_compiler.text.console import (
     tell_diagnostics,
     without_numpy,
 )
+from quanta_compiler.text.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from quanta_compiler.search.explore import Silent
     from quanta_compiler.search.fit import FitOptions
     from quanta_compiler.search.run import Outcome, Request
     from quanta_compiler.search.space import Space
@@ -49,11 +46,6 @@ BACKEND_NAMES = ("loky", "threading", "dask", "ray")
 # Named again here so that usage and help need not load the compiler; a test compares.
 _MOST_AXES = 6
 _MOST_GATES = 64
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(name="search")(search)
 
 
 def _range(text: str, most: int) -> tuple[int, int]:
@@ -83,29 +75,10 @@ def _check_numbers(text: str | None) -> str | None:
     return text
 
 
-def _check_objectives(text: str) -> str:
-    for name in _names(text):
-        if name not in OBJECTIVE_NAMES:
-            meant = did_you_mean(name, OBJECTIVE_NAMES)
-            hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(OBJECTIVE_NAMES)}"
-            raise typer.BadParameter(f"{name!r} is no objective: {hint}")
-    return text
-
-
 def _check_rate(rate: float) -> float:
     if not 0 < rate < math.inf:
         raise typer.BadParameter(f"{rate:g} is no step: give a number above 0, such as 0.5")
     return rate
-
-
-def _check_backend(name: str) -> str:
-    if name not in BACKEND_NAMES:
-        raise typer.BadParameter(f"{name!r} is no backend of joblib: choose one of {', '.join(BACKEND_NAMES)}")
-    return name
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -141,7 +114,10 @@ AllowDisconnected = Annotated[
     bool, typer.Option("--allow-disconnected", help="Also circuits in which an output cannot depend on every input.")
 ]
 Objectives = Annotated[
-    str, typer.Option(metavar="NAMES", callback=_check_objectives, help=f"Some of {', '.join(OBJECTIVE_NAMES)}.")
+    str,
+    typer.Option(
+        metavar="NAMES", callback=some_of("objective", OBJECTIVE_NAMES), help=f"Some of {', '.join(OBJECTIVE_NAMES)}."
+    ),
 ]
 Alike = Annotated[
     int, typer.Option(metavar="K", min=1, max=1000, help="Keep K layouts where several are equal in all objectives.")
@@ -164,7 +140,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where the search i
 Force = Annotated[bool, typer.Option("--force", help="Begin anew in the folder of another search.")]
 Jobs = Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="Processes; by default one a core.")]
 Backend = Annotated[
-    str, typer.Option(metavar="NAME", callback=_check_backend, help=f"Of joblib: {', '.join(BACKEND_NAMES)}.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        callback=one_of("backend of joblib", BACKEND_NAMES),
+        help=f"Of joblib: {', '.join(BACKEND_NAMES)}.",
+    ),
 ]
 Cluster = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="The cluster's scheduler, such as tcp://host:8786; implies dask.")
@@ -182,7 +163,6 @@ LearningRate = Annotated[
     float,
     typer.Option(metavar="R", callback=_check_rate, help="Adam's largest step of a fit; 1: the gates' first numbers."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 
 @guarded
@@ -255,7 +235,7 @@ def search(
         limits=Limits(max_parameters, max_flops, max_memory, min_rank, min_mixing),
     )
     request = Request(
-        settings=Settings(space, _names(objectives), alike, candidates, seed),
+        settings=Settings(space, split_names(objectives), alike, candidates, seed),
         folder=output or Path(f"search-{in_features}-{out_features}"),
         conditions=Conditions(tokens, "auto", load_calibration()),
         workers=Workers(jobs or default_jobs(), backend, cluster),
@@ -286,7 +266,7 @@ def _searched(request: Request) -> Outcome:
     from quanta_compiler.search.run import search as run
 
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             return run(request, progress)
     except KeyboardInterrupt:
         if (request.folder / FILE).exists():
@@ -310,36 +290,3 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
 
     # A line for each circuit in a pipe, whatever its length.
     print_tables(search_tables(outcome, drawing_width() if is_terminal(sys.stdout) else None))
-
-
-@contextmanager
-def _progress() -> Iterator[Silent]:
-    """Show a bar on stderr where a person looks at it."""
-    from quanta_compiler.search.explore import Silent
-
-    if not is_terminal(sys.stderr):
-        yield Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    class Bar(Silent):
-        def __init__(self, progress: Progress) -> None:
-            self._progress = progress
-            self._task = progress.add_task("preparing", total=None, remark="")
-
-        def begin(self, what: str, total: int) -> None:
-            self._progress.reset(self._task, description=what, total=total)
-
-        def advance(self, remark: str = "") -> None:
-            self._progress.update(self._task, advance=1, remark=remark)
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[remark]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield Bar(progress)
