@@ -26,7 +26,7 @@ from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.models.targets import matches
 from quanta_compiler.nn import wide
-from quanta_compiler.report.terminal import plural
+from quanta_compiler.text.words import plural
 
 Features = tuple[int, int]
 

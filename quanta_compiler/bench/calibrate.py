@@ -22,8 +22,8 @@ from quanta_compiler.bench.small_modules import (
 )
 from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.predict.calibration import Calibration
-from quanta_compiler.predict.device import processor_name
 from quanta_compiler.predict.times import seconds_of
+from quanta_compiler.system.machine import processor_name
 from quanta_compiler.text.progress import Progress
 
 

@@ -12,8 +12,6 @@ from quanta_compiler.bench import memory
 from quanta_compiler.bench.agreement import TOLERANCES, errors, expected_results
 from quanta_compiler.bench.contestants import Contestant, Setting, draw_gates
 from quanta_compiler.bench.limits import Limits, limit_jobs, limits_of
-from quanta_compiler.bench.load import Load
-from quanta_compiler.bench.machine import describe_machine
 from quanta_compiler.bench.options import BARE, FORWARD, OPERATOR, TRAINING, Options
 from quanta_compiler.bench.result import Bench, ContestantFigures, LeftOut, ModeFigures, Section
 from quanta_compiler.bench.roster import Entry, Group, Roster, batch_of
@@ -21,6 +19,7 @@ from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.bench.timing import Clock, Job, Timing, measure, trial
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.system.extras import PEFT, require
+from quanta_compiler.system.machine import Load, describe_machine
 from quanta_compiler.text.progress import Progress
 
 PATIENCE_SECONDS, PATIENCE_RATIO = 3.0, 20.0

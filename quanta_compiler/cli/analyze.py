@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import picture_in, regex
 from quanta_compiler.system.extras import require
-from quanta_compiler.text.console import guarded, print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
 from quanta_compiler.text.progress import progress_bar
 
 if TYPE_CHECKING:

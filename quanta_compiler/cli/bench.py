@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
+from quanta_compiler.cli.command import FAILED, guarded
 from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_in, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.system.extras import PEFT, require
-from quanta_compiler.text.console import FAILED, guarded, print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
 from quanta_compiler.text.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def bench(
 
 def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
     from quanta_compiler.bench.run import bench as measure
-    from quanta_compiler.oracle.verification import LimitError
+    from quanta_compiler.system.memory import LimitError
 
     with _samples_bar() as progress:
         try:
@@ -156,8 +157,8 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
     from quanta_compiler.bench.calibrate import DeviceError
     from quanta_compiler.bench.calibrate import calibrate as measure
     from quanta_compiler.bench.calibration_table import calibration_table
-    from quanta_compiler.bench.load import Load, is_crowded
     from quanta_compiler.predict.calibration import require_storage, store_calibration
+    from quanta_compiler.system.machine import Load, is_crowded
 
     with _no_storage_told():
         require_storage()
@@ -191,7 +192,7 @@ _samples_bar = functools.partial(progress_bar, redraws_alone=False)
 @contextmanager
 def _no_storage_told() -> Iterator[None]:
     """Turn what the system says of the cache folder into an error that names it."""
-    from quanta_compiler.emit.files import OutputError
+    from quanta_compiler.system.files import OutputError
 
     try:
         yield
@@ -201,7 +202,7 @@ def _no_storage_told() -> Iterator[None]:
 
 def _require_folder(path: Path) -> None:
     """Raise OutputError now where a picture could not be written after minutes."""
-    from quanta_compiler.emit.files import OutputError
+    from quanta_compiler.system.files import OutputError
 
     if path.is_dir():
         raise OutputError(f"{path} is a folder: give the name of a file")

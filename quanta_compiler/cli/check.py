@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from quanta_compiler.text.console import FAILED, guarded, print_json, print_result, tell, tell_diagnostics
+from quanta_compiler.cli.command import FAILED, guarded
+from quanta_compiler.text.console import print_json, print_result, tell, tell_diagnostics
 
 
 @guarded
@@ -19,7 +20,7 @@ def check(
     Every problem is printed with its place, the line itself, and a hint.
     """
     from quanta_compiler.cli.circuit_files import check_file
-    from quanta_compiler.report.terminal import plural
+    from quanta_compiler.text.words import plural
 
     checked = []
     for file in files:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quanta_compiler.cli.command import without_numpy
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.limits import FILE_BYTES
-from quanta_compiler.text.console import without_numpy
 
 if TYPE_CHECKING:
     from quanta_compiler.driver import CompiledCircuit
@@ -41,7 +41,8 @@ class Checked:
 
     def verdict(self) -> str:
         """Return one line on a file that is not wrong."""
-        from quanta_compiler.report.terminal import circuit_title, plural
+        from quanta_compiler.report.terminal import circuit_title
+        from quanta_compiler.text.words import plural
 
         assert self.circuit is not None
         warnings = f", {plural(len(self.diagnostics), 'warning')}" if self.diagnostics else ""
@@ -109,7 +110,7 @@ def compile_file(file: str, tokens: int | None) -> tuple[CompiledCircuit, tuple[
 
 def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
     """Raise OutputError where a result would take the place of the circuit file that it is made from."""
-    from quanta_compiler.emit.files import OutputError
+    from quanta_compiler.system.files import OutputError
 
     for path in outputs:
         if file != STANDARD_INPUT and path.exists() and Path(file).exists() and path.samefile(file):
@@ -118,7 +119,7 @@ def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
 
 def write_beside(file: str, output: Path, text: str) -> None:
     """Write a page or a picture; raise OutputError where it would take the place of the circuit file itself."""
-    from quanta_compiler.emit.files import write_file
+    from quanta_compiler.system.files import write_file
 
     refuse_to_overwrite(file, [output])
     write_file(output, text)
@@ -126,7 +127,8 @@ def write_beside(file: str, output: Path, text: str) -> None:
 
 def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
     """Warn of a name that no module can have: everything but `quanta compile` works with it."""
-    from quanta_compiler.emit.files import OutputError, stem_of
+    from quanta_compiler.emit.files import stem_of
+    from quanta_compiler.system.files import OutputError
 
     try:
         stem_of(spec.name)

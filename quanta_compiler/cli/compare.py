@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.options import Json
 from quanta_compiler.text.console import (
-    FAILED,
     drawing_width,
-    guarded,
     is_terminal,
     print_json,
     print_result,
     print_tables,
     tell,
     tell_diagnostics,
-    without_numpy,
 )
 
 if TYPE_CHECKING:
@@ -193,8 +191,8 @@ def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
 
 
 def _write_page(comparison: Comparison, output: Path) -> None:
-    from quanta_compiler.emit.files import write_file
     from quanta_compiler.pages import comparison_page
+    from quanta_compiler.system.files import write_file
 
     write_file(output, comparison_page(comparison.to_dict()))
     print(str(output), file=sys.stderr)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import File
-from quanta_compiler.text.console import can_draw_boxes, drawing_width, guarded, print_result, tell_diagnostics
+from quanta_compiler.text.console import can_draw_boxes, drawing_width, print_result, tell_diagnostics
 
 
 @guarded

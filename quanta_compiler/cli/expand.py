@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from quanta_compiler.cli.command import guarded, without_numpy
 from quanta_compiler.cli.options import File, one_of
-from quanta_compiler.text.console import guarded, print_result, tell_diagnostics, without_numpy
+from quanta_compiler.text.console import print_result, tell_diagnostics
 
 STAGE_NAMES = ("circuit", "network", "plan", "program", "table", "source")
 """Named again here so that usage and help need not load the compiler; a test compares."""

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import regex
 from quanta_compiler.system.extras import PEFT, require
-from quanta_compiler.text.console import guarded, print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
 from quanta_compiler.text.progress import progress_bar
 
 

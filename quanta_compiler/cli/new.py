@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from quanta_compiler.text.console import guarded, print_result
+from quanta_compiler.cli.command import guarded
+from quanta_compiler.text.console import print_result
 
 
 @guarded

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import File, Json, Tokens
-from quanta_compiler.text.console import guarded, print_result, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_result, print_tables, tell_diagnostics
 
 
 @guarded

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from quanta_compiler.text.console import guarded, print_result
+from quanta_compiler.cli.command import guarded
+from quanta_compiler.text.console import print_result
 
 
 @guarded

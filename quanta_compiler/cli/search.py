@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quanta_compiler.cli.command import guarded, without_numpy
 from quanta_compiler.cli.options import Json, one_of, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic, clip
-from quanta_compiler.text.console import (
-    drawing_width,
-    guarded,
-    is_terminal,
-    print_json,
-    print_tables,
-    tell,
-    tell_diagnostics,
-    without_numpy,
-)
+from quanta_compiler.text.console import drawing_width, is_terminal, print_json, print_tables, tell, tell_diagnostics
 from quanta_compiler.text.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -221,7 +213,8 @@ def search(
         from quanta_compiler.search.chunks import Settings
         from quanta_compiler.search.run import Request
         from quanta_compiler.search.space import Limits, Space
-        from quanta_compiler.search.workers import Workers, default_jobs
+        from quanta_compiler.search.workers import Workers
+        from quanta_compiler.system.machine import usable_cores
 
     space = Space(
         in_features,
@@ -238,7 +231,7 @@ def search(
         settings=Settings(space, split_names(objectives), alike, candidates, seed),
         folder=output or Path(f"search-{in_features}-{out_features}"),
         conditions=Conditions(tokens, "auto", load_calibration()),
-        workers=Workers(jobs or default_jobs(), backend, cluster),
+        workers=Workers(jobs or usable_cores(), backend, cluster),
         deadline=deadline,
         resume=resume,
         force=force,

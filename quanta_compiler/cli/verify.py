@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from quanta_compiler.cli.command import FAILED, guarded
 from quanta_compiler.cli.options import File, Json, MaxBytes, Tokens
-from quanta_compiler.text.console import FAILED, guarded, print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
 
 
 @guarded

@@ -26,9 +26,9 @@ from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.models.folder import read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
-from quanta_compiler.report.terminal import plural
 from quanta_compiler.spec import limits
 from quanta_compiler.system.extras import PEFT, require
+from quanta_compiler.text.words import plural
 
 if TYPE_CHECKING:
     from quanta_compiler.models.layers import ModelLayers

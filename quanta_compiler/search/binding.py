@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quanta_compiler.diagnostics import SpecError
-from quanta_compiler.report.terminal import plural
 from quanta_compiler.search.chunks import Settings, branches
 from quanta_compiler.search.explore import Exploration
 from quanta_compiler.search.problems import refusal
 from quanta_compiler.search.space import Limits, Space
+from quanta_compiler.text.words import plural
 
 _CANDIDATES = 50_000
 """So many layouts at most are looked at to explain a limit: less than a search, but not all."""

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from quanta_compiler.emit.files import OutputError
 from quanta_compiler.search.problems import refusal
+from quanta_compiler.system.files import OutputError, writing
 
 FILE = "journal.jsonl"
 _LOCKED_BYTE = 1 << 30
@@ -33,7 +33,7 @@ class Journal:
         """
         self.path = path
         self.lines: list[dict[str, Any]] = []
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # What is appended lands at the end, wherever another process may have written.
             self._file: BinaryIO = path.open("a+b")
@@ -42,8 +42,6 @@ class Journal:
                 hint = "wait for it, or choose another folder with -o"
                 raise refusal("another search is running in this folder", hint, str(path.parent))
             self._begin(settings, resume=resume, force=force)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
     def _begin(self, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
         self._file.seek(0)
@@ -76,12 +74,10 @@ class Journal:
             OutputError: it cannot be written.
 
         """
-        try:
+        with writing(self.path):
             self._file.write(_line(line))
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Close the file."""

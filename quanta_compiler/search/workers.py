@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import signal
 import socket
@@ -60,11 +59,6 @@ class Workers:
     def is_alone(self) -> bool:
         """Return whether there are none beside this process."""
         return self.jobs == 1 and self.backend not in CLUSTERS
-
-
-def default_jobs() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Team:

@@ -14,12 +14,12 @@ from quanta_compiler.bench import calibrate as calibrating
 from quanta_compiler.bench import small_modules
 from quanta_compiler.bench.calibrate import calibrate
 from quanta_compiler.bench.clock import Clock, Effort, Key
-from quanta_compiler.bench.load import Load
 from quanta_compiler.bench.operations import product_grid
 from quanta_compiler.bench.small_modules import nonnegative_fit
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.predict.grid import rising
 from quanta_compiler.predict.kernel import FEATURES
+from quanta_compiler.system.machine import Load
 from quanta_compiler.text.progress import Progress
 
 QUICK = Effort(
