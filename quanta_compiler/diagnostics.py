@@ -166,6 +166,21 @@ class SpecError(Exception):
         return "\n".join([*lines, f"and {more} more"] if more else lines)
 
 
+def problem(source: object, message: str, *, place: str = "", hint: str | None = None) -> Diagnostic:
+    """Return one problem: `source` is the file or folder as the user named it, `place` a layer or a key in it."""
+    return Diagnostic("error", message, str(source), clip(place, 160), hint=hint)
+
+
+def warning(source: object, message: str, *, place: str = "", hint: str | None = None) -> Diagnostic:
+    """Return what is allowed, but worth knowing."""
+    return Diagnostic("warning", message, str(source), clip(place, 160), hint=hint)
+
+
+def refusal(source: object, message: str, *, place: str = "", hint: str | None = None) -> SpecError:
+    """Return the error to raise where one problem is all there is to say."""
+    return SpecError([problem(source, message, place=place, hint=hint)])
+
+
 class Source(Protocol):
     """Where data came from, and the place of each part of it."""
 

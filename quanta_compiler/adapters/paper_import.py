@@ -20,9 +20,8 @@ from quanta_compiler.adapters.paper_circuits import (
     unused_patterns,
 )
 from quanta_compiler.adapters.paper_keys import PaperLayer, read_layers
-from quanta_compiler.adapters.problems import problem, refusal, warning
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
-from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, refusal, warning
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.models.targets import matches
 from quanta_compiler.nn import wide

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +11,10 @@ from quanta_compiler.cli.command import without_numpy
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.limits import FILE_BYTES
+from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
 
 if TYPE_CHECKING:
     from quanta_compiler.driver import CompiledCircuit
-
-STANDARD_INPUT = "-"
-STANDARD_INPUT_NAME = "<stdin>"
 
 SMALLEST_GAIN = 1e-6
 """Below this the output of a fresh circuit is lost beside what it is added to, and so are the gradients."""
@@ -67,17 +63,6 @@ def read_circuit(file: str) -> CircuitSpec:
         raise SpecError(renamed, error.omitted) from None
     warnings = tuple(replace(warning, source=STANDARD_INPUT_NAME) for warning in spec.warnings)
     return replace(spec, warnings=warnings)
-
-
-def standard_input() -> str:
-    """Return the text of a circuit from standard input, so that it is not taken for a path; raise SpecError."""
-    from quanta_compiler.spec.files import decode, too_large
-
-    data = b"" if sys.stdin is None else sys.stdin.buffer.read(FILE_BYTES + 1)
-    if len(data) > FILE_BYTES:
-        raise too_large(STANDARD_INPUT_NAME)
-    # A text without a line break would be taken for a path.
-    return decode(STANDARD_INPUT_NAME, data) + "\n"
 
 
 def check_file(file: str) -> Checked:

@@ -10,7 +10,7 @@ from typing import ParamSpec
 
 import typer
 
-from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.diagnostics import SpecError, refusal
 from quanta_compiler.system.extras import missing_extra
 from quanta_compiler.system.files import OutputError
 from quanta_compiler.system.memory import LimitError
@@ -46,39 +46,29 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             explained = _explain(error)
             if explained is None:
                 raise
-            code, diagnostics, omitted = explained
-            _tell_failure(diagnostics, omitted, as_json=bool(kwargs.get("as_json")))
-            raise typer.Exit(code) from None
+            _tell_failure(explained, as_json=bool(kwargs.get("as_json")))
+            raise typer.Exit(LIMIT_REACHED if isinstance(error, LimitError | MemoryError) else FAILED) from None
 
     return run
 
 
-def _explain(error: Exception) -> tuple[int, tuple[Diagnostic, ...], int] | None:
-    """Return exit code and problems of an exception that a user can do something about."""
+def _explain(error: Exception) -> SpecError | None:
+    """Return the problems of an exception that a user can do something about."""
     if isinstance(error, ImportError):
         missing = missing_extra(error)
-        if missing is None:
-            return None
-        return FAILED, (Diagnostic("error", missing.fact, "quanta", hint=missing.hint),), 0
-    if isinstance(error, SpecError):
-        return FAILED, error.diagnostics, error.omitted
-    if isinstance(error, OutputError):
-        return FAILED, (Diagnostic("error", str(error), "quanta"),), 0
-    if isinstance(error, LimitError):
-        return LIMIT_REACHED, (Diagnostic("error", str(error), "quanta"),), 0
-    if isinstance(error, MemoryError):
-        message = str(error) or "there is not enough memory"
-        return LIMIT_REACHED, (Diagnostic("error", message, "quanta"),), 0
-    return None
+        return None if missing is None else refusal("quanta", missing.fact, hint=missing.hint)
+    if isinstance(error, OutputError | LimitError | MemoryError):
+        return refusal("quanta", str(error) or "there is not enough memory")
+    return error if isinstance(error, SpecError) else None
 
 
-def _tell_failure(diagnostics: tuple[Diagnostic, ...], omitted: int, *, as_json: bool) -> None:
+def _tell_failure(error: SpecError, *, as_json: bool) -> None:
     try:
         if as_json:
-            print_json([diagnostic.to_dict() for diagnostic in diagnostics])
+            print_json([diagnostic.to_dict() for diagnostic in error.diagnostics])
             flush()
         else:
-            tell_diagnostics(diagnostics, omitted)
+            tell_diagnostics(error.diagnostics, error.omitted)
     except (OSError, OutputError):
         # Nobody reads, or the disk is full: the exit code has to say it alone.
         abandon_stdout()

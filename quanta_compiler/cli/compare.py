@@ -125,7 +125,7 @@ def compare(
     if not files and not baselines:
         raise typer.BadParameter("name circuit files, or baselines with --baseline", param_hint="'FILE'")
     from quanta_compiler.cli.circuit_files import refuse_to_overwrite
-    from quanta_compiler.diagnostics import Diagnostic, SpecError
+    from quanta_compiler.diagnostics import refusal
 
     with without_numpy():
         from quanta_compiler import compare as comparing
@@ -156,7 +156,7 @@ def compare(
     except CompareError as error:
         raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
     except ModelError as error:
-        raise SpecError((Diagnostic("error", str(error), "quanta"),)) from None
+        raise refusal("quanta", str(error)) from None
     if reverse:
         comparison = comparison.sorted_by(sort, reverse=True)
     _print(comparison, as_json=as_json, as_csv=as_csv)

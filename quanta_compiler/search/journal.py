@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from quanta_compiler.search.problems import refusal
+from quanta_compiler.diagnostics import refusal
 from quanta_compiler.system.files import OutputError, writing
 
 FILE = "journal.jsonl"
@@ -40,7 +40,7 @@ class Journal:
             if not _locked(self._file):
                 self._file.close()
                 hint = "wait for it, or choose another folder with -o"
-                raise refusal("another search is running in this folder", hint, str(path.parent))
+                raise refusal(path.parent, "another search is running in this folder", hint=hint)
             self._begin(settings, resume=resume, force=force)
 
     def _begin(self, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
@@ -54,7 +54,7 @@ class Journal:
         if lines and not resume:
             self._file.close()
             hint = "go on with --resume, begin anew with --force, or choose another folder with -o"
-            raise refusal("there is a search in this folder already", hint, str(self.path.parent))
+            raise refusal(self.path.parent, "there is a search in this folder already", hint=hint)
         self._file.truncate(whole)
         if not lines:
             self.add(settings)
@@ -62,9 +62,8 @@ class Journal:
         if lines[0] != settings:
             self._file.close()
             hint = "give the same options, begin anew with --force, or choose another folder with -o"
-            raise refusal(
-                f"the search to resume is another one: {_difference(lines[0], settings)}", hint, str(self.path)
-            )
+            message = f"the search to resume is another one: {_difference(lines[0], settings)}"
+            raise refusal(self.path, message, hint=hint)
         self.lines = lines[1:]
 
     def add(self, line: dict[str, Any]) -> None:

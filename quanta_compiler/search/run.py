@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.compare.row import Row
+from quanta_compiler.diagnostics import refusal
 from quanta_compiler.search.binding import nothing_found, refuse_impossible
 from quanta_compiler.search.chunks import Settings
 from quanta_compiler.search.explore import Exploration, explore
@@ -17,7 +18,6 @@ from quanta_compiler.search.fit import Fit, FitOptions, FitTask, run_fit
 from quanta_compiler.search.front import Candidate
 from quanta_compiler.search.journal import FILE, Journal
 from quanta_compiler.search.output import circuit_document, circuit_text, refuse_foreign, write_front
-from quanta_compiler.search.problems import refusal
 from quanta_compiler.search.saved import candidate_data, read_fit, read_result, result_data, settings_data
 from quanta_compiler.search.workers import Team, Workers, team
 from quanta_compiler.text.progress import Progress
@@ -191,7 +191,7 @@ def _written(request: Request, exploration: Exploration, found: tuple[Found, ...
 def _nothing(request: Request, exploration: Exploration, workers: Team, progress: Progress) -> Exception:
     if not exploration.is_finished:
         message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
-        return refusal(message, "go on with --resume and more --time")
+        return refusal("quanta", message, hint="go on with --resume and more --time")
 
     def explored(settings: Settings) -> Exploration:
         return explore(settings, workers, deadline=request.deadline, progress=progress)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 
-def layout_text(layout: dict[str, int]) -> str:
+from quanta_compiler.diagnostics import quote
+
+
+def layout_text(layout: Mapping[str, int]) -> str:
     """Return `16x8x8x4`, or the axes by name where they have names."""
     if list(layout) == [str(position) for position in range(len(layout))]:
         return "x".join(map(str, layout.values()))
@@ -32,3 +36,14 @@ def number_text(value: float) -> str:
 def percent_text(value: float) -> str:
     """Return a percentage with the digits that it deserves."""
     return f"{value:,.0f}%" if value >= 100 else f"{value:.3g}%"
+
+
+def listed(words: Sequence[str], most: int) -> str:
+    """Return the first few words, and how many more there are."""
+    shown = ", ".join(words[:most])
+    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
+
+
+def some_of(words: Sequence[str]) -> str:
+    """Return the first few words of a file, quoted, and how many more there are."""
+    return listed([quote(word) for word in words], 5)
