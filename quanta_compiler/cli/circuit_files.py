@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quanta_compiler.cli.command import without_numpy
-from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
+from quanta_compiler.diagnostics import REACH, Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
@@ -77,8 +77,8 @@ def check_file(file: str) -> Checked:
     circuit = build_circuit(spec)
     source = display_name(file)
     told = (*spec.warnings, *name_warnings(spec, source), *gain_warnings(spec, init_gain(circuit), source))
-    # What is said of axes or of a preset's options says more. (No name of a gate or an axis has a space in it.)
-    is_told = any(" depend on " in warning.message or " depends on " in warning.message for warning in told)
+    # What is said of axes or of a preset's options says more.
+    is_told = any(warning.topic == REACH for warning in told)
     further = () if is_told else reach_warnings(circuit, source)
     return Checked(file, circuit, (*told, *further))
 

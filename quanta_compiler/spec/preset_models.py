@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from quanta_compiler.spec import limits, values
+from quanta_compiler.spec import layout_values, limits
 from quanta_compiler.spec import schema_parts as parts
+from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.models import (
     CircuitName,
     FileModel,
@@ -18,10 +19,9 @@ from quanta_compiler.spec.models import (
     Plan,
     Version,
 )
-from quanta_compiler.spec.values import Layout
 
 PresetLayout = Annotated[
-    Layout, PlainValidator(values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT, mode="validation")
+    Layout, PlainValidator(layout_values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT, mode="validation")
 ]
 
 

@@ -8,7 +8,7 @@ from quanta_compiler.diagnostics import Problems
 from quanta_compiler.spec.axes import layout_text
 from quanta_compiler.spec.circuit_layout import auto_layout, exact_layout, pair_numbers
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec
-from quanta_compiler.spec.values import Layout
+from quanta_compiler.spec.layout_values import Layout
 
 _SIZED_KINDS = ("ry", "cz", "pauli", "slice", "constant")
 """Gates for which axes of another size are no use."""
