@@ -78,13 +78,7 @@ def compare(
         LimitError: a numerical rank needs too much memory.
 
     """
-    if backend not in BACKENDS:
-        raise CompareError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}", "--backend")
-    check_sort(sort)
-    if model is not None and (in_features is not None or out_features is not None):
-        raise CompareError("a model has widths of its own: leave those of a layer out", "--in")
-    if model is None and targets is not None:
-        raise CompareError("targets are layers of a model: name its folder as well", "--targets")
+    _check_options(backend, sort, model, targets, (in_features, out_features))
     texts = list(dict.fromkeys(os.fspath(file) for file in ([files] if isinstance(files, str) else files)))
     _check_files(texts, has_model=model is not None)
     calibration = _calibration(device, threads)
@@ -109,6 +103,16 @@ def compare(
         problems=tuple(table.problems),
     )
     return made.sorted_by(sort)
+
+
+def _check_options(backend: str, sort: str, model: object, targets: object, features: tuple[int | None, ...]) -> None:
+    if backend not in BACKENDS:
+        raise CompareError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}", "--backend")
+    check_sort(sort)
+    if model is not None and any(width is not None for width in features):
+        raise CompareError("a model has widths of its own: leave those of a layer out", "--in")
+    if model is None and targets is not None:
+        raise CompareError("targets are layers of a model: name its folder as well", "--targets")
 
 
 def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
