@@ -27,61 +27,54 @@ if TYPE_CHECKING:
 PICTURES = (".svg", ".png", ".pdf")
 
 
-File = Annotated[
-    str | None, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.", show_default=False)
-]
-Tokens = Annotated[
-    int | None,
-    typer.Option(
-        "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
-    ),
-]
-Dtype = Annotated[
-    str, typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help=f"What is computed in: {', '.join(DTYPES)}.")
-]
-Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
-]
-Rounds = Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")]
-Adapters = Annotated[
-    bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
-]
-Only = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAMES",
-        callback=some_of("contestant", NAMES),
-        help="Measure these beside ours, with commas between them.",
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE", callback=picture_in(PICTURES), help=f"Draw a picture: {', '.join(PICTURES)}."
-    ),
-]
-Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="D", help="The device to calibrate: cpu (the default), or a cuda one.")
-]
-
-
 @guarded
 def bench(
-    file: File = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.", show_default=False)
+    ] = None,
     *,
-    tokens: Tokens = None,
-    dtype: Dtype = DTYPES[0],
-    threads: Threads = None,
-    rounds: Rounds = ROUNDS,
-    adapters: Adapters = False,
-    only: Only = None,
-    output: Output = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help=f"What is computed in: {', '.join(DTYPES)}."),
+    ] = DTYPES[0],
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")] = ROUNDS,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            callback=some_of("contestant", NAMES),
+            help="Measure these beside ours, with commas between them.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            callback=picture_in(PICTURES),
+            help=f"Draw a picture: {', '.join(PICTURES)}.",
+        ),
+    ] = None,
     max_bytes: MaxBytes = None,
-    calibrate: Calibrate = False,
-    device: Device = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="D", help="The device to calibrate: cpu (the default), or a cuda one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the compiled module.
