@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from quanta_compiler.diagnostics import SpecError
     from quanta_compiler.driver import CompiledCircuit, compile_circuit
-    from quanta_compiler.emit.files import OutputError
     from quanta_compiler.oracle.reference import reference_operator
     from quanta_compiler.spec import CircuitSpec, load_spec
+    from quanta_compiler.system.files import OutputError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 _HOMES = {
     "CircuitSpec": "quanta_compiler.spec",
     "CompiledCircuit": "quanta_compiler.driver",
-    "OutputError": "quanta_compiler.emit.files",
+    "OutputError": "quanta_compiler.system.files",
     "SpecError": "quanta_compiler.diagnostics",
     "compile_circuit": "quanta_compiler.driver",
     "load_spec": "quanta_compiler.spec",

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 DataPath = tuple[str | int, ...]
 
+REACH = "reach"
+"""The topic of warnings that some inputs cannot reach some outputs."""
 SHOWN_LIMIT = 100
 """How many diagnostics `str(SpecError)` prints; a file that is wrong everywhere is best mended from the top."""
 _KEPT_LIMIT = 1000
@@ -100,6 +102,8 @@ class Diagnostic:
     span: Span | None = None
     line_text: str | None = None
     hint: str | None = None
+    topic: str = ""
+    """What it is about, where a vaguer warning of the same is then left out."""
 
     def _place(self) -> str:
         if self.span is not None:
@@ -166,6 +170,21 @@ class SpecError(Exception):
         return "\n".join([*lines, f"and {more} more"] if more else lines)
 
 
+def problem(source: object, message: str, *, place: str = "", hint: str | None = None) -> Diagnostic:
+    """Return one problem: `source` is the file or folder as the user named it, `place` a layer or a key in it."""
+    return Diagnostic("error", message, str(source), clip(place, 160), hint=hint)
+
+
+def warning(source: object, message: str, *, place: str = "", hint: str | None = None) -> Diagnostic:
+    """Return what is allowed, but worth knowing."""
+    return Diagnostic("warning", message, str(source), clip(place, 160), hint=hint)
+
+
+def refusal(source: object, message: str, *, place: str = "", hint: str | None = None) -> SpecError:
+    """Return the error to raise where one problem is all there is to say."""
+    return SpecError([problem(source, message, place=place, hint=hint)])
+
+
 class Source(Protocol):
     """Where data came from, and the place of each part of it."""
 
@@ -213,15 +232,17 @@ class Problems:
         """Report a problem with a place in the text that is no part of the data."""
         self._add_error(Diagnostic("error", message, self.source.name, "", span, line_text, hint))
 
-    def warning(self, path: DataPath, message: str, hint: str | None = None, *, key: bool = False) -> None:
+    def warning(self, path: DataPath, message: str, hint: str | None = None, *, topic: str = "") -> None:
         """Report what is allowed, but worth knowing."""
-        diagnostic = self._diagnostic("warning", path, message, hint, key=key)
+        diagnostic = self._diagnostic("warning", path, message, hint, topic=topic)
         if len(self._warnings) < _KEPT_LIMIT and self._is_new(diagnostic):
             self._warnings.append(diagnostic)
 
-    def _diagnostic(self, severity: str, path: DataPath, message: str, hint: str | None, *, key: bool) -> Diagnostic:
+    def _diagnostic(
+        self, severity: str, path: DataPath, message: str, hint: str | None, *, key: bool = False, topic: str = ""
+    ) -> Diagnostic:
         span, line_text = self.source.locate(path, key)
-        return Diagnostic(severity, message, self.source.name, path_text(path), span, line_text, hint)
+        return Diagnostic(severity, message, self.source.name, path_text(path), span, line_text, hint, topic)
 
     def omit(self, count: int) -> None:
         """Count problems that are not told."""

@@ -137,10 +137,10 @@ def test_importing_the_method_says_which_extra_it_needs() -> None:
 def test_a_package_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quanta_compiler.system.extras._is_installed", lambda package: True)
     for found in ("0.21.0rc1", "0.21", "1.0"):
-        monkeypatch.setattr("quanta_compiler.system.extras._version", lambda package, found=found: found)
+        monkeypatch.setattr("quanta_compiler.system.extras.installed_version", lambda package, found=found: found)
         require("this", "peft")
     for found in ("0.9.1", "0.19.9+local"):
-        monkeypatch.setattr("quanta_compiler.system.extras._version", lambda package, found=found: found)
+        monkeypatch.setattr("quanta_compiler.system.extras.installed_version", lambda package, found=found: found)
         with pytest.raises(MissingExtraError, match=rf"this needs peft 0.21 or newer; {re.escape(found)} is installed"):
             require("this", "peft")
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from quanta_compiler.adapters.analysis import LayerFigures, Similarity, layer_figures, similarity
-from quanta_compiler.adapters.problems import refusal, some_of
 from quanta_compiler.adapters.saved import SavedAdapter
+from quanta_compiler.diagnostics import refusal
+from quanta_compiler.text.words import some_of
 
 
 @dataclass(frozen=True, slots=True)

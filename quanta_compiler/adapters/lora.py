@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from quanta_compiler.adapters.paper_keys import natural_key
-from quanta_compiler.adapters.problems import problem, refusal, warning
 from quanta_compiler.adapters.selection import chosen, refuse_nothing
 from quanta_compiler.adapters.tensor_file import TensorFile
 from quanta_compiler.adapters.updates import FactoredUpdate
-from quanta_compiler.diagnostics import Diagnostic, SpecError, quote
+from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, quote, refusal, warning
 from quanta_compiler.models.targets import matches
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.lora_(?P<part>[A-Za-z_]+?)(?P<bias>\.bias)?(?:\.weight)?")

@@ -1,4 +1,4 @@
-"""Writing adapters and pictures: whole files or none, and nothing over somebody's own work."""
+"""Writing adapters: whole ones or none, and nothing over somebody's own work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.emit.files import OutputError
+from quanta_compiler.system.files import OutputError, umask
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -68,40 +68,10 @@ def refuse_existing(folder: Path, source: Path, *, force: bool) -> None:
 def _move(temporary: Path, folder: Path) -> None:
     """Put the finished files in their place: the whole folder at once where there is none yet."""
     # mkdtemp makes folders private; results get the permissions of an ordinary new folder.
-    temporary.chmod(0o777 & ~_umask())
+    temporary.chmod(0o777 & ~umask())
     if not folder.exists():
         temporary.rename(folder)
         return
     for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
         if (temporary / name).exists():
             os.replace(temporary / name, folder / name)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write one file by way of a temporary one.
-
-    Raises:
-        OutputError: it cannot be written; what was there is unchanged.
-
-    """
-    temporary = None
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder: give the name of a file")
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -6,7 +6,7 @@ from html import escape
 
 from quanta_compiler.adapters.analyze import Analysis
 from quanta_compiler.adapters.tables import analysis_tables
-from quanta_compiler.report.terminal import Table
+from quanta_compiler.text.tables import Table
 
 _STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222;

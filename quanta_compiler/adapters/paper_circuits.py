@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.adapters.paper_keys import Pair, PaperLayer, natural_key, pair_text, pairs_in_order
-from quanta_compiler.adapters.problems import problem, some_of
 from quanta_compiler.adapters.tensor_file import TensorFile
-from quanta_compiler.diagnostics import Diagnostic, quote
+from quanta_compiler.diagnostics import Diagnostic, problem, quote
 from quanta_compiler.models.targets import matches
+from quanta_compiler.text.words import some_of
 
 _NAME_LENGTH = 64
 """The longest name that a circuit may have."""

@@ -20,13 +20,12 @@ from quanta_compiler.adapters.paper_circuits import (
     unused_patterns,
 )
 from quanta_compiler.adapters.paper_keys import PaperLayer, read_layers
-from quanta_compiler.adapters.problems import problem, refusal, warning
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
-from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, refusal, warning
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.models.targets import matches
 from quanta_compiler.nn import wide
-from quanta_compiler.report.terminal import plural
+from quanta_compiler.text.words import plural
 
 Features = tuple[int, int]
 

@@ -13,10 +13,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from quanta_compiler.adapters.problems import problem, refusal, some_of
 from quanta_compiler.adapters.tensor_file import TensorFile
-from quanta_compiler.diagnostics import Diagnostic, SpecError, quote
-from quanta_compiler.report.terminal import plural
+from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, quote, refusal
+from quanta_compiler.text.words import plural, some_of
 
 Pair = tuple[int, int]
 """Two axes counted from the end, the one nearer to the end first: (-1, -2)."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from quanta_compiler.adapters.analyze import Analysis
-from quanta_compiler.adapters.output import write_bytes
 from quanta_compiler.adapters.plots import STYLE, left_out, make_figure
 from quanta_compiler.diagnostics import Diagnostic
+from quanta_compiler.system.files import write_file
 
 
 def write_picture(analysis: Analysis, path: Path, top: int) -> tuple[Diagnostic, ...]:
@@ -30,7 +30,7 @@ def write_picture(analysis: Analysis, path: Path, top: int) -> tuple[Diagnostic,
         data = analysis_page(analysis, render(analysis, "svg").decode("utf-8"), top).encode("utf-8")
     else:
         data = render(analysis, suffix[1:])
-    write_bytes(path, data)
+    write_file(path, data)
     return left_out(analysis, path)
 
 

@@ -15,8 +15,7 @@ import torch
 
 from quanta_compiler.adapters.analysis import LayerFigures, Similarity
 from quanta_compiler.adapters.analyze import Analysis
-from quanta_compiler.adapters.problems import warning
-from quanta_compiler.diagnostics import Diagnostic, clip
+from quanta_compiler.diagnostics import Diagnostic, clip, warning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

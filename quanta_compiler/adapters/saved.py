@@ -14,12 +14,12 @@ import torch
 from quanta_compiler.adapters.lora import lora_description, lora_updates, lora_warnings
 from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
 from quanta_compiler.adapters.paper_keys import natural_key
-from quanta_compiler.adapters.problems import problem, refusal, some_of
 from quanta_compiler.adapters.selection import chosen, refuse_nothing
 from quanta_compiler.adapters.tensor_file import TensorFile, open_safetensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update
-from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote
+from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, problem, quote, refusal
 from quanta_compiler.nn import wide
+from quanta_compiler.text.words import some_of
 
 _OURS = "QUANTA_CIRCUIT"
 _KEY = re.compile(

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 
 from quanta_compiler.adapters.paper_keys import natural_key
-from quanta_compiler.adapters.problems import refusal, some_of
 from quanta_compiler.adapters.tensor_file import TensorFile
+from quanta_compiler.diagnostics import refusal
+from quanta_compiler.text.words import some_of
 
 
 def chosen(layers: re.Pattern[str] | None, name: str) -> bool:

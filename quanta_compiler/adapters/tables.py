@@ -9,7 +9,8 @@ from quanta_compiler.adapters.analysis import LayerFigures, Similarity
 from quanta_compiler.adapters.analyze import Analysis, AnalyzedAdapter, similarity_points
 from quanta_compiler.adapters.paper_import import ImportedLayer, PaperAdapter
 from quanta_compiler.diagnostics import clip, escape
-from quanta_compiler.report.terminal import Column, Table, plural
+from quanta_compiler.text.tables import Column, Table
+from quanta_compiler.text.words import plural
 
 
 def analysis_tables(analysis: Analysis, top: int) -> list[Table]:

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.adapters.problems import refusal
-from quanta_compiler.diagnostics import clip
+from quanta_compiler.diagnostics import clip, refusal
 from quanta_compiler.system.extras import require
 
 SAVE_HINT = "save it with `safetensors.torch.save_file`, or as `torch.save(model.state_dict(), file)`"

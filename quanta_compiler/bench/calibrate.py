@@ -11,7 +11,6 @@ import torch
 
 from quanta_compiler.bench.clock import Clock, Effort, Key
 from quanta_compiler.bench.operations import Maker, grids, operation_jobs, restart_seconds
-from quanta_compiler.bench.run import Silent
 from quanta_compiler.bench.small_modules import (
     FORWARD,
     RECORDED,
@@ -23,8 +22,9 @@ from quanta_compiler.bench.small_modules import (
 )
 from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.predict.calibration import Calibration
-from quanta_compiler.predict.device import processor_name
 from quanta_compiler.predict.times import seconds_of
+from quanta_compiler.system.machine import processor_name
+from quanta_compiler.text.progress import Progress
 
 
 class DeviceError(ValueError):
@@ -32,7 +32,7 @@ class DeviceError(ValueError):
 
 
 def calibrate(
-    device: str = "cpu", threads: int | None = None, *, effort: Effort | None = None, progress: Silent | None = None
+    device: str = "cpu", threads: int | None = None, *, effort: Effort | None = None, progress: Progress | None = None
 ) -> Calibration:
     """Measure a device, with so many threads where it is a CPU (default: as many as torch takes).
 
@@ -43,7 +43,7 @@ def calibrate(
     place, effort = _device(device), effort or Effort()
     is_cpu = place.type == "cpu"
     with torch_threads(threads):
-        seconds = _measured(Clock(place, effort), progress or Silent())
+        seconds = _measured(Clock(place, effort), progress or Progress())
         count = torch.get_num_threads() if is_cpu else 1
         shapes = grids(effort, seconds)
         found = Calibration(
@@ -61,13 +61,13 @@ def calibrate(
         return _with_calls(found, seconds)
 
 
-def _measured(clock: Clock, progress: Silent) -> dict[Key, float]:
+def _measured(clock: Clock, progress: Progress) -> dict[Key, float]:
     """Return the seconds of everything, the least of all rounds."""
     effort = clock.effort
     jobs: list[tuple[Key, Maker]] = [*operation_jobs(effort), *call_jobs()]
     if clock.device.type == "cpu":
         jobs += kernel_jobs(effort)
-    progress.begin(effort.rounds * len(jobs))
+    progress.begin("samples", effort.rounds * len(jobs))
     found: dict[Key, float] = {}
     for turn in range(effort.rounds):
         for key, make in random.Random(turn).sample(jobs, len(jobs)):

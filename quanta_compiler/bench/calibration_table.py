@@ -8,7 +8,8 @@ from quanta_compiler.diagnostics import escape
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.times import seconds_of
 from quanta_compiler.predict.work import Operation, Pass, Permutation, Product
-from quanta_compiler.report.terminal import FIGURES, Cells, Table, plural
+from quanta_compiler.text.tables import FIGURES, Cells, Table
+from quanta_compiler.text.words import plural
 
 _PRODUCTS = (
     ("a large matrix product", Product(1024, 1024, 1024)),

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quanta_compiler.adapters.output import write_bytes
 from quanta_compiler.adapters.plots import STYLE
 from quanta_compiler.bench.result import Bench, ContestantFigures, Section, mode_title, modes_of
 from quanta_compiler.bench.tables import conditions, heading, times
+from quanta_compiler.system.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def write_picture(bench: Bench, path: Path) -> None:
         OutputError: the file cannot be written.
 
     """
-    write_bytes(path, render(bench, path.suffix.lower()[1:]))
+    write_file(path, render(bench, path.suffix.lower()[1:]))
 
 
 def render(bench: Bench, file_format: str) -> bytes:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.bench.limits import Limits
-from quanta_compiler.bench.load import is_crowded
 from quanta_compiler.bench.options import MODES
 from quanta_compiler.bench.timing import WIDE_SPREAD, Timing
+from quanta_compiler.system.machine import is_crowded
 
 FORMAT = 1
 """Goes up when a key of the JSON changes its meaning or goes."""

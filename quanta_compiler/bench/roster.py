@@ -16,8 +16,8 @@ from quanta_compiler.bench.limits import copy_bytes, matmul_bytes
 from quanta_compiler.bench.options import ADAPTERS, LAYERS, OPERATOR, RIVALS, Options
 from quanta_compiler.bench.ours import our_contestant, our_names
 from quanta_compiler.bench.result import LeftOut
-from quanta_compiler.oracle.verification import LimitError, free_bytes
-from quanta_compiler.report.terminal import bytes_text
+from quanta_compiler.system.memory import LimitError, free_bytes
+from quanta_compiler.text.words import bytes_text
 
 _MAKERS: Mapping[str, Callable[[Setting], Contestant]] = {
     "einsum": einsum_contestant,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -12,8 +12,6 @@ from quanta_compiler.bench import memory
 from quanta_compiler.bench.agreement import TOLERANCES, errors, expected_results
 from quanta_compiler.bench.contestants import Contestant, Setting, draw_gates
 from quanta_compiler.bench.limits import Limits, limit_jobs, limits_of
-from quanta_compiler.bench.load import Load
-from quanta_compiler.bench.machine import describe_machine
 from quanta_compiler.bench.options import BARE, FORWARD, OPERATOR, TRAINING, Options
 from quanta_compiler.bench.result import Bench, ContestantFigures, LeftOut, ModeFigures, Section
 from quanta_compiler.bench.roster import Entry, Group, Roster, batch_of
@@ -21,29 +19,11 @@ from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.bench.timing import Clock, Job, Timing, measure, trial
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.system.extras import PEFT, require
+from quanta_compiler.system.machine import Load, describe_machine
+from quanta_compiler.text.progress import Progress
 
 PATIENCE_SECONDS, PATIENCE_RATIO = 3.0, 20.0
 """What takes longer than both, the second times as long as its base, is run once and left out."""
-
-
-class Progress(Protocol):
-    """Takes how far the measurement is."""
-
-    def begin(self, total: int) -> None:
-        """Set how many samples there are."""
-
-    def advance(self) -> None:
-        """Count a sample."""
-
-
-class Silent:
-    """Progress that nobody looks at."""
-
-    def begin(self, total: int) -> None:
-        """Pass over it."""
-
-    def advance(self) -> None:
-        """Pass over it."""
 
 
 def bench(
@@ -62,7 +42,7 @@ def bench(
     """
     if options.adapters:
         require("measuring adapters", *PEFT)
-    watched = progress if progress is not None else Silent()
+    progress = progress or Progress()
     with torch_threads(options.threads):
         dtype: torch.dtype = getattr(torch, options.dtype)
         setting = Setting(compiled, dtype, draw_gates(compiled, dtype))
@@ -80,9 +60,9 @@ def bench(
         for entry in entries:
             _measure_memory(entry, x, gradient)
             jobs += _jobs(entry, x, gradient)
-        watched.begin(len(jobs) * options.rounds)
+        progress.begin("samples", len(jobs) * options.rounds)
         load = Load()
-        timings = measure(jobs, options.rounds, clock=clock, advance=watched.advance)
+        timings = measure(jobs, options.rounds, clock=clock, advance=progress.advance)
         others = load.others()
         limits = limits_of(timings, setting.tokens, setting.features, dtype)
         return Bench(

@@ -8,7 +8,8 @@ from quanta_compiler.bench.options import OPERATOR, TRAINING
 from quanta_compiler.bench.result import Bench, ContestantFigures, Section, mode_title, modes_of
 from quanta_compiler.bench.timing import Timing
 from quanta_compiler.diagnostics import escape
-from quanta_compiler.report.terminal import Cells, Column, Table, bytes_text, layout_text, plural
+from quanta_compiler.text.tables import Cells, Column, Table
+from quanta_compiler.text.words import bytes_text, layout_text, plural
 
 _NONE = "-"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,102 +13,68 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
-from quanta_compiler.diagnostics import Diagnostic, did_you_mean
+from quanta_compiler.cli.command import FAILED, guarded
+from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_in, some_of, split_names
+from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.system.extras import PEFT, require
-from quanta_compiler.text.console import FAILED, guarded, is_terminal, print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from quanta_compiler.bench.result import Bench
-    from quanta_compiler.bench.run import Silent
     from quanta_compiler.driver import CompiledCircuit
 
 PICTURES = (".svg", ".png", ".pdf")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(name="bench")(bench)
-
-
-def _dtype(name: str) -> str:
-    if name not in DTYPES:
-        raise typer.BadParameter(f"{name!r} is no dtype: choose one of {', '.join(DTYPES)}")
-    return name
-
-
-def _only(text: str | None) -> str | None:
-    for name in _names(text) or ():
-        if name not in NAMES:
-            meant = did_you_mean(name, NAMES)
-            hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(NAMES)}"
-            raise typer.BadParameter(f"{name!r} is no contestant: {hint}")
-    return text
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-
-
-def _picture(path: Path | None) -> Path | None:
-    if path is not None and path.suffix.lower() not in PICTURES:
-        raise typer.BadParameter(f"{str(path)!r} should end in one of {', '.join(PICTURES)}")
-    return path
-
-
-File = Annotated[
-    str | None, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.", show_default=False)
-]
-Tokens = Annotated[
-    int | None,
-    typer.Option(
-        "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
-    ),
-]
-Dtype = Annotated[str, typer.Option(metavar="T", callback=_dtype, help=f"What is computed in: {', '.join(DTYPES)}.")]
-Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
-]
-Rounds = Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")]
-Adapters = Annotated[
-    bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
-]
-Only = Annotated[
-    str | None,
-    typer.Option(metavar="NAMES", callback=_only, help="Measure these beside ours, with commas between them."),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE", callback=_picture, help=f"Draw a picture: {', '.join(PICTURES)}."),
-]
-MaxBytes = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Stop rather than take more memory; by default half of what is free."),
-]
-Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="D", help="The device to calibrate: cpu (the default), or a cuda one.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
-
-
 @guarded
 def bench(
-    file: File = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.", show_default=False)
+    ] = None,
     *,
-    tokens: Tokens = None,
-    dtype: Dtype = DTYPES[0],
-    threads: Threads = None,
-    rounds: Rounds = ROUNDS,
-    adapters: Adapters = False,
-    only: Only = None,
-    output: Output = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help=f"What is computed in: {', '.join(DTYPES)}."),
+    ] = DTYPES[0],
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")] = ROUNDS,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            callback=some_of("contestant", NAMES),
+            help="Measure these beside ours, with commas between them.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            callback=picture_in(PICTURES),
+            help=f"Draw a picture: {', '.join(PICTURES)}.",
+        ),
+    ] = None,
     max_bytes: MaxBytes = None,
-    calibrate: Calibrate = False,
-    device: Device = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="D", help="The device to calibrate: cpu (the default), or a cuda one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the compiled module.
@@ -129,7 +95,7 @@ def bench(
         raise typer.BadParameter("it says what to calibrate: add --calibrate", param_hint="'--device'")
     if file is None:
         raise typer.BadParameter("give a circuit file, or --calibrate", param_hint="'FILE'")
-    chosen = _names(only)
+    chosen = None if only is None else split_names(only)
     on_layer = [name for name in chosen or () if name in ADAPTERS]
     if on_layer and not adapters:
         raise typer.BadParameter(
@@ -165,9 +131,9 @@ def bench(
 
 def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
     from quanta_compiler.bench.run import bench as measure
-    from quanta_compiler.oracle.verification import LimitError
+    from quanta_compiler.system.memory import LimitError
 
-    with _progress() as progress:
+    with _samples_bar() as progress:
         try:
             return measure(compiled, options, progress=progress)
         except RuntimeError as error:
@@ -184,13 +150,13 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
     from quanta_compiler.bench.calibrate import DeviceError
     from quanta_compiler.bench.calibrate import calibrate as measure
     from quanta_compiler.bench.calibration_table import calibration_table
-    from quanta_compiler.bench.load import Load, is_crowded
     from quanta_compiler.predict.calibration import require_storage, store_calibration
+    from quanta_compiler.system.machine import Load, is_crowded
 
     with _no_storage_told():
         require_storage()
     load = Load()
-    with _progress() as progress:
+    with _samples_bar() as progress:
         try:
             found = measure(device, threads, progress=progress)
         except DeviceError as error:
@@ -212,10 +178,14 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
         print_tables([calibration_table(found, path)])
 
 
+# A thread that draws the bar would take a core from what is measured.
+_samples_bar = functools.partial(progress_bar, redraws_alone=False)
+
+
 @contextmanager
 def _no_storage_told() -> Iterator[None]:
     """Turn what the system says of the cache folder into an error that names it."""
-    from quanta_compiler.emit.files import OutputError
+    from quanta_compiler.system.files import OutputError
 
     try:
         yield
@@ -225,7 +195,7 @@ def _no_storage_told() -> Iterator[None]:
 
 def _require_folder(path: Path) -> None:
     """Raise OutputError now where a picture could not be written after minutes."""
-    from quanta_compiler.emit.files import OutputError
+    from quanta_compiler.system.files import OutputError
 
     if path.is_dir():
         raise OutputError(f"{path} is a folder: give the name of a file")
@@ -265,32 +235,3 @@ def _wrong_results(result: Bench, source: str) -> list[Diagnostic]:
         )
         for name, mode, error in result.wrong
     ]
-
-
-@contextmanager
-def _progress() -> Iterator[Silent]:
-    """Show a bar on stderr where a person looks at it."""
-    from quanta_compiler.bench.run import Silent
-
-    if not is_terminal(sys.stderr):
-        yield Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    class Bar(Silent):
-        def __init__(self, progress: Progress) -> None:
-            self._progress = progress
-            self._task = progress.add_task("preparing", total=None)
-
-        def begin(self, total: int) -> None:
-            self._progress.update(self._task, description="samples", total=total)
-
-        def advance(self) -> None:
-            self._progress.advance(self._task)
-            self._progress.refresh()
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Redrawn when a sample is finished: a thread that draws would take a core from what is measured.
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
-        yield Bar(progress)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
+from quanta_compiler.cli.command import without_numpy
+from quanta_compiler.diagnostics import REACH, Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.kinds.limits import FILE_BYTES
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.text.console import without_numpy
+from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
 
 if TYPE_CHECKING:
     from quanta_compiler.driver import CompiledCircuit
-
-STANDARD_INPUT = "-"
-STANDARD_INPUT_NAME = "<stdin>"
 
 SMALLEST_GAIN = 1e-6
 """Below this the output of a fresh circuit is lost beside what it is added to, and so are the gradients."""
@@ -41,7 +37,8 @@ class Checked:
 
     def verdict(self) -> str:
         """Return one line on a file that is not wrong."""
-        from quanta_compiler.report.terminal import circuit_title, plural
+        from quanta_compiler.report.terminal import circuit_title
+        from quanta_compiler.text.words import plural
 
         assert self.circuit is not None
         warnings = f", {plural(len(self.diagnostics), 'warning')}" if self.diagnostics else ""
@@ -68,17 +65,6 @@ def read_circuit(file: str) -> CircuitSpec:
     return replace(spec, warnings=warnings)
 
 
-def standard_input() -> str:
-    """Return the text of a circuit from standard input, so that it is not taken for a path; raise SpecError."""
-    from quanta_compiler.spec.files import decode, too_large
-
-    data = b"" if sys.stdin is None else sys.stdin.buffer.read(FILE_BYTES + 1)
-    if len(data) > FILE_BYTES:
-        raise too_large(STANDARD_INPUT_NAME)
-    # A text without a line break would be taken for a path.
-    return decode(STANDARD_INPUT_NAME, data) + "\n"
-
-
 def check_file(file: str) -> Checked:
     """Validate a circuit file; collect every problem and warning."""
     from quanta_compiler.ir.build import build_circuit
@@ -91,8 +77,8 @@ def check_file(file: str) -> Checked:
     circuit = build_circuit(spec)
     source = display_name(file)
     told = (*spec.warnings, *name_warnings(spec, source), *gain_warnings(spec, init_gain(circuit), source))
-    # What is said of axes or of a preset's options says more. (No name of a gate or an axis has a space in it.)
-    is_told = any(" depend on " in warning.message or " depends on " in warning.message for warning in told)
+    # What is said of axes or of a preset's options says more.
+    is_told = any(warning.topic == REACH for warning in told)
     further = () if is_told else reach_warnings(circuit, source)
     return Checked(file, circuit, (*told, *further))
 
@@ -109,16 +95,25 @@ def compile_file(file: str, tokens: int | None) -> tuple[CompiledCircuit, tuple[
 
 def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
     """Raise OutputError where a result would take the place of the circuit file that it is made from."""
-    from quanta_compiler.emit.files import OutputError
+    from quanta_compiler.system.files import OutputError
 
     for path in outputs:
         if file != STANDARD_INPUT and path.exists() and Path(file).exists() and path.samefile(file):
             raise OutputError(f"{path} is the circuit file itself: choose another folder or name with -o")
 
 
+def write_beside(file: str, output: Path, text: str) -> None:
+    """Write a page or a picture; raise OutputError where it would take the place of the circuit file itself."""
+    from quanta_compiler.system.files import write_file
+
+    refuse_to_overwrite(file, [output])
+    write_file(output, text)
+
+
 def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
     """Warn of a name that no module can have: everything but `quanta compile` works with it."""
-    from quanta_compiler.emit.files import OutputError, stem_of
+    from quanta_compiler.emit.files import stem_of
+    from quanta_compiler.system.files import OutputError
 
     try:
         stem_of(spec.name)

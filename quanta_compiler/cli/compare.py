@@ -12,26 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quanta_compiler.cli.command import FAILED, guarded, without_numpy
+from quanta_compiler.cli.options import Json
 from quanta_compiler.text.console import (
-    FAILED,
     drawing_width,
-    guarded,
     is_terminal,
     print_json,
     print_result,
     print_tables,
     tell,
     tell_diagnostics,
-    without_numpy,
 )
 
 if TYPE_CHECKING:
     from quanta_compiler.compare import Comparison
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(name="compare")(compare)
 
 
 def _page(path: Path | None) -> Path | None:
@@ -40,87 +34,75 @@ def _page(path: Path | None) -> Path | None:
     return path
 
 
-Files = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[FILE...]",
-        help="Circuit files; `-` is standard input. With --model also TARGET=FILE,TARGET=FILE: one for every target.",
-        show_default=False,
-    ),
-]
-Baselines = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--baseline",
-        "-b",
-        metavar="B",
-        help="`dense`, a preset (`lora:8`, `krona:64-64`), or a method that is no circuit (`dora:8`, `mora:8`, "
-        "`series:64`, `parallel:64`, `prefix:10`). Repeatable.",
-    ),
-]
-InFeatures = Annotated[
-    int | None,
-    typer.Option("--in", metavar="N", min=1, help="The width of the layer's input; by default that of the files."),
-]
-OutFeatures = Annotated[
-    int | None, typer.Option("--out", metavar="M", min=1, help="The width of its output; by default that of the input.")
-]
-Model = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Sum over the layers of a model: a folder with a Hugging Face config.json."),
-]
-Targets = Annotated[
-    str | None,
-    typer.Option(
-        metavar="T",
-        help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default those "
-        "that PEFT has for the model.",
-    ),
-]
-Tokens = Annotated[int, typer.Option(metavar="N", min=1, max=2**31, help="The batch to plan for and to time.")]
-Backend = Annotated[str, typer.Option(metavar="B", help="What runs the circuits: auto, torch or fused.")]
-Device = Annotated[
-    str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="The calibration for so many threads; by default the latest."),
-]
-Sort = Annotated[str, typer.Option(metavar="KEY", help="The figure that comes first, by its key in the JSON.")]
-Reverse = Annotated[bool, typer.Option("--reverse", help="The worst first.")]
-Rank = Annotated[
-    bool,
-    typer.Option("--rank", help="The numerical rank of a random instance; half a minute for 4,096 features."),
-]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws that instance.")]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE.html", callback=_page, help="Write a page with a picture as well."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")]
-
-
 @guarded
 def compare(
-    files: Files = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE...]",
+            help="Circuit files; `-` is standard input. With --model also TARGET=FILE,TARGET=FILE: one for every target.",
+            show_default=False,
+        ),
+    ] = None,
     *,
-    baselines: Baselines = None,
-    in_features: InFeatures = None,
-    out_features: OutFeatures = None,
-    model: Model = None,
-    targets: Targets = None,
-    tokens: Tokens = 2048,
-    backend: Backend = "auto",
-    device: Device = "cpu",
-    threads: Threads = None,
-    sort: Sort = "step_seconds",
-    reverse: Reverse = False,
-    rank: Rank = False,
-    seed: Seed = 0,
-    output: Output = None,
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline",
+            "-b",
+            metavar="B",
+            help="`dense`, a preset (`lora:8`, `krona:64-64`), or a method that is no circuit (`dora:8`, `mora:8`, "
+            "`series:64`, `parallel:64`, `prefix:10`). Repeatable.",
+        ),
+    ] = None,
+    in_features: Annotated[
+        int | None,
+        typer.Option("--in", metavar="N", min=1, help="The width of the layer's input; by default that of the files."),
+    ] = None,
+    out_features: Annotated[
+        int | None,
+        typer.Option("--out", metavar="M", min=1, help="The width of its output; by default that of the input."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Sum over the layers of a model: a folder with a Hugging Face config.json."),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T",
+            help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default those "
+            "that PEFT has for the model.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, max=2**31, help="The batch to plan for and to time.")
+    ] = 2048,
+    backend: Annotated[str, typer.Option(metavar="B", help="What runs the circuits: auto, torch or fused.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
+    ] = "cpu",
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="The calibration for so many threads; by default the latest."),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(metavar="KEY", help="The figure that comes first, by its key in the JSON.")
+    ] = "step_seconds",
+    reverse: Annotated[bool, typer.Option("--reverse", help="The worst first.")] = False,
+    rank: Annotated[
+        bool,
+        typer.Option("--rank", help="The numerical rank of a random instance; half a minute for 4,096 features."),
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws that instance.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE.html", callback=_page, help="Write a page with a picture as well."
+        ),
+    ] = None,
     as_json: Json = False,
-    as_csv: Csv = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Compare layouts before training.
 
@@ -132,7 +114,7 @@ def compare(
     if not files and not baselines:
         raise typer.BadParameter("name circuit files, or baselines with --baseline", param_hint="'FILE'")
     from quanta_compiler.cli.circuit_files import refuse_to_overwrite
-    from quanta_compiler.diagnostics import Diagnostic, SpecError
+    from quanta_compiler.diagnostics import refusal
 
     with without_numpy():
         from quanta_compiler import compare as comparing
@@ -163,7 +145,7 @@ def compare(
     except CompareError as error:
         raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
     except ModelError as error:
-        raise SpecError((Diagnostic("error", str(error), "quanta"),)) from None
+        raise refusal("quanta", str(error)) from None
     if reverse:
         comparison = comparison.sorted_by(sort, reverse=True)
     _print(comparison, as_json=as_json, as_csv=as_csv)
@@ -198,8 +180,8 @@ def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
 
 
 def _write_page(comparison: Comparison, output: Path) -> None:
-    from quanta_compiler.emit.files import write_file
     from quanta_compiler.pages import comparison_page
+    from quanta_compiler.system.files import write_file
 
     write_file(output, comparison_page(comparison.to_dict()))
     print(str(output), file=sys.stderr)

@@ -6,29 +6,18 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quanta_compiler.diagnostics import Diagnostic, clip, did_you_mean
-from quanta_compiler.text.console import (
-    drawing_width,
-    guarded,
-    is_terminal,
-    print_json,
-    print_tables,
-    tell,
-    tell_diagnostics,
-    without_numpy,
-)
+from quanta_compiler.cli.command import guarded, without_numpy
+from quanta_compiler.cli.options import Json, one_of, some_of, split_names
+from quanta_compiler.diagnostics import Diagnostic, clip
+from quanta_compiler.text.console import drawing_width, is_terminal, print_json, print_tables, tell, tell_diagnostics
+from quanta_compiler.text.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from quanta_compiler.search.explore import Silent
     from quanta_compiler.search.fit import FitOptions
     from quanta_compiler.search.run import Outcome, Request
     from quanta_compiler.search.space import Space
@@ -49,11 +38,6 @@ BACKEND_NAMES = ("loky", "threading", "dask", "ray")
 # Named again here so that usage and help need not load the compiler; a test compares.
 _MOST_AXES = 6
 _MOST_GATES = 64
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(name="search")(search)
 
 
 def _range(text: str, most: int) -> tuple[int, int]:
@@ -83,142 +67,128 @@ def _check_numbers(text: str | None) -> str | None:
     return text
 
 
-def _check_objectives(text: str) -> str:
-    for name in _names(text):
-        if name not in OBJECTIVE_NAMES:
-            meant = did_you_mean(name, OBJECTIVE_NAMES)
-            hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(OBJECTIVE_NAMES)}"
-            raise typer.BadParameter(f"{name!r} is no objective: {hint}")
-    return text
-
-
 def _check_rate(rate: float) -> float:
     if not 0 < rate < math.inf:
         raise typer.BadParameter(f"{rate:g} is no step: give a number above 0, such as 0.5")
     return rate
 
 
-def _check_backend(name: str) -> str:
-    if name not in BACKEND_NAMES:
-        raise typer.BadParameter(f"{name!r} is no backend of joblib: choose one of {', '.join(BACKEND_NAMES)}")
-    return name
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-
-
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(number) for number in text.split(",")}))
-
-
-In = Annotated[int, typer.Option("--in", metavar="N", min=2, max=1 << 24, help="The width of the layer's input.")]
-Out = Annotated[int, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")]
-MaxParameters = Annotated[int, typer.Option(metavar="X", min=1, help="At most so many trainable numbers.")]
-MaxFlops = Annotated[int | None, typer.Option(metavar="Y", min=1, help="At most so many FLOPs a token, gate by gate.")]
-MaxMemory = Annotated[
-    int | None, typer.Option(metavar="BYTES", min=1, help="At most so many bytes a token kept for backward.")
-]
-MinRank = Annotated[int | None, typer.Option(metavar="R", min=1, help="A lower bound of the rank of at least R.")]
-MinMixing = Annotated[
-    float | None,
-    typer.Option(metavar="S", min=0, max=1, help="A mixing of at least S: 1 lets no split of the axes bind."),
-]
-Axes = Annotated[str, typer.Option(metavar="A-B", callback=_check_axes, help="How many axes.")]
-Gates = Annotated[str, typer.Option(metavar="A-B", callback=_check_gates, help="How many gates.")]
-GateAxes = Annotated[
-    str,
-    typer.Option(metavar="K,...", callback=_check_numbers, help="On how many axes a gate acts: 1,2 for singles too."),
-]
-Ranks = Annotated[
-    str | None, typer.Option(metavar="R,...", callback=_check_numbers, help="Low-rank gates of these ranks as well.")
-]
-NoRectangular = Annotated[
-    bool,
-    typer.Option("--no-rectangular", help="Only pad or truncate where the widths differ; no axis changes its size."),
-]
-AllowDisconnected = Annotated[
-    bool, typer.Option("--allow-disconnected", help="Also circuits in which an output cannot depend on every input.")
-]
-Objectives = Annotated[
-    str, typer.Option(metavar="NAMES", callback=_check_objectives, help=f"Some of {', '.join(OBJECTIVE_NAMES)}.")
-]
-Alike = Annotated[
-    int, typer.Option(metavar="K", min=1, max=1000, help="Keep K layouts where several are equal in all objectives.")
-]
-Candidates = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Cost about so many at most: few gates first, then a sample.")
-]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="DIR", help="The folder of the results; by default search-N-M.")
-]
-Most = Annotated[
-    int | None, typer.Option(metavar="K", min=1, help="Write K layouts of the front, spread over it; by default all.")
-]
-Seconds = Annotated[
-    float | None,
-    typer.Option("--time", metavar="S", min=0, help="Begin nothing new after S seconds; --resume goes on."),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where the search in the folder has stopped.")]
-Force = Annotated[bool, typer.Option("--force", help="Begin anew in the folder of another search.")]
-Jobs = Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="Processes; by default one a core.")]
-Backend = Annotated[
-    str, typer.Option(metavar="NAME", callback=_check_backend, help=f"Of joblib: {', '.join(BACKEND_NAMES)}.")
-]
-Cluster = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="The cluster's scheduler, such as tcp://host:8786; implies dask.")
-]
-Tokens = Annotated[int, typer.Option(metavar="N", min=1, max=2**31, help="Plan the front for batches of N tokens.")]
-FitFile = Annotated[
-    Path | None, typer.Option("--fit", metavar="W", help="Fit the front to weight updates: a file of tensors.")
-]
-Base = Annotated[Path | None, typer.Option(metavar="B", help="The updates are those of W less those of this file.")]
-Keys = Annotated[
-    list[str] | None, typer.Option("--key", metavar="NAME", help="A tensor of W; by default all that fit. Repeatable.")
-]
-Steps = Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")]
-LearningRate = Annotated[
-    float,
-    typer.Option(metavar="R", callback=_check_rate, help="Adam's largest step of a fit; 1: the gates' first numbers."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 
 @guarded
 def search(
     *,
-    in_features: In,
-    out_features: Out,
-    max_parameters: MaxParameters,
-    max_flops: MaxFlops = None,
-    max_memory: MaxMemory = None,
-    min_rank: MinRank = None,
-    min_mixing: MinMixing = None,
-    axes: Axes = "2-5",
-    gates: Gates = "1-10",
-    gate_axes: GateAxes = "2",
-    ranks: Ranks = None,
-    no_rectangular: NoRectangular = False,
-    allow_disconnected: AllowDisconnected = False,
-    objectives: Objectives = "freedom,flops,rank,mixing",
-    alike: Alike = 1,
-    candidates: Candidates = 200_000,
-    seed: Seed = 0,
-    output: Output = None,
-    most: Most = None,
-    seconds: Seconds = None,
-    resume: Resume = False,
-    force: Force = False,
-    jobs: Jobs = None,
-    backend: Backend = "loky",
-    cluster: Cluster = None,
-    tokens: Tokens = 2048,
-    fit: FitFile = None,
-    base: Base = None,
-    keys: Keys = None,
-    steps: Steps = 200,
-    learning_rate: LearningRate = 0.5,
+    in_features: Annotated[
+        int, typer.Option("--in", metavar="N", min=2, max=1 << 24, help="The width of the layer's input.")
+    ],
+    out_features: Annotated[
+        int, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")
+    ],
+    max_parameters: Annotated[int, typer.Option(metavar="X", min=1, help="At most so many trainable numbers.")],
+    max_flops: Annotated[
+        int | None, typer.Option(metavar="Y", min=1, help="At most so many FLOPs a token, gate by gate.")
+    ] = None,
+    max_memory: Annotated[
+        int | None, typer.Option(metavar="BYTES", min=1, help="At most so many bytes a token kept for backward.")
+    ] = None,
+    min_rank: Annotated[
+        int | None, typer.Option(metavar="R", min=1, help="A lower bound of the rank of at least R.")
+    ] = None,
+    min_mixing: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0, max=1, help="A mixing of at least S: 1 lets no split of the axes bind."),
+    ] = None,
+    axes: Annotated[str, typer.Option(metavar="A-B", callback=_check_axes, help="How many axes.")] = "2-5",
+    gates: Annotated[str, typer.Option(metavar="A-B", callback=_check_gates, help="How many gates.")] = "1-10",
+    gate_axes: Annotated[
+        str,
+        typer.Option(
+            metavar="K,...", callback=_check_numbers, help="On how many axes a gate acts: 1,2 for singles too."
+        ),
+    ] = "2",
+    ranks: Annotated[
+        str | None,
+        typer.Option(metavar="R,...", callback=_check_numbers, help="Low-rank gates of these ranks as well."),
+    ] = None,
+    no_rectangular: Annotated[
+        bool,
+        typer.Option(
+            "--no-rectangular", help="Only pad or truncate where the widths differ; no axis changes its size."
+        ),
+    ] = False,
+    allow_disconnected: Annotated[
+        bool,
+        typer.Option("--allow-disconnected", help="Also circuits in which an output cannot depend on every input."),
+    ] = False,
+    objectives: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            callback=some_of("objective", OBJECTIVE_NAMES),
+            help=f"Some of {', '.join(OBJECTIVE_NAMES)}.",
+        ),
+    ] = "freedom,flops,rank,mixing",
+    alike: Annotated[
+        int,
+        typer.Option(metavar="K", min=1, max=1000, help="Keep K layouts where several are equal in all objectives."),
+    ] = 1,
+    candidates: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Cost about so many at most: few gates first, then a sample.")
+    ] = 200_000,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="The folder of the results; by default search-N-M."),
+    ] = None,
+    most: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="Write K layouts of the front, spread over it; by default all."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--time", metavar="S", min=0, help="Begin nothing new after S seconds; --resume goes on."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the search in the folder has stopped.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew in the folder of another search.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=4096, help="Processes; by default one a core.")
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            callback=one_of("backend of joblib", BACKEND_NAMES),
+            help=f"Of joblib: {', '.join(BACKEND_NAMES)}.",
+        ),
+    ] = "loky",
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="The cluster's scheduler, such as tcp://host:8786; implies dask."),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, max=2**31, help="Plan the front for batches of N tokens.")
+    ] = 2048,
+    fit: Annotated[
+        Path | None, typer.Option("--fit", metavar="W", help="Fit the front to weight updates: a file of tensors.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(metavar="B", help="The updates are those of W less those of this file.")
+    ] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="NAME", help="A tensor of W; by default all that fit. Repeatable."),
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")] = 200,
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            metavar="R", callback=_check_rate, help="Adam's largest step of a fit; 1: the gates' first numbers."
+        ),
+    ] = 0.5,
     as_json: Json = False,
 ) -> None:
     """Search for layouts.
@@ -241,7 +211,8 @@ def search(
         from quanta_compiler.search.chunks import Settings
         from quanta_compiler.search.run import Request
         from quanta_compiler.search.space import Limits, Space
-        from quanta_compiler.search.workers import Workers, default_jobs
+        from quanta_compiler.search.workers import Workers
+        from quanta_compiler.system.machine import usable_cores
 
     space = Space(
         in_features,
@@ -255,10 +226,10 @@ def search(
         limits=Limits(max_parameters, max_flops, max_memory, min_rank, min_mixing),
     )
     request = Request(
-        settings=Settings(space, _names(objectives), alike, candidates, seed),
+        settings=Settings(space, split_names(objectives), alike, candidates, seed),
         folder=output or Path(f"search-{in_features}-{out_features}"),
         conditions=Conditions(tokens, "auto", load_calibration()),
-        workers=Workers(jobs or default_jobs(), backend, cluster),
+        workers=Workers(jobs or usable_cores(), backend, cluster),
         deadline=deadline,
         resume=resume,
         force=force,
@@ -286,7 +257,7 @@ def _searched(request: Request) -> Outcome:
     from quanta_compiler.search.run import search as run
 
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             return run(request, progress)
     except KeyboardInterrupt:
         if (request.folder / FILE).exists():
@@ -310,36 +281,3 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
 
     # A line for each circuit in a pipe, whatever its length.
     print_tables(search_tables(outcome, drawing_width() if is_terminal(sys.stdout) else None))
-
-
-@contextmanager
-def _progress() -> Iterator[Silent]:
-    """Show a bar on stderr where a person looks at it."""
-    from quanta_compiler.search.explore import Silent
-
-    if not is_terminal(sys.stderr):
-        yield Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    class Bar(Silent):
-        def __init__(self, progress: Progress) -> None:
-            self._progress = progress
-            self._task = progress.add_task("preparing", total=None, remark="")
-
-        def begin(self, what: str, total: int) -> None:
-            self._progress.reset(self._task, description=what, total=total)
-
-        def advance(self, remark: str = "") -> None:
-            self._progress.update(self._task, advance=1, remark=remark)
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[remark]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield Bar(progress)

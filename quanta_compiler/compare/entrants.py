@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quanta_compiler.cli.circuit_files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
 from quanta_compiler.compare.methods import METHODS, Method, parse_method
-from quanta_compiler.diagnostics import Diagnostic, SpecError, did_you_mean
+from quanta_compiler.diagnostics import Diagnostic, SpecError, did_you_mean, refusal
 from quanta_compiler.models.fitting import FeaturesError, checked_document, fitted_spec, is_template
 from quanta_compiler.models.targets import check_targets, circuit_for, matches
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
 from quanta_compiler.spec.presets import PRESETS, preset_document
 
 Shape = tuple[int, int]
@@ -65,7 +65,7 @@ class CircuitEntrant:
         try:
             chosen = circuit_for(self.documents, layer)
         except FeaturesError as error:
-            raise SpecError((Diagnostic("error", f"layer {layer}: {error}", self.source, hint=error.hint),)) from None
+            raise refusal(self.source, f"layer {layer}: {error}", hint=error.hint) from None
         assert isinstance(chosen, dict)
         return chosen
 
@@ -79,7 +79,7 @@ class CircuitEntrant:
         try:
             return fitted_spec(document, *shape)
         except FeaturesError as error:
-            raise SpecError((Diagnostic("error", str(error), self.source, hint=error.hint),)) from None
+            raise refusal(self.source, str(error), hint=error.hint) from None
         except SpecError as error:
             raise renamed(error, self.source) from None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quanta_compiler.oracle.verification import LimitError, draw_gates, free_bytes
-from quanta_compiler.report.terminal import bytes_text
+from quanta_compiler.oracle.verification import draw_gates
+from quanta_compiler.system.memory import LimitError, free_bytes
+from quanta_compiler.text.words import bytes_text
 
 if TYPE_CHECKING:
     from quanta_compiler.driver import CompiledCircuit

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quanta_compiler.cli.circuit_files import STANDARD_INPUT
 from quanta_compiler.compare.comparison import Comparison, check_sort
 from quanta_compiler.compare.entrants import (
     CircuitEntrant,
@@ -22,13 +21,14 @@ from quanta_compiler.compare.entrants import (
 )
 from quanta_compiler.compare.figures import BACKENDS, Conditions, circuit_row, method_row, summed
 from quanta_compiler.compare.row import Row
-from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds import limits
 from quanta_compiler.models.folder import read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
-from quanta_compiler.report.terminal import plural
+from quanta_compiler.spec.files import STANDARD_INPUT
 from quanta_compiler.system.extras import PEFT, require
+from quanta_compiler.text.words import plural
 
 if TYPE_CHECKING:
     from quanta_compiler.models.layers import ModelLayers
@@ -78,13 +78,7 @@ def compare(
         LimitError: a numerical rank needs too much memory.
 
     """
-    if backend not in BACKENDS:
-        raise CompareError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}", "--backend")
-    check_sort(sort)
-    if model is not None and (in_features is not None or out_features is not None):
-        raise CompareError("a model has widths of its own: leave those of a layer out", "--in")
-    if model is None and targets is not None:
-        raise CompareError("targets are layers of a model: name its folder as well", "--targets")
+    _check_options(backend, sort, model, targets, (in_features, out_features))
     texts = list(dict.fromkeys(os.fspath(file) for file in ([files] if isinstance(files, str) else files)))
     _check_files(texts, has_model=model is not None)
     calibration = _calibration(device, threads)
@@ -111,6 +105,16 @@ def compare(
     return made.sorted_by(sort)
 
 
+def _check_options(backend: str, sort: str, model: object, targets: object, features: tuple[int | None, ...]) -> None:
+    if backend not in BACKENDS:
+        raise CompareError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}", "--backend")
+    check_sort(sort)
+    if model is not None and any(width is not None for width in features):
+        raise CompareError("a model has widths of its own: leave those of a layer out", "--in")
+    if model is None and targets is not None:
+        raise CompareError("targets are layers of a model: name its folder as well", "--targets")
+
+
 def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
     """Refuse what no file in the list is to blame for."""
     named = [named_files(text) for text in texts]
@@ -124,7 +128,7 @@ def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
 def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
     read_config(folder)  # what is wrong with it is said before PEFT is imported, which takes seconds
     require("--model", *PEFT)
-    from quanta_compiler.models.layers import read_model
+    from quanta_compiler.peft.targeted import read_model
 
     return read_model(folder, targets)
 
@@ -225,12 +229,12 @@ class _Table:
         method = entrant.method
         if method.per_layer is None:
             message = f"{method.name} is no method for one layer: compare it for a model"
-            self._leave_out(SpecError((Diagnostic("error", message, entrant.source, hint="add --model DIR"),)))
+            self._leave_out(refusal(entrant.source, message, hint="add --model DIR"))
             return
         try:
             cost = method.per_layer(*shape, entrant.value, self.conditions.tokens)
         except ValueError as error:
-            self._leave_out(SpecError((Diagnostic("error", str(error), entrant.source),)))
+            self._leave_out(refusal(entrant.source, str(error)))
             return
         whole = shape[0] * shape[1]
         self.rows.append(method_row(entrant, cost, self.conditions, shape=shape, layers=1, whole=whole))
@@ -255,7 +259,7 @@ class _Table:
             try:
                 cost = entrant.method.per_model(layers, entrant.value, self.conditions.tokens)
             except ValueError as error:
-                raise SpecError((Diagnostic("error", str(error), entrant.source),)) from None
+                raise refusal(entrant.source, str(error)) from None
             count = None if entrant.method.per_block else len(layers.layers)
             return method_row(entrant, cost, self.conditions, shape=None, layers=count, whole=layers.parameters)
         counts: dict[Row, int] = {}

@@ -8,7 +8,8 @@ from typing import Any
 from quanta_compiler.compare.comparison import Comparison
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import escape
-from quanta_compiler.report.terminal import Cells, Column, Table, bytes_text, in_parts
+from quanta_compiler.text.tables import Cells, Column, Table, in_parts
+from quanta_compiler.text.words import bytes_text
 
 _DASH = "-"
 _FEATURES = "features"

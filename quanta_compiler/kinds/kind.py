@@ -267,8 +267,3 @@ class Kind:
 
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
-def plural(count: int, word: str) -> str:
-    """Return a count with its noun: `1 angle`, `4 angles`."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from quanta_compiler.kinds.angles import RANK_PARAMETERS, check_kept, check_sides
 from quanta_compiler.kinds.initialisers import ANGLES
-from quanta_compiler.kinds.kind import Complaint, Form, Integer, Key, Kind, Part, Sides, option, plural, sides
+from quanta_compiler.kinds.kind import Complaint, Form, Integer, Key, Kind, Part, Sides, option, sides
 from quanta_compiler.kinds.limits import LAYERS
 from quanta_compiler.kinds.looks import ROUNDED, Look, Outline
 from quanta_compiler.kinds.two_design import (
@@ -19,6 +19,7 @@ from quanta_compiler.kinds.two_design import (
     still_wires,
     widest_column,
 )
+from quanta_compiler.text.words import plural
 
 LAYERS_KEY = Key(
     Integer(0, LAYERS),

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import Stored, all_stored, matrix_shape
-from quanta_compiler.report.terminal import FIGURES, Table, bytes_text
+from quanta_compiler.system.memory import LimitError, free_bytes
+from quanta_compiler.text.tables import FIGURES, Table
+from quanta_compiler.text.words import bytes_text
 
 if TYPE_CHECKING:
     import torch
@@ -29,10 +31,6 @@ _ROWS = 1024
 """How many rows of the matrix are brought to float64 at a time."""
 _ORTHOGONAL_SIDE = 512
 """Larger matrices are drawn from a normal distribution: they keep the scale by their size, and QR would take long."""
-
-
-class LimitError(Exception):
-    """Something would need more than it may have; the message says how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,34 +157,6 @@ def _refuse_too_large(needed: int, max_bytes: int | None) -> None:
     raise LimitError(
         f"verifying this circuit needs {needed} bytes ({bytes_text(needed)}), but may take {limit} ({reason})"
     )
-
-
-def free_bytes() -> int:
-    """Return how much memory could be had now; where the system does not say, a guess of 8 GiB."""
-    free = [amount for amount in (_available(), _left_in_group()) if amount is not None]
-    return min(free, default=8 << 30)
-
-
-def _available() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
-
-
-def _left_in_group() -> int | None:
-    """Return what a container's limit leaves."""
-    try:
-        limit, used = (_read(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-        return max(0, int(limit) - int(used))
-    except (OSError, ValueError):
-        return None
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
 
 
 def draw_gates(module: Any, circuit: Circuit, generator: torch.Generator) -> dict[str, torch.Tensor]:

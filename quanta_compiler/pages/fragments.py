@@ -19,8 +19,9 @@ from quanta_compiler.report.diagram import printable
 from quanta_compiler.report.fragment import NO_FORMULAS, report_fragment, table_fragment
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
-from quanta_compiler.report.terminal import Column, Table, bytes_text
 from quanta_compiler.system.extras import MissingExtraError, require
+from quanta_compiler.text.tables import Column, Table
+from quanta_compiler.text.words import bytes_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,6 +9,8 @@ from typing import Any
 from peft.tuners.tuners_utils import _ExcludedModule, check_target_module_exists
 from torch import nn
 
+from quanta_compiler.text.words import listed
+
 _FUSED = {
     "gate_up_proj": ("gate_proj", "up_proj", "w1", "w3"),
     "up_proj": ("w1", "w3"),
@@ -25,10 +27,10 @@ def warn_about_experts(model: nn.Module, config: Any) -> None:
         if _is_meant(config, *name.rpartition(".")[::2])
     ]
     if missed:
-        shown = ", ".join(missed[:2]) + (f" and {len(missed) - 2} more" if len(missed) > 2 else "")
         warnings.warn(
             f"`target_modules` means experts that get no circuit: they are tensors of all experts, and circuits go on "
-            f"linear layers: {shown}\nhint: target the layers that each token passes (attention, shared experts); "
+            f"linear layers: {listed(missed, 2)}\n"
+            "hint: target the layers that each token passes (attention, shared experts); "
             "exclude_modules=['experts'], or how the module is called, says that the experts are left out on purpose",
             stacklevel=2,
         )

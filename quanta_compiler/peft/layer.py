@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -17,18 +15,16 @@ from quanta_compiler.peft.bases import (
     computing_device,
     computing_dtype,
     layer_features,
-    obstacle_to_folding,
     quantization_of,
 )
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.errors import AdapterError
-from quanta_compiler.peft.folding import FoldedWeight
+from quanta_compiler.peft.folding_layer import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.saved import check_layer
 from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors, held
 
 
-class QuantaCircuitLayer(BaseTunerLayer):
+class QuantaCircuitLayer(FoldingLayer):
     """The state of the adapters on one layer.
 
     What trains is `quanta_circuit_delta.<adapter>.<tensor>`, the difference D = T - S of the gates (of angles where a
@@ -55,7 +51,6 @@ class QuantaCircuitLayer(BaseTunerLayer):
     if TYPE_CHECKING:
         # PEFT's own, and so not known to the checker.
         active_adapters: list[str]
-        get_base_layer: Callable[[], Any]
         get_base_weight: Callable[[], torch.Tensor]
         set_base_weight: Callable[[torch.Tensor], None]
         _get_base_layer_device_and_dtype: Callable[[Any], tuple[torch.device | None, torch.dtype | None]]
@@ -69,7 +64,7 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self.quanta_circuit_gates = nn.ModuleDict()
         self.quanta_circuit_frozen = nn.ModuleDict()
         self.quanta_circuit_features = Features()
-        self.quanta_circuit_folded = nn.ModuleDict()
+        self._hold_folds()
         self.quanta_circuit_dropout = nn.ModuleDict()
         self.quanta_circuit_scale: dict[str, float] = {}
         self.quanta_circuit_residual: dict[str, str] = {}
@@ -78,11 +73,6 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self.quanta_circuit_backend: dict[str, tuple[str, bool]] = {}
         """What computes an adapter's circuits, and whether it keeps only the input for backward."""
         self._layer_name = ""
-        self._stale_folds: set[str] = set()
-        """Adapters to fold again once the base weight is the base weight."""
-        self._unsure_folds: set[str] = set()
-        """Folded adapters whose sources are to be looked at closely."""
-        self._told_of_training = False
         self.quanta_circuit_computed_in: dict[str, torch.dtype] = {}
         """The dtype in which an adapter's trained tensors were when they were last whole: FSDP2 may cast them then."""
         self._disable_adapters = False
@@ -114,16 +104,6 @@ class QuantaCircuitLayer(BaseTunerLayer):
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self._set_tensors(adapter_name, config)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
-
-    def _refuse_folding(self) -> None:
-        """Raise AdapterError where no weight can stand in the place of the base layer."""
-        reason = obstacle_to_folding(self)
-        if reason is None:
-            return
-        raise AdapterError(
-            f"{self._layer_name}: `residual='folded'` puts a weight in the place of the layer, and {reason}\n"
-            "hint: take `frozen_copy`, which never looks at the weight"
-        )
 
     def _set_tensors(self, adapter: str, config: QuantaConfig) -> None:
         """Make D or T, S and the rest on the base layer's device, in float32 at least."""
@@ -278,79 +258,6 @@ class QuantaCircuitLayer(BaseTunerLayer):
                 if copies is not None:
                     block = block - next(copies)[1]  # noqa: PLW2901 - T's block is no longer needed
                 yield columns, block * scale if scale != 1 else block
-
-    def _fold(self, adapter: str) -> None:
-        """Store W - scale S, in the dtype of the weight; later where W holds merged updates now."""
-        if self.merged_adapters:
-            self._stale_folds.add(adapter)
-            return
-        self._stale_folds.discard(adapter)
-        sources = self._fold_sources(adapter)
-        weight = sources[0]
-        if any(tensor.is_meta for tensor in sources[1:]) and not weight.is_meta:
-            # S is loaded later (`low_cpu_mem_usage`), and this is done then.
-            return
-        if weight.is_meta:
-            self.quanta_circuit_folded[adapter] = FoldedWeight(torch.empty_like(weight), sources)
-            return
-        fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
-        # What inference mode makes could not be trained with.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
-            folded = weight.detach().clone()
-            frozen = held(self.quanta_circuit_frozen, adapter)
-            dtype = torch.promote_types(weight.dtype, torch.float32)
-            for columns, block in fitted.operator_blocks(frozen, dtype, weight.device):
-                self._add(folded, columns, block * -scale)
-            self.quanta_circuit_folded[adapter] = FoldedWeight(folded, sources)
-
-    def _fold_again(self, adapter: str) -> None:
-        """Fold anew what is folded."""
-        if self.quanta_circuit_residual[adapter] == "folded":
-            self._fold(adapter)
-
-    def _fold_sources(self, adapter: str) -> list[torch.Tensor]:
-        """Return W, then the tensors of S."""
-        return [whole(self.get_base_layer().weight), *held(self.quanta_circuit_frozen, adapter).values()]
-
-    def folded_weight(self, adapter: str) -> torch.Tensor | None:
-        """Return W - scale S of a folded adapter, made anew where W or S have changed.
-
-        None where W trains: its copy would give it no gradient; and in compiled code where W has been cast. W and S are
-        applied then.
-        """
-        sources, is_compiling = self._fold_sources(adapter), torch.compiler.is_compiling()
-        if sources[0].requires_grad and torch.is_grad_enabled():
-            self._warn_of_training()
-            return None
-        folded: Any = self.quanta_circuit_folded._modules.get(adapter)
-        if is_compiling and (folded is None or folded.weight.dtype != sources[0].dtype):
-            return None
-        if not is_compiling:
-            if folded is None or not folded.is_made_of(sources, closely=adapter in self._unsure_folds):
-                self._fold(adapter)
-                folded = self.quanta_circuit_folded[adapter]
-            self._unsure_folds.discard(adapter)
-        weight: torch.Tensor = folded.weight
-        return weight
-
-    def _warn_of_training(self) -> None:
-        if not torch.compiler.is_compiling() and not self._told_of_training:
-            self._told_of_training = True
-            warnings.warn(
-                f"{self._layer_name}: the base weight trains, so nothing is folded into it; W, T and S are applied, as "
-                "with `residual='frozen_copy'`",
-                stacklevel=2,
-            )
-
-    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        """Activate adapters; what was copied into them meanwhile (as TRL does) is seen by a closer look."""
-        super().set_adapter(adapter_names, inference_mode)
-        self._unsure_folds = set(self.quanta_circuit_folded)
-
-    def _add(self, weight: torch.Tensor, columns: slice, block: torch.Tensor) -> torch.Tensor:
-        """Add a block of an update into a weight in place: computed in the block's dtype, rounded once."""
-        part = weight[columns] if self.fan_in_fan_out else weight[:, columns]
-        return part.copy_(part.to(block.dtype) + (block if self.fan_in_fan_out else block.T))
 
     def settle(self) -> None:
         """Check adapters whose tensors were assigned past `load_state_dict`, and fold their copies anew."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from quanta_compiler.peft.registration import METHOD
+from quanta_compiler.text.words import listed
 
 _SHOWN = 10
 _SCAN = ("x_proj", "dt_proj", "out_proj")
@@ -124,9 +125,8 @@ def tell_of_silent_layers(model: Any, *_: Any) -> None:
     names = _never_called(model)
     if not names:
         return
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     warnings.warn(
-        f"no forward pass has called these adapted layers: {', '.join(names[:_SHOWN])}{more}\n"
+        f"no forward pass has called these adapted layers: {listed(names, _SHOWN)}\n"
         "hint: if no other batch calls them, the model does not use them or reads their weights past the adapter; "
         "exclude them: QuantaConfig(exclude_modules=[...])",
         stacklevel=2,

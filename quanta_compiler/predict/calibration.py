@@ -14,11 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from quanta_compiler.predict.device import processor_name
 from quanta_compiler.predict.grid import Grid
 from quanta_compiler.predict.grids import AXES, Grids
 from quanta_compiler.predict.kernel import FEATURES, KernelRates
 from quanta_compiler.system.cache_folder import cache_folder
+from quanta_compiler.system.machine import processor_name
 
 FORMAT = 1
 """Goes up when the meaning of a number changes: what an older version measured is measured again."""

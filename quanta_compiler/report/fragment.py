@@ -11,7 +11,8 @@ from html import escape
 
 from quanta_compiler.report.diagram import printable
 from quanta_compiler.report.report import Report
-from quanta_compiler.report.terminal import Column, Table, report_tables
+from quanta_compiler.report.terminal import report_tables
+from quanta_compiler.text.tables import Column, Table
 
 NO_FORMULAS = 'class="tex2jax_ignore mathjax_ignore"'
 """Notebooks read what stands between two dollar signs as a formula, but not here."""

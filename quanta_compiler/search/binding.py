@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quanta_compiler.diagnostics import SpecError
-from quanta_compiler.report.terminal import plural
+from quanta_compiler.diagnostics import SpecError, refusal
 from quanta_compiler.search.chunks import Settings, branches
 from quanta_compiler.search.explore import Exploration
-from quanta_compiler.search.problems import refusal
 from quanta_compiler.search.space import Limits, Space
+from quanta_compiler.text.words import plural
 
 _CANDIDATES = 50_000
 """So many layouts at most are looked at to explain a limit: less than a search, but not all."""
@@ -61,7 +60,7 @@ def refuse_impossible(settings: Settings) -> None:
         message = (
             f"no layout of {_widths(space)} has a rank of at least {space.limits.rank:,}: the largest has {most:,}"
         )
-        raise refusal(message, "loosen --min-rank")
+        raise refusal("quanta", message, hint="loosen --min-rank")
 
 
 def nothing_found(settings: Settings, seen: Exploration, explore: Explore) -> SpecError:
@@ -69,14 +68,13 @@ def nothing_found(settings: Settings, seen: Exploration, explore: Explore) -> Sp
     space = settings.space
     free = replace(space, limits=Limits())
     if not branches(free):
-        return refusal(
-            f"there is no layout of {_widths(space)} with {_structure(space)}", "allow other numbers of --axes"
-        )
+        message = f"there is no layout of {_widths(space)} with {_structure(space)}"
+        return refusal("quanta", message, hint="allow other numbers of --axes")
     whole = _explored(settings, free, "parameters", explore)
     if whole.is_complete and not whole.front:
         most = plural(space.gates[1], "gate")
         message = f"no circuit of {_widths(space)} with at most {most} acts on every axis of its layout"
-        return refusal(message, "allow more --gates, other --gate-axes, or --allow-disconnected")
+        return refusal("quanta", message, hint="allow more --gates, other --gate-axes, or --allow-disconnected")
     limits = [limit for limit in _LIMITS if getattr(space.limits, limit.field) is not None]
     for limit in limits:
         alone = replace(space, limits=Limits(**{limit.field: getattr(space.limits, limit.field)}))
@@ -84,9 +82,8 @@ def nothing_found(settings: Settings, seen: Exploration, explore: Explore) -> Sp
         if exploration.is_complete and not exploration.front:
             near = _nearest(settings, alone, limit, explore)
             extreme = "largest" if limit.is_from_below else "smallest"
-            return refusal(
-                f"no layout of {_widths(space)} {_has(space, limit)}{near.text(extreme)}", f"loosen {limit.option}"
-            )
+            message = f"no layout of {_widths(space)} {_has(space, limit)}{near.text(extreme)}"
+            return refusal("quanta", message, hint=f"loosen {limit.option}")
     return _together(settings, seen, limits, explore)
 
 
@@ -103,8 +100,8 @@ def _together(settings: Settings, seen: Exploration, limits: list[_Limit], explo
         if near.layout is not None:
             others = " and ".join(other.option for other in limits if other is not limit)
             within = f" within {others}" if others else ""
-            return refusal(f"{subject} {_has(space, limit)}{within}{near.text('nearest')}", hint)
-    return refusal(f"{subject} meets {', '.join(limit.option for limit in limits)} together", hint)
+            return refusal("quanta", f"{subject} {_has(space, limit)}{within}{near.text('nearest')}", hint=hint)
+    return refusal("quanta", f"{subject} meets {', '.join(limit.option for limit in limits)} together", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

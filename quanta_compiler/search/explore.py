@@ -9,6 +9,7 @@ from functools import partial
 from quanta_compiler.search.chunks import Branch, Chunk, ChunkResult, Settings, branches, run_chunk
 from quanta_compiler.search.front import Candidate, Front
 from quanta_compiler.search.workers import Team
+from quanta_compiler.text.progress import Progress
 
 _CHUNK = 4_000
 """About so many layouts are a chunk: a fraction of a second."""
@@ -16,16 +17,6 @@ _CHUNK = 4_000
 
 _FEW = 10_000
 """So few layouts are costed sooner than processes are started."""
-
-
-class Silent:
-    """Somebody who is told how a search goes, and shows nothing."""
-
-    def begin(self, what: str, total: int) -> None:
-        """Hear that `total` parts of something come."""
-
-    def advance(self, remark: str = "") -> None:
-        """Hear that one of them is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +52,7 @@ class _Course:
     done: Mapping[str, ChunkResult]
     finished: Callable[[ChunkResult], None]
     deadline: float | None
-    progress: Silent
+    progress: Progress
     front: Front
     seen: int = 0
     met: int = 0
@@ -99,7 +90,7 @@ def explore(
     done: Mapping[str, ChunkResult] | None = None,
     finished: Callable[[ChunkResult], None] = lambda result: None,
     deadline: float | None = None,
-    progress: Silent | None = None,
+    progress: Progress | None = None,
 ) -> Exploration:
     """Look at the layouts of a space, few gates first; the same front for the same settings, whoever does the work.
 
@@ -107,7 +98,7 @@ def explore(
     No chunk is begun after `deadline`, a time of `time.monotonic`.
     """
     front = Front(settings.objectives, settings.alike)
-    course = _Course(settings, team, done or {}, finished, deadline, progress or Silent(), front)
+    course = _Course(settings, team, done or {}, finished, deadline, progress or Progress(), front)
     known = branches(settings.space)
     most = settings.space.gates[1]
     for gates in range(1, most + 1):

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from quanta_compiler.emit.files import OutputError
-from quanta_compiler.search.problems import refusal
+from quanta_compiler.diagnostics import refusal
+from quanta_compiler.system.files import OutputError, writing
 
 FILE = "journal.jsonl"
 _LOCKED_BYTE = 1 << 30
@@ -33,17 +33,15 @@ class Journal:
         """
         self.path = path
         self.lines: list[dict[str, Any]] = []
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # What is appended lands at the end, wherever another process may have written.
             self._file: BinaryIO = path.open("a+b")
             if not _locked(self._file):
                 self._file.close()
                 hint = "wait for it, or choose another folder with -o"
-                raise refusal("another search is running in this folder", hint, str(path.parent))
+                raise refusal(path.parent, "another search is running in this folder", hint=hint)
             self._begin(settings, resume=resume, force=force)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
     def _begin(self, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
         self._file.seek(0)
@@ -56,7 +54,7 @@ class Journal:
         if lines and not resume:
             self._file.close()
             hint = "go on with --resume, begin anew with --force, or choose another folder with -o"
-            raise refusal("there is a search in this folder already", hint, str(self.path.parent))
+            raise refusal(self.path.parent, "there is a search in this folder already", hint=hint)
         self._file.truncate(whole)
         if not lines:
             self.add(settings)
@@ -64,9 +62,8 @@ class Journal:
         if lines[0] != settings:
             self._file.close()
             hint = "give the same options, begin anew with --force, or choose another folder with -o"
-            raise refusal(
-                f"the search to resume is another one: {_difference(lines[0], settings)}", hint, str(self.path)
-            )
+            message = f"the search to resume is another one: {_difference(lines[0], settings)}"
+            raise refusal(self.path, message, hint=hint)
         self.lines = lines[1:]
 
     def add(self, line: dict[str, Any]) -> None:
@@ -76,12 +73,10 @@ class Journal:
             OutputError: it cannot be written.
 
         """
-        try:
+        with writing(self.path):
             self._file.write(_line(line))
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Close the file."""

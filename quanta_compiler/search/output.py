@@ -8,11 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from quanta_compiler.emit.files import OutputError, write_files
+from quanta_compiler.emit.files import write_files
 from quanta_compiler.search.costs import LayoutCosts
 from quanta_compiler.search.front import Candidate
 from quanta_compiler.search.saved import candidate_digest
 from quanta_compiler.search.space import Space
+from quanta_compiler.system.files import OutputError
 
 FRONT_FILE = "front.json"
 _FIRST_LINE = "# Found by `quanta search`, as it wrote it: "

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.compare.row import Row
+from quanta_compiler.diagnostics import refusal
 from quanta_compiler.search.binding import nothing_found, refuse_impossible
 from quanta_compiler.search.chunks import Settings
-from quanta_compiler.search.explore import Exploration, Silent, explore
+from quanta_compiler.search.explore import Exploration, explore
 from quanta_compiler.search.fit import Fit, FitOptions, FitTask, run_fit
 from quanta_compiler.search.front import Candidate
 from quanta_compiler.search.journal import FILE, Journal
 from quanta_compiler.search.output import circuit_document, circuit_text, refuse_foreign, write_front
-from quanta_compiler.search.problems import refusal
 from quanta_compiler.search.saved import candidate_data, read_fit, read_result, result_data, settings_data
 from quanta_compiler.search.workers import Team, Workers, team
+from quanta_compiler.text.progress import Progress
 
 if TYPE_CHECKING:
     from quanta_compiler.compare.figures import Conditions
@@ -125,7 +126,7 @@ class Outcome:
         }
 
 
-def search(request: Request, progress: Silent | None = None) -> Outcome:
+def search(request: Request, progress: Progress | None = None) -> Outcome:
     """Search, and write the front into the request's folder.
 
     Raises:
@@ -134,7 +135,7 @@ def search(request: Request, progress: Silent | None = None) -> Outcome:
         OutputError: something that no search wrote stands in the way, or a file cannot be written.
 
     """
-    progress = progress or Silent()
+    progress = progress or Progress()
     refuse_foreign(request.folder)
     refuse_impossible(request.settings)
     with team(request.workers) as workers:
@@ -147,7 +148,7 @@ def search(request: Request, progress: Silent | None = None) -> Outcome:
             journal.close()
 
 
-def _search(request: Request, journal: Journal, workers: Team, progress: Silent) -> Outcome:
+def _search(request: Request, journal: Journal, workers: Team, progress: Progress) -> Outcome:
     space = request.settings.space
     done = [result for line in journal.lines if (result := read_result(space, line)) is not None]
     exploration = explore(
@@ -187,10 +188,10 @@ def _written(request: Request, exploration: Exploration, found: tuple[Found, ...
     return outcome
 
 
-def _nothing(request: Request, exploration: Exploration, workers: Team, progress: Silent) -> Exception:
+def _nothing(request: Request, exploration: Exploration, workers: Team, progress: Progress) -> Exception:
     if not exploration.is_finished:
         message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
-        return refusal(message, "go on with --resume and more --time")
+        return refusal("quanta", message, hint="go on with --resume and more --time")
 
     def explored(settings: Settings) -> Exploration:
         return explore(settings, workers, deadline=request.deadline, progress=progress)
@@ -215,7 +216,9 @@ def plan_row(conditions: Conditions, document: dict[str, Any]) -> Row:
     return circuit_row(document["name"], compile_circuit(document, conditions.tokens), conditions)
 
 
-def _planned(request: Request, documents: Sequence[dict[str, Any]], workers: Team, progress: Silent) -> dict[str, Row]:
+def _planned(
+    request: Request, documents: Sequence[dict[str, Any]], workers: Team, progress: Progress
+) -> dict[str, Row]:
     progress.begin("planning the front", len(documents))
     rows = {}
     for row in workers.results(partial(plan_row, request.conditions), documents, is_small=len(documents) <= _FEW_PLANS):
@@ -225,7 +228,7 @@ def _planned(request: Request, documents: Sequence[dict[str, Any]], workers: Tea
 
 
 def _fitted(
-    request: Request, documents: Sequence[dict[str, Any]], journal: Journal, workers: Team, progress: Silent
+    request: Request, documents: Sequence[dict[str, Any]], journal: Journal, workers: Team, progress: Progress
 ) -> dict[str, tuple[Fit, ...]]:
     """Return the fits of each circuit by its name, in the order of the updates; none of the journal is done again."""
     options = request.fit

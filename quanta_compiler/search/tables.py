@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from quanta_compiler.diagnostics import escape
-from quanta_compiler.report.terminal import FIGURES, Column, Table, in_parts, plural
 from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.run import Found, Outcome
+from quanta_compiler.text.tables import FIGURES, Column, Table, in_parts
+from quanta_compiler.text.words import plural
 
 _MANY = 10**12
 """From here on people read powers of ten more easily than digits."""

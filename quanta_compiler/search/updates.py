@@ -38,8 +38,9 @@ def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features
             is not finite; one of `keys`, or all there are, are zero.
 
     """
-    from quanta_compiler.adapters.problems import refusal, some_of
     from quanta_compiler.adapters.tensor_file import open_tensors
+    from quanta_compiler.diagnostics import refusal
+    from quanta_compiler.text.words import some_of
 
     for path in (file, base):
         if path is not None:
@@ -72,7 +73,7 @@ def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features
 
 def _refuse_index(path: Path, keys: Sequence[str]) -> None:
     """Raise SpecError where a file is the index of a checkpoint in several files."""
-    from quanta_compiler.adapters.problems import refusal
+    from quanta_compiler.diagnostics import refusal
 
     if path.suffix != ".json" or not path.is_file():
         return
@@ -86,7 +87,7 @@ def _refuse_index(path: Path, keys: Sequence[str]) -> None:
 
 
 def _check_base(base: TensorFile, keys: Sequence[str], wanted: tuple[int, int]) -> None:
-    from quanta_compiler.adapters.problems import refusal
+    from quanta_compiler.diagnostics import refusal
 
     for key in keys:
         shape = base.shapes.get(key)
@@ -105,8 +106,8 @@ def read_update(updates: Updates, key: str) -> torch.Tensor:
         SpecError: it cannot be read, or is not finite.
 
     """
-    from quanta_compiler.adapters.problems import refusal
     from quanta_compiler.adapters.tensor_file import open_tensors
+    from quanta_compiler.diagnostics import refusal
 
     weight = open_tensors(updates.file).read(key).float()
     if updates.base is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import signal
 import socket
@@ -17,8 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quanta_compiler.diagnostics import Diagnostic, SpecError
-from quanta_compiler.search.problems import refusal
+from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
 from quanta_compiler.system.extras import require
 from quanta_compiler.text.console import tell_diagnostics
 
@@ -60,11 +58,6 @@ class Workers:
     def is_alone(self) -> bool:
         """Return whether there are none beside this process."""
         return self.jobs == 1 and self.backend not in CLUSTERS
-
-
-def default_jobs() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Team:
@@ -114,7 +107,7 @@ class Team:
         except TimeoutError:
             # Joblib waits some seconds for workers that have gone meanwhile.
             message = f"the Dask cluster at {self._workers.cluster} has lost its workers"
-            raise refusal(message, f"{_MORE_WORKERS}; {_GO_ON}") from None
+            raise refusal("quanta", message, hint=f"{_MORE_WORKERS}; {_GO_ON}") from None
         return begun
 
 
@@ -137,14 +130,14 @@ def _loss(error: Exception, workers: Workers) -> SpecError:
         codes = re.search(r"exit codes of the workers are \{(.*)\}", str(error))
         ended = f" ({codes[1]})" if codes else ""
         hint = f"{_GO_ON}, with fewer --jobs if it was memory"
-        return refusal(f"a process of the search was ended from outside{ended}, as where memory runs out", hint)
+        message = f"a process of the search was ended from outside{ended}, as where memory runs out"
+        return refusal("quanta", message, hint=hint)
     cluster = f"the {workers.backend.title()} cluster at {workers.cluster}"
     if isinstance(error, CancelledError):
-        return refusal(f"{cluster} is gone", f"start it again; {_GO_ON}")
+        return refusal("quanta", f"{cluster} is gone", hint=f"start it again; {_GO_ON}")
     lost = _first_line(error).partition(". ")[0]
-    return refusal(
-        f"{cluster} has lost its workers: {lost}", f"their logs say why, and whether it was memory; {_GO_ON}"
-    )
+    hint = f"their logs say why, and whether it was memory; {_GO_ON}"
+    return refusal("quanta", f"{cluster} has lost its workers: {lost}", hint=hint)
 
 
 def _until(deadline: float | None, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -202,15 +195,15 @@ def _dask_client(address: str | None) -> Iterator[Any]:
 
     hint = "start one with `dask scheduler` and `dask worker ADDRESS`, and give its address with --cluster"
     if address is None or not address.strip():
-        raise refusal("--backend dask needs the address of a cluster", hint)
+        raise refusal("quanta", "--backend dask needs the address of a cluster", hint=hint)
     try:
         workers = _dask_workers(address)
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False) if workers else None
     except Exception as error:
         # What is no scheduler may answer anything, and Dask fails over it in as many ways.
-        raise refusal(f"there is no Dask cluster at {address}: {_first_line(error)}", hint) from None
+        raise refusal("quanta", f"there is no Dask cluster at {address}: {_first_line(error)}", hint=hint) from None
     if client is None:
-        raise refusal(f"the Dask cluster at {address} has no workers", _MORE_WORKERS)
+        raise refusal("quanta", f"the Dask cluster at {address} has no workers", hint=_MORE_WORKERS)
     # What becomes of the connection is told here.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
@@ -306,13 +299,13 @@ def _ray(address: str | None) -> Iterator[None]:
         import ray
         from ray.util.joblib import register_ray
     except ImportError:
-        raise refusal("--backend ray needs ray, which is not installed", "pip install ray") from None
+        raise refusal("quanta", "--backend ray needs ray, which is not installed", hint="pip install ray") from None
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False)
     except (OSError, ValueError) as error:
         hint = "start one with `ray start --head`, and give its address with --cluster"
-        raise refusal(f"there is no Ray cluster at {address}: {_first_line(error)}", hint) from None
+        raise refusal("quanta", f"there is no Ray cluster at {address}: {_first_line(error)}", hint=hint) from None
     register_ray()
     try:
         yield

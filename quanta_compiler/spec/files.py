@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 
-from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.diagnostics import SpecError, refusal
 from quanta_compiler.kinds import limits
+
+STANDARD_INPUT = "-"
+STANDARD_INPUT_NAME = "<stdin>"
 
 _SPECIAL = (
     (stat.S_ISDIR, "is a directory, not a circuit file", "name a file in it"),
@@ -17,13 +21,18 @@ _SPECIAL = (
 )
 
 
-def _refuse(name: str, message: str, hint: str | None = None) -> SpecError:
-    return SpecError((Diagnostic("error", message, name, hint=hint),))
-
-
 def too_large(name: str) -> SpecError:
     """Return the error for a text beyond the limit."""
-    return _refuse(name, f"is larger than {limits.FILE_BYTES >> 20} MiB", "a circuit file is a few lines long")
+    return refusal(name, f"is larger than {limits.FILE_BYTES >> 20} MiB", hint="a circuit file is a few lines long")
+
+
+def standard_input() -> str:
+    """Return the text of a circuit from standard input, so that it is not taken for a path; raise SpecError."""
+    data = b"" if sys.stdin is None else sys.stdin.buffer.read(limits.FILE_BYTES + 1)
+    if len(data) > limits.FILE_BYTES:
+        raise too_large(STANDARD_INPUT_NAME)
+    # A text without a line break would be taken for a path.
+    return decode(STANDARD_INPUT_NAME, data) + "\n"
 
 
 def read_file(path: str) -> str:
@@ -31,20 +40,20 @@ def read_file(path: str) -> str:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise _refuse(path, "no such file", "`quanta new` prints a circuit to start from") from None
+        raise refusal(path, "no such file", hint="`quanta new` prints a circuit to start from") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise _refuse(path, f"cannot be read: {reason or 'the name is not valid'}") from None
+        raise refusal(path, f"cannot be read: {reason or 'the name is not valid'}") from None
     for is_kind, message, hint in _SPECIAL:
         if is_kind(status.st_mode):
-            raise _refuse(path, message, hint)
+            raise refusal(path, message, hint=hint)
     if status.st_size > limits.FILE_BYTES:
         raise too_large(path)
     try:
         with open(path, "rb") as file:
             data = file.read(limits.FILE_BYTES + 1)
     except OSError as error:
-        raise _refuse(path, f"cannot be read: {error.strerror}") from None
+        raise refusal(path, f"cannot be read: {error.strerror}") from None
     if len(data) > limits.FILE_BYTES:
         raise too_large(path)
     return decode(path, data)
@@ -53,10 +62,10 @@ def read_file(path: str) -> str:
 def decode(name: str, data: bytes) -> str:
     """Decode UTF-8, with or without a byte order mark."""
     if b"\0" in data:
-        raise _refuse(name, "is a binary file, or text in UTF-16", "save it as UTF-8 text")
+        raise refusal(name, "is a binary file, or text in UTF-16", hint="save it as UTF-8 text")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _refuse(name, f"is not UTF-8 text (line {line})", "save it as UTF-8 text") from None
+        raise refusal(name, f"is not UTF-8 text (line {line})", hint="save it as UTF-8 text") from None
     return text

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator
 from quanta_compiler.kinds import DEFAULT, KINDS, limits
 from quanta_compiler.kinds.initialisers import ENTRIES
 from quanta_compiler.kinds.kind import Checked, Integer, Key, Kind, Word
+from quanta_compiler.spec import layout_values, values
 from quanta_compiler.spec import schema_parts as parts
-from quanta_compiler.spec import values
 from quanta_compiler.spec.circuit_spec import Init
+from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.patterns import TWO_DESIGN
-from quanta_compiler.spec.values import AxisRef, Layout
+from quanta_compiler.spec.values import AxisRef
 
 Optimizer = Literal["auto", "dp", "greedy", "branch-1", "branch-2"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
@@ -33,7 +34,7 @@ PatternName = Annotated[str, PlainValidator(values.check_pattern_name), WithJson
 RuleName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.RULE_NAME)]
 TwoDesignName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.TWO_DESIGN_NAME)]
 Share = Annotated[str, PlainValidator(values.check_share), WithJsonSchema(parts.SHARE)]
-LayoutField = Annotated[Layout, PlainValidator(values.check_layout), WithJsonSchema(parts.LAYOUT)]
+LayoutField = Annotated[Layout, PlainValidator(layout_values.check_layout), WithJsonSchema(parts.LAYOUT)]
 Refs = tuple[AxisRef, ...]
 Axes = Annotated[Refs, PlainValidator(values.check_axes), WithJsonSchema(parts.AXES)]
 PatternAxes = Annotated[Refs | None, PlainValidator(values.check_axes), WithJsonSchema(parts.PATTERN_AXES)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quanta_compiler.spec.circuit_layout import auto_layout
+from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.preset_models import (
     BlockTensorTrainPreset,
     ButterflyPreset,
@@ -22,7 +23,6 @@ from quanta_compiler.spec.preset_models import (
     QuantumPeftPreset,
     TensorTrainPreset,
 )
-from quanta_compiler.spec.values import Layout
 
 Sizes = tuple[int, ...]
 

@@ -17,17 +17,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from quanta_compiler.diagnostics import Diagnostic, Problems
+from quanta_compiler.diagnostics import REACH, Diagnostic, Problems
 from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.document import Document, PresetDocument, read_document
+from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.loader import DictSource
 from quanta_compiler.spec.preset_circuits import Expansion
 from quanta_compiler.spec.preset_models import PresetFile
 from quanta_compiler.spec.presets import PRESETS
 from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import refuse_many_axes, resolve
-from quanta_compiler.spec.values import Layout
 from quanta_compiler.spec.waste import padding_of
 
 _UNEVEN = 16
@@ -170,7 +170,8 @@ def _warn_about_gaps(file: PresetFile, option: str, least: int, problems: Proble
     if value < least:
         message = f"`{option}` {value} is too small for every output to depend on every input"
         path = option if option in file.model_fields_set else "preset"
-        problems.warning((path,), message, f"`{option}: {least}` is enough; with less, some entries stay zero")
+        hint = f"`{option}: {least}` is enough; with less, some entries stay zero"
+        problems.warning((path,), message, hint, topic=REACH)
 
 
 def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from quanta_compiler.kinds import limits
+from quanta_compiler.spec import layout_values
 from quanta_compiler.spec import schema_parts as parts
-from quanta_compiler.spec import values
+from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.models import (
     CircuitName,
     FileModel,
@@ -19,10 +20,9 @@ from quanta_compiler.spec.models import (
     Plan,
     Version,
 )
-from quanta_compiler.spec.values import Layout
 
 PresetLayout = Annotated[
-    Layout, PlainValidator(values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT, mode="validation")
+    Layout, PlainValidator(layout_values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT, mode="validation")
 ]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from quanta_compiler.diagnostics import Problems, did_you_mean
 from quanta_compiler.spec import preset_circuits as circuits
 from quanta_compiler.spec.document import PresetDocument, read_document
+from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.loader import DictSource
 from quanta_compiler.spec.preset_circuits import Expansion
 from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
-from quanta_compiler.spec.values import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
+from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.suspects import warn_about_suspects
-from quanta_compiler.spec.values import Layout
 from quanta_compiler.spec.waste import warn_about_fitting, warn_about_waste
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from quanta_compiler.diagnostics import DataPath, Problems
+from quanta_compiler.diagnostics import REACH, DataPath, Problems
 from quanta_compiler.kinds.kind import AxisSize, Form
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
@@ -89,7 +89,7 @@ def _warn_about_axes(spec: CircuitSpec, problems: Problems) -> None:
     fault = f"no gate acts on {_named(idle)}" if idle else f"no gate mixes along {_named(still)}"
     message = f"{fault}: every output depends on at most {seen:,} of {width:,} inputs"
     repair = "name them in the `axes` of a gate" if len(idle or still) > 1 else "name it in the `axes` of a gate"
-    problems.warning(("gates",), message, f"{repair}; `all_pairs` acts on every axis")
+    problems.warning(("gates",), message, f"{repair}; `all_pairs` acts on every axis", topic=REACH)
 
 
 def _names(axes: Iterable[AxisSize]) -> set[str]:

@@ -10,7 +10,7 @@ from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.spec.axes import layout_text
 from quanta_compiler.spec.circuit_layout import auto_layout, exact_layout, pair_numbers
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.values import Layout
+from quanta_compiler.spec.layout_values import Layout
 
 _MUCH = 0.01
 """More padding than `{auto: N}` looks for."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+
+from quanta_compiler.system.machine import installed_version
 
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "distributed": ("cluster", "2024.1"),
@@ -43,7 +44,7 @@ def require(what: str, *packages: str, instead: str = "") -> None:
     for package in packages:
         if not _is_installed(package):
             raise MissingExtraError(f"{what} needs {package}, which is not installed", package, instead)
-        oldest, found = EXTRAS[package][1], _version(package)
+        oldest, found = EXTRAS[package][1], installed_version(package)
         if found is not None and _release(found) < _release(oldest):
             fact = f"{what} needs {package} {oldest} or newer; {found} is installed"
             raise MissingExtraError(fact, package, instead)
@@ -65,13 +66,6 @@ def _is_installed(package: str) -> bool:
         return False
     # Any folder of that name passes for a package; only a real one has a file.
     return spec is not None and spec.origin is not None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _release(text: str) -> tuple[int, ...]:

@@ -15,10 +15,10 @@ from commands import quanta
 from typer.testing import CliRunner
 
 from quanta_compiler.bench import run, timing
-from quanta_compiler.bench.load import Load
 from quanta_compiler.bench.options import DTYPES, NAMES
 from quanta_compiler.bench.timing import Timing
 from quanta_compiler.cli.main import app
+from quanta_compiler.system.machine import Load
 
 CIRCUIT = "version: 1\nname: small\nlayout: 4x4x2\ngates: [all_pairs]\n"
 QUICK = ("--tokens", "8", "--rounds", "2", "--threads", "1")

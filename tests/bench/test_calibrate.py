@@ -14,13 +14,13 @@ from quanta_compiler.bench import calibrate as calibrating
 from quanta_compiler.bench import small_modules
 from quanta_compiler.bench.calibrate import calibrate
 from quanta_compiler.bench.clock import Clock, Effort, Key
-from quanta_compiler.bench.load import Load
 from quanta_compiler.bench.operations import product_grid
-from quanta_compiler.bench.run import Silent
 from quanta_compiler.bench.small_modules import nonnegative_fit
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.predict.grid import rising
 from quanta_compiler.predict.kernel import FEATURES
+from quanta_compiler.system.machine import Load
+from quanta_compiler.text.progress import Progress
 
 QUICK = Effort(
     sides=(1, 16, 64),
@@ -42,16 +42,15 @@ QUICK = Effort(
 CIRCUITS = (("4x4", ("all_pairs",)), ("4x8", ({"axes": [0]},)))
 
 
-class Counter(Silent):
+class Counter(Progress):
     """Counts what it is told."""
 
-    def __init__(self) -> None:
-        self.total = self.done = 0
+    total = done = 0
 
-    def begin(self, total: int) -> None:
-        self.total = total
+    def begin(self, what: str, total: int | None = None) -> None:
+        self.total = total or 0
 
-    def advance(self) -> None:
+    def advance(self, remark: str = "") -> None:
         self.done += 1
 
 

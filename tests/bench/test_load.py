@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from quanta_compiler.bench import load
-from quanta_compiler.bench.load import Load, is_crowded
+from quanta_compiler.system import machine
+from quanta_compiler.system.machine import Load, is_crowded
 
 
 def test_busy_cores_without_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     statistics = tmp_path / "stat"
-    monkeypatch.setattr(load, "_STATISTICS", statistics)
-    monkeypatch.setattr("quanta_compiler.bench.load.os.sysconf", lambda name: 100)
+    monkeypatch.setattr(machine, "_STATISTICS", statistics)
+    monkeypatch.setattr("quanta_compiler.system.machine.os.sysconf", lambda name: 100)
     now, own = [10.0], [1.0]
-    monkeypatch.setattr("quanta_compiler.bench.load.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(load, "_own_seconds", lambda: own[0])
+    monkeypatch.setattr("quanta_compiler.system.machine.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(machine, "_own_seconds", lambda: own[0])
     # user nice system idle iowait irq softirq steal guest guest_nice
     statistics.write_text("cpu  1000 100 200 9999 888 10 20 30 500 0\ncpu0 1 2 3\n")
     measured = Load()
@@ -30,7 +30,7 @@ def test_busy_cores_without_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("text", [None, "", "cpu\n", "cpu a b c d e f g h\n"])
 def test_where_the_system_does_not_say(text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "_STATISTICS", tmp_path / "stat")
+    monkeypatch.setattr(machine, "_STATISTICS", tmp_path / "stat")
     if text is not None:
         (tmp_path / "stat").write_text(text)
     assert Load().others() is None

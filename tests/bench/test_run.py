@@ -22,7 +22,8 @@ from quanta_compiler.bench.roster import Roster
 from quanta_compiler.bench.run import bench
 from quanta_compiler.bench.timing import Job
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.oracle.verification import LimitError
+from quanta_compiler.system.memory import LimitError
+from quanta_compiler.text.progress import Progress
 
 SMALL = file_of("4x4x2", ["all_pairs"])
 QUICK = Options(rounds=2, threads=1)
@@ -281,13 +282,13 @@ def _steady() -> Any:
 
 
 def test_progress_counts_every_sample() -> None:
-    class Counter:
+    class Counter(Progress):
         total = done = 0
 
-        def begin(self, total: int) -> None:
-            self.total = total
+        def begin(self, what: str, total: int | None = None) -> None:
+            self.total = total or 0
 
-        def advance(self) -> None:
+        def advance(self, remark: str = "") -> None:
             self.done += 1
 
     counter = Counter()

@@ -23,7 +23,6 @@ import torch
 from quanta_compiler.bench.agreement import errors, expected_results
 from quanta_compiler.bench.contestants import Contestant, Setting, draw_gates
 from quanta_compiler.bench.einsums import opt_einsum_contestant
-from quanta_compiler.bench.machine import describe_machine
 from quanta_compiler.bench.options import ADAPTERS, FORWARD, TRAINING, Options
 from quanta_compiler.bench.ours import our_contestant, our_names
 from quanta_compiler.bench.result import Bench
@@ -31,6 +30,7 @@ from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.bench.run import bench
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.oracle.reference import apply_gates
+from quanta_compiler.system.machine import describe_machine
 
 LAYOUTS = ("16x8x8x4", "16x16x16", "8x8x8x8", "16x16x4x4", "16x8x8x5", "16x8x8x8", "8x8x4x4x4")
 """Those of the QuanTA paper."""

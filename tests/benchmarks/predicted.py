@@ -24,14 +24,13 @@ import torch
 
 from quanta_compiler.bench.calibrate import calibrate
 from quanta_compiler.bench.clock import Run
-from quanta_compiler.bench.load import Load
-from quanta_compiler.bench.machine import describe_machine
 from quanta_compiler.bench.small_modules import FORWARD, STEP, drawn_batch, module_run
 from quanta_compiler.bench.timing import Job, measure
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.predict.calibration import Calibration, load_calibration, store_calibration
 from quanta_compiler.predict.circuits import BACKENDS, circuit_work
 from quanta_compiler.predict.times import predicted_times
+from quanta_compiler.system.machine import Load, describe_machine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXAMPLE_TOKENS = (512, 128, 2048, 256, 1024)

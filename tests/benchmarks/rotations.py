@@ -24,10 +24,10 @@ from typing import Any
 import pennylane as qml
 import torch
 
-from quanta_compiler.bench.machine import describe_machine
 from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.bench.timing import WIDE_SPREAD, Job, Timing, measure
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.system.machine import describe_machine
 
 QUBITS = 12
 WIDTH = 1 << QUBITS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quanta_compiler.text.console import INTERRUPTED, PIPE_CLOSED
+from quanta_compiler.cli.command import INTERRUPTED, PIPE_CLOSED
 
 FIVE_AXES = "version: 1\nname: five\nlayout: 8x8x4x4x4\ngates: [all_pairs]\n"
 QUANTA = [sys.executable, "-m", "quanta_compiler"]

@@ -9,8 +9,9 @@ import pytest
 
 from quanta_compiler import compile_circuit
 from quanta_compiler.diagnostics import Diagnostic, Span
-from quanta_compiler.report.terminal import plain_text, print_rich, report_tables, summary_table
+from quanta_compiler.report.terminal import report_tables, summary_table
 from quanta_compiler.text import console
+from quanta_compiler.text.tables import plain_text, print_rich
 
 CIRCUIT = {"version": 1, "name": "small", "layout": "4x4x2", "gates": ["all_pairs"]}
 WARNING = Diagnostic("warning", "odd", "a.yaml", span=Span(1, 1, 4), line_text="abc", hint="do so")

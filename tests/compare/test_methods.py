@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from quanta_compiler.compare.methods import METHODS, MethodCost, parse_method
-from quanta_compiler.models.layers import ModelLayers, TargetLayer, read_model
+from quanta_compiler.models.layers import ModelLayers, TargetLayer
+from quanta_compiler.peft.targeted import read_model
 from quanta_compiler.predict.work import Operation, Product
 
 SHIPPED = Path(__file__).parents[2] / "examples" / "models"

@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.models.folder import ModelError
-from quanta_compiler.models.layers import ModelLayers, read_model
+from quanta_compiler.models.layers import ModelLayers
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import QuantaConfig
+from quanta_compiler.peft.targeted import read_model
 
 SHIPPED = Path(__file__).parents[2] / "examples" / "models"
 LLAMA = {

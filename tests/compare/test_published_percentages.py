@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from quanta_compiler.compare.methods import METHODS, parse_method
-from quanta_compiler.models.layers import ModelLayers, read_model
+from quanta_compiler.models.layers import ModelLayers
+from quanta_compiler.peft.targeted import read_model
 
 SHIPPED = Path(__file__).parents[2] / "examples" / "models"
 FIVE = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")

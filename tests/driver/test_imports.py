@@ -1,34 +1,29 @@
-"""The direction of the arrows in shared/design.md, by a walk over every import."""
+"""The direction of imports, by a walk over every one of them."""
 
 from __future__ import annotations
 
 import ast
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "quanta_compiler"
-STAGES = [
-    *("diagnostics", "spec", "ir", "passes", "planner", "lowering", "emit", "report", "pages", "driver"),
-]
-"""From top to bottom: a stage imports itself and those above it."""
-NO_TORCH_ABOVE = {*STAGES}
-TORCH_AT_THE_TOP = {
-    "oracle",
-    "runtime",
-    "kernels",
-    "nn",
-    "peft",
-    "models",
-    "adapters",
-    "bench",
-}
-"""Modules that may import torch as they are loaded."""
+ROOMS = (
+    *("diagnostics", "system", "text", "kinds", "spec", "presets", "ir", "passes", "planner", "lowering", "emit", "report"),
+    *("pages", "driver", "models", "predict", "compare", "search", "notebook", "cli"),
+)
+"""From top to bottom: a room imports itself and those above it."""
+TORCH_ROOMS = ("oracle", "runtime", "kernels", "nn", "peft", "adapters", "bench")
+"""Likewise, below all others: torch starts here."""
+ORDER = (*ROOMS, *TORCH_ROOMS)
+WITHOUT_TORCH = {"kernels.choice", "oracle.verification", "bench.options"}
+"""What others may load of the rooms below them: a few figures, and torch at the earliest where something is called."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def stage_of(path: Path) -> str:
+def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -61,50 +56,77 @@ def imported(path: Path, *, at_load: bool) -> tuple[str, ...]:
     return tuple(found)
 
 
-def stages(path: Path, *, at_load: bool) -> set[str]:
-    found: set[str] = set()
-    for name in imported(path, at_load=at_load):
-        parts = name.split(".")
-        if parts[0] == "quanta_compiler" and len(parts) > 1:
-            found.add(parts[1])
-    return found
+def modules(path: Path, *, at_load: bool) -> set[str]:
+    """Return the modules of this package that a file imports, as `spec.limits`; its own folder is there already."""
+    own = module_of(path)
+    names = {name.partition("quanta_compiler.")[2] for name in imported(path, at_load=at_load)}
+    return {module for module in names & {*map(module_of, FILES)} if not own.startswith(f"{module}.")}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def rooms(path: Path, *, at_load: bool) -> set[str]:
+    return {module.split(".")[0] for module in modules(path, at_load=at_load)}
+
+
+def packages(path: Path, *, at_load: bool) -> set[str]:
+    return {name.split(".")[0] for name in imported(path, at_load=at_load)}
+
+
+@cache
+def all_loaded(path: Path) -> frozenset[Path]:
+    """Return a file and all that loading it loads."""
+    files = {module_of(file): file for file in FILES}
+    found, waiting = {path}, [path]
+    while waiting:
+        new = {files[module] for module in modules(waiting.pop(), at_load=True)} - found
+        found |= new
+        waiting += new
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_stage_imports_itself_and_those_above(path: Path) -> None:
-    stage = stage_of(path)
-    if stage not in STAGES:
+def test_a_room_imports_itself_and_those_above(path: Path) -> None:
+    room = room_of(path)
+    if room.startswith("__"):
         return
-    below = {*STAGES[STAGES.index(stage) + 1 :]}
-    found = stages(path, at_load=True)
-    assert found.isdisjoint(below), f"{stage} imports {sorted(found & below)}"
-    if stage != "driver":
+    below = {*ORDER[ORDER.index(room) + 1 :]}
+    found = {module for module in modules(path, at_load=True) if module.split(".")[0] in below}
+    assert found <= WITHOUT_TORCH, f"{room} imports {sorted(found)}"
+    if room in ROOMS[: ROOMS.index("driver")]:
         # Not even inside a function.
-        assert stages(path, at_load=False).isdisjoint({*below, *TORCH_AT_THE_TOP})
+        assert rooms(path, at_load=False).isdisjoint(below)
+
+
+def test_no_module_needs_itself_to_be_loaded() -> None:
+    graph = {module_of(path): modules(path, at_load=True) - {module_of(path)} for path in FILES}
+    tuple(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_torch_is_imported_where_it_may_be(path: Path) -> None:
-    names = {name.split(".")[0] for name in imported(path, at_load=True)}
-    if stage_of(path) not in TORCH_AT_THE_TOP:
-        assert "torch" not in names
-    if stage_of(path) in NO_TORCH_ABOVE - {"driver"}:
+    room = room_of(path)
+    if room not in TORCH_ROOMS or module_of(path) in WITHOUT_TORCH:
+        loads_torch = {module_of(file) for file in all_loaded(path) if "torch" in packages(file, at_load=True)}
+        assert not loads_torch
+    if room in ROOMS[: ROOMS.index("driver")]:
         # The type of a tensor may be named; nothing runs.
-        everywhere = {name.split(".")[0] for name in imported(path, at_load=False)}
-        assert "torch" not in everywhere
+        assert "torch" not in packages(path, at_load=False)
 
 
 def test_the_oracle_shares_no_code_with_what_it_judges() -> None:
-    assert stages(PACKAGE / "oracle" / "reference.py", at_load=False) <= {"ir", "spec"}
+    assert rooms(PACKAGE / "oracle" / "reference.py", at_load=False) <= {"ir", "spec"}
 
 
 def test_only_the_planner_imports_opt_einsum_and_only_the_graph_networkx() -> None:
     # The benchmark measures opt_einsum beside what the planner made of it.
     for path in FILES:
-        names = {name.split(".")[0] for name in imported(path, at_load=False)}
-        assert "opt_einsum" not in names or stage_of(path) in ("planner", "bench"), path
-        assert "networkx" not in names or stage_of(path) in ("ir", "driver"), path
+        names = packages(path, at_load=False)
+        assert "opt_einsum" not in names or room_of(path) in ("planner", "bench"), path
+        assert "networkx" not in names or room_of(path) in ("ir", "driver"), path
 
 
-def test_every_stage_of_the_design_is_looked_at() -> None:
-    assert {stage_of(path) for path in FILES} >= set(STAGES)
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert {room_of(path) for path in FILES} - {"__init__", "__main__"} == set(ORDER)

@@ -18,7 +18,7 @@ from quanta_compiler.predict.calibration import (
     store_calibration,
     typical_calibration,
 )
-from quanta_compiler.predict.device import processor_name
+from quanta_compiler.system.machine import processor_name
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,15 @@
-"""What other programs do meanwhile: they make times long without making them vary.
-
-Threads that wait for each other are slowed most: one that another program keeps from its core holds up all.
-"""
+"""The machine that something is measured on, and what else runs on it."""
 
 from __future__ import annotations
 
 import os
+import platform
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+_CPU_INFORMATION = Path("/proc/cpuinfo")
 _STATISTICS = Path("/proc/stat")
 _ROOM = 0.25
 """Cores that other programs may take beyond those that are left to them."""
@@ -16,8 +17,47 @@ _SHORTEST = 0.5
 """Seconds: the system counts in hundredths, which say nothing of less."""
 
 
+def processor_name() -> str:
+    """Return the processor's name as the system tells it: what was measured on one says little of another."""
+    try:
+        lines = _CPU_INFORMATION.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of a package as it is installed; None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the processor, its cores, and the versions of what computes."""
+    packages = ("torch", "opt_einsum", "peft", "quanta_compiler")
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: installed_version(package) for package in packages},
+    }
+
+
 class Load:
-    """Measures from its making on how many cores other programs keep busy."""
+    """Measures from its making on how many cores other programs keep busy.
+
+    They make times long without making them vary. Threads that wait for each other are slowed most: one that another
+    program keeps from its core holds up all.
+    """
 
     def __init__(self) -> None:
         self._start = time.monotonic()

@@ -1,0 +1,85 @@
+"""`quanta analyze`: what saved adapters have learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quanta_compiler.cli.command import guarded
+from quanta_compiler.cli.options import picture_in, regex
+from quanta_compiler.system.extras import require
+from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.progress import progress_bar
+
+if TYPE_CHECKING:
+    import torch
+
+PICTURES = (".svg", ".html", ".png", ".pdf")
+_VECTORS = 128
+"""How many singular vectors of two adapters are compared unless something else is asked for: the paper's Figure 2."""
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise typer.BadParameter(str(error).splitlines()[0], param_hint="'--device'") from None
+
+
+@guarded
+def analyze(
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of saved adapters.")],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            callback=picture_in(PICTURES),
+            help=f"Draw a picture: {', '.join(PICTURES)}.",
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Only the layers in whose name it is found.")
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="K", min=1, help="How many singular values are printed.")] = 4,
+    vectors: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many singular vectors of two adapters are compared.")
+    ] = _VECTORS,
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; problems too.")] = False,
+) -> None:
+    """Look at what adapters have learned.
+
+    For every layer: the numerical, the effective (exp of the entropy of the singular values) and the stable rank of
+    the update, its Frobenius norm and its largest singular values. The first adapter is compared with each of the
+    others: phi(i, j) is how much of the first i and j right singular vectors' subspaces coincide, from 0 to 1. Reads
+    adapters of circuits and of PEFT's LoRA.
+    """
+    pattern = None if layers is None else regex(layers)
+    if output is not None:
+        require("a picture", "matplotlib")
+    require("`quanta analyze`", "safetensors")
+    from quanta_compiler.adapters.analyze import analyze as analyze_adapters
+    from quanta_compiler.adapters.saved import read_adapter
+    from quanta_compiler.adapters.tables import analysis_tables
+
+    chosen_device = _device(device)
+    with progress_bar("reading") as progress:
+        saved = [read_adapter(folder, pattern) for folder in adapters]
+        progress.begin("layers", sum(len(adapter.updates) for adapter in saved))
+        analysis = analyze_adapters(saved, vectors=vectors, device=chosen_device, advance=progress.advance)
+    tell_diagnostics([warning for adapter in saved for warning in adapter.warnings])
+    if output is not None:
+        from quanta_compiler.adapters.pictures import write_picture
+
+        tell_diagnostics(write_picture(analysis, output, top))
+    if as_json:
+        print_json(analysis.to_dict(top))
+    else:
+        print_tables(analysis_tables(analysis, top))

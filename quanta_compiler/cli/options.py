@@ -1,0 +1,74 @@
+"""Options that several commands have, and the checks of what is given for one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quanta_compiler.diagnostics import did_you_mean
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.")]
+Tokens = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens", metavar="N", min=1, max=2**31, help="Plan for batches of N tokens, whatever the file says."
+    ),
+]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Stop rather than take more memory; by default half of what is free."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
+
+
+def one_of(noun: str, known: Iterable[str]) -> Callable[[str | None], str | None]:
+    """Return the check that a word is one of those known."""
+
+    def check(name: str | None) -> str | None:
+        if name is not None and name not in known:
+            raise typer.BadParameter(f"{name!r} is no {noun}: choose one of {', '.join(known)}")
+        return name
+
+    return check
+
+
+def some_of(noun: str, known: Iterable[str]) -> Callable[[str | None], str | None]:
+    """Return the check that words with commas between them are all known."""
+
+    def check(text: str | None) -> str | None:
+        for name in () if text is None else split_names(text):
+            if name not in known:
+                meant = did_you_mean(name, known)
+                hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(known)}"
+                raise typer.BadParameter(f"{name!r} is no {noun}: {hint}")
+        return text
+
+    return check
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Return words with commas between them, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def picture_in(endings: Iterable[str]) -> Callable[[Path | None], Path | None]:
+    """Return the check that a picture's name ends in one of the formats that can be drawn."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None and path.suffix.lower() not in endings:
+            raise typer.BadParameter(f"{str(path)!r} should end in one of {', '.join(endings)}")
+        return path
+
+    return check
+
+
+def regex(text: str) -> re.Pattern[str]:
+    """Return a regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise typer.BadParameter(f"{text!r} is no regular expression: {error}") from None

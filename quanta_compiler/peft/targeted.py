@@ -1,0 +1,220 @@
+"""A model's layers by its `config.json` alone: built without weights, its targets resolved by PEFT itself."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.pytorch_utils import Conv1D
+
+from quanta_compiler.diagnostics import did_you_mean
+from quanta_compiler.models.folder import CONFIG, ModelError, read_config
+from quanta_compiler.models.layers import ModelLayers, TargetLayer
+from quanta_compiler.peft.bases import layer_features
+from quanta_compiler.peft.config import QuantaConfig
+from quanta_compiler.peft.model import QuantaCircuitModel
+from quanta_compiler.text.words import listed
+
+_ALL_LINEAR = "all-linear"
+_SHOWN_NAMES = 12
+"""How many layer names an error lists."""
+_SHOWN_CHARACTERS = 200
+"""How much of transformers' own errors an error repeats."""
+
+
+def read_model(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
+    """Build the model of a `config.json` on the meta device, and find its targets.
+
+    `targets` are PEFT's `target_modules`: names, matched at the end; one string, which is `all-linear` or a regular
+    expression for whole names; or None for what PEFT takes by default. Nothing is downloaded, and no code that comes
+    with a model is run.
+
+    Raises:
+        ModelError: there is no such configuration, no model can be built from it, or a target is not in it.
+
+    """
+    data = read_config(folder)
+    name = _name(data, folder)
+    with _quiet():
+        model = _build(folder, data)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        layers = _targeted(model, name, targets)
+    return ModelLayers(name=name, parameters=parameters, layers=layers, **_widths(model.config))
+
+
+def _name(data: dict[str, Any], folder: Path) -> str:
+    """Return the model's name; some files hold the path of the folder that it was saved from."""
+    written = data.get("_name_or_path")
+    return written if isinstance(written, str) and written.strip() else folder.resolve().name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what transformers and PEFT have to say on a model that nobody is going to run."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def _build(folder: Path, data: dict[str, Any]) -> Any:
+    """Return the model without weights."""
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        if data["model_type"] in transformers.CONFIG_MAPPING:
+            fault = f"is refused by transformers: {_one_line(error)}"
+        elif "auto_map" in data:
+            fault = "comes with code of its own, which is not run here"
+        else:
+            fault = f"is of type {data['model_type']!r}, which transformers {transformers.__version__} does not know"
+        raise ModelError(f"the model in {folder} {fault}") from None
+    try:
+        with torch.device("meta"):
+            return _architecture(config)(config)
+    except Exception as error:
+        raise ModelError(f"the model in {folder} cannot be built from its {CONFIG}: {_one_line(error)}") from None
+
+
+def _architecture(config: Any) -> Any:
+    """Return the class that the configuration names, else the language model of its type, else its plain model."""
+    for written in getattr(config, "architectures", None) or ():
+        named = getattr(transformers, str(written), None)
+        if isinstance(named, type) and issubclass(named, PreTrainedModel):
+            # None on abstract classes.
+            made_for: Any = getattr(named, "config_class", None) or ()
+            if isinstance(config, made_for):
+                return named
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM.from_config
+    return AutoModel.from_config
+
+
+def _one_line(error: Exception) -> str:
+    """Return the beginning of an error of transformers, which may be many lines."""
+    return textwrap.shorten(str(error), _SHOWN_CHARACTERS, placeholder=" …") or type(error).__name__
+
+
+class _Targets(QuantaCircuitModel):
+    """PEFT's search for targets, by the tuner of our own adapters, with nothing put in their places."""
+
+    def __init__(self, model: nn.Module, config: QuantaConfig) -> None:
+        self.found: list[tuple[str, nn.Module, nn.Module]] = []
+        super().__init__(model, config, "default")
+
+    def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
+        self,
+        peft_config: QuantaConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **optional_kwargs: Any,
+    ) -> None:
+        self.found.append((current_key, target, parent))
+
+
+def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tuple[TargetLayer, ...]:
+    """Return the layers that an adapter with these targets is put on."""
+    if targets is not None and not targets:
+        raise ModelError("no target is given: name layers, or `all-linear`")
+    if isinstance(targets, str):
+        try:
+            re.compile(targets)
+        except re.error as error:
+            raise ModelError(f"the target {targets!r} is no regular expression: {error}") from None
+    elif targets is not None:
+        _check_names(model, name, targets)
+    chosen = targets if targets is None or isinstance(targets, str) else list(targets)
+    try:
+        found = _Targets(model, QuantaConfig(target_modules=chosen)).found
+    except ValueError:
+        if targets == _ALL_LINEAR:
+            raise ModelError(f"{name} has no linear layer that an adapter can be put on") from None
+        if targets is None:
+            fault = f"PEFT has no default targets for models of type {model.config.model_type!r}"
+            raise ModelError(f"{fault}: name some of {listed(_linear_names(model), _SHOWN_NAMES)}") from None
+        raise ModelError(
+            f"no module of {name} matches the regular expression {targets!r} as a whole: "
+            f"write names as a list, or `.*` before them; there is {listed(_linear_names(model), _SHOWN_NAMES)}"
+        ) from None
+    except Exception as error:
+        raise ModelError(f"PEFT cannot look for targets in {name}: {_one_line(error)}") from None
+    return tuple(_target_layer(*one, model_name=name) for one in found)
+
+
+def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
+    """Refuse a name that matches nothing; PEFT does so only where none of them matches."""
+    modules = [key for key, _ in model.named_modules()]
+    for target in targets:
+        if not any(key == target or key.endswith(f".{target}") for key in modules):
+            known = _linear_names(model)
+            meant = did_you_mean(target, known)
+            hint = f"did you mean {meant!r}?" if meant else f"there is {listed(known, _SHOWN_NAMES)}"
+            raise ModelError(f"no module of {name} is called {target!r}: {hint}")
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Return the last parts of the names of all layers that a circuit can be put on, in the model's order."""
+    found = (key.rpartition(".")[2] for key, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
+    return list(dict.fromkeys(found))
+
+
+def _target_layer(key: str, module: nn.Module, parent: nn.Module, model_name: str) -> TargetLayer:
+    if not isinstance(module, nn.Linear | Conv1D):
+        kind = type(module).__name__
+        raise ModelError(f"{key} of {model_name} is no linear layer, but a module of type {kind}: leave it out")
+    if isinstance(parent, nn.MultiheadAttention):
+        kind = "torch's MultiheadAttention, which reads its weight past any adapter"
+        raise ModelError(f"{key} of {model_name} belongs to {kind}: leave it out")
+    return TargetLayer(key, *layer_features(module))
+
+
+def _widths(config: Any) -> dict[str, int]:
+    """Return the numbers of a configuration that methods of whole blocks need."""
+    text = config.get_text_config()
+    hidden, heads = _number(text, "hidden_size"), _number(text, "num_attention_heads")
+    head_width = _number(text, "head_dim", "d_kv") or (hidden // heads if heads else 0)
+    key_heads = _number(text, "num_key_value_heads")
+    if not key_heads and getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
+        key_heads = 1
+    # GPT-2 and its like write nothing for what is usual.
+    mlp_width = _number(text, "intermediate_size", "ffn_dim", "n_inner", "d_ff")
+    if not mlp_width and hasattr(text, "n_inner"):
+        mlp_width = 4 * hidden
+    return {
+        "blocks": 0 if getattr(config, "is_encoder_decoder", False) else _number(text, "num_hidden_layers"),
+        "hidden_size": hidden,
+        "mlp_width": mlp_width,
+        "heads": heads,
+        "head_width": head_width,
+        "key_value_width": (key_heads or _number(text, "num_kv_heads") or heads) * head_width,
+    }
+
+
+def _number(config: Any, *names: str) -> int:
+    """Return the first of some fields that is a number, else 0; a few models have a list in its place."""
+    for name in names:
+        try:
+            value = getattr(config, name, None)
+        except Exception:
+            # A few configurations refuse a field that differs from layer to layer, with errors of their own.
+            continue
+        if isinstance(value, int) and value > 0:
+            return value
+    return 0

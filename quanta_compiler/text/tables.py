@@ -1,0 +1,119 @@
+"""Tables: aligned plain text for pipes, rich ones for terminals, from the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+Cells = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading; numbers stand to the right, and remarks fade beside them."""
+
+    heading: str
+    is_number: bool = False
+    is_remark: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A title, headings (all empty where the rows explain themselves), and rows of text."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Cells, ...]
+
+
+_GAP = 3
+"""Between two columns, as wide as a terminal's table has it."""
+FIGURES = (Column(""), Column("", is_number=True), Column("", is_remark=True))
+"""Columns of figures that a line each explains."""
+
+
+def in_parts(table: Table, width: int) -> tuple[Table, ...]:
+    """Return a table as several of at most `width` characters, each with the first column in front."""
+    widths = [max(map(len, cells)) + _GAP for cells in zip(*(_headings(table), *table.rows), strict=True)]
+    groups: list[list[int]] = []
+    room = 0
+    for place, needed in enumerate(widths[1:], start=1):
+        if not groups or needed > room:
+            groups.append([0])
+            room = width - widths[0] - _GAP
+        groups[-1].append(place)
+        room -= needed
+    return tuple(
+        Table(
+            "" if part else table.title,
+            tuple(table.columns[place] for place in group),
+            tuple(tuple(row[place] for place in group) for row in table.rows),
+        )
+        for part, group in enumerate(groups)
+    )
+
+
+def _headings(table: Table) -> Cells:
+    return tuple(column.heading for column in table.columns)
+
+
+def plain_text(tables: Sequence[Table]) -> str:
+    """Return tables as lines of aligned columns, whatever the width: for pipes and files."""
+    return "\n\n".join("\n".join(_plain_lines(table)) for table in tables) + "\n"
+
+
+def _plain_lines(table: Table) -> list[str]:
+    headings = _headings(table)
+    rows = [headings, *table.rows] if table.rows and any(headings) else list(table.rows)
+    widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(headings))]
+    lines = [table.title] if table.title else []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column.is_number else cell.ljust(width)
+            for cell, width, column in zip(row, widths, table.columns, strict=True)
+        ]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
+
+
+def print_rich(tables: Sequence[Table]) -> None:
+    """Print tables to stdout for a terminal, as wide as it is."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False)
+    for place, table in enumerate(tables):
+        if place:
+            console.print()
+        if table.title:
+            console.print(Text(table.title, style="bold"))
+        if table.rows:
+            console.print(_rich_table(table))
+
+
+def _rich_table(table: Table) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    has_headings = any(column.heading for column in table.columns)
+    made = RichTable(
+        box=box.SIMPLE_HEAD if has_headings else None,
+        show_header=has_headings,
+        header_style="bold",
+        pad_edge=has_headings,
+    )
+    for column in table.columns:
+        made.add_column(
+            column.heading,
+            justify="right" if column.is_number else "left",
+            style="cyan" if column.is_number else "dim" if column.is_remark else None,
+            no_wrap=column.is_number,
+            overflow="fold",
+        )
+    for row in table.rows:
+        made.add_row(*row)
+    return made

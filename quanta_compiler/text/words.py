@@ -1,0 +1,49 @@
+"""Numbers with their nouns and units, as everything that is printed has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from quanta_compiler.diagnostics import quote
+
+
+def layout_text(layout: Mapping[str, int]) -> str:
+    """Return `16x8x8x4`, or the axes by name where they have names."""
+    if list(layout) == [str(position) for position in range(len(layout))]:
+        return "x".join(map(str, layout.values()))
+    return " ".join(f"{axis}:{size}" for axis, size in layout.items())
+
+
+def plural(number: int, noun: str) -> str:
+    """Return `1 gate`, `2 gates`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def bytes_text(number: float) -> str:
+    """Return a size in the unit that suits it: `96.0 KiB`."""
+    unit = 0
+    while number >= 1024 and unit < 5:
+        number /= 1024
+        unit += 1
+    return f"{number:.4g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[unit]}"
+
+
+def number_text(value: float) -> str:
+    """Return a figure with thousands apart; a decimal where it is small enough for one to count."""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:,.1f}"
+
+
+def percent_text(value: float) -> str:
+    """Return a percentage with the digits that it deserves."""
+    return f"{value:,.0f}%" if value >= 100 else f"{value:.3g}%"
+
+
+def listed(words: Sequence[str], most: int) -> str:
+    """Return the first few words, and how many more there are."""
+    shown = ", ".join(words[:most])
+    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
+
+
+def some_of(words: Sequence[str]) -> str:
+    """Return the first few words of a file, quoted, and how many more there are."""
+    return listed([quote(word) for word in words], 5)
