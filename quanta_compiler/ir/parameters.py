@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.kinds.initialisers import ENTRIES, INITIALISERS, Drawn
 from quanta_compiler.spec.rotations import ROTATION_KINDS, lie_numbers, pauli_angles
 
 TRAINED_KINDS = frozenset({"dense", "lowrank", "diagonal", *ROTATION_KINDS})
@@ -63,6 +64,15 @@ def _angles(gate: Gate, rows: int, columns: int) -> int:
         assert gate.layers is not None
         return pauli_angles(size, gate.layers, gate.rank_parameters)
     return 1
+
+
+def drawing(stored: Stored) -> tuple[str, Drawn]:
+    """Return the scheme of one tensor and what it draws: of a low-rank gate `zeros` draws A as it is by default."""
+    init = stored.gate.init
+    assert init is not None, "a gate that stores numbers has a scheme"
+    scheme = ENTRIES[0] if init.scheme == "zeros" and stored.key.endswith(".A") else init.scheme
+    std = init.std if init.std is not None else INITIALISERS[scheme].std or 0.0
+    return scheme, Drawn(stored.fan_out, stored.fan_in, std, is_diagonal=stored.gate.kind == "diagonal")
 
 
 def all_stored(circuit: Circuit) -> tuple[Stored, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
+from quanta_compiler.ir.parameters import drawing, matrix_shape, stored_tensors
+from quanta_compiler.kinds.initialisers import INITIALISERS
 from quanta_compiler.report.report import GateReport, ParameterReport, RankReport
 from quanta_compiler.spec.rotations import ROTATION_KINDS, pauli_flops
 
@@ -115,25 +116,5 @@ def _gate_gain(circuit: Circuit, gate: Gate) -> float:
     if gate.kind == "constant":
         assert gate.value is not None
         return math.fsum(number * number for row in gate.value for number in row) / rows
-    return math.prod(
-        _scheme_gain(gate, stored.key, stored.fan_out, stored.fan_in) for stored in stored_tensors(circuit, gate)
-    )
-
-
-def _scheme_gain(gate: Gate, key: str, rows: int, columns: int) -> float:
-    """Return columns times the mean square of an entry, `[rows, columns]` being drawn by the gate's scheme."""
-    assert gate.init is not None, "a gate that stores numbers has a scheme"
-    scheme = gate.init.scheme
-    if scheme == "zeros":
-        return 1 / 3 if key.endswith(".A") else 0.0
-    if scheme == "kaiming_uniform":
-        return 1 / 3
-    if scheme == "xavier_uniform":
-        return 2 * columns / (rows + columns)
-    if scheme == "normal":
-        std = 0.02 if gate.init.std is None else gate.init.std
-        return columns * std * std
-    if scheme == "identity" and gate.kind == "diagonal":
-        return 1.0
-    # `orthogonal` and `identity`: min(rows, columns) orthonormal directions pass, spread over all rows.
-    return min(rows, columns) / rows
+    drawn = map(drawing, stored_tensors(circuit, gate))
+    return math.prod(INITIALISERS[scheme].gain(what) for scheme, what in drawn)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
+from quanta_compiler.kinds.initialisers import ANGLES
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.axes import Absent, AxisState, find_all, position_of
 from quanta_compiler.spec.circuit_spec import AxisSize, GateSpec, Init
@@ -14,7 +15,7 @@ from quanta_compiler.spec.drafts import Draft
 from quanta_compiler.spec.kind_checks import check_kind, warn_about_pairs
 from quanta_compiler.spec.matrices import matrix_shape, shape_text, stored_numbers
 from quanta_compiler.spec.names import axis_name_problem
-from quanta_compiler.spec.rotations import ROTATION_KINDS, ROTATION_SCHEMES
+from quanta_compiler.spec.rotations import ROTATION_KINDS
 
 _DEFAULT_NAME = re.compile(r"g(0|[1-9][0-9]*)\Z")
 _FIXED_KINDS = ("slice", "constant", "cz")
@@ -277,7 +278,7 @@ class GateResolver:
         if draft.init is not None:
             return draft.init
         # The circuit's scheme may be one for the entries of matrices.
-        holds = draft.kind not in ROTATION_KINDS or self.default_init.scheme in ROTATION_SCHEMES
+        holds = draft.kind not in ROTATION_KINDS or self.default_init.scheme in ANGLES
         return self.default_init if holds else Init("zeros")
 
     def _check_share(self, draft: Draft, label: str, spec: GateSpec, owner: GateSpec) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems
+from quanta_compiler.kinds.initialisers import ENTRIES
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.axes import AxisState, find_all
 from quanta_compiler.spec.circuit_layout import AUTO_RULE
@@ -125,7 +126,7 @@ def _resolve_gates(
     document: Document, state: _State, problems: Problems
 ) -> tuple[tuple[GateSpec, ...] | None, tuple[DataPath, ...]]:
     """Resolve all gates in order, and say where each stands; the state is afterwards that of the output."""
-    resolver = GateResolver(state, document.file.init or Init("kaiming_uniform"), problems)
+    resolver = GateResolver(state, document.file.init or Init(ENTRIES[0]), problems)
     used = 0
     for index, item in enumerate(document.file.gates):
         if index in document.broken:

@@ -12,8 +12,6 @@ from functools import lru_cache
 
 ROTATION_KINDS = ("orthogonal", "ry", "pauli")
 """Kinds whose matrix is orthogonal and computed from a flat tensor of angles, or of entries of a Lie algebra."""
-ROTATION_SCHEMES = ("zeros", "normal")
-"""How these may be drawn: at zero a matrix is the identity (that of `pauli` up to the signs of its CZ)."""
 
 TURN_FLOPS = 6
 """What turning a pair of numbers by an angle costs: two products, and two that are added to them."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import keyword
 from typing import Any
 
+from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.names import NAME_LENGTH, RESERVED_AXES, TORCH_NAMES
 from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
-from quanta_compiler.spec.rotations import ROTATION_SCHEMES
-from quanta_compiler.spec.values import INIT_SCHEMES
+from quanta_compiler.spec.values import WITH_STD
 
 NAME = "x-name"
 """Marks a part that `schema` moves to the definitions, so that it is written once."""
@@ -123,7 +123,8 @@ TO: dict[str, Any] = {
     "description": "What the axes become: new sizes, or a mapping that lists exactly the axes present afterwards.",
 }
 PATTERN_TO: dict[str, Any] = {**_TO_MAPPING, NAME: "PatternTo", "description": "The sizes of axes after the pattern."}
-_SCHEMES = list(INIT_SCHEMES)
+_SCHEMES = list(ENTRIES)
+_WITH_STD: dict[str, Any] = {"const": WITH_STD[0]} if len(WITH_STD) == 1 else {"enum": list(WITH_STD)}
 INIT: dict[str, Any] = {
     NAME: "Init",
     "description": "How the parameter is drawn.",
@@ -131,7 +132,7 @@ INIT: dict[str, Any] = {
         {"enum": _SCHEMES},
         {
             "type": "object",
-            "properties": {"scheme": {"const": "normal"}, "std": {"type": "number", "exclusiveMinimum": 0}},
+            "properties": {"scheme": _WITH_STD, "std": {"type": "number", "exclusiveMinimum": 0}},
             "required": ["scheme"],
             "additionalProperties": False,
         },
@@ -148,9 +149,9 @@ ROTATION_INIT: dict[str, Any] = {
     NAME: "RotationInit",
     "description": "How the angles are drawn: by default they are zero.",
     "anyOf": [
-        {"enum": list(ROTATION_SCHEMES)},
+        {"enum": list(ANGLES)},
         _NORMAL,
-        {**INIT["anyOf"][2], "properties": {"scheme": {"enum": list(ROTATION_SCHEMES)}}},
+        {**INIT["anyOf"][2], "properties": {"scheme": {"enum": list(ANGLES)}}},
     ],
 }
 RANK_PARAMETERS: dict[str, Any] = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, clip, did_you_mean, quote
+from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES, INITIALISERS
 from quanta_compiler.spec import limits
 from quanta_compiler.spec.checks import (
     REPORTED,
@@ -25,13 +26,12 @@ from quanta_compiler.spec.circuit_layout import AUTO_RULE, auto_layout
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, axis_name_problem, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS
-from quanta_compiler.spec.rotations import ROTATION_SCHEMES
 
 AxisRef = int | str
 """A position in the input layout, or an axis's name."""
 
-INIT_SCHEMES = ("kaiming_uniform", "xavier_uniform", "normal", "orthogonal", "identity", "zeros")
-NORMAL_STD = 0.02
+WITH_STD = tuple(name for name, row in INITIALISERS.items() if row.std is not None)
+"""Schemes that take a standard deviation."""
 VERSION = 1
 _LAYOUT_TEXT = re.compile(r"[0-9]+(?:([x-])[0-9]+(?:\1[0-9]+)*)?\Z")
 
@@ -280,7 +280,7 @@ def check_init(value: Any) -> Init:
     """Check an initialiser: the name of a scheme, or `{scheme: normal, std: s}`."""
     if isinstance(value, str):
         _check_scheme(value, ())
-        return Init(value, NORMAL_STD if value == "normal" else None)
+        return Init(value, INITIALISERS[value].std)
     if not isinstance(value, dict):
         hint = "such as `kaiming_uniform` or `{scheme: normal, std: 0.02}`"
         refuse([((), f"`init` is the name of a scheme or a mapping, got {describe(value)}", hint)])
@@ -297,36 +297,37 @@ def check_init(value: Any) -> Init:
         wrong = number_problem(value["std"], "`std`")
         if wrong is None and not 0 < value["std"] <= 3e38:
             wrong = f"`std` must be positive and a float32, got {describe(value['std'])}"
-        if wrong is None and scheme != "normal":
-            problems.append(
-                (("std",), f"`std` goes with the scheme `normal` only, not with `{clip(str(scheme))}`", None)
-            )
+        if wrong is None and scheme not in WITH_STD:
+            allowed = " and ".join(f"`{name}`" for name in WITH_STD)
+            message = f"`std` goes with the scheme {allowed} only, not with `{clip(str(scheme))}`"
+            problems.append((("std",), message, None))
         elif wrong is not None:
             problems.append((("std",), wrong, None))
     refuse_if(problems)
-    return Init(scheme, float(value.get("std", NORMAL_STD)) if scheme == "normal" else None)
+    std = INITIALISERS[scheme].std
+    return Init(scheme, None if std is None else float(value.get("std", std)))
 
 
 def check_rotation_init(value: Any) -> Init:
     """Check an initialiser of a kind that stores angles."""
     init = check_init(value)
-    if init.scheme not in ROTATION_SCHEMES:
+    if init.scheme not in ANGLES:
         message = f"angles cannot be drawn as `{init.scheme}`, which is a scheme for the entries of matrices"
-        hint = f"the schemes for orthogonal gates are {' and '.join(ROTATION_SCHEMES)}"
+        hint = f"the schemes for orthogonal gates are {' and '.join(ANGLES)}"
         refuse([(("scheme",) if isinstance(value, dict) else (), message, hint)])
     return init
 
 
 def _check_scheme(scheme: Any, path: DataPath) -> None:
-    if scheme in INIT_SCHEMES:
+    if scheme in ENTRIES:
         return
     message = (
         f"unknown initialiser {quote(scheme)}"
         if isinstance(scheme, str)
         else f"`scheme` must be a name, got {describe(scheme)}"
     )
-    close = did_you_mean(scheme, INIT_SCHEMES)
-    refuse([(path, message, f"did you mean `{close}`?" if close else f"the schemes are {', '.join(INIT_SCHEMES)}")])
+    close = did_you_mean(scheme, ENTRIES)
+    refuse([(path, message, f"did you mean `{close}`?" if close else f"the schemes are {', '.join(ENTRIES)}")])
 
 
 def check_matrix(value: Any) -> tuple[tuple[float, ...], ...]:
