@@ -13,6 +13,7 @@ from quanta_compiler.emit.source import circuit_json, emit_source
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.kernels.choice import prefers_fused
+from quanta_compiler.kinds import limits
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.lower import lower
 from quanta_compiler.lowering.program import Program
@@ -21,7 +22,7 @@ from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.report.build import build_report
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.terminal import title
-from quanta_compiler.spec import limits, load_spec, to_dict
+from quanta_compiler.spec import load_spec, to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.kinds.limits import FILE_BYTES
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.limits import FILE_BYTES
 from quanta_compiler.text.console import without_numpy
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from quanta_compiler.diagnostics import Diagnostic, Problems, SpecError
-from quanta_compiler.spec.circuit_layout import AUTO_RULE
+from quanta_compiler.kinds.limits import FILE_BYTES
+from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document, read_document
 from quanta_compiler.spec.files import read_file, too_large
-from quanta_compiler.spec.limits import FILE_BYTES
 from quanta_compiler.spec.loader import DictSource, TextSource, read_text
 from quanta_compiler.spec.plain import plain
 from quanta_compiler.spec.render import to_dict, to_yaml

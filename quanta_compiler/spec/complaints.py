@@ -143,7 +143,17 @@ class Translator:
             self._unknown_word(path, value)
         else:
             message = f"{_label(path)} {_expectation(kind, error.get('ctx', {}))}, got {describe(value)}"
-            self.problems.error(path, message, _HINTS.get(kind) or _RANGES.get(str(path[-1]) if path else ""))
+            self.problems.error(path, message, _HINTS.get(kind) or self._range_hint(path))
+
+    def _range_hint(self, path: DataPath) -> str | None:
+        """Return what helps with a number that is out of bounds."""
+        key = str(path[-1]) if path else ""
+        if len(path) != 1 or "preset" not in self.data:
+            return _RANGES.get(key)
+        from quanta_compiler.presets.table import PRESETS
+
+        option = PRESETS[self.data["preset"]].options().get(key) if self.data["preset"] in PRESETS else None
+        return option.hint if option is not None else None
 
     def _bad_item(self, path: DataPath, item: Any) -> None:
         """Report an entry of `gates` that has none of the forms that there are."""
@@ -190,11 +200,13 @@ def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str
     """Return the keys that a file takes, those that files of another form take, and what it is called."""
     if "preset" not in data:
         return list(CircuitFile.model_fields), (), "a circuit"
-    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+    from quanta_compiler.presets.table import PRESETS
+    from quanta_compiler.spec.preset_models import PresetFile
 
-    model = PRESET_MODELS.get(data["preset"], PresetFile)
-    options = [key for other in PRESET_MODELS.values() for key in other.model_fields]
-    return list(model.model_fields), (*options, *CircuitFile.model_fields), f"preset `{data['preset']}`"
+    family = PRESETS.get(data["preset"])
+    own = [*PresetFile.model_fields, *(family.options() if family else ())]
+    others = [key for other in PRESETS.values() for key in other.options()]
+    return own, (*others, *CircuitFile.model_fields), f"preset `{data['preset']}`"
 
 
 _EXAMPLES = {
@@ -304,7 +316,7 @@ def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:
     """Say what to do about a key that does not go with the preset."""
     if key in ("gates", "output"):
         return "a preset has gates of its own; `quanta expand` writes them out to be changed"
-    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+    from quanta_compiler.presets.table import PRESETS
 
-    options = [name for name in PRESET_MODELS[mapping["preset"]].model_fields if name not in PresetFile.model_fields]
+    options = PRESETS[mapping["preset"]].options()
     return "its options are " + ", ".join(f"`{name}`" for name in options) if options else "it has no options"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import limits
 from quanta_compiler.spec.checks import describe
 from quanta_compiler.spec.complaints import (
     ALL_GATE_KEYS,
@@ -110,18 +110,19 @@ def read_document(data: Any, problems: Problems) -> Document | PresetDocument | 
 
 def _read_preset(data: dict[Any, Any], problems: Problems) -> PresetDocument | None:
     """Validate a file that names a preset in place of its gates."""
-    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+    from quanta_compiler.presets.table import PRESETS
+    from quanta_compiler.spec.preset_models import PresetFile, preset_model
 
     name = data["preset"]
-    model: type[PresetFile] | None = PRESET_MODELS.get(name) if isinstance(name, str) else None
-    if model is None:
-        report_unknown_preset(name, PRESET_MODELS, problems)
+    model = preset_model(name) if isinstance(name, str) and name in PRESETS else PresetFile
+    if model is PresetFile:
+        report_unknown_preset(name, PRESETS, problems)
         # Which options it takes is not known: only what every preset takes is checked.
         data = {**{key: data[key] for key in PresetFile.model_fields if key in data}, "preset": ""}
     # A round can bring up what the last one's problems kept pydantic from looking at.
     for _ in range(_ROUNDS):
         try:
-            return PresetDocument((model or PresetFile).model_validate(data))
+            return PresetDocument(model.model_validate(data))
         except ValidationError as error:
             translator = Translator(data, problems)
             data = dict(data)

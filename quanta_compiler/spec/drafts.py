@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import limits
 from quanta_compiler.spec.axes import Absent, AxisState, find_all
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN, Pattern, two_design_pattern

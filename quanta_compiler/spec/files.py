@@ -6,7 +6,7 @@ import os
 import stat
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import limits
 
 _SPECIAL = (
     (stat.S_ISDIR, "is a directory, not a circuit file", "name a file in it"),

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, replace
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
+from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.initialisers import ANGLES
-from quanta_compiler.spec import limits
 from quanta_compiler.spec.axes import Absent, AxisState, find_all, position_of
 from quanta_compiler.spec.circuit_spec import AxisSize, GateSpec, Init
 from quanta_compiler.spec.document import BrokenItem

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from quanta_compiler.diagnostics import DataPath, Problems, Span, quote
-from quanta_compiler.spec import limits
+from quanta_compiler.kinds import limits
 from quanta_compiler.spec.scalars import is_overlong_number, resolve_plain, surprise
 
 # libyaml where PyYAML was built with it: ten times as fast on a long file.

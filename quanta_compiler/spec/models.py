@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
-from quanta_compiler.spec import limits, values
+from quanta_compiler.kinds import limits
+from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.spec import schema_parts as parts
+from quanta_compiler.spec import values
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.patterns import TWO_DESIGN
-from quanta_compiler.spec.values import AxisRef, Layout
+from quanta_compiler.spec.values import AxisRef
 
 Optimizer = Literal["auto", "dp", "greedy", "branch-1", "branch-2"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)

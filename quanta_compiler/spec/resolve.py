@@ -7,17 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems
+from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.initialisers import ENTRIES
-from quanta_compiler.spec import limits
+from quanta_compiler.presets.layouts import AUTO_RULE, Layout
 from quanta_compiler.spec.axes import AxisState, find_all
-from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
 from quanta_compiler.spec.rotations import ROTATION_KINDS
 from quanta_compiler.spec.suspects import warn_about_suspects
-from quanta_compiler.spec.values import Layout
 from quanta_compiler.spec.waste import warn_about_fitting, warn_about_waste
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from quanta_compiler.kinds.initialisers import ENTRIES
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec.models import CircuitFile
-from quanta_compiler.spec.preset_models import PRESET_MODELS
+from quanta_compiler.spec.preset_models import preset_model
 from quanta_compiler.spec.schema_parts import NAME
 
 # The newest draft that the editors' language servers read in full.
@@ -22,7 +23,7 @@ _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the circuit file: a circuit written out, or one of the presets."""
-    forms: list[type[BaseModel]] = [CircuitFile, *PRESET_MODELS.values()]
+    forms: list[type[BaseModel]] = [CircuitFile, *map(preset_model, PRESETS)]
     definitions: dict[str, Any] = {}
     for form in forms:
         schema = _tidy(form.model_json_schema(), definitions)

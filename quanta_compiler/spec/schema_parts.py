@@ -5,8 +5,8 @@ from __future__ import annotations
 import keyword
 from typing import Any
 
+from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
-from quanta_compiler.spec import limits
 from quanta_compiler.spec.names import NAME_LENGTH, RESERVED_AXES, TORCH_NAMES
 from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
 from quanta_compiler.spec.values import WITH_STD

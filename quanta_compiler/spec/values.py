@@ -6,12 +6,12 @@ Each check takes the data as read and returns what the models hold, or refuses i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, clip, did_you_mean, quote
+from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES, INITIALISERS
-from quanta_compiler.spec import limits
+from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.spec.checks import (
     REPORTED,
     Problem,
@@ -22,7 +22,6 @@ from quanta_compiler.spec.checks import (
     refuse,
     refuse_if,
 )
-from quanta_compiler.spec.circuit_layout import AUTO_RULE, auto_layout
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, axis_name_problem, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS
@@ -34,21 +33,6 @@ WITH_STD = tuple(name for name, row in INITIALISERS.items() if row.std is not No
 """Schemes that take a standard deviation."""
 VERSION = 1
 _LAYOUT_TEXT = re.compile(r"[0-9]+(?:([x-])[0-9]+(?:\1[0-9]+)*)?\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A layout as written: sizes with or without names, or the number of axes to choose."""
-
-    sizes: tuple[int, ...] = ()
-    names: tuple[str, ...] | None = None
-    auto: int | None = None
-    rule: int = AUTO_RULE
-    """The rule by which sizes are chosen."""
-
-    def sizes_for(self, width: int) -> tuple[int, ...]:
-        """Return the sizes: as written, else those that the compiler chooses for a vector of `width` numbers."""
-        return self.sizes if self.auto is None else auto_layout(width, self.auto, self.rule)
 
 
 def _size_problems(values: list[Any], what: str) -> list[Problem]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from quanta_compiler.diagnostics import Problems
+from quanta_compiler.presets.layouts import Layout, auto_layout, exact_layout, pair_numbers
 from quanta_compiler.spec.axes import layout_text
-from quanta_compiler.spec.circuit_layout import auto_layout, exact_layout, pair_numbers
 from quanta_compiler.spec.circuit_spec import AxisSize, CircuitSpec
-from quanta_compiler.spec.values import Layout
 
 _SIZED_KINDS = ("ry", "cz", "pauli", "slice", "constant")
 """Gates for which axes of another size are no use."""
