@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from quanta_compiler.kinds import limits
+
 
 @dataclass(frozen=True, slots=True)
 class Integer:
@@ -39,3 +41,11 @@ def option(key: Key, default: Any = dataclasses.MISSING) -> Any:
 def keys_of(record: Any) -> dict[str, Key]:
     """Return the options of a record, or of its class, in order."""
     return {field.name: field.metadata["key"] for field in dataclasses.fields(record)}
+
+
+LAYERS = Key(
+    Integer(0, limits.LAYERS),
+    "The entangling layers of the two-design circuit, from 0.",
+    hint="with 0 nothing is entangled; 1 or 2 are usual",
+)
+"""What all that is made of such circuits takes."""

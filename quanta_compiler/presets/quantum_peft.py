@@ -5,15 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from quanta_compiler.kinds.limits import LAYERS
-from quanta_compiler.kinds.options import Integer, Key, option
+from quanta_compiler.kinds.options import LAYERS, option
 from quanta_compiler.presets.family import Expansion, Family, number
-
-LAYERS_KEY = Key(
-    Integer(0, LAYERS),
-    "The entangling layers of the two-design circuit, from 0.",
-    hint="with 0 nothing is entangled; 1 or 2 are usual",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +14,7 @@ class QuantumPeft(Family):
     """Quantum-PEFT (Koike-Akino et al. 2025)."""
 
     rank: int = number("The rank of U diag(s) V^T.", 8)
-    layers: int = option(LAYERS_KEY, 1)
+    layers: int = option(LAYERS, 1)
 
     name = "quantum_peft"
     meaning = "Quantum-PEFT: U diag(s) V^T, U and V of orthonormal columns from few angles"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quanta_compiler.kinds.options import option
+from quanta_compiler.kinds.options import LAYERS, option
 from quanta_compiler.presets.family import Expansion, Family
-from quanta_compiler.presets.quantum_peft import LAYERS_KEY
 
 
 @dataclass(frozen=True, slots=True)
 class QuantumPeftFull(Family):
     """Quantum-PEFT of full rank (Koike-Akino et al. 2025)."""
 
-    layers: int = option(LAYERS_KEY, 1)
+    layers: int = option(LAYERS, 1)
 
     name = "quantum_peft_full"
     meaning = "Quantum-PEFT of full rank: one orthogonal matrix from few angles"

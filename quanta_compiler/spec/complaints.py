@@ -12,19 +12,19 @@ from quanta_compiler.spec.checks import describe
 from quanta_compiler.spec.models import (
     GATE_KINDS,
     MAPS,
+    MIXED_PATTERNS,
     OPTIMIZERS,
     PATTERN_KINDS,
     CircuitFile,
     Plan,
     SharedGate,
-    TwoDesignPattern,
     item_form,
 )
-from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
+from quanta_compiler.spec.patterns import PATTERNS
 
 _GATE_MODELS: tuple[type[BaseModel], ...] = (*GATE_KINDS.values(), SharedGate)
 ALL_GATE_KEYS = tuple(dict.fromkeys(key for model in _GATE_MODELS for key in model.model_fields))
-_PATTERN_MODELS: tuple[type[BaseModel], ...] = (*PATTERN_KINDS.values(), TwoDesignPattern)
+_PATTERN_MODELS: tuple[type[BaseModel], ...] = (*PATTERN_KINDS.values(), *MIXED_PATTERNS.values())
 _ALL_PATTERN_KEYS = tuple(dict.fromkeys(key for model in _PATTERN_MODELS for key in model.model_fields))
 
 
@@ -32,8 +32,8 @@ def _model_of(item: Any) -> type[Any] | None:
     form = item_form(item)
     if form == "share":
         return SharedGate
-    if form == TWO_DESIGN:
-        return TwoDesignPattern
+    if form in MIXED_PATTERNS:
+        return MIXED_PATTERNS[form]
     prefix, _, kind = (form or "").partition(" ")
     if prefix == "gate":
         return GATE_KINDS[kind]
@@ -114,7 +114,8 @@ class Translator:
         allowed = list(model.model_fields)
         if "pattern" in mapping:
             kind = mapping.get("kind", "dense")
-            what = f"pattern `{TWO_DESIGN}`" if model is TwoDesignPattern else f"a pattern of kind `{kind}`"
+            name = mapping["pattern"]
+            what = f"pattern `{name}`" if model in MIXED_PATTERNS.values() else f"a pattern of kind `{kind}`"
             return allowed, (*_ALL_PATTERN_KEYS, "name", "share", "transpose", "value"), what
         if model is SharedGate:
             return allowed, ALL_GATE_KEYS, "`share`"
@@ -256,7 +257,7 @@ def _expectation(kind: str, context: dict[str, Any]) -> str:
 _HOMES = {
     "rank": "`rank` goes with `kind: lowrank`",
     "map": "`map` goes with `kind: orthogonal`",
-    "layers": f"`layers` goes with `kind: pauli` and with the pattern `{TWO_DESIGN}`",
+    "layers": "`layers` goes with `kind: pauli`",
     "rank_parameters": "`rank_parameters` goes with `kind: orthogonal` and `kind: pauli`",
     "value": "`value` goes with `kind: constant`",
     "transpose": "`transpose` goes with `share`",
@@ -280,7 +281,13 @@ def _why_not(key: Any, mapping: dict[Any, Any]) -> str | None:
         return _SQUARE[kind]
     if key == "rank" and kind in ("orthogonal", "pauli"):
         return _HOMES["rank"] + f"; `kind: {kind}` takes `rank_parameters`"
-    return _HOMES.get(str(key))
+    return _home(str(key))
+
+
+def _home(key: str) -> str | None:
+    """Say where a key belongs that not all gates take."""
+    patterns = [f" and with the pattern `{name}`" for name, pattern in PATTERNS.items() if key in pattern.options]
+    return _HOMES[key] + "".join(patterns) if key in _HOMES else None
 
 
 _SQUARE = {
@@ -294,22 +301,14 @@ def _why_not_in_a_pattern(key: str, pattern: Any, kind: str) -> str:
     """Say why a key that other patterns take does not go with this one."""
     if key == "name":
         return "the gates of a pattern are called g0, g1, ... by position"
-    if pattern == TWO_DESIGN:
-        return _OF_TWO_DESIGN.get(key, "write the gates out where they differ")
+    if pattern in MIXED_PATTERNS:
+        return PATTERNS[pattern].refusals.get(key, "write the gates out where they differ")
     if key == "to":
         return _SQUARE[kind]
     if key in ("init", "frozen") and kind == "cz":
         return "a cz gate has no parameter"
     own = ("rank", "map", "layers", "rank_parameters")
-    return _HOMES[key] if key in own else "write the gates out where they differ"
-
-
-_OF_TWO_DESIGN = {
-    "kind": "its gates are of the kinds `ry` and `cz`",
-    "to": "its axes have size 2 before and after",
-    "rank": "an RY has one angle, a CZ nothing",
-    "rank_parameters": "`kind: pauli` is the same circuit as one gate, and takes `rank_parameters`",
-}
+    return (_home(key) if key in own else None) or "write the gates out where they differ"
 
 
 def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:

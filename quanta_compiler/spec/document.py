@@ -21,7 +21,7 @@ from quanta_compiler.spec.complaints import (
     report_unknown_preset,
 )
 from quanta_compiler.spec.models import CircuitFile
-from quanta_compiler.spec.patterns import TWO_DESIGN
+from quanta_compiler.spec.patterns import MIXED
 from quanta_compiler.spec.values import VERSION
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _mend_item(gates: list[Any], path: DataPath, document: Document) -> None:
         return
     if not isinstance(item, dict):
         document.broken[index] = BrokenItem(None, isinstance(item, str), False)
-    elif key in _DECISIVE or (item.get("pattern") == TWO_DESIGN and key not in ("init", "frozen")):
+    elif key in _DECISIVE or (item.get("pattern") in MIXED and key not in ("init", "frozen")):
         name = item.get("name")
         document.broken[index] = BrokenItem(name if isinstance(name, str) else None, "pattern" in item, "to" in item)
     elif key is None or (key in ALL_GATE_KEYS and key not in ("name", "init", "frozen")):

@@ -6,16 +6,19 @@ each stands here, beside the field that it describes.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema, create_model
 
 from quanta_compiler.kinds import limits
+from quanta_compiler.kinds.options import Key, Sizes
 from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.spec import schema_parts as parts
 from quanta_compiler.spec import values
 from quanta_compiler.spec.circuit_spec import Init
-from quanta_compiler.spec.patterns import TWO_DESIGN
+from quanta_compiler.spec.patterns import MIXED, PATTERNS
 from quanta_compiler.spec.values import AxisRef
 
 Optimizer = Literal["auto", "dp", "greedy", "branch-1", "branch-2"]
@@ -29,7 +32,6 @@ CircuitName = Annotated[str, PlainValidator(values.check_circuit_name), WithJson
 GateName = Annotated[str | None, PlainValidator(values.check_gate_name), WithJsonSchema(parts.GATE_NAME)]
 PatternName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.PATTERN_NAME)]
 RuleName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.RULE_NAME)]
-TwoDesignName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.TWO_DESIGN_NAME)]
 Share = Annotated[str, PlainValidator(values.check_share), WithJsonSchema(parts.SHARE)]
 LayoutField = Annotated[Layout, PlainValidator(values.check_layout), WithJsonSchema(parts.LAYOUT)]
 Refs = tuple[AxisRef, ...]
@@ -57,6 +59,13 @@ RankParameters = Annotated[
 ]
 Repeat = Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")]
 Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]
+
+
+def type_of(key: Key) -> Any:
+    """Return what pydantic checks the value of an option with."""
+    if isinstance(key.type, Sizes):
+        return Annotated[Layout, PlainValidator(values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT)]
+    return Annotated[int, Field(ge=key.type.least, le=key.type.most, description=key.meaning)]
 
 
 class FileModel(BaseModel):
@@ -239,17 +248,24 @@ class CzPattern(_Pattern):
     kind: Literal["cz"]
 
 
-class TwoDesignPattern(FileModel):
-    """The circuit of RY and CZ that the pattern `two_design` stands for."""
+def _mixed_pattern(name: str) -> type[FileModel]:
+    """Return the model of a pattern whose gates have kinds of their own, of which one stores angles."""
+    pattern = PATTERNS[name]
+    shown: dict[str, Any] = {"const": name, "description": pattern.meaning}
+    title = "".join(map(str.capitalize, name.split("_"))) + "Pattern"
+    meaning = f"The circuit of {' and '.join(map(str.upper, pattern.kinds))} that the pattern `{name}` stands for."
+    keys: dict[str, Any] = {
+        "pattern": (Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(shown)], ...),
+        "repeat": (Repeat, 1),
+        "axes": (PatternAxes, None),
+        "init": (RotationInit, None),
+        "frozen": (Frozen, False),
+        **{option: (type_of(key), default) for option, (key, default) in pattern.options.items()},
+    }
+    return create_model(title, __base__=FileModel, __doc__=meaning, **keys)
 
-    pattern: TwoDesignName
-    repeat: Repeat = 1
-    axes: PatternAxes = None
-    init: RotationInit = None
-    frozen: Frozen = False
-    layers: Layers = 1
 
-
+MIXED_PATTERNS: dict[str, type[FileModel]] = {name: _mixed_pattern(name) for name in MIXED}
 GATE_KINDS: dict[str, type[FileModel]] = {
     "dense": DenseGate,
     "lowrank": LowrankGate,
@@ -280,8 +296,8 @@ def item_form(item: Any) -> str | None:
         return "axes"
     if not isinstance(item, dict):
         return None
-    if item.get("pattern") == TWO_DESIGN:
-        return "two_design"
+    if item.get("pattern") in MIXED:
+        return str(item["pattern"])
     if "pattern" not in item and "share" in item:
         return "share"
     kind = item.get("kind", "dense")
@@ -289,7 +305,7 @@ def item_form(item: Any) -> str | None:
     return f"{prefix} {kind}" if isinstance(kind, str) and kind in kinds else None
 
 
-GateItem = Annotated[
+_Plain = (
     Annotated[Axes, Tag("axes")]
     | Annotated[PatternName, Tag("pattern name")]
     | Annotated[DenseGate, Tag("gate dense")]
@@ -309,9 +325,12 @@ GateItem = Annotated[
     | Annotated[PauliPattern, Tag("pattern pauli")]
     | Annotated[RyPattern, Tag("pattern ry")]
     | Annotated[CzPattern, Tag("pattern cz")]
-    | Annotated[TwoDesignPattern, Tag("two_design")],
-    Discriminator(item_form),
-]
+)
+if TYPE_CHECKING:
+    GateItem = Any
+else:
+    _Mixed = (Annotated[model, Tag(name)] for name, model in MIXED_PATTERNS.items())
+    GateItem = Annotated[functools.reduce(operator.or_, _Mixed, _Plain), Discriminator(item_form)]
 
 
 class Plan(FileModel):

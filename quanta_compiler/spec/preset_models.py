@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
-from pydantic import Field, PlainValidator, WithJsonSchema, create_model
+from pydantic import Field, create_model
 
-from quanta_compiler.kinds.options import Integer, Key
 from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.presets.table import PRESETS
-from quanta_compiler.spec import schema_parts as parts
-from quanta_compiler.spec import values
-from quanta_compiler.spec.models import CircuitName, FileModel, InFeatures, InitField, OutFeatures, Plan, Version
-
-_Layout = Annotated[
-    Layout, PlainValidator(values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT, mode="validation")
-]
+from quanta_compiler.spec.models import (
+    CircuitName,
+    FileModel,
+    InFeatures,
+    InitField,
+    OutFeatures,
+    Plan,
+    Version,
+    type_of,
+)
 
 
 class PresetFile(FileModel):
@@ -43,9 +45,8 @@ def preset_model(name: str) -> type[PresetFile]:
 
 def _field(option: dataclasses.Field[Any]) -> tuple[Any, Any]:
     """Return the type and the field of an option."""
-    key: Key = option.metadata["key"]
-    default: Any = option.default
-    if isinstance(key.type, Integer):
-        return int, Field(default=default, ge=key.type.least, le=key.type.most, description=key.meaning)
+    key, default = option.metadata["key"], option.default
+    if not isinstance(default, Layout):
+        return type_of(key), default
     shown: Any = {"default": {"auto": default.auto}}
-    return _Layout, Field(default_factory=lambda: default, description=key.meaning, json_schema_extra=shown)
+    return type_of(key), Field(default_factory=lambda: default, description=key.meaning, json_schema_extra=shown)

@@ -8,7 +8,7 @@ from typing import Any
 from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
 from quanta_compiler.spec.names import NAME_LENGTH, RESERVED_AXES, TORCH_NAMES
-from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
+from quanta_compiler.spec.patterns import MIXED, PATTERNS
 from quanta_compiler.spec.values import WITH_STD
 
 NAME = "x-name"
@@ -44,9 +44,8 @@ PATTERN_NAME: dict[str, Any] = {NAME: "PatternName", "enum": list(PATTERNS), "de
 RULE_NAME: dict[str, Any] = {
     **PATTERN_NAME,
     NAME: "RuleName",
-    "enum": [name for name in PATTERNS if name != TWO_DESIGN],
+    "enum": [name for name in PATTERNS if name not in MIXED],
 }
-TWO_DESIGN_NAME: dict[str, Any] = {"const": TWO_DESIGN, "description": PATTERNS[TWO_DESIGN].meaning}
 VERSION: dict[str, Any] = {"type": "integer", "const": 1, "description": "The version of the file format."}
 CIRCUIT_NAME: dict[str, Any] = {
     "type": "string",
