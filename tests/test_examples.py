@@ -13,7 +13,7 @@ from torch import nn
 
 import quanta_compiler as qc
 from quanta_compiler.report.svg import render_svg
-from quanta_compiler.spec.presets import preset_document
+from quanta_compiler.spec.short_notation import preset_document
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "examples").glob("*.yaml"))

@@ -44,7 +44,7 @@ def new(
 
     It is complete and valid as it stands, with comments on what else can be written in it.
     """
-    from quanta_compiler.presets.templates import TemplateError, circuit_template, preset_template
+    from quanta_compiler.cli.templates import TemplateError, circuit_template, preset_template
 
     numbers = {"rank": rank, "tt_rank": tt_rank, "blocks": blocks, "block_rank": block_rank, "layers": layers}
     given = {"layout": layout, **numbers}

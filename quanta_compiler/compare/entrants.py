@@ -12,10 +12,11 @@ from quanta_compiler.compare.methods import METHODS, Method, parse_method
 from quanta_compiler.diagnostics import Diagnostic, SpecError, did_you_mean, refusal
 from quanta_compiler.models.fitting import FeaturesError, checked_document, fitted_spec, is_template
 from quanta_compiler.models.targets import check_targets, circuit_for, matches
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
-from quanta_compiler.spec.presets import PRESETS, preset_document
+from quanta_compiler.spec.short_notation import preset_document
 
 Shape = tuple[int, int]
 """A layer's (in_features, out_features)."""

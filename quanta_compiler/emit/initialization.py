@@ -1,14 +1,13 @@
-"""`reset_parameters` of an emitted module: every scheme of the file format as torch calls; and its constants."""
+"""`reset_parameters` of an emitted module: what is stored is drawn; and its constants."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from quanta_compiler.emit.computed import stored_name
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.parameters import Stored, matrix_shape
-from quanta_compiler.spec.circuit_spec import Init
+from quanta_compiler.ir.parameters import Stored, drawing, matrix_shape
+from quanta_compiler.kinds.initialisers import INITIALISERS
 
 
 def reset_lines(stored: Sequence[Stored]) -> Iterator[str]:
@@ -20,42 +19,14 @@ def reset_lines(stored: Sequence[Stored]) -> Iterator[str]:
     yield "        return"
     if stored:
         yield "    gates = self.gates"
-    calls = [_draw(tensor) for tensor in stored]
-    for call in calls:
-        yield f"    {call}"
-    for scheme, lines in _HELPERS.items():
-        if any(call.startswith(f"self._{scheme}(") for call in calls):
-            yield ""
-            yield from lines
-
-
-def _scheme(tensor: Stored) -> Init:
-    """Return the scheme of one tensor: `zeros` makes B of a low-rank gate zero, and its A as it is drawn by default."""
-    init = tensor.gate.init
-    assert init is not None, "a gate that stores numbers has a scheme"
-    part = tensor.part
-    scheme = {"zeros": part.zeros, "identity": part.identity}.get(init.scheme, init.scheme)
-    return Init(scheme, init.std)
-
-
-def _draw(tensor: Stored) -> str:
-    """Return a call that fills one tensor; the bounds are those of `torch.nn.init` for `[fan_out, fan_in]`."""
-    init = _scheme(tensor)
-    target = stored_name(tensor.key)
-    if init.scheme == "kaiming_uniform":
-        # As torch.nn.Linear draws its weight: uniform, bound 1/sqrt(columns).
-        return f"self._uniform({target}, {1 / math.sqrt(tensor.fan_in)!r}, generator)"
-    if init.scheme == "xavier_uniform":
-        return f"self._uniform({target}, {math.sqrt(6 / (tensor.fan_in + tensor.fan_out))!r}, generator)"
-    if init.scheme == "normal":
-        return f"self._normal({target}, {0.02 if init.std is None else init.std!r}, generator)"
-    if init.scheme == "orthogonal":
-        return f"self._orthogonal({target}, {tensor.fan_out}, {tensor.fan_in}, generator)"
-    if init.scheme == "ones":
-        return f"{target}.fill_(1.0)"
-    if init.scheme == "identity":
-        return f'{target}.copy_(torch.eye({tensor.fan_out}, {tensor.fan_in}, device="cpu"))'
-    return f"{target}.zero_()"
+    used = []
+    for tensor in stored:
+        scheme, drawn = drawing(tensor)
+        used.append(scheme)
+        yield f"    {INITIALISERS[scheme].call(stored_name(tensor.key), drawn)}"
+    for method in dict.fromkeys(row.method for scheme, row in INITIALISERS.items() if scheme in used and row.method):
+        yield ""
+        yield from method
 
 
 def constant_lines(circuit: Circuit, constants: Sequence[Gate], like: str, *, uses_one: bool) -> Iterator[str]:
@@ -95,30 +66,3 @@ def _constant_method(like: str) -> Iterator[str]:
     yield "    if type(made) is torch.Tensor:"
     yield "        self._kept[name] = made  # for the next call, which may be in any mode"
     yield "    return made"
-
-
-_EMPTY = '    drawn = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")'
-_HELPERS = {
-    "uniform": (
-        "@staticmethod",
-        "def _uniform(tensor: torch.Tensor, bound: float, generator: torch.Generator | None) -> None:",
-        _EMPTY,
-        "    tensor.copy_(drawn.uniform_(-bound, bound, generator=generator))",
-    ),
-    "normal": (
-        "@staticmethod",
-        "def _normal(tensor: torch.Tensor, std: float, generator: torch.Generator | None) -> None:",
-        _EMPTY,
-        "    tensor.copy_(drawn.normal_(0.0, std, generator=generator))",
-    ),
-    "orthogonal": (
-        "@staticmethod",
-        "def _orthogonal(tensor: torch.Tensor, rows: int, columns: int, generator: torch.Generator | None) -> None:",
-        "    # As torch.nn.init.orthogonal_ draws: orthonormal columns, or rows where they are fewer.",
-        _EMPTY,
-        "    drawn = drawn.normal_(generator=generator).view(-1, rows, columns)",
-        "    q, r = torch.linalg.qr(drawn if rows >= columns else drawn.mT)",
-        "    q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)",
-        "    tensor.copy_((q if rows >= columns else q.mT).reshape(tensor.shape))",
-    ),
-}

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.kinds.initialisers import INITIALISERS, Drawn
 from quanta_compiler.kinds.kind import Part
 
 
@@ -48,6 +49,15 @@ def stored_tensors(circuit: Circuit, gate: Gate) -> tuple[Stored, ...]:
     return tuple(
         Stored(gate.name + part.suffix, gate, (*per, *part.shape), part) for part in gate.matrix.stored(rows, columns)
     )
+
+
+def drawing(stored: Stored) -> tuple[str, Drawn]:
+    """Return the scheme of one tensor and what it draws: of a low-rank gate `zeros` draws A as it is by default."""
+    init = stored.gate.init
+    assert init is not None, "a gate that stores numbers has a scheme"
+    scheme = stored.part.zeros if init.scheme == "zeros" else init.scheme
+    std = init.std if init.std is not None else INITIALISERS[scheme].std or 0.0
+    return scheme, Drawn(stored.fan_out, stored.fan_in, std, is_diagonal=stored.gate.is_diagonal)
 
 
 def all_stored(circuit: Circuit) -> tuple[Stored, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from quanta_compiler.kinds.checks import integer_problem, refuse_if
-from quanta_compiler.kinds.kind import Checked, Complaint, Key, Sides, shown
+from quanta_compiler.kinds.kind import Complaint, Sides, shown
 from quanta_compiler.kinds.limits import WIDTH
+from quanta_compiler.kinds.options import Checked, Key
 
 
 def _check_rank_parameters(value: Any) -> int:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.kinds.checks import REPORTED, describe, number_problem, refuse, refuse_if
-from quanta_compiler.kinds.kind import Checked, Complaint, Form, Key, Kind, Merging, Sides, option, sides
+from quanta_compiler.kinds.kind import Complaint, Form, Kind, Merging, Sides, sides
 from quanta_compiler.kinds.looks import DOUBLE, Look, Outline
+from quanta_compiler.kinds.options import Checked, Key, option
 
 
 def check_matrix(value: Any) -> tuple[tuple[float, ...], ...]:

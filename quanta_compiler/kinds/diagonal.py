@@ -25,7 +25,7 @@ class Diagonal(Kind):
 
     def stored(self, rows: int, columns: int) -> tuple[Part, ...]:
         """Return the diagonal, drawn as a column vector of fan-in 1; `identity` makes it ones."""
-        return (Part("", (rows,), rows, 1, identity="ones"),)
+        return (Part("", (rows,), rows, 1),)
 
     def flops(self, rows: int, columns: int) -> int:
         """Return one product a number."""

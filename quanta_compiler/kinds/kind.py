@@ -7,16 +7,16 @@ No torch and no pydantic: reading a file loads this.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from quanta_compiler.diagnostics import DataPath
 from quanta_compiler.kinds.initialisers import ENTRIES
 from quanta_compiler.kinds.looks import PLAIN, Look
+from quanta_compiler.kinds.options import Key, keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,6 @@ class Part:
     fan_in: int
     zeros: str = "zeros"
     """The scheme that `init: zeros` means here."""
-    identity: str = "identity"
-    """What `init: identity` means here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,52 +94,6 @@ class Complaint:
     is_warning: bool = False
     once: int | None = None
     """What makes two warnings the same to a reader, who is told once for all gates of a pattern."""
-
-
-@dataclass(frozen=True, slots=True)
-class Integer:
-    """An option that is an integer within bounds."""
-
-    least: int
-    most: int
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """An option that is one of some words."""
-
-    words: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """An option with a check of its own, which returns the value or raises BadValueError, and its JSON Schema."""
-
-    check: Callable[[Any], Any]
-    schema: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key that gates of a kind take in the file beside those that all take."""
-
-    type: Integer | Word | Checked
-    meaning: str
-    words: Callable[[Any], str] | None = None
-    """What is said of the value after the kind's name, with a blank in front: ` of rank 4`."""
-    note: Callable[[Any], str] | None = None
-    """What the box of a gate says of the value, behind the kind's own note."""
-    legend: str | None = None
-    """What a picture has to explain where a gate has a value."""
-    hint: str | None = None
-    """What helps where the value is out of range."""
-    example: str | None = None
-    """What helps where the key is missing."""
-
-
-def option(key: Key, default: Any = dataclasses.MISSING) -> Any:
-    """Return the field of an option; one without a default must be in the file."""
-    return dataclasses.field(default=default, metadata={"key": key})
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +196,7 @@ class Kind:
     @classmethod
     def options(cls) -> dict[str, Key]:
         """Return its options, in the order of a file that is written out."""
-        return {field.name: field.metadata["key"] for field in dataclasses.fields(cls)}
+        return keys_of(cls)
 
     def given_options(self) -> list[Key]:
         """Return the keys of the options that are not left out."""

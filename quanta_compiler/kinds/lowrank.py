@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quanta_compiler.kinds.kind import Complaint, Form, Integer, Key, Kind, Part, Sides, option, sides
+from quanta_compiler.kinds.kind import Complaint, Form, Kind, Part, Sides, sides
 from quanta_compiler.kinds.limits import WIDTH
 from quanta_compiler.kinds.looks import Look, Outline
+from quanta_compiler.kinds.options import Integer, Key, option
 
 _RANK = Key(
     Integer(1, WIDTH),

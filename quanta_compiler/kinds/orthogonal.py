@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from quanta_compiler.kinds.angles import RANK_PARAMETERS, check_kept, check_sides, lie_numbers
 from quanta_compiler.kinds.initialisers import ANGLES
-from quanta_compiler.kinds.kind import Complaint, Form, Key, Kind, Merging, Part, Sides, Word, option, sides
+from quanta_compiler.kinds.kind import Complaint, Form, Kind, Merging, Part, Sides, sides
 from quanta_compiler.kinds.looks import ROUNDED, Look, Outline
+from quanta_compiler.kinds.options import Key, Word, option
 from quanta_compiler.text.words import plural
 
 _MAP = Key(

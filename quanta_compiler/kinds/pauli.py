@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from quanta_compiler.kinds.angles import RANK_PARAMETERS, check_kept, check_sides
 from quanta_compiler.kinds.initialisers import ANGLES
-from quanta_compiler.kinds.kind import Complaint, Form, Integer, Key, Kind, Part, Sides, option, sides
-from quanta_compiler.kinds.limits import LAYERS
+from quanta_compiler.kinds.kind import Complaint, Form, Kind, Part, Sides, sides
 from quanta_compiler.kinds.looks import ROUNDED, Look, Outline
+from quanta_compiler.kinds.options import LAYERS, option
 from quanta_compiler.kinds.two_design import (
     cosine_sine_angles,
     is_power_of_two,
@@ -21,19 +21,12 @@ from quanta_compiler.kinds.two_design import (
 )
 from quanta_compiler.text.words import plural
 
-LAYERS_KEY = Key(
-    Integer(0, LAYERS),
-    "The entangling layers of the two-design circuit, from 0.",
-    words=lambda layers: f" of {plural(layers, 'layer')}",
-    hint="with 0 nothing is entangled; 1 or 2 are usual",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Pauli(Kind):
     """Q_P of Quantum-PEFT (Koike-Akino et al. 2025, eq. (2) and (4)); its first columns or rows where rectangular."""
 
-    layers: int = option(LAYERS_KEY, 1)
+    layers: int = option(LAYERS, 1)
     rank_parameters: int | None = option(RANK_PARAMETERS, None)
 
     name = "pauli"

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec import load_spec, read_data
-from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 _SAMPLE_WIDTH = 4096

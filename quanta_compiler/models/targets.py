@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.models.fitting import FeaturesError, checked_document
-from quanta_compiler.spec.circuit_layout import AUTO_RULE
-from quanta_compiler.spec.presets import preset_document
+from quanta_compiler.presets.layouts import AUTO_RULE
+from quanta_compiler.spec.short_notation import preset_document
 
 if TYPE_CHECKING:
     from quanta_compiler.nn import FittedCircuit

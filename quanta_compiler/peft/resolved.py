@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from quanta_compiler.models.targets import chosen_residual, circuit_for, stored_document, target_for
 from quanta_compiler.nn import FittedCircuit, fit_circuit
 from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec import to_dict
-from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 FORMAT = 2

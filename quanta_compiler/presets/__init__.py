@@ -1,1 +1,1 @@
-"""The families: their options and circuits."""
+"""Families of circuits, one file each, and the layouts that the compiler chooses; the table is in `table`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
-from quanta_compiler.kinds.kind import Part
+from quanta_compiler.ir.parameters import drawing, matrix_shape, stored_tensors
+from quanta_compiler.kinds.initialisers import INITIALISERS
 from quanta_compiler.report.report import GateReport, ParameterReport, RankReport
 
 LARGEST_EXPONENT = 709.0
@@ -96,24 +96,5 @@ def _gate_gain(circuit: Circuit, gate: Gate) -> float:
     fixed = gate.matrix.fixed_gain(rows, columns)
     if fixed is not None:
         return fixed
-    return math.prod(_scheme_gain(gate, stored.part) for stored in stored_tensors(circuit, gate))
-
-
-def _scheme_gain(gate: Gate, part: Part) -> float:
-    """Return columns times the mean square of an entry, `[rows, columns]` being drawn by the gate's scheme."""
-    assert gate.init is not None, "a gate that stores numbers has a scheme"
-    rows, columns = part.fan_out, part.fan_in
-    scheme = {"zeros": part.zeros, "identity": part.identity}.get(gate.init.scheme, gate.init.scheme)
-    if scheme == "zeros":
-        return 0.0
-    if scheme == "kaiming_uniform":
-        return 1 / 3
-    if scheme == "xavier_uniform":
-        return 2 * columns / (rows + columns)
-    if scheme == "normal":
-        std = 0.02 if gate.init.std is None else gate.init.std
-        return columns * std * std
-    if scheme == "ones":
-        return 1.0
-    # `orthogonal` and `identity`: min(rows, columns) orthonormal directions pass, spread over all rows.
-    return min(rows, columns) / rows
+    drawings = map(drawing, stored_tensors(circuit, gate))
+    return math.prod(INITIALISERS[scheme].gain(drawn) for scheme, drawn in drawings)

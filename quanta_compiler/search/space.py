@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from quanta_compiler.spec.circuit_layout import auto_layout
+from quanta_compiler.presets.layouts import auto_layout
 
 MOST_AXES = 6
 """Axes of equal sizes may be exchanged in 720 ways then; every further axis multiplies them."""

@@ -15,7 +15,7 @@ from typing import Any
 from quanta_compiler.diagnostics import Diagnostic, Problems, SpecError
 from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.kinds.limits import FILE_BYTES
-from quanta_compiler.spec.circuit_layout import AUTO_RULE
+from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document, read_document
 from quanta_compiler.spec.files import read_file, too_large

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,22 +10,22 @@ from pydantic import BaseModel
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
 from quanta_compiler.kinds import DEFAULT, KINDS
 from quanta_compiler.kinds.checks import describe
-from quanta_compiler.kinds.kind import Key, Word
+from quanta_compiler.kinds.options import Key, Word
 from quanta_compiler.spec.models import (
     GATE_MODELS,
+    MIXED_PATTERNS,
     OPTIMIZERS,
     PATTERN_MODELS,
     CircuitFile,
     Plan,
     SharedGate,
-    TwoDesignPattern,
     item_form,
 )
-from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
+from quanta_compiler.spec.patterns import PATTERNS
 
 _ALL_GATES: tuple[type[BaseModel], ...] = (*GATE_MODELS.values(), SharedGate)
 ALL_GATE_KEYS = tuple(dict.fromkeys(key for model in _ALL_GATES for key in model.model_fields))
-_ALL_PATTERNS: tuple[type[BaseModel], ...] = (*PATTERN_MODELS.values(), TwoDesignPattern)
+_ALL_PATTERNS: tuple[type[BaseModel], ...] = (*PATTERN_MODELS.values(), *MIXED_PATTERNS.values())
 _ALL_PATTERN_KEYS = tuple(dict.fromkeys(key for model in _ALL_PATTERNS for key in model.model_fields))
 _OPTIONS = {name: key for kind in KINDS.values() for name, key in kind.options().items()}
 """The options of all kinds; those of one name mean the same."""
@@ -35,8 +35,8 @@ def _model_of(item: Any) -> type[Any] | None:
     form = item_form(item)
     if form == "share":
         return SharedGate
-    if form == TWO_DESIGN:
-        return TwoDesignPattern
+    if form in MIXED_PATTERNS:
+        return MIXED_PATTERNS[form]
     prefix, _, kind = (form or "").partition(" ")
     if prefix == "gate":
         return GATE_MODELS[kind]
@@ -117,7 +117,8 @@ class Translator:
         allowed = list(model.model_fields)
         if "pattern" in mapping:
             kind = mapping.get("kind", DEFAULT.name)
-            what = f"pattern `{TWO_DESIGN}`" if model is TwoDesignPattern else f"a pattern of kind `{kind}`"
+            name = mapping["pattern"]
+            what = f"pattern `{name}`" if model in MIXED_PATTERNS.values() else f"a pattern of kind `{kind}`"
             return allowed, (*_ALL_PATTERN_KEYS, "name", "share", "transpose", "value"), what
         if model is SharedGate:
             return allowed, ALL_GATE_KEYS, "`share`"
@@ -145,8 +146,17 @@ class Translator:
             self._unknown_word(path, value)
         else:
             message = f"{_label(path)} {_expectation(kind, error.get('ctx', {}))}, got {describe(value)}"
-            option = _OPTIONS.get(str(path[-1])) if path else None
-            self.problems.error(path, message, _HINTS.get(kind) or (option.hint if option else None))
+            self.problems.error(path, message, _HINTS.get(kind) or self._range_hint(path))
+
+    def _range_hint(self, path: DataPath) -> str | None:
+        """Return what helps with a number that is out of bounds."""
+        options: Mapping[Any, Key] = _OPTIONS
+        if len(path) == 1 and "preset" in self.data:
+            from quanta_compiler.presets.table import PRESETS
+
+            options = PRESETS[self.data["preset"]].options() if self.data["preset"] in PRESETS else {}
+        option = options.get(path[-1]) if path else None
+        return option.hint if option is not None else None
 
     def _bad_item(self, path: DataPath, item: Any) -> None:
         """Report an entry of `gates` that has none of the forms that there are."""
@@ -193,11 +203,13 @@ def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str
     """Return the keys that a file takes, those that files of another form take, and what it is called."""
     if "preset" not in data:
         return list(CircuitFile.model_fields), (), "a circuit"
-    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+    from quanta_compiler.presets.table import PRESETS
+    from quanta_compiler.spec.preset_models import PresetFile
 
-    model = PRESET_MODELS.get(data["preset"], PresetFile)
-    options = [key for other in PRESET_MODELS.values() for key in other.model_fields]
-    return list(model.model_fields), (*options, *CircuitFile.model_fields), f"preset `{data['preset']}`"
+    family = PRESETS.get(data["preset"])
+    own = [*PresetFile.model_fields, *(family.options() if family else ())]
+    others = [key for other in PRESETS.values() for key in other.options()]
+    return own, (*others, *CircuitFile.model_fields), f"preset `{data['preset']}`"
 
 
 _EXAMPLES = {
@@ -250,7 +262,7 @@ def _home(key: str) -> str | None:
     if key in ("transpose", "repeat"):
         return f"`{key}` goes with `{'share' if key == 'transpose' else 'pattern'}`"
     homes = [f"`kind: {name}`" for name, kind in KINDS.items() if key in kind.options()]
-    homes += [f"with the pattern `{TWO_DESIGN}`"] if key in TwoDesignPattern.model_fields and homes else []
+    homes += [f"with the pattern `{name}`" for name, pattern in PATTERNS.items() if key in pattern.options]
     return f"`{key}` goes with {' and '.join(homes)}" if homes else None
 
 
@@ -272,8 +284,8 @@ def _why_not_in_a_pattern(key: str, pattern: Any, kind: str) -> str:
     """Say why a key that other patterns take does not go with this one."""
     if key == "name":
         return "the gates of a pattern are called g0, g1, ... by position"
-    if pattern == TWO_DESIGN:
-        return _OF_TWO_DESIGN.get(key, "write the gates out where they differ")
+    if pattern in MIXED_PATTERNS:
+        return PATTERNS[pattern].refusals.get(key, "write the gates out where they differ")
     if key == "to":
         return KINDS[kind].refusals[key]
     if key in ("init", "frozen") and not KINDS[kind].trains:
@@ -282,19 +294,11 @@ def _why_not_in_a_pattern(key: str, pattern: Any, kind: str) -> str:
     return (_home(key) if is_option else None) or "write the gates out where they differ"
 
 
-_OF_TWO_DESIGN = {
-    "kind": "its gates are of the kinds `ry` and `cz`",
-    "to": "its axes have size 2 before and after",
-    "rank": "an RY has one angle, a CZ nothing",
-    "rank_parameters": "`kind: pauli` is the same circuit as one gate, and takes `rank_parameters`",
-}
-
-
 def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:
     """Say what to do about a key that does not go with the preset."""
     if key in ("gates", "output"):
         return "a preset has gates of its own; `quanta expand` writes them out to be changed"
-    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+    from quanta_compiler.presets.table import PRESETS
 
-    options = [name for name in PRESET_MODELS[mapping["preset"]].model_fields if name not in PresetFile.model_fields]
+    options = PRESETS[mapping["preset"]].options()
     return "its options are " + ", ".join(f"`{name}`" for name in options) if options else "it has no options"

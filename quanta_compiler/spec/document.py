@@ -21,7 +21,7 @@ from quanta_compiler.spec.complaints import (
     report_unknown_preset,
 )
 from quanta_compiler.spec.models import CircuitFile
-from quanta_compiler.spec.patterns import TWO_DESIGN
+from quanta_compiler.spec.patterns import MIXED
 from quanta_compiler.spec.values import VERSION
 
 if TYPE_CHECKING:
@@ -110,18 +110,19 @@ def read_document(data: Any, problems: Problems) -> Document | PresetDocument | 
 
 def _read_preset(data: dict[Any, Any], problems: Problems) -> PresetDocument | None:
     """Validate a file that names a preset in place of its gates."""
-    from quanta_compiler.spec.preset_models import PRESET_MODELS, PresetFile
+    from quanta_compiler.presets.table import PRESETS
+    from quanta_compiler.spec.preset_models import PresetFile, preset_model
 
     name = data["preset"]
-    model: type[PresetFile] | None = PRESET_MODELS.get(name) if isinstance(name, str) else None
-    if model is None:
-        report_unknown_preset(name, PRESET_MODELS, problems)
+    model = preset_model(name) if isinstance(name, str) and name in PRESETS else PresetFile
+    if model is PresetFile:
+        report_unknown_preset(name, PRESETS, problems)
         # Which options it takes is not known: only what every preset takes is checked.
         data = {**{key: data[key] for key in PresetFile.model_fields if key in data}, "preset": ""}
     # A round can bring up what the last one's problems kept pydantic from looking at.
     for _ in range(_ROUNDS):
         try:
-            return PresetDocument((model or PresetFile).model_validate(data))
+            return PresetDocument(model.model_validate(data))
         except ValidationError as error:
             translator = Translator(data, problems)
             data = dict(data)
@@ -195,7 +196,7 @@ def _mend_item(gates: list[Any], path: DataPath, document: Document) -> None:
         return
     if not isinstance(item, dict):
         document.broken[index] = BrokenItem(None, isinstance(item, str), False)
-    elif key in _DECISIVE or (item.get("pattern") == TWO_DESIGN and key not in ("init", "frozen")):
+    elif key in _DECISIVE or (item.get("pattern") in MIXED and key not in ("init", "frozen")):
         name = item.get("name")
         document.broken[index] = BrokenItem(name if isinstance(name, str) else None, "pattern" in item, "to" in item)
     elif key is None or (key in ALL_GATE_KEYS and key not in ("name", "init", "frozen")):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems
 from quanta_compiler.kinds import DEFAULT, KINDS, limits
 from quanta_compiler.kinds.kind import Kind
-from quanta_compiler.kinds.two_design import TURNS, is_power_of_two
 from quanta_compiler.spec.axes import Absent, AxisState, find_all
 from quanta_compiler.spec.circuit_spec import Init
-from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN, Pattern, two_design_pattern
+from quanta_compiler.spec.patterns import PATTERNS, Pattern, PatternGate, options_of
 from quanta_compiler.spec.values import AxisRef
 
 
@@ -56,13 +55,18 @@ class PatternRequest:
     init: Init | None = None
     frozen: bool = False
     layers: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The pattern's own, as far as they are given."""
 
     @property
     def rule(self) -> Pattern:
         """Return the rule that lists the gates."""
-        if self.pattern == TWO_DESIGN and self.layers is not None:
-            return two_design_pattern(self.layers)
         return PATTERNS[self.pattern]
+
+    def gates(self, axes: int) -> Iterator[PatternGate]:
+        """Yield the gates over so many axes, all repetitions."""
+        options = options_of(self.pattern, self.options)
+        return (gate for _ in range(self.repeat) for gate in self.rule.gates(axes, **options))
 
 
 def read_item(item: Any, path: DataPath) -> Draft | PatternRequest:
@@ -75,7 +79,10 @@ def read_item(item: Any, path: DataPath) -> Draft | PatternRequest:
     if "kind" in fields:
         kind = KINDS[fields.pop("kind")]
         fields["matrix"] = kind(**{name: fields.pop(name) for name in kind.options()})
-    return PatternRequest(path, **fields) if "pattern" in fields else Draft(path, **fields)
+    if "pattern" not in fields:
+        return Draft(path, **fields)
+    own = {name: fields.pop(name) for name in PATTERNS[fields["pattern"]].options}
+    return PatternRequest(path, **fields, options=own)
 
 
 def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems: Problems) -> list[Draft] | None:
@@ -84,19 +91,19 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
     names = _pattern_axes(request, state, problems)
     if names is None or not _fits(request, state, names, problems):
         return None
-    count = rule.count(len(names)) * request.repeat
+    count = rule.count(len(names), **options_of(request.pattern, request.options)) * request.repeat
     if count == 0:
         have = "one axis" if len(names) == 1 else f"{len(names)} axes"
         message = f"pattern `{request.pattern}` yields no gate on {have}"
         problems.error(request.path, message, f"it needs at least {rule.fewest_axes} axes")
         return None
     if count > room:
-        key = "repeat" if request.repeat > 1 else "layers" if request.pattern == TWO_DESIGN and request.layers else None
+        key = "repeat" if request.repeat > 1 else next((name for name, value in request.options.items() if value), None)
         path = (*request.path, key) if key else request.path
         message = f"pattern `{request.pattern}` yields {count:,} gates; a circuit is limited to {limits.GATES:,}"
         problems.error(path, message)
         return None
-    gates = [tuple(names[i] for i in gate) for _ in range(request.repeat) for gate in rule.gates(len(names))]
+    gates = [(tuple(names[i] for i in axes), kind) for axes, kind in request.gates(len(names))]
     targets = _pattern_targets(request, state, names, problems)
     if targets is None:
         return None
@@ -105,28 +112,26 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
 
 def _fits(request: PatternRequest, state: AxisState, names: list[str], problems: Problems) -> bool:
     """Report where gates of the kind that is asked for cannot stand on these axes."""
-    path = request.path
-    if request.pattern == TWO_DESIGN:
-        wrong = [name for name in names if state.sizes[name] not in (2, None)]
-        if not wrong:
-            return True
-        size = state.sizes[wrong[0]] or 0
+    path, rule = request.path, request.rule
+    wrong = (
+        [(name, size) for name in names if (size := state.sizes[name]) not in (rule.size, None)] if rule.size else []
+    )
+    if wrong:
+        name, size = wrong[0]
         more = f" (and {len(wrong) - 1} more have another size too)" if wrong[1:] else ""
-        message = f"pattern `two_design` turns axes of size 2, and axis {state.show(wrong[0])} has size {size}{more}"
-        factors = f"write {size} as {'x'.join(['2'] * (size.bit_length() - 1))} in the layout, or use "
-        hint = "`kind: pauli`: such a circuit on the bits of an index, for any size"
-        problems.error(path, message, (factors if size > 2 and is_power_of_two(size) else "use ") + hint)
+        message = f"pattern `{request.pattern}` turns axes of size {rule.size}, and axis {state.show(name)} has size "
+        problems.error(path, f"{message}{size}{more}", rule.other_size(size))
         return False
-    kind, wanted = request.matrix.name, request.matrix.axes_in_patterns
-    on_one = request.pattern == "each"
-    if wanted == 1 and not on_one:
-        message = f"pattern `{request.pattern}` has gates on two axes; a gate of kind `{kind}` acts on one"
-        problems.error((*path, "kind"), message, "`each` has a gate on every axis")
-    elif wanted == 2 and on_one:
-        message = f"pattern `each` has gates on one axis; a gate of kind `{kind}` acts on two"
-        problems.error((*path, "kind"), message, "`chain`, `ring`, `brick` and `all_pairs` have gates on two")
-    else:
+    kind, wanted = request.matrix.name, request.matrix.axes_in_patterns or rule.axes
+    if rule.kinds or wanted == rule.axes:
         return True
+    has, acts = ("one axis", "two") if rule.axes == 1 else ("two axes", "one")
+    others = [f"`{name}`" for name, other in PATTERNS.items() if other.axes == wanted and not other.kinds]
+    hint = f"{' and '.join([', '.join(others[:-1]), others[-1]])} have gates on two"
+    if wanted == 1:
+        hint = f"{others[0]} has a gate on every axis"
+    message = f"pattern `{request.pattern}` has gates on {has}; a gate of kind `{kind}` acts on {acts}"
+    problems.error((*path, "kind"), message, hint)
     return False
 
 
@@ -182,33 +187,30 @@ def _pattern_targets(
 
 
 def _drafts(
-    request: PatternRequest, state: AxisState, gates: list[tuple[str, ...]], targets: dict[str, int]
+    request: PatternRequest, state: AxisState, gates: list[tuple[tuple[str, ...], Kind | None]], targets: dict[str, int]
 ) -> Iterator[Draft]:
     """Yield the gates; an axis shrinks at its first gate and grows at its last, so that the others are small."""
     resized: dict[int, dict[str, int]] = {}
     for name, size in targets.items():
-        touching = [index for index, gate in enumerate(gates) if name in gate]
+        touching = [index for index, (axes, _) in enumerate(gates) if name in axes]
         before = state.sizes[name]
         if touching and size != before:
             index = touching[-1] if before is not None and size > before else touching[0]
             resized.setdefault(index, {})[name] = size
     sizes = dict(state.sizes)
-    for index, gate in enumerate(gates):
+    for index, (axes, kind) in enumerate(gates):
         to: dict[AxisRef, int] | None = None
         if index in resized:
             sizes.update(resized[index])
             # An axis of unknown size keeps the placeholder 1: an error was reported already.
-            to = {name: sizes[name] or 1 for name in gate}
-        matrix = request.matrix
-        if request.pattern == TWO_DESIGN:
-            matrix = TURNS[len(gate)]
+            to = {name: sizes[name] or 1 for name in axes}
         yield Draft(
             request.path,
-            gate,
+            axes,
             to,
             request.per or (),
-            matrix=matrix,
+            matrix=kind or request.matrix,
             init=request.init,
-            frozen=request.frozen and matrix.trains,
+            frozen=request.frozen,
             whole=True,
         )

@@ -252,7 +252,7 @@ class GateResolver:
             to=shape.sized(shape.to),
             per=shape.sized(shape.per),
             init=None if owner is not None else self._init(draft),
-            frozen=draft.frozen,
+            frozen=draft.frozen and draft.matrix.trains,
             share=draft.share,
             transpose=draft.transpose,
         )

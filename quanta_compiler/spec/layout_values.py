@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.diagnostics import quote
 from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.checks import Problem, describe, integer_problem, is_integer, refuse, refuse_if
-from quanta_compiler.spec.circuit_layout import AUTO_RULE, auto_layout
+from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.spec.names import axis_name_problem
 
 _LAYOUT_TEXT = re.compile(r"[0-9]+(?:([x-])[0-9]+(?:\1[0-9]+)*)?\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A layout as written: sizes with or without names, or the number of axes to choose."""
-
-    sizes: tuple[int, ...] = ()
-    names: tuple[str, ...] | None = None
-    auto: int | None = None
-    rule: int = AUTO_RULE
-    """The rule by which sizes are chosen."""
-
-    def sizes_for(self, width: int) -> tuple[int, ...]:
-        """Return the sizes: as written, else those that the compiler chooses for a vector of `width` numbers."""
-        return self.sizes if self.auto is None else auto_layout(width, self.auto, self.rule)
 
 
 def size_problems(values: list[Any], what: str) -> list[Problem]:

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator
 
 from quanta_compiler.kinds import DEFAULT, KINDS, limits
 from quanta_compiler.kinds.initialisers import ENTRIES
-from quanta_compiler.kinds.kind import Checked, Integer, Key, Kind, Word
+from quanta_compiler.kinds.kind import Kind
+from quanta_compiler.kinds.options import Checked, Integer, Key, Sizes, Word
+from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.spec import layout_values, values
 from quanta_compiler.spec import schema_parts as parts
 from quanta_compiler.spec.circuit_spec import Init
-from quanta_compiler.spec.layout_values import Layout
-from quanta_compiler.spec.patterns import TWO_DESIGN
+from quanta_compiler.spec.patterns import MIXED, PATTERNS
 from quanta_compiler.spec.values import AxisRef
 
 Optimizer = Literal["auto", "dp", "greedy", "branch-1", "branch-2"]
@@ -32,7 +33,6 @@ CircuitName = Annotated[str, PlainValidator(values.check_circuit_name), WithJson
 GateName = Annotated[str | None, PlainValidator(values.check_gate_name), WithJsonSchema(parts.GATE_NAME)]
 PatternName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.PATTERN_NAME)]
 RuleName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.RULE_NAME)]
-TwoDesignName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.TWO_DESIGN_NAME)]
 Share = Annotated[str, PlainValidator(values.check_share), WithJsonSchema(parts.SHARE)]
 LayoutField = Annotated[Layout, PlainValidator(layout_values.check_layout), WithJsonSchema(parts.LAYOUT)]
 Refs = tuple[AxisRef, ...]
@@ -49,9 +49,6 @@ InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSc
 RotationInit = Annotated[Init | None, PlainValidator(values.check_rotation_init), WithJsonSchema(parts.ROTATION_INIT)]
 InFeatures = Annotated[int | None, PlainValidator(values.check_in_features), WithJsonSchema(parts.IN_FEATURES)]
 OutFeatures = Annotated[int | None, PlainValidator(values.check_out_features), WithJsonSchema(parts.OUT_FEATURES)]
-Layers = Annotated[
-    int, Field(ge=0, le=limits.LAYERS, description="The entangling layers of the two-design circuit, from 0.")
-]
 Repeat = Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")]
 Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]
 
@@ -62,13 +59,17 @@ class FileModel(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
 
-def _type_of(key: Key) -> Any:
+def type_of(key: Key) -> Any:
     """Return what pydantic checks the value of an option with."""
     match key.type:
         case Integer(least, most):
             return Annotated[int, Field(ge=least, le=most, description=key.meaning)]
         case Word(words):
             return Annotated[Literal[words], Field(description=key.meaning)]
+        case Sizes():
+            return Annotated[
+                Layout, PlainValidator(layout_values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT)
+            ]
         case Checked(check, schema):
             return Annotated[Any, PlainValidator(check), WithJsonSchema(schema)]
 
@@ -76,7 +77,7 @@ def _type_of(key: Key) -> Any:
 def _options(kind: type[Kind]) -> dict[str, tuple[Any, Any]]:
     fields = dataclasses.fields(kind)
     return {
-        field.name: (_type_of(field.metadata["key"]), ... if field.default is dataclasses.MISSING else field.default)
+        field.name: (type_of(field.metadata["key"]), ... if field.default is dataclasses.MISSING else field.default)
         for field in fields
     }
 
@@ -127,19 +128,26 @@ class SharedGate(FileModel):
     per: Per = ()
 
 
-class TwoDesignPattern(FileModel):
-    """The circuit of RY and CZ that the pattern `two_design` stands for."""
-
-    pattern: TwoDesignName
-    repeat: Repeat = 1
-    axes: PatternAxes = None
-    init: RotationInit = None
-    frozen: Frozen = False
-    layers: Layers = 1
+def _mixed_pattern(name: str) -> type[FileModel]:
+    """Return the model of a pattern whose gates have kinds of their own, of which one stores angles."""
+    pattern = PATTERNS[name]
+    shown: dict[str, Any] = {"const": name, "description": pattern.meaning}
+    title = "".join(map(str.capitalize, name.split("_"))) + "Pattern"
+    meaning = f"The circuit of {' and '.join(map(str.upper, pattern.kinds))} that the pattern `{name}` stands for."
+    keys: dict[str, Any] = {
+        "pattern": (Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(shown)], ...),
+        "repeat": (Repeat, 1),
+        "axes": (PatternAxes, None),
+        "init": (RotationInit, None),
+        "frozen": (Frozen, False),
+        **{option: (type_of(key), default) for option, (key, default) in pattern.options.items()},
+    }
+    return _model(title, meaning, keys)
 
 
 GATE_MODELS = {name: _gate_model(kind) for name, kind in KINDS.items()}
 PATTERN_MODELS = {name: _pattern_model(kind) for name, kind in KINDS.items() if kind.in_patterns}
+MIXED_PATTERNS = {name: _mixed_pattern(name) for name in MIXED}
 
 
 def item_form(item: Any) -> str | None:
@@ -150,8 +158,8 @@ def item_form(item: Any) -> str | None:
         return "axes"
     if not isinstance(item, dict):
         return None
-    if item.get("pattern") == TWO_DESIGN:
-        return "two_design"
+    if item.get("pattern") in MIXED:
+        return str(item["pattern"])
     if "pattern" not in item and "share" in item:
         return "share"
     kind = item.get("kind", DEFAULT.name)
@@ -165,7 +173,7 @@ _FORMS: dict[str, Any] = {
     **{f"gate {name}": model for name, model in GATE_MODELS.items()},
     "share": SharedGate,
     **{f"pattern {name}": model for name, model in PATTERN_MODELS.items()},
-    TWO_DESIGN: TwoDesignPattern,
+    **MIXED_PATTERNS,
 }
 if TYPE_CHECKING:
     GateItem = Any

@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from quanta_compiler.kinds.two_design import two_design
+from quanta_compiler.kinds.kind import Kind
+from quanta_compiler.kinds.options import LAYERS, Key
+from quanta_compiler.kinds.two_design import TURNS, is_power_of_two, two_design
 
-TWO_DESIGN = "two_design"
-"""The pattern with gates of two kinds: RY on single axes, CZ on pairs."""
+PatternGate = tuple[tuple[int, ...], Kind | None]
+"""The positions of a gate's axes among those of the pattern, and its kind; None for the one that the file asks for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A rule that lists the gates over n axes, as tuples of positions among those axes."""
+    """A rule that lists the gates over n axes; its options are arguments, by name."""
 
     meaning: str
-    count: Callable[[int], int]
+    count: Callable[..., int]
     """How many gates there are over n axes, without listing them."""
-    gates: Callable[[int], Iterator[tuple[int, ...]]]
-    fewest_axes: int
+    gates: Callable[..., Iterator[PatternGate]]
+    axes: int = 2
+    """How many axes each gate acts on, where the file asks for its kind."""
+    fewest_axes: int = 2
+    options: Mapping[str, tuple[Key, Any]] = field(default_factory=dict)
+    """What it takes beside what all take, and the values where the file gives none."""
+    kinds: tuple[str, ...] = ()
+    """The kinds of its gates, where they are not for the file to choose."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Why it does not take a key that other patterns take, where there is more to say than that."""
+    size: int | None = None
+    """What size its axes must have."""
+    other_size: Callable[[int], str] = str
+    """What to do about another size."""
+
+
+def _alike(gates: Callable[[int], Iterator[tuple[int, ...]]]) -> Callable[[int], Iterator[PatternGate]]:
+    """Return a rule whose gates are all of the kind that the file asks for."""
+    return lambda n: ((axes, None) for axes in gates(n))
 
 
 def _all_pairs(n: int) -> Iterator[tuple[int, ...]]:
     # QuanTA's order, (-1, -2), (-1, -3), ..., each pair in ascending position.
     return ((second, first) for first in range(n - 1, 0, -1) for second in range(first - 1, -1, -1))
+
+
+def _each(n: int) -> Iterator[tuple[int, ...]]:
+    return ((i,) for i in range(n))
 
 
 def _chain(n: int) -> Iterator[tuple[int, ...]]:
@@ -41,22 +65,44 @@ def _brick(n: int) -> Iterator[tuple[int, ...]]:
     return ((i, i + 1) for start in (0, 1) for i in range(start, n - 1, 2))
 
 
-def two_design_pattern(layers: int) -> Pattern:
-    """Return the two-design circuit of so many layers; of its gates those on two axes are CZ, the others RY."""
-    return Pattern(
-        "RY on every axis, then layers of CZ on (0,1), (2,3), ..., RY on these, CZ on (1,2), (3,4), ..., RY on these",
-        # Every pair of neighbours takes a CZ and two RY in each layer.
-        lambda n: n + 3 * layers * (n - 1),
-        lambda n: (turn.wires for turn in two_design(n, layers)),
-        1,
-    )
+def _other_size_than_2(size: int) -> str:
+    bits = f"write {size} as {'x'.join(['2'] * (size.bit_length() - 1))} in the layout, or use "
+    whole = "`kind: pauli`: such a circuit on the bits of an index, for any size"
+    return (bits if size > 2 and is_power_of_two(size) else "use ") + whole
 
 
 PATTERNS: dict[str, Pattern] = {
-    "all_pairs": Pattern("one gate per pair of axes, in QuanTA's order", lambda n: n * (n - 1) // 2, _all_pairs, 2),
-    "each": Pattern("one gate per axis", lambda n: n, lambda n: ((i,) for i in range(n)), 1),
-    "chain": Pattern("(0,1), (1,2), ..., (N-2,N-1)", lambda n: max(0, n - 1), _chain, 2),
-    "ring": Pattern("chain, then (0,N-1) where N > 2", lambda n: n if n > 2 else max(0, n - 1), _ring, 2),
-    "brick": Pattern("(0,1), (2,3), ..., then (1,2), (3,4), ...", lambda n: max(0, n - 1), _brick, 2),
-    TWO_DESIGN: two_design_pattern(1),
+    "all_pairs": Pattern(
+        "one gate per pair of axes, in QuanTA's order", lambda n: n * (n - 1) // 2, _alike(_all_pairs)
+    ),
+    "each": Pattern(
+        "one gate per axis", lambda n: n, _alike(lambda n: ((i,) for i in range(n))), axes=1, fewest_axes=1
+    ),
+    "chain": Pattern("(0,1), (1,2), ..., (N-2,N-1)", lambda n: max(0, n - 1), _alike(_chain)),
+    "ring": Pattern("chain, then (0,N-1) where N > 2", lambda n: n if n > 2 else max(0, n - 1), _alike(_ring)),
+    "brick": Pattern("(0,1), (2,3), ..., then (1,2), (3,4), ...", lambda n: max(0, n - 1), _alike(_brick)),
+    "two_design": Pattern(
+        "RY on every axis, then layers of CZ on (0,1), (2,3), ..., RY on these, CZ on (1,2), (3,4), ..., RY on these",
+        # Every pair of neighbours takes a CZ and two RY in each layer.
+        lambda n, layers: n + 3 * layers * (n - 1),
+        lambda n, layers: ((turn.wires, TURNS[len(turn.wires)]) for turn in two_design(n, layers)),
+        fewest_axes=1,
+        options={"layers": (LAYERS, 1)},
+        kinds=tuple(kind.name for kind in TURNS.values()),
+        refusals={
+            "kind": "its gates are of the kinds `ry` and `cz`",
+            "to": "its axes have size 2 before and after",
+            "rank": "an RY has one angle, a CZ nothing",
+            "rank_parameters": "`kind: pauli` is the same circuit as one gate, and takes `rank_parameters`",
+        },
+        size=2,
+        other_size=_other_size_than_2,
+    ),
 }
+MIXED = tuple(name for name, pattern in PATTERNS.items() if pattern.kinds)
+"""Patterns whose gates have kinds of their own."""
+
+
+def options_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a pattern's options: those that are given, and the defaults of the others."""
+    return {option: given.get(option, default) for option, (_, default) in PATTERNS[name].options.items()}

@@ -17,15 +17,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from quanta_compiler.diagnostics import REACH, Diagnostic, Problems
-from quanta_compiler.spec.circuit_layout import AUTO_RULE
+from quanta_compiler.diagnostics import Diagnostic, Problems
+from quanta_compiler.presets.family import Expansion, Family
+from quanta_compiler.presets.layouts import AUTO_RULE, Layout
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.document import Document, PresetDocument, read_document
-from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.loader import DictSource
-from quanta_compiler.spec.preset_circuits import Expansion
 from quanta_compiler.spec.preset_models import PresetFile
-from quanta_compiler.spec.presets import PRESETS
 from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import refuse_many_axes, resolve
 from quanta_compiler.spec.waste import padding_of
@@ -53,11 +52,11 @@ def resolve_preset(
     if columns is None:
         return None
     rows = next((width for width in (file.out_features, out_features) if width is not None), columns)
-    chosen = _with_rule(file, auto_rule)
-    layout: Layout | None = getattr(chosen, "layout", None)
+    family = _family(file, auto_rule)
+    layout = _layout(family)
     if layout is not None and refuse_many_axes(layout, layout.sizes_for(columns), ("layout",), problems):
         return None
-    expansion = PRESETS[file.preset].circuit(chosen, columns, rows)
+    expansion = family.circuit(columns, rows)
     for option, limit in expansion.limits.items():
         _refuse_excess(file, option, limit, problems)
     if problems.has_errors:
@@ -74,22 +73,31 @@ def resolve_preset(
     if spec is not None:
         _warn_about_pairs(file, spec, problems)
     if expansion.chosen_width is not None:
-        _warn_about_fitting(file, expansion, max(columns, rows), problems)
+        _warn_about_fitting(file, family, expansion, max(columns, rows), problems)
     elif layout is not None:
         _warn_about_factors(file, layout, dict.fromkeys((columns, rows)), problems)
     return None if problems.has_errors else spec
 
 
-def _with_rule(file: PresetFile, auto_rule: int) -> PresetFile:
-    layout: Layout | None = getattr(file, "layout", None)
-    return file if layout is None else file.model_copy(update={"layout": replace(layout, rule=auto_rule)})
+def _family(file: PresetFile, auto_rule: int) -> Family:
+    """Return the family with the options of the file."""
+    family = PRESETS[file.preset]
+    options = {option: getattr(file, option) for option in family.options()}
+    if "layout" in options:
+        options["layout"] = replace(options["layout"], rule=auto_rule)
+    return family(**options)
+
+
+def _layout(options: Family | PresetFile) -> Layout | None:
+    layout: Layout | None = getattr(options, "layout", None)
+    return layout
 
 
 def _in_features(file: PresetFile, given: int | None, problems: Problems) -> int | None:
     """Return the width of the input: the file's, the layer's, or that of a layout which is written out."""
     if file.in_features is not None or given is not None:
         return file.in_features if file.in_features is not None else given
-    layout: Layout | None = getattr(file, "layout", None)
+    layout = _layout(file)
     if layout is not None and layout.auto is None:
         return math.prod(layout.sizes)
     message = (
@@ -170,13 +178,12 @@ def _warn_about_gaps(file: PresetFile, option: str, least: int, problems: Proble
     if value < least:
         message = f"`{option}` {value} is too small for every output to depend on every input"
         path = option if option in file.model_fields_set else "preset"
-        hint = f"`{option}: {least}` is enough; with less, some entries stay zero"
-        problems.warning((path,), message, hint, topic=REACH)
+        problems.warning((path,), message, f"`{option}: {least}` is enough; with less, some entries stay zero")
 
 
 def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -> None:
     """Warn of widths that are no powers of two, each once, where orthogonal matrices come from angles."""
-    for size, gate in {max(gate.shape): gate for gate in spec.gates}.items():
+    for size, gate in {max(gate.shape[-2:]): gate for gate in spec.gates}.items():
         costly = gate.matrix.costly_size(size, f"an orthogonal matrix of size {size}")
         if costly is None:
             continue
@@ -202,15 +209,16 @@ def _warn_about_factors(file: PresetFile, layout: Layout, widths: Iterable[int],
             problems.warning((path,), message, hint)
 
 
-def _warn_about_fitting(file: PresetFile, expansion: Expansion, wanted: int, problems: Problems) -> None:
+def _warn_about_fitting(
+    file: PresetFile, family: Family, expansion: Expansion, wanted: int, problems: Problems
+) -> None:
     """Warn where a square circuit is wider than the larger of the two widths; the smaller is padded in any case."""
     width = expansion.chosen_width
     if width == wanted:
         return
-    layout: Layout | None = getattr(file, "layout", None)
-    if layout is None:
-        message, hint = f"{wanted} is no power of two: the circuit is {width} wide", None
+    if family.widths is not None:
+        message, hint = f"{wanted} is no {family.widths}: the circuit is {width} wide", None
     else:
         message, hint = padding_of(wanted, tuple(expansion.circuit["layout"]))
-    path = "layout" if layout is not None and "layout" in file.model_fields_set else "preset"
+    path = "layout" if "layout" in file.model_fields_set else "preset"
     problems.warning((path,), message, hint)

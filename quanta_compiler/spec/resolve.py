@@ -8,14 +8,14 @@ from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems
 from quanta_compiler.kinds import limits
+from quanta_compiler.kinds.initialisers import ENTRIES
 from quanta_compiler.kinds.kind import AxisSize
+from quanta_compiler.presets.layouts import AUTO_RULE, Layout
 from quanta_compiler.spec.axes import AxisState, find_all
-from quanta_compiler.spec.circuit_layout import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
-from quanta_compiler.spec.layout_values import Layout
 from quanta_compiler.spec.suspects import warn_about_suspects
 from quanta_compiler.spec.waste import warn_about_fitting, warn_about_waste
 
@@ -125,7 +125,7 @@ def _resolve_gates(
     document: Document, state: _State, problems: Problems
 ) -> tuple[tuple[GateSpec, ...] | None, tuple[DataPath, ...]]:
     """Resolve all gates in order, and say where each stands; the state is afterwards that of the output."""
-    resolver = GateResolver(state, document.file.init or Init("kaiming_uniform"), problems)
+    resolver = GateResolver(state, document.file.init or Init(ENTRIES[0]), problems)
     used = 0
     for index, item in enumerate(document.file.gates):
         if index in document.broken:

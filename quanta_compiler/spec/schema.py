@@ -11,24 +11,25 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from quanta_compiler.kinds.initialisers import ENTRIES
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec.models import CircuitFile
-from quanta_compiler.spec.preset_models import PRESET_MODELS
+from quanta_compiler.spec.preset_models import preset_model
 from quanta_compiler.spec.schema_parts import NAME
 
 # The newest draft that the editors' language servers read in full.
 _DRAFT = "http://json-schema.org/draft-07/schema#"
-_DEFAULTS = {"init": "kaiming_uniform"}
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the circuit file: a circuit written out, or one of the presets."""
-    forms: list[type[BaseModel]] = [CircuitFile, *PRESET_MODELS.values()]
+    forms: list[type[BaseModel]] = [CircuitFile, *map(preset_model, PRESETS)]
     definitions: dict[str, Any] = {}
     for form in forms:
         schema = _tidy(form.model_json_schema(), definitions)
         definitions.update(schema.pop("$defs", {}))
         definitions[form.__name__] = schema
-    definitions[CircuitFile.__name__]["properties"]["init"]["default"] = _DEFAULTS["init"]
+    definitions[CircuitFile.__name__]["properties"]["init"]["default"] = ENTRIES[0]
     return {
         "$schema": _DRAFT,
         "title": "A circuit of quanta-compiler",

@@ -8,7 +8,8 @@ from typing import Any
 from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
 from quanta_compiler.spec.names import NAME_LENGTH, RESERVED_AXES, TORCH_NAMES
-from quanta_compiler.spec.patterns import PATTERNS, TWO_DESIGN
+from quanta_compiler.spec.patterns import MIXED, PATTERNS
+from quanta_compiler.spec.values import WITH_STD
 
 NAME = "x-name"
 """Marks a part that `schema` moves to the definitions, so that it is written once."""
@@ -43,9 +44,8 @@ PATTERN_NAME: dict[str, Any] = {NAME: "PatternName", "enum": list(PATTERNS), "de
 RULE_NAME: dict[str, Any] = {
     **PATTERN_NAME,
     NAME: "RuleName",
-    "enum": [name for name in PATTERNS if name != TWO_DESIGN],
+    "enum": [name for name in PATTERNS if name not in MIXED],
 }
-TWO_DESIGN_NAME: dict[str, Any] = {"const": TWO_DESIGN, "description": PATTERNS[TWO_DESIGN].meaning}
 VERSION: dict[str, Any] = {"type": "integer", "const": 1, "description": "The version of the file format."}
 CIRCUIT_NAME: dict[str, Any] = {
     "type": "string",
@@ -123,6 +123,7 @@ TO: dict[str, Any] = {
 }
 PATTERN_TO: dict[str, Any] = {**_TO_MAPPING, NAME: "PatternTo", "description": "The sizes of axes after the pattern."}
 _SCHEMES = list(ENTRIES)
+_WITH_STD: dict[str, Any] = {"const": WITH_STD[0]} if len(WITH_STD) == 1 else {"enum": list(WITH_STD)}
 INIT: dict[str, Any] = {
     NAME: "Init",
     "description": "How the parameter is drawn.",
@@ -130,7 +131,7 @@ INIT: dict[str, Any] = {
         {"enum": _SCHEMES},
         {
             "type": "object",
-            "properties": {"scheme": {"const": "normal"}, "std": {"type": "number", "exclusiveMinimum": 0}},
+            "properties": {"scheme": _WITH_STD, "std": {"type": "number", "exclusiveMinimum": 0}},
             "required": ["scheme"],
             "additionalProperties": False,
         },
@@ -151,6 +152,16 @@ ROTATION_INIT: dict[str, Any] = {
         _NORMAL,
         {**INIT["anyOf"][2], "properties": {"scheme": {"enum": list(ANGLES)}}},
     ],
+}
+RANK_PARAMETERS: dict[str, Any] = {
+    **_SIZE,
+    "description": "How many columns of the Lie parameters are trained, or angles of each column of a circuit.",
+}
+MATRIX: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "array", "items": {"type": "number"}, "minItems": 1},
+    "minItems": 1,
+    "description": "The matrix, a list of rows.",
 }
 IN_FEATURES: dict[str, Any] = {
     **_SIZE,

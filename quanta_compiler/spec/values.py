@@ -18,7 +18,7 @@ from quanta_compiler.kinds.checks import (
     refuse,
     refuse_if,
 )
-from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
+from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES, INITIALISERS
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.layout_values import size_problems
 from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, gate_name_problem
@@ -27,7 +27,8 @@ from quanta_compiler.spec.patterns import PATTERNS
 AxisRef = int | str
 """A position in the input layout, or an axis's name."""
 
-NORMAL_STD = 0.02
+WITH_STD = tuple(name for name, row in INITIALISERS.items() if row.std is not None)
+"""Schemes that take a standard deviation."""
 VERSION = 1
 
 
@@ -177,7 +178,7 @@ def check_init(value: Any) -> Init:
     """Check an initialiser: the name of a scheme, or `{scheme: normal, std: s}`."""
     if isinstance(value, str):
         _check_scheme(value, ())
-        return Init(value, NORMAL_STD if value == "normal" else None)
+        return Init(value, INITIALISERS[value].std)
     if not isinstance(value, dict):
         hint = "such as `kaiming_uniform` or `{scheme: normal, std: 0.02}`"
         refuse([((), f"`init` is the name of a scheme or a mapping, got {describe(value)}", hint)])
@@ -194,14 +195,15 @@ def check_init(value: Any) -> Init:
         wrong = number_problem(value["std"], "`std`")
         if wrong is None and not 0 < value["std"] <= 3e38:
             wrong = f"`std` must be positive and a float32, got {describe(value['std'])}"
-        if wrong is None and scheme != "normal":
-            problems.append(
-                (("std",), f"`std` goes with the scheme `normal` only, not with `{clip(str(scheme))}`", None)
-            )
+        if wrong is None and scheme not in WITH_STD:
+            allowed = " and ".join(f"`{name}`" for name in WITH_STD)
+            message = f"`std` goes with the scheme {allowed} only, not with `{clip(str(scheme))}`"
+            problems.append((("std",), message, None))
         elif wrong is not None:
             problems.append((("std",), wrong, None))
     refuse_if(problems)
-    return Init(scheme, float(value.get("std", NORMAL_STD)) if scheme == "normal" else None)
+    std = INITIALISERS[scheme].std
+    return Init(scheme, None if std is None else float(value.get("std", std)))
 
 
 def check_rotation_init(value: Any) -> Init:

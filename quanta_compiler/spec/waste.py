@@ -7,10 +7,9 @@ import math
 from quanta_compiler.diagnostics import Problems
 from quanta_compiler.kinds.initialisers import ENTRIES
 from quanta_compiler.kinds.kind import AxisSize
+from quanta_compiler.presets.layouts import Layout, auto_layout, exact_layout, pair_numbers
 from quanta_compiler.spec.axes import layout_text
-from quanta_compiler.spec.circuit_layout import auto_layout, exact_layout, pair_numbers
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.layout_values import Layout
 
 _MUCH = 0.01
 """More padding than `{auto: N}` looks for."""

@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 
 from quanta_compiler import compile_circuit, load_spec
 from quanta_compiler.cli.main import app
-from quanta_compiler.spec.presets import PRESETS, preset_document
+from quanta_compiler.presets.table import PRESETS
+from quanta_compiler.spec.short_notation import preset_document
 
 CASES: list[tuple[list[str], str]] = [
     *(([name], name) for name in PRESETS),
@@ -58,7 +59,7 @@ def test_widths_and_names() -> None:
 def test_the_help_says_which_presets_take_an_option() -> None:
     shown = " ".join(new("--help").stdout.replace("│", " ").split())
     for option in ("rank", "tt_rank", "blocks", "block_rank", "layers"):
-        takers = [name for name, preset in PRESETS.items() if option in preset.options]
+        takers = [name for name, preset in PRESETS.items() if option in preset.options()]
         said = re.search(rf"--{option.replace('_', '-')} [A-Z] +Of ([^:]*):", shown)
         assert said is not None, option
         assert sorted(re.split(", | and ", said[1])) == sorted(takers)

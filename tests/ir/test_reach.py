@@ -20,7 +20,7 @@ from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.graph import connectivity, contraction_graph
 from quanta_compiler.ir.parameters import matrix_shape
 from quanta_compiler.ir.reach import fewest_reached, gates_to_full
-from quanta_compiler.spec.presets import preset_document
+from quanta_compiler.spec.short_notation import preset_document
 
 WIDTH = 90
 

@@ -11,7 +11,7 @@ import torch
 from adapted_models import Mlp, adapted, batch, circuit_layers, train
 from peft import PeftModel
 
-from quanta_compiler.spec.presets import PRESETS
+from quanta_compiler.presets.table import PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quanta_compiler import compile_circuit, load_spec
-from quanta_compiler.spec.presets import preset_document
+from quanta_compiler.spec.short_notation import preset_document
 
 WIDTHS = [(48, 32), (32, 32)]
 """One pair with angles that turn pairs, and one of a power of two."""

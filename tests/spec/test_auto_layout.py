@@ -15,8 +15,8 @@ import pytest
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.models.fitting import checked_document, fitted_spec
 from quanta_compiler.nn import fit_circuit
+from quanta_compiler.presets.layouts import auto_layout
 from quanta_compiler.spec import load_spec, to_dict
-from quanta_compiler.spec.circuit_layout import auto_layout
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 TEMPLATE = {"version": 1, "name": "a", "layout": {"auto": 4}, "gates": ["all_pairs"]}

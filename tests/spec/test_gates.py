@@ -11,7 +11,7 @@ from quanta_compiler.kinds.constant import Constant
 from quanta_compiler.kinds.lowrank import Lowrank
 from quanta_compiler.spec import CircuitSpec, GateSpec, Init, load_spec
 from quanta_compiler.spec.names import TORCH_NAMES, gate_name_problem
-from quanta_compiler.spec.patterns import PATTERNS
+from quanta_compiler.spec.patterns import PATTERNS, options_of
 
 
 def load(layout: Any, *gates: Any, **more: Any) -> CircuitSpec:
@@ -51,10 +51,10 @@ def test_patterns(pattern: str, layout: str, expected: list[str]) -> None:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_patterns_count_what_they_list(name: str) -> None:
     for n in range(1, 12):
-        gates = list(PATTERNS[name].gates(n))
-        assert len(gates) == PATTERNS[name].count(n)
+        gates = list(PATTERNS[name].gates(n, **options_of(name, {})))
+        assert len(gates) == PATTERNS[name].count(n, **options_of(name, {}))
         assert (len(gates) > 0) == (n >= PATTERNS[name].fewest_axes)
-        assert all(list(gate) == sorted(set(gate)) and max(gate) < n for gate in gates)
+        assert all(list(axes) == sorted(set(axes)) and max(axes) < n for axes, _ in gates)
 
 
 def test_pattern_options() -> None:

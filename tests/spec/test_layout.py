@@ -7,8 +7,8 @@ import random
 import pytest
 
 from quanta_compiler.diagnostics import SpecError
+from quanta_compiler.presets.layouts import least_padded_layout
 from quanta_compiler.spec import load_spec
-from quanta_compiler.spec.circuit_layout import least_padded_layout
 
 
 def factorizations(n: int, count: int, largest: int) -> list[tuple[int, ...]]:

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from plain_rotations import plain_pauli
 
 from quanta_compiler import compile_circuit, load_spec
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import to_dict, to_yaml
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.preset_models import PRESET_MODELS
-from quanta_compiler.spec.presets import PRESETS, preset_document
+from quanta_compiler.spec.short_notation import preset_document
 
 Array = NDArray[np.float64]
 Gates = dict[str, Array]
@@ -247,7 +247,7 @@ def test_the_table_in_the_documentation(preset: str) -> None:
     report = compile_circuit(load_spec(preset_document(preset), in_features=4096)).report
     figures = f"{report.parameters.trainable:,} | {report.rank.upper:,}"
     assert row.endswith(f"| {figures} |")
-    options = {key: value for key, value in preset_document(preset).items() if key in PRESETS[preset].options}
+    options = {key: value for key, value in preset_document(preset).items() if key in PRESETS[preset].options()}
     assert re.findall("`([a-z_]+: .*?)`", row) == [f"{key}: {value}".replace("'", "") for key, value in options.items()]
 
 
@@ -307,8 +307,7 @@ def test_a_layout_that_is_written_out_says_the_widths() -> None:
     assert [warning.path for warning in spec.warnings] == ["preset", "preset"]
 
 
-def test_the_table_of_presets_is_that_of_the_models() -> None:
-    assert list(PRESETS) == list(PRESET_MODELS)
-    for name, preset in PRESETS.items():
-        assert preset.model is PRESET_MODELS[name]
-        assert preset.main is None or preset.main in preset.options
+def test_a_family_is_called_as_in_the_table_and_its_main_option_is_one() -> None:
+    for name, family in PRESETS.items():
+        assert family.name == name
+        assert family.main is None or family.main in family.options()

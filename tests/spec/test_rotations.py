@@ -14,7 +14,7 @@ from quanta_compiler.kinds.orthogonal import Orthogonal
 from quanta_compiler.kinds.pauli import Pauli
 from quanta_compiler.kinds.two_design import cosine_sine_angles, pauli_angles, two_design, widest_column
 from quanta_compiler.spec import CircuitSpec, GateSpec, Init, load_spec, to_dict
-from quanta_compiler.spec.patterns import PATTERNS, two_design_pattern
+from quanta_compiler.spec.patterns import PATTERNS
 
 DOCS = (Path(__file__).parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")
 
@@ -110,8 +110,9 @@ def test_two_design_on_some_axes() -> None:
 
 @pytest.mark.parametrize("layers", range(4))
 def test_two_design_counts_what_it_lists(layers: int) -> None:
-    pattern = two_design_pattern(layers)
-    assert [pattern.count(n) for n in range(1, 9)] == [len(list(pattern.gates(n))) for n in range(1, 9)]
+    pattern = PATTERNS["two_design"]
+    listed = [len(list(pattern.gates(n, layers=layers))) for n in range(1, 9)]
+    assert [pattern.count(n, layers=layers) for n in range(1, 9)] == listed
 
 
 def test_patterns_of_orthogonal_gates() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quanta_compiler import load_spec
-from quanta_compiler.spec.presets import preset_document
+from quanta_compiler.spec.short_notation import preset_document
 
 SHORT: dict[str, dict[str, Any]] = {
     "lora:8": {"name": "lora-8", "preset": "lora", "rank": 8},

@@ -11,8 +11,8 @@ import torch
 from random_circuits import file_of, scale_gates
 
 from quanta_compiler import compile_circuit
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec, to_dict
-from quanta_compiler.spec.presets import PRESETS
 
 LOWRANK: dict[str, Any] = {"axes": [0, 1], "kind": "lowrank", "rank": 3}
 ORTHOGONAL: dict[str, Any] = {"axes": [0, 1], "kind": "orthogonal"}
@@ -156,7 +156,7 @@ def test_examples_are_meant(path: Path) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("shape", [(64, 64), (96, 40), (23, 1)])
 def test_presets_are_meant(preset: str, shape: tuple[int, int]) -> None:
-    options: dict[str, Any] = {"rank": 1} if "rank" in PRESETS[preset].options else {}
+    options: dict[str, Any] = {"rank": 1} if "rank" in PRESETS[preset].options() else {}
     spec = load_spec(
         {"version": 1, "name": "a", "preset": preset, **options}, in_features=shape[0], out_features=shape[1]
     )

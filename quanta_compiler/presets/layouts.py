@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from quanta_compiler.kinds import limits
@@ -16,6 +17,26 @@ AUTO_RULE = 2
 """The rule that files follow; 1 is that of adapters whose folder has no format marker."""
 _ROUNDING = 1 - 1e-9
 """A bound in floating point times this is below the true one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A layout as written: sizes with or without names, or the number of axes to choose."""
+
+    sizes: tuple[int, ...] = ()
+    names: tuple[str, ...] | None = None
+    auto: int | None = None
+    rule: int = AUTO_RULE
+    """The rule by which sizes are chosen."""
+
+    def sizes_for(self, width: int) -> tuple[int, ...]:
+        """Return the sizes: as written, else those that the compiler chooses for a vector of `width` numbers."""
+        return self.sizes if self.auto is None else auto_layout(width, self.auto, self.rule)
+
+    def factors(self, in_features: int, out_features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the factors of the input and of the output, equally many: those of one width serve for both."""
+        columns = self.sizes_for(in_features)
+        return columns, columns if in_features == out_features else auto_layout(out_features, len(columns), self.rule)
 
 
 def auto_layout(width: int, count: int, rule: int = AUTO_RULE) -> tuple[int, ...]:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.presets.family import Family
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.presets import PRESETS, Preset, preset_document
 from quanta_compiler.spec.render import flow_text
 from quanta_compiler.spec.scalars import reads_as_text
+from quanta_compiler.spec.short_notation import preset_document
 
 _LONGEST_LAYOUT = 2000
 _MANY_AXES = 16
@@ -88,25 +90,25 @@ def preset_template(
         document = preset_document(preset)
     except ValueError as error:
         raise TemplateError("--preset", str(error)) from None
-    chosen = PRESETS[document["preset"]]
+    family = PRESETS[document["preset"]]
+    keys = family.options()
     for option in options:
-        if option not in chosen.options:
-            takes = ", ".join(map(_flag, chosen.options)) or "no options"
-            raise TemplateError(_flag(option), f"preset `{document['preset']}` takes {takes}")
+        if option not in keys:
+            takes = ", ".join(map(_flag, keys)) or "no options"
+            raise TemplateError(_flag(option), f"preset `{family.name}` takes {takes}")
     if "layout" in options:
         _check_layout_text(str(options["layout"]))
-    title = name or (document["preset"].replace("_", "-") if options else document["name"])
-    values = {option: _shown(options.get(option, document[option])) for option in chosen.options}
-    bare = ["version: 1", f"name: {_name_text(title)}", f"preset: {document['preset']}"]
-    remarks = {option: chosen.model.model_fields[option].description for option in chosen.options}
-    given = [f"{option}: {value}  # {remarks[option]}" for option, value in values.items()]
+    title = name or (family.name.replace("_", "-") if options else document["name"])
+    values = {option: _shown(options.get(option, document[option])) for option in keys}
+    bare = ["version: 1", f"name: {_name_text(title)}", f"preset: {family.name}"]
+    given = [f"{option}: {value}  # {keys[option].meaning}" for option, value in values.items()]
     is_example = in_features is None and not _is_written_out(values.get("layout"))
     if is_example:
         in_features = _EXAMPLE_WIDTH
     widths = _width_lines(in_features, out_features)
     spec = _load("\n".join([*bare, *given, *widths]) + "\n")
     example = f" {_EXAMPLE_WIDTH} is an example." if is_example else ""
-    text = "\n".join(_preset_lines([*bare, *given], widths, example, chosen, spec)) + "\n"
+    text = "\n".join(_preset_lines([*bare, *given], widths, example, family, spec)) + "\n"
     _load(text)
     return text
 
@@ -259,9 +261,11 @@ def _is_written_out(layout: str | None) -> bool:
     return layout is not None and "auto" not in layout
 
 
-def _preset_lines(bare: list[str], widths: list[str], example: str, preset: Preset, spec: CircuitSpec) -> list[str]:
+def _preset_lines(
+    bare: list[str], widths: list[str], example: str, family: type[Family], spec: CircuitSpec
+) -> list[str]:
     """Return the lines of a preset's file; `bare` are those of its version, its name and its options."""
-    has_factors = re.search("[nm]_", preset.operator + preset.parameters) is not None
+    has_factors = re.search("[nm]_", family.operator + family.parameters) is not None
     factors = ", their factors being n_k and m_k" if has_factors else ""
     missing = [f"# {key}: {value}" for key, value in _widths_of(spec) if not _is_given(key, widths)]
     # Angles are drawn in two ways only, and zeros is what they begin at anyway.
@@ -270,10 +274,10 @@ def _preset_lines(bare: list[str], widths: list[str], example: str, preset: Pres
         *_HEADING,
         *bare[:2],
         "",
-        f"# {preset.meaning},",
-        f"#   {preset.operator}",
+        f"# {family.meaning},",
+        f"#   {family.operator}",
         f"# for n in_features and m out_features{factors}. The trained parameters are",
-        f"#   {preset.parameters}",
+        f"#   {family.parameters}",
         "# `quanta expand FILE` prints the layout and the gates that this stands for.",
         *bare[2:],
         "",
