@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.kinds.kind import Form, Kind
-from quanta_compiler.kinds.looks import Look
 from quanta_compiler.report.report import StepReport
 
 NAMES = (
@@ -23,8 +22,7 @@ NAMES = (
 
 def hostile_kind(name: str) -> Kind:
     """Return a kind of gate that is called so; a class makes it, as for every kind."""
-    look = Look(*("red",) * 4)
-    kind: Kind = type("Hostile", (Kind,), {"name": name, "meaning": name, "form": Form.MATRIX, "look": look})()
+    kind: Kind = type("Hostile", (Kind,), {"name": name, "meaning": name, "form": Form.MATRIX})()
     return kind
 
 

@@ -19,6 +19,7 @@ class Cz(Kind):
     form = Form.DIAGONAL
     schemes = ()
     may_resize = False
+    takes_to = False
     takes_per = False
     axes_in_patterns = 2
     any_size = False

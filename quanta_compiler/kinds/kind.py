@@ -114,6 +114,8 @@ class Kind:
     is_diagonal: ClassVar[bool]
     """Whether it only scales: it has one number for every index of its axes."""
     may_resize: ClassVar[bool] = True
+    takes_to: ClassVar[bool] = True
+    """Whether a gate takes `to`; where it may not resize, that must be what its axes are."""
     takes_per: ClassVar[bool] = True
     axes_in_patterns: ClassVar[int | None] = None
     """How many axes a gate has, where a pattern of other gates cannot have its kind; None where any."""

@@ -20,6 +20,7 @@ class Ry(Kind):
     form = Form.COMPUTED
     schemes = ANGLES
     may_resize = False
+    takes_to = False
     axes_in_patterns = 1
     any_size = False
     merging = Merging.ANGLES

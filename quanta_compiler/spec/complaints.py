@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
 from quanta_compiler.kinds import DEFAULT, KINDS
-from quanta_compiler.kinds.checks import describe
+from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
 from quanta_compiler.spec.models import (
     GATE_MODELS,
@@ -136,8 +136,9 @@ class Translator:
     def _bad_value(self, path: DataPath, error: Any) -> None:
         """Report a value of the wrong type or out of range."""
         kind, value = error["type"], error["input"]
-        if kind == "value_error":
-            for inner, message, hint in error["ctx"]["error"].problems:
+        cause = error.get("ctx", {}).get("error")
+        if isinstance(cause, BadValueError):
+            for inner, message, hint in cause.problems:
                 # An item that is a bare list is refused as a whole value, at the path of the item.
                 self.problems.error(path + inner, message, hint)
         elif kind == "union_tag_not_found":

@@ -256,6 +256,10 @@ class GateResolver:
             share=draft.share,
             transpose=draft.transpose,
         )
+        if not spec.matrix.may_resize and spec.to != spec.axes:
+            message = f"{label} is {spec.kind} and cannot change its axes"
+            self.problems.error(draft.at("to"), message, f"leave `to` out, or use `kind: {DEFAULT.name}`")
+            return None
         if owner is not None:
             # What is wrong with its matrix is said of the gate that has the parameter: here the shape counts.
             return spec if self._check_share(draft, label, spec, owner) else None
@@ -284,10 +288,6 @@ class GateResolver:
         return self.default_init if self.default_init.scheme in schemes else Init(schemes[0])
 
     def _check_share(self, draft: Draft, label: str, spec: GateSpec, owner: GateSpec) -> bool:
-        if spec.matrix.is_diagonal and spec.to != spec.axes:
-            message = f"{label} is {spec.kind} and cannot change its axes"
-            self.problems.error(draft.at("to"), message, f"leave `to` out, or use `kind: {DEFAULT.name}`")
-            return False
         shape, other = spec.shape, owner.shape
         wanted = (*other[:-2], other[-1], other[-2]) if spec.transpose else other
         if shape == wanted:

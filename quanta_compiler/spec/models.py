@@ -97,7 +97,7 @@ def _name_of(kind: type[Kind]) -> tuple[Any, Any]:
 def _gate_model(kind: type[Kind]) -> type[FileModel]:
     """Return the model of a gate of a kind."""
     keys: dict[str, tuple[Any, Any]] = {"axes": (Axes, ...)}
-    if kind.may_resize:
+    if kind.takes_to:
         keys["to"] = (To, None)
     keys |= {"name": (GateName, None), "kind": _name_of(kind), **_options(kind), **_parameter(kind, (Per, ()))}
     return _model(f"{kind.__name__}Gate", kind.meaning, keys)

@@ -62,6 +62,8 @@ def test_node_attributes() -> None:
         "axes": ("r1", "b"),
         "to": ("b", "r2"),
         "per_axes": (),
+        "reshapes": False,
+        "still_wires": (),
     }
 
 
