@@ -14,6 +14,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.options import Json
+from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.text.console import (
     drawing_width,
     is_terminal,
@@ -51,7 +52,7 @@ def compare(
             "--baseline",
             "-b",
             metavar="B",
-            help="`dense`, a preset (`lora:8`, `krona:64-64`), or a method that is no circuit (`dora:8`, `mora:8`, "
+            help=f"`dense`, a preset (`{'`, `'.join(EXAMPLES)}`), or a method that is no circuit (`dora:8`, `mora:8`, "
             "`series:64`, `parallel:64`, `prefix:10`). Repeatable.",
         ),
     ] = None,

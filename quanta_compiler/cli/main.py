@@ -22,7 +22,7 @@ from quanta_compiler.cli.compile import compile_
 from quanta_compiler.cli.draw import draw
 from quanta_compiler.cli.expand import expand
 from quanta_compiler.cli.import_ import import_
-from quanta_compiler.cli.new import new
+from quanta_compiler.cli.new import NewCommand, new
 from quanta_compiler.cli.report import report
 from quanta_compiler.cli.schema import schema
 from quanta_compiler.cli.search import search
@@ -59,9 +59,8 @@ def _quanta(
     pass
 
 
-for _command in (
-    *(new, check, expand, compile_, report, draw, verify, schema, import_, analyze, bench, compare, search),
-):
+app.command(cls=NewCommand)(new)
+for _command in (*(check, expand, compile_, report, draw, verify, schema, import_, analyze, bench, compare, search),):
     # `compile` is a builtin and `import` a keyword.
     app.command(name=_command.__name__.rstrip("_"))(_command)
 

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import cache
+from inspect import Parameter, Signature
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from quanta_compiler.cli.command import guarded
 from quanta_compiler.text.console import print_result
 
 
+class NewCommand(TyperCommand):
+    """The command with the options of all families, looked up where it runs: `quanta` makes every command at once."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return what the function takes, then the families' options, and `--help`."""
+        *own, asks_help = super().get_params(ctx)
+        return [*own, *_family_parameters(), asks_help]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the function, with the families' options that were given as the context's object."""
+        given = {option.name: ctx.params.pop(option.name) for option in _family_parameters()}
+        ctx.obj = {option: value for option, value in given.items() if value is not None}
+        return super().invoke(ctx)
+
+
+@cache
+def _family_parameters() -> list[Any]:
+    """Return the options that name a family and set its numbers, as typer makes them of a function's arguments."""
+    from quanta_compiler.presets.table import PRESETS, flags
+
+    help_of_preset = f"A family by name: {', '.join(PRESETS)}; its options beside it."
+    types: dict[str, Any] = {"preset": Annotated[str | None, typer.Option(metavar="P", help=help_of_preset)]}
+    for option, text in flags().items():
+        types[option] = Annotated[int | None, typer.Option(metavar="N", help=text)]
+
+    def families(**_options: Any) -> None:
+        pass
+
+    arguments = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=types[name]) for name in types]
+    families.__signature__ = Signature(arguments)  # type: ignore[attr-defined]
+    families.__annotations__ = types
+    app = typer.Typer(add_completion=False)
+    app.command()(families)
+    return typer.main.get_command(app).params
+
+
 @guarded
 def new(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The circuit's name.", show_default=False)] = None,
     *,
     layout: Annotated[
         str | None, typer.Option(metavar="L", help="The axes, such as 16x8x8x4; their product is the layer's width.")
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(metavar="P", help="A family by name: lora, krona, tt, ...; its options beside it.")
-    ] = None,
-    rank: Annotated[
-        int | None, typer.Option(metavar="R", help="Of lora, tt, loretta, btt and quantum_peft: the rank (of bonds).")
-    ] = None,
-    tt_rank: Annotated[int | None, typer.Option(metavar="R", help="Of loretta: the rank of its bonds.")] = None,
-    blocks: Annotated[int | None, typer.Option(metavar="N", help="Of monarch: how many blocks.")] = None,
-    block_rank: Annotated[int | None, typer.Option(metavar="R", help="Of monarch: the rank of a block.")] = None,
-    layers: Annotated[
-        int | None, typer.Option(metavar="L", help="Of quantum_peft and quantum_peft_full: the layers of its circuits.")
     ] = None,
     in_features: Annotated[
         int | None,
@@ -46,9 +74,10 @@ def new(
     """
     from quanta_compiler.cli.templates import TemplateError, circuit_template, preset_template
 
-    numbers = {"rank": rank, "tt_rank": tt_rank, "blocks": blocks, "block_rank": block_rank, "layers": layers}
-    given = {"layout": layout, **numbers}
-    options = {key: value for key, value in given.items() if value is not None}
+    options: dict[str, Any] = dict(context.obj)
+    preset = options.pop("preset", None)
+    if layout is not None:
+        options["layout"] = layout
     try:
         if preset is not None:
             text = preset_template(preset, options, name, in_features, out_features)

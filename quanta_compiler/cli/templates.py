@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError
-from quanta_compiler.presets.family import Family
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.render import flow_text
-from quanta_compiler.spec.scalars import reads_as_text
 from quanta_compiler.spec.short_notation import preset_document
 
 _LONGEST_LAYOUT = 2000
@@ -21,6 +20,56 @@ _MANY_GATES = 20
 """So many default gates leave a five-digit fraction of the input."""
 _EXAMPLE_WIDTH = 4096
 """The width that a preset's file begins with where none is given."""
+_HEADING = """\
+# A circuit: `quanta check FILE` validates it, `quanta draw FILE` shows it, `quanta report FILE` says what it
+# costs, and `quanta compile FILE` writes it as a PyTorch module. To complete and check it while typing, save
+# `quanta schema` as circuit.schema.json beside it and begin the file with the line
+#   # yaml-language-server: $schema=circuit.schema.json
+version: 1
+name: {name}
+
+"""
+_PLAN = """\
+
+# The batch to plan for, in tokens; it changes the cost, never the result.
+# plan: {{tokens: 2048}}
+"""
+_CIRCUIT = f"""{_HEADING}\
+# The input vector is reshaped, row-major, to a tensor with these axes, {{size}} numbers in all; they are
+# called {{called}}. Names of your own: {{{{rows: 64, columns: 64}}}}.
+layout: {{layout}}
+
+# The widths of the layer: the vectors are padded with zeros or cut at their ends to fit the layout.
+{{widths}}
+
+# Gates are matrices applied to some of the axes, from top to bottom.
+gates:
+  - {{gates}}
+  # - {{{{axes: [{{last}}], kind: diagonal}}}}  # a number for each index of an axis
+  # - {{{{axes: [{{first}}], kind: orthogonal}}}}  # a matrix that stays orthogonal in training
+{{pairs}}
+# How gates are drawn: the default, kaiming_uniform, shrinks the output by 0.58 a gate; orthogonal does not.
+{{comment}}init: orthogonal
+{_PLAN}"""
+_PAIRS = """\
+  # - [{first}, {last}]  # a dense matrix on two axes
+  # - {{axes: [{first}, {last}], kind: lowrank, rank: 4}}  # the same as a product B A
+  # - {{pattern: chain, repeat: 2}}  # others: each, ring, brick, all_pairs
+"""
+_PRESET = f"""{_HEADING}\
+# {{family.meaning}},
+#   {{family.operator}}
+# for n in_features and m out_features{{factors}}. The trained parameters are
+#   {{family.parameters}}
+# `quanta expand FILE` prints the layout and the gates that this stands for.
+{{given}}
+
+# The widths of the layer.{{example}} As an adapter leave both out: every layer then has its own.
+{{widths}}
+
+# How all gates are drawn; without it as the preset does, so that training can start.
+# init: {{init}}
+{_PLAN}"""
 
 
 class TemplateError(Exception):
@@ -56,14 +105,41 @@ def circuit_template(
         raise TemplateError("--layout", "give the axes, or name a family of circuits with --preset")
     layout = str(options["layout"]).strip()
     _check_layout_text(layout)
-    widths = _width_lines(in_features, out_features)
+    given = {"in_features": in_features, "out_features": out_features}
+    bare = ["version: 1", f"name: {flow_text(name or 'circuit')}", f"layout: {layout}", *_width_lines(given), "gates:"]
     # Which gates suit depends on the number of axes, which is known once a first circuit is read.
-    axes = len(_load(_text(name or "circuit", layout, widths, "[0]", None)).layout)
+    axes = len(_load([*bare, "  - [0]"]).layout)
     pattern = "[0]" if axes == 1 else "all_pairs" if axes < _MANY_AXES else "brick"
-    spec = _load(_text(name or "circuit", layout, widths, pattern, None))
-    text = _text(name or _default_name(spec), layout, widths, pattern, spec)
-    _load(text)
+    spec = _load([*bare, f"  - {pattern}"])
+    text = _circuit_text(spec, flow_text(name or _default_name(spec)), layout, pattern, _width_lines(given, spec))
+    _load([text])
     return text
+
+
+def _circuit_text(spec: CircuitSpec, name: str, layout: str, pattern: str, widths: list[str]) -> str:
+    names = [axis.name for axis in spec.layout]
+    shown = names if len(names) <= 8 else [*names[:3], "...", names[-1]]
+    first, last = names[0], names[-1]
+    number = f" ({len(spec.gates)} gates)" if len(spec.gates) > 1 else ""
+    return _CIRCUIT.format(
+        name=name,
+        size=math.prod(axis.size for axis in spec.layout),
+        called=("axis " if len(names) == 1 else "axes ") + ", ".join(shown),
+        layout=layout,
+        widths="\n".join(widths),
+        gates=(f"[{first}]" if pattern == "[0]" else pattern) + f"  # {_PATTERN_REMARKS[pattern]}{number}",
+        first=first,
+        last=last,
+        pairs=_PAIRS.format(first=first, last=last) if first != last else "",
+        comment="" if len(spec.gates) > _MANY_GATES else "# ",
+    )
+
+
+_PATTERN_REMARKS = {
+    "all_pairs": "one for every pair of axes, as QuanTA has them",
+    "brick": "neighbours in pairs, then the pairs between them",
+    "[0]": "one dense matrix on axis 0",
+}
 
 
 def preset_template(
@@ -98,24 +174,30 @@ def preset_template(
             raise TemplateError(_flag(option), f"preset `{family.name}` takes {takes}")
     if "layout" in options:
         _check_layout_text(str(options["layout"]))
-    title = name or (family.name.replace("_", "-") if options else document["name"])
+    title = flow_text(name or (family.name.replace("_", "-") if options else document["name"]))
     values = {option: _shown(options.get(option, document[option])) for option in keys}
-    bare = ["version: 1", f"name: {_name_text(title)}", f"preset: {family.name}"]
-    given = [f"{option}: {value}  # {keys[option].meaning}" for option, value in values.items()]
-    is_example = in_features is None and not _is_written_out(values.get("layout"))
-    if is_example:
-        in_features = _EXAMPLE_WIDTH
-    widths = _width_lines(in_features, out_features)
-    spec = _load("\n".join([*bare, *given, *widths]) + "\n")
-    example = f" {_EXAMPLE_WIDTH} is an example." if is_example else ""
-    text = "\n".join(_preset_lines([*bare, *given], widths, example, family, spec)) + "\n"
-    _load(text)
+    is_example = in_features is None and "auto" in values.get("layout", "auto")
+    widths = {"in_features": _EXAMPLE_WIDTH if is_example else in_features, "out_features": out_features}
+    given = [f"preset: {family.name}", *(f"{key}: {value}  # {keys[key].meaning}" for key, value in values.items())]
+    spec = _load(["version: 1", f"name: {title}", *given, *_width_lines(widths)])
+    has_factors = re.search("[nm]_", family.operator + family.parameters) is not None
+    text = _PRESET.format(
+        name=title,
+        family=family,
+        factors=", their factors being n_k and m_k" if has_factors else "",
+        given="\n".join(given),
+        example=f" {_EXAMPLE_WIDTH} is an example." if is_example else "",
+        widths="\n".join(_width_lines(widths, spec)),
+        # Angles are drawn in two ways only, and zeros is what they begin at anyway.
+        init="normal" if any(gate.matrix.stores_angles for gate in spec.gates) else "orthogonal",
+    )
+    _load([text])
     return text
 
 
-def _load(text: str) -> CircuitSpec:
+def _load(lines: Iterable[str]) -> CircuitSpec:
     try:
-        return load_spec(text)
+        return load_spec("\n".join(lines) + "\n")
     except SpecError as error:
         problem = error.diagnostics[0]
         hint = f" ({problem.hint})" if problem.hint else ""
@@ -145,148 +227,13 @@ def _default_name(spec: CircuitSpec) -> str:
     return f"quanta-{sizes}" if len(sizes) < 50 else f"quanta-{len(spec.layout)}-axes"
 
 
-def _width_lines(in_features: int | None, out_features: int | None) -> list[str]:
-    given = {"in_features": in_features, "out_features": out_features}
-    return [f"{key}: {value}" for key, value in given.items() if value is not None]
-
-
-def _text(name: str, layout: str, widths: list[str], pattern: str, spec: CircuitSpec | None) -> str:
-    """Return the file, bare where `spec` is not yet known."""
-    bare = ["version: 1", f"name: {_name_text(name)}"]
-    if spec is None:
-        return "\n".join([*bare, f"layout: {layout}", *widths, "gates:", f"  - {pattern}"]) + "\n"
-    lines = [
-        *_HEADING,
-        *bare,
-        "",
-        *_layout_part(layout, widths, spec),
-        "",
-        *_gates_part(pattern, spec),
-        "",
-        *_init_part(spec),
-        "",
-        *_PLAN_PART,
-    ]
-    return "\n".join(lines) + "\n"
-
-
-_HEADING = (
-    "# A circuit: `quanta check FILE` validates it, `quanta draw FILE` shows it, `quanta report FILE` says what it",
-    "# costs, and `quanta compile FILE` writes it as a PyTorch module. To complete and check it while typing, save",
-    "# `quanta schema` as circuit.schema.json beside it and begin the file with the line",
-    "#   # yaml-language-server: $schema=circuit.schema.json",
-)
-_PLAN_PART = (
-    "# The batch to plan for, in tokens; it changes the cost, never the result.",
-    "# plan: {tokens: 2048}",
-)
-
-
-def _name_text(name: str) -> str:
-    # JSON's quotes and escapes are YAML's.
-    from json import dumps
-
-    return name if reads_as_text(name) else dumps(name)
-
-
-def _layout_part(layout: str, widths: list[str], spec: CircuitSpec) -> list[str]:
-    names = [axis.name for axis in spec.layout]
-    shown = names if len(names) <= 8 else [*names[:3], "...", names[-1]]
-    called = ("axis " if len(names) == 1 else "axes ") + ", ".join(shown)
-    size = 1
-    for axis in spec.layout:
-        size *= axis.size
-    lines = [
-        f"# The input vector is reshaped, row-major, to a tensor with these axes, {size} numbers in all; they are",
-        f"# called {called}. Names of your own: {{rows: 64, columns: 64}}.",
-        f"layout: {layout}",
-    ]
-    lines += [
-        "",
-        "# The widths of the layer: the vectors are padded with zeros or cut at their ends to fit the layout.",
-    ]
-    missing = [f"# {key}: {value}" for key, value in _widths_of(spec) if not _is_given(key, widths)]
-    return [*lines, *widths, *missing]
-
-
-def _widths_of(spec: CircuitSpec) -> tuple[tuple[str, int], ...]:
-    return ("in_features", spec.in_features), ("out_features", spec.out_features)
-
-
-def _is_given(key: str, widths: list[str]) -> bool:
-    return any(line.startswith(f"{key}:") for line in widths)
-
-
-_PATTERN_REMARKS = {
-    "all_pairs": "one for every pair of axes, as QuanTA has them",
-    "brick": "neighbours in pairs, then the pairs between them",
-    "[0]": "one dense matrix on axis 0",
-}
-
-
-def _gates_part(pattern: str, spec: CircuitSpec) -> list[str]:
-    first, last = spec.layout[0].name, spec.layout[-1].name
-    item = f"  - [{first}]" if pattern == "[0]" else f"  - {pattern}"
-    number = f" ({len(spec.gates)} gates)" if len(spec.gates) > 1 else ""
-    lines = [
-        "# Gates are matrices applied to some of the axes, from top to bottom.",
-        "gates:",
-        f"{item}  # {_PATTERN_REMARKS[pattern]}{number}",
-        f"  # - {{axes: [{last}], kind: diagonal}}  # a number for each index of an axis",
-        f"  # - {{axes: [{first}], kind: orthogonal}}  # a matrix that stays orthogonal in training",
-    ]
-    if first != last:
-        lines += [
-            f"  # - [{first}, {last}]  # a dense matrix on two axes",
-            f"  # - {{axes: [{first}, {last}], kind: lowrank, rank: 4}}  # the same as a product B A",
-            "  # - {pattern: chain, repeat: 2}  # others: each, ring, brick, all_pairs",
-        ]
-    return lines
-
-
-def _init_part(spec: CircuitSpec) -> list[str]:
-    comment = "" if len(spec.gates) > _MANY_GATES else "# "
-    return [
-        "# How gates are drawn: the default, kaiming_uniform, shrinks the output by 0.58 a gate; orthogonal does not.",
-        f"{comment}init: orthogonal",
-    ]
+def _width_lines(given: Mapping[str, int | None], spec: CircuitSpec | None = None) -> list[str]:
+    """Return the widths that are given, and as comments the others, where `spec` says what they are."""
+    lines = [f"{key}: {value}" for key, value in given.items() if value is not None]
+    others = [key for key, value in given.items() if value is None] if spec is not None else []
+    return [*lines, *(f"# {key}: {getattr(spec, key)}" for key in others)]
 
 
 def _shown(value: object) -> str:
     """Write an option's value; a layout of the command line is a text of the file already."""
     return value.strip() if isinstance(value, str) else flow_text(value)
-
-
-def _is_written_out(layout: str | None) -> bool:
-    return layout is not None and "auto" not in layout
-
-
-def _preset_lines(
-    bare: list[str], widths: list[str], example: str, family: type[Family], spec: CircuitSpec
-) -> list[str]:
-    """Return the lines of a preset's file; `bare` are those of its version, its name and its options."""
-    has_factors = re.search("[nm]_", family.operator + family.parameters) is not None
-    factors = ", their factors being n_k and m_k" if has_factors else ""
-    missing = [f"# {key}: {value}" for key, value in _widths_of(spec) if not _is_given(key, widths)]
-    # Angles are drawn in two ways only, and zeros is what they begin at anyway.
-    init = "normal" if any(gate.matrix.stores_angles for gate in spec.gates) else "orthogonal"
-    return [
-        *_HEADING,
-        *bare[:2],
-        "",
-        f"# {family.meaning},",
-        f"#   {family.operator}",
-        f"# for n in_features and m out_features{factors}. The trained parameters are",
-        f"#   {family.parameters}",
-        "# `quanta expand FILE` prints the layout and the gates that this stands for.",
-        *bare[2:],
-        "",
-        f"# The widths of the layer.{example} As an adapter leave both out: every layer then has its own.",
-        *widths,
-        *missing,
-        "",
-        "# How all gates are drawn; without it as the preset does, so that training can start.",
-        f"# init: {init}",
-        "",
-        *_PLAN_PART,
-    ]

@@ -42,7 +42,7 @@ def elementwise(numbers: int, operands: int, flops: int = 1) -> Pass:
     return Pass(ELEMENT_BYTES * (operands + 1) * numbers, flops * numbers)
 
 
-def dense_cost(in_features: int, out_features: int, tokens: int) -> MethodCost:
+def dense_cost(in_features: int, out_features: int, _value: int, tokens: int) -> MethodCost:
     """Return the cost of a dense layer that trains."""
     rank = min(in_features, out_features)
     return MethodCost(

@@ -44,28 +44,24 @@ class Method:
     """A usual value."""
     per_layer: LayerCost | None
     """None where the method has no layer to be on."""
-    per_model: ModelCost
-    """May raise ValueError, where the model's configuration does not say what the method needs."""
-
-    per_block: bool = False
-    """Whether a model has it block by block, whatever the targets."""
+    per_block: ModelCost | None = None
+    """Given where a model has it block by block, whatever the targets."""
 
     def __str__(self) -> str:
         return self.name if self.value_meaning is None else f"{self.name}:{self.example}"
 
+    def per_model(self, model: ModelLayers, value: int, tokens: int) -> MethodCost:
+        """Return the cost on each targeted layer of a model, or in each of its blocks.
 
-def _over_targets(per_layer: LayerCost) -> ModelCost:
-    """Return the cost of a method that is put on each targeted layer."""
+        Raises:
+            ValueError: the model's configuration does not say what the method needs.
 
-    def per_model(model: ModelLayers, value: int, tokens: int) -> MethodCost:
+        """
+        if self.per_block is not None:
+            return self.per_block(model, value, tokens)
+        assert self.per_layer is not None, "what has no layer to be on is in the blocks"
         groups = model.groups()
-        return repeated([(per_layer(inner, outer, value, tokens), count) for _, inner, outer, count in groups])
-
-    return per_model
-
-
-def _dense(in_features: int, out_features: int, _value: int, tokens: int) -> MethodCost:
-    return dense_cost(in_features, out_features, tokens)
+        return repeated([(self.per_layer(inner, outer, value, tokens), count) for _, inner, outer, count in groups])
 
 
 def _series(_in_features: int, out_features: int, width: int, tokens: int) -> MethodCost:
@@ -122,8 +118,7 @@ _TABLE = (
         parameters="n m",
         value_meaning=None,
         example=0,
-        per_layer=_dense,
-        per_model=_over_targets(_dense),
+        per_layer=dense_cost,
     ),
     Method(
         name="dora",
@@ -134,7 +129,6 @@ _TABLE = (
         value_meaning="the rank r of B A",
         example=16,
         per_layer=dora_cost,
-        per_model=_over_targets(dora_cost),
     ),
     Method(
         name="mora",
@@ -145,7 +139,6 @@ _TABLE = (
         value_meaning="the rank r of the LoRA that has as many numbers",
         example=8,
         per_layer=mora_cost,
-        per_model=_over_targets(mora_cost),
     ),
     Method(
         name="series",
@@ -156,8 +149,7 @@ _TABLE = (
         value_meaning="the width b of the bottleneck",
         example=256,
         per_layer=_series,
-        per_model=_series_model,
-        per_block=True,
+        per_block=_series_model,
     ),
     Method(
         name="parallel",
@@ -168,8 +160,7 @@ _TABLE = (
         value_meaning="the width b of the bottleneck",
         example=256,
         per_layer=_parallel,
-        per_model=_parallel_model,
-        per_block=True,
+        per_block=_parallel_model,
     ),
     Method(
         name="prefix",
@@ -180,8 +171,7 @@ _TABLE = (
         value_meaning="the length l of the prefix",
         example=10,
         per_layer=None,
-        per_model=_prefix_model,
-        per_block=True,
+        per_block=_prefix_model,
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}

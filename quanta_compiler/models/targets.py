@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.models.fitting import FeaturesError, checked_document
+from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec.short_notation import preset_document
 
@@ -33,7 +34,7 @@ def circuit_of_preset(preset: object) -> dict[str, Any]:
 
     """
     if not isinstance(preset, str):
-        raise ValueError(f"`preset` is the name of a preset, such as 'lora:8', got {preset!r}")
+        raise ValueError(f"`preset` is the name of a preset, such as {EXAMPLES[0]!r}, got {preset!r}")
     return preset_document(preset)
 
 

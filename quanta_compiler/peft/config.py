@@ -34,6 +34,7 @@ from quanta_compiler.peft.resolved import (
     resolve,
 )
 from quanta_compiler.peft.saved import check_files
+from quanta_compiler.presets import DEFAULT, EXAMPLES
 from quanta_compiler.runtime.loading import check_backend
 from quanta_compiler.spec import CircuitSpec
 
@@ -41,7 +42,7 @@ RESIDUALS = ("auto", "frozen_copy", "folded", "none")
 _BOTH = (
     "`circuit` and `preset` are both given, and only one can be taken\n"
     "hint: leave one out (None); in a mapping a circuit may be a preset's file: circuit={'q_proj': {'version': 1, "
-    "'name': 'a', 'preset': 'lora', 'rank': 8}, ...}"
+    f"'name': 'a', 'preset': {DEFAULT!r}}}, ...}}"
 )
 
 
@@ -101,7 +102,7 @@ class QuantaConfig(PeftConfig):
         default=None, metadata={"help": "A circuit file, a circuit as a dict, or a mapping from target to either."}
     )
     preset: str | None = field(
-        default=None, metadata={"help": "The circuits where `circuit` is not given, such as `lora:8`."}
+        default=None, metadata={"help": f"The circuits where `circuit` is not given, such as `{EXAMPLES[0]}`."}
     )
     residual: str = field(
         default="auto", metadata={"help": "What the update is: `auto`, `frozen_copy`, `folded` or `none`."}
@@ -164,7 +165,7 @@ class QuantaConfig(PeftConfig):
             self.circuit = checked_circuit(self.circuit, auto_rule(self.format))
             self._settle_preset()
         if self.circuit is None:
-            self.preset = "quanta" if self.preset is None else self.preset
+            self.preset = DEFAULT if self.preset is None else self.preset
             self.circuit, self.circuit_hash = circuit_of_preset(self.preset), None
         digest = circuit_digest(self.circuit)
         if self.circuit_hash not in (None, digest):

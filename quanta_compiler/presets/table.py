@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quanta_compiler.kinds.options import Integer
 from quanta_compiler.presets.btt import BlockTensorTrain
 from quanta_compiler.presets.butterfly import Butterfly
 from quanta_compiler.presets.family import Family
@@ -30,3 +31,20 @@ PRESETS: dict[str, type[Family]] = {
     )
 }
 """By name, in the order of the documentation."""
+
+
+def flags() -> dict[str, str]:
+    """Return the options that are numbers, each with the families that take it and what it is to them."""
+    takers: dict[str, dict[str, list[str]]] = {}
+    for name, family in PRESETS.items():
+        for option, key in family.options().items():
+            if isinstance(key.type, Integer):
+                takers.setdefault(option, {}).setdefault(key.meaning, []).append(name)
+    return {
+        option: " ".join(f"Of {_listed(names)}: {text[0].lower()}{text[1:]}" for text, names in meanings.items())
+        for option, meanings in takers.items()
+    }
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if names[1:] else names[0]

@@ -54,7 +54,6 @@ class PatternRequest:
     per: str | None = None
     init: Init | None = None
     frozen: bool = False
-    layers: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """The pattern's own, as far as they are given."""
 

@@ -75,9 +75,7 @@ PATTERNS: dict[str, Pattern] = {
     "all_pairs": Pattern(
         "one gate per pair of axes, in QuanTA's order", lambda n: n * (n - 1) // 2, _alike(_all_pairs)
     ),
-    "each": Pattern(
-        "one gate per axis", lambda n: n, _alike(lambda n: ((i,) for i in range(n))), axes=1, fewest_axes=1
-    ),
+    "each": Pattern("one gate per axis", lambda n: n, _alike(_each), axes=1, fewest_axes=1),
     "chain": Pattern("(0,1), (1,2), ..., (N-2,N-1)", lambda n: max(0, n - 1), _alike(_chain)),
     "ring": Pattern("chain, then (0,N-1) where N > 2", lambda n: n if n > 2 else max(0, n - 1), _alike(_ring)),
     "brick": Pattern("(0,1), (2,3), ..., then (1,2), (3,4), ...", lambda n: max(0, n - 1), _alike(_brick)),

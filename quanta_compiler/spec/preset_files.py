@@ -66,10 +66,7 @@ def resolve_preset(
     assert isinstance(expanded, Document), "a preset expands to a circuit"
     spec = resolve(expanded, inner)
     _relay(inner, file, expansion, problems)
-    for option, largest in expansion.largest.items():
-        _warn_about_excess(file, option, largest, problems)
-    for option, least in expansion.connecting.items():
-        _warn_about_gaps(file, option, least, problems)
+    _warn_about_options(file, expansion, problems)
     if spec is not None:
         _warn_about_pairs(file, spec, problems)
     if expansion.chosen_width is not None:
@@ -157,28 +154,31 @@ def _is_expected(diagnostic: Diagnostic, expansion: Expansion) -> bool:
     return diagnostic.path.endswith((".rank", ".axes"))
 
 
+def _at(file: PresetFile, option: str) -> tuple[str]:
+    """Return where a problem with an option is shown: at the preset's name where the file does not give the option."""
+    return (option if option in file.model_fields_set else "preset",)
+
+
 def _refuse_excess(file: PresetFile, option: str, limit: int, problems: Problems) -> None:
     value = getattr(file, option)
     if value > limit:
-        path = option if option in file.model_fields_set else "preset"
         message = f"`{option}` {value} is more than the smaller of the two widths, {limit}"
-        problems.error((path,), message, f"write `{option}: {limit}` at most")
+        problems.error(_at(file, option), message, f"write `{option}: {limit}` at most")
 
 
-def _warn_about_excess(file: PresetFile, option: str, largest: int, problems: Problems) -> None:
-    value = getattr(file, option)
-    if value > largest:
-        message = f"`{option}` {value} is more than this circuit can use ({largest})"
-        path = option if option in file.model_fields_set else "preset"
-        problems.warning((path,), message, f"`{option}: {largest}` has the same updates with fewer parameters")
-
-
-def _warn_about_gaps(file: PresetFile, option: str, least: int, problems: Problems) -> None:
-    value = getattr(file, option)
-    if value < least:
-        message = f"`{option}` {value} is too small for every output to depend on every input"
-        path = option if option in file.model_fields_set else "preset"
-        problems.warning((path,), message, f"`{option}: {least}` is enough; with less, some entries stay zero")
+def _warn_about_options(file: PresetFile, expansion: Expansion, problems: Problems) -> None:
+    for option, largest in expansion.largest.items():
+        value = getattr(file, option)
+        if value > largest:
+            message = f"`{option}` {value} is more than this circuit can use ({largest})"
+            hint = f"`{option}: {largest}` has the same updates with fewer parameters"
+            problems.warning(_at(file, option), message, hint)
+    for option, least in expansion.connecting.items():
+        value = getattr(file, option)
+        if value < least:
+            message = f"`{option}` {value} is too small for every output to depend on every input"
+            hint = f"`{option}: {least}` is enough; with less, some entries stay zero"
+            problems.warning(_at(file, option), message, hint)
 
 
 def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -> None:
@@ -189,10 +189,9 @@ def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -
             continue
         message, hint = costly
         width = "in_features" if size == spec.in_features else "out_features"
-        path = width if width in file.model_fields_set else "preset"
         padded = 1 << size.bit_length()
         how = f"for that, write {padded} for {size} in the `layout` and each `to` that `quanta expand` prints"
-        problems.warning((path,), message, f"{hint}: {how}")
+        problems.warning(_at(file, width), message, f"{hint}: {how}")
 
 
 def _warn_about_factors(file: PresetFile, layout: Layout, widths: Iterable[int], problems: Problems) -> None:
@@ -204,9 +203,8 @@ def _warn_about_factors(file: PresetFile, layout: Layout, widths: Iterable[int],
         if large > _UNEVEN * small:
             three = replace(layout, auto=3).sizes_for(width)
             message = f"on two axes {width} is {large}x{small}, and gates on the larger one have most of the numbers"
-            path = "layout" if "layout" in file.model_fields_set else "preset"
             hint = f"`layout: {{auto: 3}}` has {'x'.join(map(str, three))} in its place"
-            problems.warning((path,), message, hint)
+            problems.warning(_at(file, "layout"), message, hint)
 
 
 def _warn_about_fitting(
@@ -220,5 +218,4 @@ def _warn_about_fitting(
         message, hint = f"{wanted} is no {family.widths}: the circuit is {width} wide", None
     else:
         message, hint = padding_of(wanted, tuple(expansion.circuit["layout"]))
-    path = "layout" if "layout" in file.model_fields_set else "preset"
-    problems.warning((path,), message, hint)
+    problems.warning(_at(file, "layout"), message, hint)

@@ -56,13 +56,21 @@ def test_widths_and_names() -> None:
     assert "4096 is an example" in new("--preset", "quantum_peft").stdout
 
 
-def test_the_help_says_which_presets_take_an_option() -> None:
+def test_the_help_says_which_presets_take_an_option_and_what_it_is_to_each() -> None:
     shown = " ".join(new("--help").stdout.replace("│", " ").split())
-    for option in ("rank", "tt_rank", "blocks", "block_rank", "layers"):
-        takers = [name for name, preset in PRESETS.items() if option in preset.options()]
-        said = re.search(rf"--{option.replace('_', '-')} [A-Z] +Of ([^:]*):", shown)
+    assert f"A family by name: {', '.join(PRESETS)}; " in shown
+    for option in dict.fromkeys(option for family in PRESETS.values() for option in family.options()):
+        if option == "layout":
+            continue
+        said = re.search(rf"--{option.replace('_', '-')} N +(Of .*?)(?= --)", shown)
         assert said is not None, option
-        assert sorted(re.split(", | and ", said[1])) == sorted(takers)
+        meanings = {
+            name: text
+            for names, text in re.findall(r"Of ([^:]*): ([^.]*\.)", said[1])
+            for name in re.split(", | and ", names)
+        }
+        keys = {name: family.options().get(option) for name, family in PRESETS.items()}
+        assert meanings == {name: f"t{key.meaning[1:]}" for name, key in keys.items() if key is not None}
 
 
 def test_a_width_is_padded_as_the_warning_says() -> None:
