@@ -40,7 +40,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[FILE...]",
-            help="Circuit files; `-` is standard input. With --model also TARGET=FILE,TARGET=FILE: one for every target.",
+            help="Circuit files; `-` is standard input. With --model also TARGET=FILE,TARGET=FILE: one for every "
+            "target.",
             show_default=False,
         ),
     ] = None,
@@ -71,8 +72,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="T",
-            help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default those "
-            "that PEFT has for the model.",
+            help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default "
+            "those that PEFT has for the model.",
         ),
     ] = None,
     tokens: Annotated[
