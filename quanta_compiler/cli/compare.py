@@ -14,6 +14,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.options import Json
+from quanta_compiler.system.files import write_file
 from quanta_compiler.text.console import (
     drawing_width,
     is_terminal,
@@ -182,7 +183,6 @@ def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
 
 def _write_page(comparison: Comparison, output: Path) -> None:
     from quanta_compiler.pages import comparison_page
-    from quanta_compiler.system.files import write_file
 
     write_file(output, comparison_page(comparison.to_dict()))
     print(str(output), file=sys.stderr)
