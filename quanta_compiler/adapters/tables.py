@@ -9,8 +9,8 @@ from quanta_compiler.adapters.analysis import LayerFigures, Similarity
 from quanta_compiler.adapters.analyze import Analysis, AnalyzedAdapter, similarity_points
 from quanta_compiler.adapters.paper_import import ImportedLayer, PaperAdapter
 from quanta_compiler.diagnostics import clip, escape
-from quanta_compiler.text.tables import Column, Table
-from quanta_compiler.text.words import plural
+from quanta_compiler.text.tables import Column, Table, numbers
+from quanta_compiler.text.words import DASH, plural
 
 
 def analysis_tables(analysis: Analysis, top: int) -> list[Table]:
@@ -26,10 +26,7 @@ def _figures_table(adapter: AnalyzedAdapter, top: int) -> Table:
     columns = (
         Column("layer"),
         Column("update"),
-        Column("rank", is_number=True),
-        Column("effective", is_number=True),
-        Column("stable", is_number=True),
-        Column("norm", is_number=True),
+        *numbers("rank", "effective", "stable", "norm"),
         Column(f"largest {plural(top, 'singular value')}", is_remark=True),
     )
     title = f"{escape(adapter.path)}: {escape(adapter.description)}, {plural(len(adapter.layers), 'layer')}"
@@ -56,7 +53,7 @@ def _similarity_table(first: AnalyzedAdapter, other: AnalyzedAdapter, similariti
     )
     columns = (
         Column("layer"),
-        *(Column(f"i = {point}", is_number=True) for point in points),
+        *numbers(*(f"i = {point}" for point in points)),
         Column("chance at the last i", is_remark=True),
     )
     return Table(title, columns, tuple(_similarity_row(one, points) for one in similarities))
@@ -67,7 +64,7 @@ def _similarity_row(one: Similarity, points: Sequence[int]) -> tuple[str, ...]:
     values = [one.at(point, point) for point in points]
     last = max((point for point, value in zip(points, values, strict=True) if value is not None), default=None)
     chance = "" if last is None else f"{last / one.in_features:.3f}"
-    return (clip(one.layer, 160), *("-" if value is None else f"{value:.3f}" for value in values), chance)
+    return (clip(one.layer, 160), *(DASH if value is None else f"{value:.3f}" for value in values), chance)
 
 
 def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Table]:
@@ -79,7 +76,7 @@ def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Tabl
         groups.setdefault(_group(layer), []).append(layer)
     rows = tuple((_members(layers), *group) for group, layers in groups.items())
     heading = f"imported: {plural(len(adapter.layers), 'layer')}, residual {adapter.config.residual}"
-    columns = (Column("layers"), Column("features"), Column("layout"), Column("gates", is_number=True))
+    columns = (Column("layers"), Column("features"), Column("layout"), *numbers("gates"))
     return [
         Table("written", (Column(""), Column("", is_remark=True)), written),
         Table(heading, columns, rows),

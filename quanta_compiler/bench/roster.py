@@ -17,7 +17,7 @@ from quanta_compiler.bench.options import ADAPTERS, LAYERS, OPERATOR, RIVALS, Op
 from quanta_compiler.bench.ours import our_contestant, our_names
 from quanta_compiler.bench.result import LeftOut
 from quanta_compiler.system.memory import LimitError, free_bytes
-from quanta_compiler.text.words import bytes_text
+from quanta_compiler.text.words import bytes_text, plural
 
 _MAKERS: Mapping[str, Callable[[Setting], Contestant]] = {
     "einsum": einsum_contestant,
@@ -138,7 +138,7 @@ class Roster:
         wanted = [mode for mode in self.options.modes if mode != OPERATOR] or [OPERATOR]
         needed = self._held + max(contestant.costs[mode].bytes for mode in wanted)
         if needed > self._limit:
-            batch = f"{self.setting.tokens:,} " + ("token" if self.setting.tokens == 1 else "tokens")
+            batch = plural(self.setting.tokens, "token")
             remedy = ", or measure fewer --tokens" if self.setting.tokens > 1 else ""
             raise LimitError(
                 f"measuring this circuit on {batch} needs about {bytes_text(needed)}, but may take "

@@ -8,10 +8,8 @@ from quanta_compiler.bench.options import OPERATOR, TRAINING
 from quanta_compiler.bench.result import Bench, ContestantFigures, Section, mode_title, modes_of
 from quanta_compiler.bench.timing import Timing
 from quanta_compiler.diagnostics import escape
-from quanta_compiler.text.tables import Cells, Column, Table
-from quanta_compiler.text.words import bytes_text, layout_text, plural
-
-_NONE = "-"
+from quanta_compiler.text.tables import Cells, Column, Table, numbers
+from quanta_compiler.text.words import DASH, bytes_text, layout_text, plural
 
 
 def bench_tables(bench: Bench) -> list[Table]:
@@ -60,23 +58,17 @@ def _contestants_table(bench: Bench) -> Table:
 def _mode_table(section: Section, mode: str) -> Table:
     is_limited = any(one.modes[mode].flops for one in section.contestants if mode in one.modes)
     copies = any(one.modes[mode].copy_limit_ratio for one in section.contestants if mode in one.modes)
-    columns = [Column(""), Column("ms", is_number=True), Column("spread", is_number=True)]
-    columns.append(Column(f"x {section.base}", is_number=True))
-    if is_limited:
-        columns.append(Column("x matmul", is_number=True))
-    if copies:
-        columns.append(Column("x copy", is_number=True))
-    if mode == TRAINING:
-        columns.append(Column("saved", is_number=True))
-    columns.append(Column("peak", is_number=True))
+    limits = [*(["x matmul"] if is_limited else []), *(["x copy"] if copies else [])]
+    saved = ["saved"] if mode == TRAINING else []
+    columns = (Column(""), *numbers("ms", "spread", f"x {section.base}", *limits, *saved, "peak"))
     rows = [_mode_row(one, mode, columns) for one in section.contestants if mode in one.modes or mode in one.wrong]
     layer = " on a frozen layer" if not is_limited and mode != OPERATOR else ""
-    return Table(f"{mode_title(mode)}{layer}", tuple(columns), tuple(rows))
+    return Table(f"{mode_title(mode)}{layer}", columns, tuple(rows))
 
 
 def _mode_row(one: ContestantFigures, mode: str, columns: Sequence[Column]) -> Cells:
     if mode in one.wrong:
-        return (one.name, "WRONG", *[_NONE] * (len(columns) - 2))
+        return (one.name, "WRONG", *[DASH] * (len(columns) - 2))
     figures = one.modes[mode]
     cells = {
         "ms": _milliseconds(figures.timing),
@@ -91,13 +83,7 @@ def _mode_row(one: ContestantFigures, mode: str, columns: Sequence[Column]) -> C
 
 def _limits_table(bench: Bench) -> Table:
     limits = bench.limits
-    columns = (
-        Column(""),
-        Column("ms", is_number=True),
-        Column("spread", is_number=True),
-        Column("rate", is_number=True),
-        Column("", is_remark=True),
-    )
+    columns = (Column(""), *numbers("ms", "spread", "rate"), Column("", is_remark=True))
     rows = (
         (
             "matmul",
@@ -137,9 +123,9 @@ def _percent(timing: Timing) -> str:
 def times(ratio: float | None) -> str:
     """Return a ratio with the digits that it deserves."""
     if ratio is None:
-        return _NONE
+        return DASH
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
 
 
 def _bytes(number: int | None) -> str:
-    return _NONE if number is None else bytes_text(number)
+    return DASH if number is None else bytes_text(number)

@@ -17,6 +17,8 @@ from quanta_compiler.cli.command import FAILED, guarded
 from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_in, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.system.extras import PEFT, require
+from quanta_compiler.system.files import OutputError
+from quanta_compiler.system.memory import LimitError
 from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
 from quanta_compiler.text.progress import progress_bar
 
@@ -109,8 +111,7 @@ def bench(
         require("a picture", "matplotlib")
     if adapters:
         require("--adapters", *PEFT)
-    compiled, warnings = compile_file(file, tokens)
-    tell_diagnostics(warnings)
+    compiled = compile_file(file, tokens)
     from quanta_compiler.bench.tables import bench_tables
 
     options = Options(dtype=dtype, rounds=rounds, threads=threads, adapters=adapters, only=chosen, max_bytes=max_bytes)
@@ -131,7 +132,6 @@ def bench(
 
 def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
     from quanta_compiler.bench.run import bench as measure
-    from quanta_compiler.system.memory import LimitError
 
     with _samples_bar() as progress:
         try:
@@ -185,8 +185,6 @@ _samples_bar = functools.partial(progress_bar, redraws_alone=False)
 @contextmanager
 def _no_storage_told() -> Iterator[None]:
     """Turn what the system says of the cache folder into an error that names it."""
-    from quanta_compiler.system.files import OutputError
-
     try:
         yield
     except OSError as error:
@@ -195,8 +193,6 @@ def _no_storage_told() -> Iterator[None]:
 
 def _require_folder(path: Path) -> None:
     """Raise OutputError now where a picture could not be written after minutes."""
-    from quanta_compiler.system.files import OutputError
-
     if path.is_dir():
         raise OutputError(f"{path} is a folder: give the name of a file")
     if not path.parent.is_dir():

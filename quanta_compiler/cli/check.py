@@ -8,6 +8,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded
 from quanta_compiler.text.console import print_json, print_result, tell, tell_diagnostics
+from quanta_compiler.text.words import plural
 
 
 @guarded
@@ -20,7 +21,6 @@ def check(
     Every problem is printed with its place, the line itself, and a hint.
     """
     from quanta_compiler.cli.circuit_files import check_file
-    from quanta_compiler.text.words import plural
 
     checked = []
     for file in files:

@@ -12,6 +12,9 @@ from quanta_compiler.diagnostics import REACH, Diagnostic, SpecError, escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
+from quanta_compiler.system.files import OutputError, write_file
+from quanta_compiler.text.console import tell_diagnostics
+from quanta_compiler.text.words import plural
 
 if TYPE_CHECKING:
     from quanta_compiler.driver import CompiledCircuit
@@ -38,7 +41,6 @@ class Checked:
     def verdict(self) -> str:
         """Return one line on a file that is not wrong."""
         from quanta_compiler.report.terminal import circuit_title
-        from quanta_compiler.text.words import plural
 
         assert self.circuit is not None
         warnings = f", {plural(len(self.diagnostics), 'warning')}" if self.diagnostics else ""
@@ -83,20 +85,19 @@ def check_file(file: str) -> Checked:
     return Checked(file, circuit, (*told, *further))
 
 
-def compile_file(file: str, tokens: int | None) -> tuple[CompiledCircuit, tuple[Diagnostic, ...]]:
-    """Compile a circuit file for batches of `tokens` (default: what it says); return what is worth a warning, too."""
+def compile_file(file: str, tokens: int | None) -> CompiledCircuit:
+    """Compile a circuit file for batches of `tokens` (default: what it says), and tell what is worth a warning."""
     with without_numpy():
         from quanta_compiler.driver import compile_circuit
 
     compiled = compile_circuit(read_circuit(file), tokens)
     spec = compiled.spec
-    return compiled, (*spec.warnings, *gain_warnings(spec, compiled.report.init_gain, display_name(file)))
+    tell_diagnostics((*spec.warnings, *gain_warnings(spec, compiled.report.init_gain, display_name(file))))
+    return compiled
 
 
 def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
     """Raise OutputError where a result would take the place of the circuit file that it is made from."""
-    from quanta_compiler.system.files import OutputError
-
     for path in outputs:
         if file != STANDARD_INPUT and path.exists() and Path(file).exists() and path.samefile(file):
             raise OutputError(f"{path} is the circuit file itself: choose another folder or name with -o")
@@ -104,8 +105,6 @@ def refuse_to_overwrite(file: str, outputs: Sequence[Path]) -> None:
 
 def write_beside(file: str, output: Path, text: str) -> None:
     """Write a page or a picture; raise OutputError where it would take the place of the circuit file itself."""
-    from quanta_compiler.system.files import write_file
-
     refuse_to_overwrite(file, [output])
     write_file(output, text)
 
@@ -113,7 +112,6 @@ def write_beside(file: str, output: Path, text: str) -> None:
 def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
     """Warn of a name that no module can have: everything but `quanta compile` works with it."""
     from quanta_compiler.emit.files import stem_of
-    from quanta_compiler.system.files import OutputError
 
     try:
         stem_of(spec.name)

@@ -15,6 +15,7 @@ import typer
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.options import Json
 from quanta_compiler.presets import EXAMPLES
+from quanta_compiler.system.files import write_file
 from quanta_compiler.text.console import (
     drawing_width,
     is_terminal,
@@ -41,7 +42,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[FILE...]",
-            help="Circuit files; `-` is standard input. With --model also TARGET=FILE,TARGET=FILE: one for every target.",
+            help="Circuit files; `-` is standard input. With --model also TARGET=FILE,TARGET=FILE: one for every "
+            "target.",
             show_default=False,
         ),
     ] = None,
@@ -72,8 +74,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="T",
-            help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default those "
-            "that PEFT has for the model.",
+            help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default "
+            "those that PEFT has for the model.",
         ),
     ] = None,
     tokens: Annotated[
@@ -182,7 +184,6 @@ def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
 
 def _write_page(comparison: Comparison, output: Path) -> None:
     from quanta_compiler.pages import comparison_page
-    from quanta_compiler.system.files import write_file
 
     write_file(output, comparison_page(comparison.to_dict()))
     print(str(output), file=sys.stderr)

@@ -9,7 +9,7 @@ import typer
 
 from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import File, Json, Tokens
-from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables
 
 
 @guarded
@@ -31,8 +31,7 @@ def compile_(
     from quanta_compiler.cli.circuit_files import compile_file, refuse_to_overwrite
     from quanta_compiler.report.terminal import files_table, summary_table
 
-    compiled, warnings = compile_file(file, tokens)
-    tell_diagnostics(warnings)
+    compiled = compile_file(file, tokens)
     refuse_to_overwrite(file, [folder / name for name, _ in compiled.files().values()])
     paths = compiled.write(folder, force=force)
     if as_json:

@@ -9,37 +9,60 @@ import gc
 import os
 import sys
 import warnings
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any, Literal
 
 import typer
+import typer.core
 
 from quanta_compiler import __version__
-from quanta_compiler.cli.analyze import analyze
-from quanta_compiler.cli.bench import bench
-from quanta_compiler.cli.check import check
-from quanta_compiler.cli.compare import compare
-from quanta_compiler.cli.compile import compile_
-from quanta_compiler.cli.draw import draw
-from quanta_compiler.cli.expand import expand
-from quanta_compiler.cli.import_ import import_
-from quanta_compiler.cli.new import NewCommand, new
-from quanta_compiler.cli.report import report
-from quanta_compiler.cli.schema import schema
-from quanta_compiler.cli.search import search
-from quanta_compiler.cli.verify import verify
 from quanta_compiler.text.console import is_terminal, print_result
 
 _EPILOG = "Exit status: 0 done, 1 the input is wrong or the check failed, 2 wrong usage, 3 a limit was reached."
 
+_COMMANDS = (
+    *("new", "check", "expand", "compile", "report", "draw", "verify", "schema", "import", "analyze", "bench"),
+    *("compare", "search"),
+)
+"""In the order in which help lists them: for each the module that has its name, and the function in it."""
+# Panels and colours are for people: a pipe gets plain help.
+_MARKUP: Literal["markdown"] | None = "markdown" if is_terminal(sys.stdout) and is_terminal(sys.stderr) else None
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands, each loaded where it is called or listed: none waits for the options of the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*_COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            # Those that there are, for the message that suggests one.
+            self.commands = {name: _loaded(name) for name in _COMMANDS}
+            return None
+        return _loaded(cmd_name)
+
+
+def _loaded(name: str) -> Any:
+    # `import` is a keyword and `compile` a builtin.
+    module = import_module(f"quanta_compiler.cli.{'import_' if name == 'import' else name}")
+    alone = typer.Typer(add_completion=False, rich_markup_mode=_MARKUP)
+    function = getattr(module, f"{name}_" if name in ("import", "compile") else name)
+    alone.command(name=name, cls=getattr(module, "COMMAND", None))(function)
+        getattr(module, f"{name}_" if name in ("import", "compile") else name)
+    )
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
     name="quanta",
+    cls=_Commands,
     help="Compile circuits of small matrices (QuanTA, KronA, LoRA, tensor trains, ...) to PyTorch modules.",
     epilog=_EPILOG,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # Panels and colours are for people: a pipe gets plain help.
-    rich_markup_mode="markdown" if is_terminal(sys.stdout) and is_terminal(sys.stderr) else None,
+    rich_markup_mode=_MARKUP,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -57,12 +80,6 @@ def _quanta(
     ] = False,
 ) -> None:
     pass
-
-
-app.command(cls=NewCommand)(new)
-for _command in (*(check, expand, compile_, report, draw, verify, schema, import_, analyze, bench, compare, search),):
-    # `compile` is a builtin and `import` a keyword.
-    app.command(name=_command.__name__.rstrip("_"))(_command)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from quanta_compiler.text.console import print_result
 
 
 class NewCommand(TyperCommand):
-    """The command with the options of all families, looked up where it runs: `quanta` makes every command at once."""
+    """The command with the options of all families, looked up where it runs."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return what the function takes, then the families' options, and `--help`."""
@@ -26,6 +26,9 @@ class NewCommand(TyperCommand):
         given = {option.name: ctx.params.pop(option.name) for option in _family_parameters()}
         ctx.obj = {option: value for option, value in given.items() if value is not None}
         return super().invoke(ctx)
+
+
+COMMAND = NewCommand
 
 
 @cache

@@ -9,7 +9,7 @@ import typer
 
 from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import File, Json, Tokens
-from quanta_compiler.text.console import print_result, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_result, print_tables
 
 
 @guarded
@@ -31,8 +31,7 @@ def report(
 
     if output is not None and output.suffix.lower() != ".html":
         raise typer.BadParameter(f"the page is HTML: {str(output)!r} should end in .html", param_hint="'-o'")
-    compiled, warnings = compile_file(file, tokens)
-    tell_diagnostics(warnings)
+    compiled = compile_file(file, tokens)
     if output is not None:
         write_beside(file, output, compiled.page())
     if as_json:

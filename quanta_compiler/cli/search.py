@@ -35,8 +35,9 @@ OBJECTIVE_NAMES = (
     "mix",
 )
 BACKEND_NAMES = ("loky", "threading", "dask", "ray")
-# Named again here so that usage and help need not load the compiler; a test compares.
+"""Both named again here so that usage and help need not load the compiler; a test compares."""
 _MOST_AXES = 6
+"""Axes of equal sizes may be exchanged in 720 ways then; every further axis multiplies them."""
 _MOST_GATES = 64
 
 
@@ -129,6 +130,7 @@ def search(
             callback=some_of("objective", OBJECTIVE_NAMES),
             help=f"Some of {', '.join(OBJECTIVE_NAMES)}.",
         ),
+        # Parameters are limited anyway: within the limit, what gives the most for its FLOPs.
     ] = "freedom,flops,rank,mixing",
     alike: Annotated[
         int,

@@ -8,7 +8,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded
 from quanta_compiler.cli.options import File, Json, MaxBytes, Tokens
-from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables
 
 
 @guarded
@@ -28,8 +28,7 @@ def verify(
     from quanta_compiler.oracle.verification import verification_table
     from quanta_compiler.oracle.verification import verify as verify_module
 
-    compiled, warnings = compile_file(file, tokens)
-    tell_diagnostics(warnings)
+    compiled = compile_file(file, tokens)
     result = verify_module(compiled, seed=seed, max_bytes=max_bytes)
     if as_json:
         print_json(result.to_dict())

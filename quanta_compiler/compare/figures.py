@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.compare.entrants import MethodEntrant, Shape
 from quanta_compiler.compare.row import ADAMW_BYTES, Row
@@ -44,33 +44,45 @@ def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) 
     report = compiled.report
     backend = _backend(compiled.circuit, conditions)
     work = circuit_work(compiled, backend=backend)
-    forward_seconds, step_seconds = _seconds(work, conditions.calibration)
     connected_after = gates_to_full(compiled.circuit)
-    return Row(
+    row = _priced(
+        work,
+        conditions,
+        report.parameters.trainable,
+        report.operator.flops,
         name=report.name,
         kind="circuit",
         source=source,
         in_features=report.in_features,
         out_features=report.out_features,
         layers=1,
-        trainable=report.parameters.trainable,
         percent=report.parameters.percent_of_dense,
-        forward_flops_per_token=work.forward_flops / conditions.tokens,
-        step_flops_per_token=work.step_flops / conditions.tokens,
         saved_bytes_per_token=report.backend(backend).saved_bytes_per_token,
-        optimizer_bytes=ADAMW_BYTES * report.parameters.trainable,
-        operator_flops=report.operator.flops,
         operator_peak_bytes=report.operator.peak_bytes,
-        breakeven_tokens=breakeven(report.operator.flops, work.forward_flops, conditions.tokens),
         rank_lower=report.rank.lower,
         rank_upper=report.rank.upper,
         connected=connected_after is not None,
         gates_to_connect=connected_after,
         backend=backend,
+        numerical_rank=_numerical_rank(compiled, conditions),
+    )
+    return replace(row, note=NO_KERNEL) if backend == "fused" and row.forward_seconds is None else row
+
+
+def _priced(work: Work, conditions: Conditions, trainable: int, operator_flops: int | None, **others: Any) -> Row:
+    """Return a row with what follows from the work of a step, and from how many numbers train."""
+    forward_seconds, step_seconds = _seconds(work, conditions.calibration)
+    forward, tokens = work.forward_flops, conditions.tokens
+    return Row(
+        trainable=trainable,
+        forward_flops_per_token=forward / tokens,
+        step_flops_per_token=work.step_flops / tokens,
+        optimizer_bytes=ADAMW_BYTES * trainable,
+        operator_flops=operator_flops,
+        breakeven_tokens=None if operator_flops is None else breakeven(operator_flops, forward, tokens),
         forward_seconds=forward_seconds,
         step_seconds=step_seconds,
-        numerical_rank=_numerical_rank(compiled, conditions),
-        note=NO_KERNEL if backend == "fused" and forward_seconds is None else "",
+        **others,
     )
 
 
@@ -109,33 +121,21 @@ def method_row(
     whole: int,
 ) -> Row:
     """Return the figures of what is no circuit, from its cost; `whole` is what its percentage is of."""
-    forward_seconds, step_seconds = _seconds(cost.work, conditions.calibration)
-    forward = cost.work.forward_flops
-    return Row(
+    return _priced(
+        cost.work,
+        conditions,
+        cost.trainable,
+        cost.operator_flops,
         name=entrant.source,
         kind="dense" if entrant.method.name == "dense" else "method",
         source=entrant.source,
         in_features=shape[0] if shape else None,
         out_features=shape[1] if shape else None,
         layers=layers,
-        trainable=cost.trainable,
         percent=100 * cost.trainable / whole,
-        forward_flops_per_token=forward / conditions.tokens,
-        step_flops_per_token=cost.work.step_flops / conditions.tokens,
         saved_bytes_per_token=cost.saved_bytes / conditions.tokens,
-        optimizer_bytes=ADAMW_BYTES * cost.trainable,
-        operator_flops=cost.operator_flops,
-        operator_peak_bytes=None,
-        breakeven_tokens=None
-        if cost.operator_flops is None
-        else breakeven(cost.operator_flops, forward, conditions.tokens),
         rank_lower=cost.rank_lower,
         rank_upper=cost.rank_upper,
-        connected=None,
-        gates_to_connect=None,
-        backend=None,
-        forward_seconds=forward_seconds,
-        step_seconds=step_seconds,
         note=cost.note,
     )
 
@@ -146,53 +146,48 @@ def summed(rows: Sequence[Row], counts: Sequence[int], whole: int, tokens: int) 
     The rank is bounded layer by layer: from the smallest bound to the largest. The peak is that of one layer, since
     layers are merged one after the other.
     """
-    first = rows[0]
-    trainable = _sum((row.trainable for row in rows), counts)
-    forward = _sum((row.forward_flops_per_token for row in rows), counts)
-    operator = _optional_sum([row.operator_flops for row in rows], counts)
+    trainable = _sum([row.trainable for row in rows], counts)
     backends = sorted({row.backend for row in rows if row.backend is not None})
+    figures = {key: join([getattr(row, key) for row in rows], counts) for key, join in _JOINED.items()}
+    forward, operator = figures["forward_flops_per_token"], figures["operator_flops"]
     return replace(
-        first,
+        rows[0],
+        **figures,
         in_features=None,
         out_features=None,
         layers=sum(counts),
         trainable=trainable,
         percent=100 * trainable / whole,
-        forward_flops_per_token=forward,
-        step_flops_per_token=_sum((row.step_flops_per_token for row in rows), counts),
-        saved_bytes_per_token=_sum((row.saved_bytes_per_token for row in rows), counts),
-        optimizer_bytes=_sum((row.optimizer_bytes for row in rows), counts),
-        operator_flops=operator,
-        operator_peak_bytes=_greatest([row.operator_peak_bytes for row in rows]),
         breakeven_tokens=None if operator is None else breakeven(operator, round(forward * tokens), tokens),
-        rank_lower=_least([row.rank_lower for row in rows]),
-        rank_upper=_greatest([row.rank_upper for row in rows]),
         connected=None if any(row.connected is None for row in rows) else all(row.connected for row in rows),
-        gates_to_connect=_greatest([row.gates_to_connect for row in rows]),
         backend=" and ".join(backends) or None,
-        forward_seconds=_optional_sum([row.forward_seconds for row in rows], counts),
-        step_seconds=_optional_sum([row.step_seconds for row in rows], counts),
-        numerical_rank=_least([row.numerical_rank for row in rows]),
     )
 
 
-Number = TypeVar("Number", int, float)
+def _sum(values: Sequence[Any], counts: Sequence[int]) -> Any:
+    return None if None in values else sum(value * count for value, count in zip(values, counts, strict=True))
 
 
-def _sum(values: Iterable[Number], counts: Sequence[int]) -> Number:
-    return sum(value * count for value, count in zip(values, counts, strict=True))
+def _least(values: Sequence[Any], _: Sequence[int]) -> Any:
+    return None if None in values else min(values)
 
 
-def _optional_sum(values: Sequence[Number | None], counts: Sequence[int]) -> Number | None:
-    known = [value for value in values if value is not None]
-    return _sum(known, counts) if len(known) == len(values) else None
+def _greatest(values: Sequence[Any], _: Sequence[int]) -> Any:
+    return None if None in values else max(values)
 
 
-def _least(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return min(known) if len(known) == len(values) else None
-
-
-def _greatest(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return max(known) if len(known) == len(values) else None
+_JOINED = {
+    "forward_flops_per_token": _sum,
+    "step_flops_per_token": _sum,
+    "saved_bytes_per_token": _sum,
+    "optimizer_bytes": _sum,
+    "operator_flops": _sum,
+    "operator_peak_bytes": _greatest,
+    "rank_lower": _least,
+    "rank_upper": _greatest,
+    "gates_to_connect": _greatest,
+    "forward_seconds": _sum,
+    "step_seconds": _sum,
+    "numerical_rank": _least,
+}
+"""How the figures of a model's layers are made one."""

@@ -32,15 +32,15 @@ class Row:
     saved_bytes_per_token: float
     optimizer_bytes: int
     operator_flops: int | None
-    operator_peak_bytes: int | None
-    breakeven_tokens: int | None
-    rank_lower: int | None
-    rank_upper: int | None
-    connected: bool | None
-    gates_to_connect: int | None
-    backend: str | None
-    forward_seconds: float | None
-    step_seconds: float | None
+    operator_peak_bytes: int | None = None
+    breakeven_tokens: int | None = None
+    rank_lower: int | None = None
+    rank_upper: int | None = None
+    connected: bool | None = None
+    gates_to_connect: int | None = None
+    backend: str | None = None
+    forward_seconds: float | None = None
+    step_seconds: float | None = None
     numerical_rank: int | None = None
     note: str = ""
 

@@ -8,10 +8,9 @@ from typing import Any
 from quanta_compiler.compare.comparison import Comparison
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import escape
-from quanta_compiler.text.tables import Cells, Column, Table, in_parts
-from quanta_compiler.text.words import bytes_text
+from quanta_compiler.text.tables import Cells, Column, Table, in_parts, numbers
+from quanta_compiler.text.words import DASH, amount_text, bytes_text, percent_text, seconds_text, span_text
 
-_DASH = "-"
 _FEATURES = "features"
 
 
@@ -29,9 +28,9 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
     used = [
         (heading, cells)
         for heading, cells in columns
-        if any(cell != _DASH for cell in cells) and not (heading == _FEATURES and len(set(cells)) == 1)
+        if any(cell != DASH for cell in cells) and not (heading == _FEATURES and len(set(cells)) == 1)
     ]
-    headings = (Column(""), *(Column(heading, is_number=True) for heading, _ in used))
+    headings = (Column(""), *numbers(*(heading for heading, _ in used)))
     whole = Table(title, headings, tuple(zip(names, *(cells for _, cells in used), strict=True)))
     tables = in_parts(whole, width)
     notes = tuple((row.name, row.note) for row in rows if row.note)
@@ -46,76 +45,43 @@ def _names(rows: Sequence[Row]) -> Cells:
     return tuple(row.name if len(sources[row.name]) == 1 else f"{row.name} ({escape(row.source)})" for row in rows)
 
 
-def _amount(value: float | None) -> str:
-    """Return a count with the unit that suits it, in thousands: `3.67 M`."""
-    if value is None:
-        return _DASH
-    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:.0f} {unit}"
-    return f"{value:,.3g}" if value < 999.5 else f"{value:,.0f}"
-
-
-def _bytes(value: float | None) -> str:
-    return _DASH if value is None else bytes_text(value)
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return _DASH
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e-6:.3g} µs"
-
-
-def _whole(value: int | None) -> str:
-    return _DASH if value is None else f"{value:,}"
-
-
-def _percent(value: float) -> str:
-    return f"{value:,.0f}%" if value >= 100 else f"{value:.3g}%"
-
-
 def _rank(row: Row) -> str:
     if row.rank_upper is None:
-        return _DASH
-    if row.rank_lower in (None, row.rank_upper):
-        return f"{row.rank_upper:,}" if row.rank_lower is not None else f"at most {row.rank_upper:,}"
-    return f"{row.rank_lower:,} to {row.rank_upper:,}"
+        return DASH
+    return f"at most {row.rank_upper:,}" if row.rank_lower is None else span_text(row.rank_lower, row.rank_upper)
 
 
 def _connected(row: Row) -> str:
     if row.connected is None:
-        return _DASH
+        return DASH
     if not row.connected:
         return "no"
     return f"after {row.gates_to_connect}" if row.gates_to_connect else "yes"
 
 
 def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
-    return lambda row: show(getattr(row, key))
+    return lambda row: DASH if (value := getattr(row, key)) is None else show(value)
 
 
 def _shape(row: Row) -> str:
-    return _DASH if row.in_features is None else f"{row.in_features} -> {row.out_features}"
+    return DASH if row.in_features is None else f"{row.in_features} -> {row.out_features}"
 
 
 _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     (_FEATURES, _shape),
-    ("trainable", _of("trainable", _whole)),
-    ("percent", _of("percent", _percent)),
-    ("forward FLOPs/token", _of("forward_flops_per_token", _amount)),
-    ("step FLOPs/token", _of("step_flops_per_token", _amount)),
-    ("forward time", _of("forward_seconds", _seconds)),
-    ("step time", _of("step_seconds", _seconds)),
-    ("backend", _of("backend", lambda value: value or _DASH)),
-    ("saved/token", _of("saved_bytes_per_token", _bytes)),
-    ("AdamW", _of("optimizer_bytes", _bytes)),
+    ("trainable", _of("trainable", "{:,}".format)),
+    ("percent", _of("percent", percent_text)),
+    ("forward FLOPs/token", _of("forward_flops_per_token", amount_text)),
+    ("step FLOPs/token", _of("step_flops_per_token", amount_text)),
+    ("forward time", _of("forward_seconds", seconds_text)),
+    ("step time", _of("step_seconds", seconds_text)),
+    ("backend", _of("backend", str)),
+    ("saved/token", _of("saved_bytes_per_token", bytes_text)),
+    ("AdamW", _of("optimizer_bytes", bytes_text)),
     ("rank", _rank),
-    ("random rank", _of("numerical_rank", _whole)),
+    ("random rank", _of("numerical_rank", "{:,}".format)),
     ("connected", _connected),
-    ("operator FLOPs", _of("operator_flops", _amount)),
-    ("operator peak", _of("operator_peak_bytes", _bytes)),
-    ("break-even", _of("breakeven_tokens", _whole)),
+    ("operator FLOPs", _of("operator_flops", amount_text)),
+    ("operator peak", _of("operator_peak_bytes", bytes_text)),
+    ("break-even", _of("breakeven_tokens", "{:,}".format)),
 )

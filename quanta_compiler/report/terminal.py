@@ -9,8 +9,8 @@ from quanta_compiler.diagnostics import escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.folding import folded_steps
 from quanta_compiler.report.report import Report, StepReport
-from quanta_compiler.text.tables import FIGURES, Cells, Column, Table
-from quanta_compiler.text.words import bytes_text, layout_text, number_text, percent_text, plural
+from quanta_compiler.text.tables import FIGURES, Cells, Column, Table, numbers
+from quanta_compiler.text.words import bytes_text, layout_text, number_text, percent_text, plural, span_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,11 +56,10 @@ def _parameter_rows(report: Report) -> list[Cells]:
     if parameters.frozen:
         rows.append(("frozen parameters", f"{parameters.frozen:,}", ""))
     full = min(report.in_features, report.out_features)
-    bounds = f"{rank.upper:,}" if rank.lower == rank.upper else f"{rank.lower:,} to {rank.upper:,}"
     gain = report.init_gain
     return [
         *rows,
-        ("rank by shapes", bounds, f"of at most {full:,}"),
+        ("rank by shapes", span_text(rank.lower, rank.upper), f"of at most {full:,}"),
         ("gain at initialization", f"{gain:.3g}", "size of the output over that of the input"),
     ]
 
@@ -112,14 +111,7 @@ def _against(sequential: float, planned: float) -> str:
 
 
 def _gates_table(report: Report) -> Table:
-    columns = (
-        Column("gate"),
-        Column("kind"),
-        Column("axes"),
-        Column("matrix"),
-        Column("parameters", is_number=True),
-        Column("FLOPs/token", is_number=True),
-    )
+    columns = (*map(Column, ("gate", "kind", "axes", "matrix")), *numbers("parameters", "FLOPs/token"))
     rows = tuple(
         (
             gate.name,
@@ -135,7 +127,7 @@ def _gates_table(report: Report) -> Table:
 
 
 def _steps_table(heading: str, report: Report, steps: Sequence[StepReport]) -> Table:
-    columns = (Column("result"), Column("step"), Column("operands"), Column("shape"), Column("FLOPs", is_number=True))
+    columns = (*map(Column, ("result", "step", "operands", "shape")), *numbers("FLOPs"))
     folds = {fold.start: fold for fold in folded_steps(report, steps)}
     rows: list[Cells] = []
     place = 0

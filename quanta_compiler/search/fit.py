@@ -8,8 +8,6 @@ circuit is free (any dense gate holds it), so the error that is reported is that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -75,28 +73,17 @@ def run_fit(options: FitOptions, task: FitTask) -> Fit:
         SpecError: the update cannot be read, or is not finite.
 
     """
+    from quanta_compiler.bench.threads import torch_threads
     from quanta_compiler.driver import compile_circuit
 
-    with _one_thread():
+    # Sums are taken in an order that depends on how many threads there are.
+    with torch_threads(1):
         update = read_update(options.updates, task.key)
         compiled = compile_circuit(task.document)
         error = _fit(compiled, update, options)
         parameters = compiled.report.parameters.trainable
         rank = parameters // sum(update.shape)
         return Fit(task.name, error, rank, lora_error(options.updates, task.key, rank))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread: sums are taken in an order that depends on how many there are."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fit(compiled: Any, update: torch.Tensor, options: FitOptions) -> float:

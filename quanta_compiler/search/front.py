@@ -43,8 +43,6 @@ OBJECTIVES = {
         Objective("mix", "gates_to_mix", "gates until every output axis depends on every input axis"),
     )
 }
-DEFAULT_OBJECTIVES = ("freedom", "flops", "rank", "mixing")
-"""Parameters are limited anyway: within the limit, what gives the most for its FLOPs."""
 _NEVER = 10**6
 """Stands for a number of gates that does not exist."""
 

@@ -21,6 +21,7 @@ from quanta_compiler.search.output import circuit_document, circuit_text, refuse
 from quanta_compiler.search.saved import candidate_data, read_fit, read_result, result_data, settings_data
 from quanta_compiler.search.workers import Team, Workers, team
 from quanta_compiler.text.progress import Progress
+from quanta_compiler.text.words import plural
 
 if TYPE_CHECKING:
     from quanta_compiler.compare.figures import Conditions
@@ -267,7 +268,7 @@ def _remarks(found: Found) -> list[str]:
 
 
 def _after(gates: int | None) -> str:
-    return "never" if gates is None else f"after {gates} gate{'s' if gates > 1 else ''}"
+    return "never" if gates is None else f"after {plural(gates, 'gate')}"
 
 
 def _root_mean_square(values: Sequence[float]) -> float | None:

@@ -9,10 +9,6 @@ from functools import lru_cache
 
 from quanta_compiler.presets.layouts import auto_layout
 
-MOST_AXES = 6
-"""Axes of equal sizes may be exchanged in 720 ways then; every further axis multiplies them."""
-MOST_GATES = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

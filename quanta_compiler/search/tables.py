@@ -5,8 +5,8 @@ from __future__ import annotations
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.run import Found, Outcome
-from quanta_compiler.text.tables import FIGURES, Column, Table, in_parts
-from quanta_compiler.text.words import plural
+from quanta_compiler.text.tables import FIGURES, Column, Table, in_parts, numbers
+from quanta_compiler.text.words import DASH, plural, span_text
 
 _MANY = 10**12
 """From here on people read powers of ten more easily than digits."""
@@ -50,30 +50,17 @@ def _about(number: int) -> str:
 
 
 def _front(outcome: Outcome) -> Table:
-    columns = [
-        Column("circuit"),
-        Column("gates"),
-        Column("parameters", is_number=True),
-        Column("FLOPs/token", is_number=True),
-        Column("free", is_number=True),
-        Column("mixing", is_number=True),
-        Column("rank", is_number=True),
-        Column("step, ms", is_number=True),
-    ]
     has_fits = any(one.fits for one in outcome.found)
-    if has_fits:
-        columns += [Column(name, is_number=True) for name in ("error", "LoRA's error", "explained/1,000")]
+    fits = ("error", "LoRA's error", "explained/1,000") if has_fits else ()
+    figures = numbers("parameters", "FLOPs/token", "free", "mixing", "rank", "step, ms", *fits)
     best = _best_fits(outcome.found)
     rows = tuple(_row(one) + (_fit_cells(one, one in best) if has_fits else ()) for one in outcome.found)
-    return Table(
-        f"the front, few parameters first; planned for {outcome.conditions.tokens:,} tokens", tuple(columns), rows
-    )
+    title = f"the front, few parameters first; planned for {outcome.conditions.tokens:,} tokens"
+    return Table(title, (Column("circuit"), Column("gates"), *figures), rows)
 
 
 def _row(found: Found) -> tuple[str, ...]:
     figures, row = found.candidate.figures, found.row
-    same = figures.rank_lower == figures.rank_upper
-    rank = f"{figures.rank_lower:,}" if same else f"{figures.rank_lower:,} to {figures.rank_upper:,}"
     return (
         found.document["name"],
         " ".join(_gate(axes, rank) for axes, rank in found.candidate.gates),
@@ -81,8 +68,8 @@ def _row(found: Found) -> tuple[str, ...]:
         f"{row.forward_flops_per_token:,.0f}",
         f"{figures.freedom:,}",
         f"{figures.mixing:.2f}",
-        rank,
-        "-" if row.step_seconds is None else f"{1000 * row.step_seconds:.2f}",
+        span_text(figures.rank_lower, figures.rank_upper),
+        DASH if row.step_seconds is None else f"{1000 * row.step_seconds:.2f}",
     )
 
 
@@ -94,7 +81,7 @@ def _gate(axes: tuple[int, ...], rank: int) -> str:
 def _fit_cells(found: Found, is_best: bool) -> tuple[str, ...]:
     error, lora, explained = found.error, found.lora_error, found.explained_per_1000
     if error is None or lora is None or explained is None:
-        return ("-", "-", "-")
+        return (DASH,) * 3
     return f"{'*' if is_best else ''}{error:.4f}", f"{lora:.4f}", f"{100 * explained:.2f}%"
 
 

@@ -1,4 +1,4 @@
-"""What commands say, and where: results to stdout, messages to stderr, plain text in a pipe, and one exit code each."""
+"""What is said, and where: results to stdout, messages to stderr, plain text in a pipe."""
 
 from __future__ import annotations
 

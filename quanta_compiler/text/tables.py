@@ -21,6 +21,11 @@ class Column:
     is_remark: bool = False
 
 
+def numbers(*headings: str) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(heading, is_number=True) for heading in headings)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A title, headings (all empty where the rows explain themselves), and rows of text."""

@@ -33,6 +33,10 @@ def number_text(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:,.1f}"
 
 
+DASH = "-"
+"""Stands where there is no figure."""
+
+
 def percent_text(value: float) -> str:
     """Return a percentage with the digits that it deserves."""
     return f"{value:,.0f}%" if value >= 100 else f"{value:.3g}%"
@@ -47,3 +51,22 @@ def listed(words: Sequence[str], most: int) -> str:
 def some_of(words: Sequence[str]) -> str:
     """Return the first few words of a file, quoted, and how many more there are."""
     return listed([quote(word) for word in words], 5)
+
+
+def amount_text(value: float) -> str:
+    """Return a count with the unit that suits it, in thousands: `3.67 M`."""
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:.0f} {unit}"
+    return f"{value:,.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+def seconds_text(value: float) -> str:
+    """Return a time in the unit that suits it: `1.23 ms`."""
+    unit, size = next(((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if value >= size), ("µs", 1e-6))
+    return f"{value / size:.3g} {unit}"
+
+
+def span_text(lower: int, upper: int) -> str:
+    """Return `3 to 5`, or `5` where both are it."""
+    return f"{upper:,}" if lower == upper else f"{lower:,} to {upper:,}"

@@ -20,18 +20,18 @@ from collections.abc import Callable
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.search.chunks import Chunk, Settings, branches, run_chunk
 from quanta_compiler.search.explore import explore
-from quanta_compiler.search.front import DEFAULT_OBJECTIVES
 from quanta_compiler.search.output import circuit_document
 from quanta_compiler.search.space import Limits, Space
 from quanta_compiler.search.workers import Team, Workers
 
 WIDTH = 4096
+OBJECTIVES = ("freedom", "flops", "rank", "mixing")
 LIMITS = Limits(parameters=50_000)
 
 
 def settings(axes: int) -> Settings:
     """Return a search over layouts of one number of axes."""
-    return Settings(Space(WIDTH, WIDTH, axes=(axes, axes), limits=LIMITS), DEFAULT_OBJECTIVES)
+    return Settings(Space(WIDTH, WIDTH, axes=(axes, axes), limits=LIMITS), OBJECTIVES)
 
 
 def enumerated(axes: int) -> int:
@@ -59,9 +59,7 @@ def rate(run: Callable[[int], int], axes: int, rounds: int) -> tuple[int, float]
 
 def planned(axes: int, plans: int) -> float:
     """Return how many layouts of a front with 4 gates or more a second are compiled, drawn with a seed."""
-    one = Settings(
-        Space(WIDTH, WIDTH, axes=(axes, axes), gates=(4, 10), limits=LIMITS), DEFAULT_OBJECTIVES, candidates=20_000
-    )
+    one = Settings(Space(WIDTH, WIDTH, axes=(axes, axes), gates=(4, 10), limits=LIMITS), OBJECTIVES, candidates=20_000)
     front = explore(one, Team(None, Workers())).front
     chosen = random.Random(0).choices(front, k=plans)
     start = time.process_time()
