@@ -20,13 +20,14 @@ from quanta_compiler.compare.entrants import (
     file_entrant,
     named_files,
 )
-from quanta_compiler.compare.figures import BACKENDS, Conditions, circuit_row, method_row, summed
+from quanta_compiler.compare.figures import Conditions, circuit_row, method_row, summed
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.models.folder import read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.report.terminal import plural
+from quanta_compiler.runtime.backends import BACKENDS
 from quanta_compiler.spec import limits
 from quanta_compiler.system.extras import PEFT, require
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-BACKENDS = ("auto", "torch", "fused")
+from quanta_compiler.runtime.backends import check_backend
+
 # The module stands in sys.modules before it is complete, as Python's own import has it.
 _LOADING = threading.RLock()
+_VARIANTS: dict[tuple[Any, str, bool], Any] = {}
 
 
 def make_module(
@@ -36,29 +38,29 @@ def make_module(
     return module
 
 
-def check_backend(backend: str) -> None:
-    """Raise ValueError for a backend that there is not."""
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-
-
 def load_class(source: str, backend: str = "torch", recompute: bool = False) -> Any:
     """Return the class `Circuit` of an emitted source on a backend, the same one within a process."""
     check_backend(backend)
     name = "quanta_compiler_emitted_" + hashlib.sha256(source.encode("utf-8")).hexdigest()[:16]
     with _LOADING:
-        known = (sys.modules.get(name) or _load(name, source)).__dict__
-        if backend == "torch" and not recompute:
-            return known["Circuit"]
-        variants: dict[tuple[str, bool], Any] = known["quanta_variants"]
-        if (backend, recompute) not in variants:
+        known = sys.modules.get(name) or _load(name, source)
+    return class_on(known.__dict__["Circuit"], backend, recompute)
+
+
+def class_on(base: Any, backend: str, recompute: bool) -> Any:
+    """Return an emitted class on a backend, the same one within a process; `base` itself where that is what it does."""
+    if backend == "torch" and not recompute:
+        return base
+    key = base, backend, recompute
+    with _LOADING:
+        if key not in _VARIANTS:
             from quanta_compiler.kernels.modules import variant
 
-            made = variants[backend, recompute] = variant(known["Circuit"], backend, recompute)
-            if made is not known["Circuit"]:
+            made = _VARIANTS[key] = variant(base, backend, recompute)
+            if made is not base:
                 made.quanta_variant = (backend, recompute)
                 copyreg.pickle(made, _reduce)
-        return variants[backend, recompute]
+        return _VARIANTS[key]
 
 
 def _load(name: str, source: str) -> types.ModuleType:
@@ -74,7 +76,6 @@ def _load(name: str, source: str) -> types.ModuleType:
         del sys.modules[name]
         raise
     module.__dict__["quanta_source"] = source
-    module.__dict__["quanta_variants"] = {}
     copyreg.pickle(module.__dict__["Circuit"], _reduce)
     return module
 
@@ -85,6 +86,6 @@ def _reduce(module: Any) -> tuple[Any, ...]:
     return _blank, (source, *getattr(type(module), "quanta_variant", ("torch", False))), module.__dict__
 
 
-def _blank(source: str, backend: str = "torch", recompute: bool = False) -> Any:
-    circuit_class = load_class(source, backend, recompute)
+def _blank(origin: str, backend: str = "torch", recompute: bool = False) -> Any:
+    circuit_class = load_class(origin, backend, recompute)
     return circuit_class.__new__(circuit_class)

@@ -79,6 +79,7 @@ def _explain(error: Exception) -> tuple[int, tuple[Diagnostic, ...], int] | None
     """Return exit code and problems of an exception that a user can do something about."""
     from quanta_compiler.emit.files import OutputError
     from quanta_compiler.oracle.verification import LimitError
+    from quanta_compiler.runtime.backends import EngineError
     from quanta_compiler.system.extras import missing_extra
 
     if isinstance(error, ImportError):
@@ -88,7 +89,7 @@ def _explain(error: Exception) -> tuple[int, tuple[Diagnostic, ...], int] | None
         return FAILED, (Diagnostic("error", missing.fact, "quanta", hint=missing.hint),), 0
     if isinstance(error, SpecError):
         return FAILED, error.diagnostics, error.omitted
-    if isinstance(error, OutputError):
+    if isinstance(error, OutputError | EngineError):
         return FAILED, (Diagnostic("error", str(error), "quanta"),), 0
     if isinstance(error, LimitError):
         return LIMIT_REACHED, (Diagnostic("error", str(error), "quanta"),), 0
