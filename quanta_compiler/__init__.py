@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from quanta_compiler.driver import CompiledCircuit, compile_circuit
     from quanta_compiler.emit.files import OutputError
     from quanta_compiler.oracle.reference import reference_operator
+    from quanta_compiler.runtime.accelerating import accelerate
     from quanta_compiler.spec import CircuitSpec, load_spec
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "OutputError",
     "SpecError",
     "__version__",
+    "accelerate",
     "compile_circuit",
     "load_spec",
     "reference_operator",
@@ -36,6 +38,7 @@ _HOMES = {
     "CompiledCircuit": "quanta_compiler.driver",
     "OutputError": "quanta_compiler.emit.files",
     "SpecError": "quanta_compiler.diagnostics",
+    "accelerate": "quanta_compiler.runtime.accelerating",
     "compile_circuit": "quanta_compiler.driver",
     "load_spec": "quanta_compiler.spec",
     "reference_operator": "quanta_compiler.oracle.reference",

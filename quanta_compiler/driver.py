@@ -107,9 +107,9 @@ class CompiledCircuit:
 
         Parameters are drawn in float32 on the CPU, in the order of the file, from a generator seeded with `seed`, then
         cast to `dtype` (default: torch's) on `device`. `backend`: `torch` is the emitted source; `fused` runs the same
-        parameters through the project's kernel on the CPU, and through torch elsewhere, one tile of tokens at a time;
-        `auto` takes what is expected to be faster. With `recompute` the `torch` backend too keeps only the input for
-        backward and computes the rest again, as `fused` always does.
+        parameters in one pass by an engine, on the CPU the project's kernel; `auto` takes what is expected to be
+        faster. With `recompute` the `torch` backend too keeps only the input for backward and computes the rest again,
+        as `fused` always does.
 
         Raises:
             ValueError: there is no such backend.

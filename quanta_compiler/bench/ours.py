@@ -14,6 +14,7 @@ from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.nn import circuit_tensors
+from quanta_compiler.runtime.accelerating import accelerate
 
 _TITLES = {
     "fused": "our fused kernel",
@@ -30,7 +31,7 @@ def our_names(compiled: CompiledCircuit, dtype: torch.dtype) -> tuple[str, ...]:
 
 
 def make_module(compiled: CompiledCircuit, dtype: torch.dtype, name: str) -> torch.nn.Module:
-    """Return the compiled module as one of `options.OURS`.
+    """Return the emitted module as one of `options.OURS`, by `accelerate`, as one that is imported would be.
 
     Raises:
         LeftOutError: this installation cannot make it.
@@ -39,7 +40,8 @@ def make_module(compiled: CompiledCircuit, dtype: torch.dtype, name: str) -> tor
     backend, _, recomputed = name.partition("-")
     if backend == "fused" and engine_for("cpu", dtype) is portable:
         raise LeftOutError(_no_kernel(dtype))
-    return compiled.module(dtype=dtype, device="cpu", backend=backend, recompute=bool(recomputed))
+    module = compiled.module(dtype=dtype, device="cpu", backend="torch")
+    return accelerate(module, backend=backend, recompute=bool(recomputed))
 
 
 def _no_kernel(dtype: torch.dtype) -> str:

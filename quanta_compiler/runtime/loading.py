@@ -63,6 +63,11 @@ def class_on(base: Any, backend: str, recompute: bool) -> Any:
         return _VARIANTS[key]
 
 
+def base_of(circuit_class: Any) -> Any:
+    """Return the class as it was emitted, of one that `class_on` returns; any other class as it is."""
+    return circuit_class.__base__ if "quanta_variant" in vars(circuit_class) else circuit_class
+
+
 def _load(name: str, source: str) -> types.ModuleType:
     """Execute a source as a module of this name; nobody else may be at it."""
     module = types.ModuleType(name)
@@ -81,11 +86,22 @@ def _load(name: str, source: str) -> types.ModuleType:
 
 
 def _reduce(module: Any) -> tuple[Any, ...]:
-    """Pickle an instance as its class's source and its state: no importable file is needed to load it."""
-    source = sys.modules[type(module).__module__].__dict__["quanta_source"]
-    return _blank, (source, *getattr(type(module), "quanta_variant", ("torch", False))), module.__dict__
+    """Pickle an instance as where its class comes from and its state.
+
+    That is the class's source, so that no importable file is needed to load it; where the class was imported from a
+    file, it is the class, as for any other of that file.
+    """
+    base = base_of(type(module))
+    source = getattr(sys.modules.get(base.__module__), "quanta_source", None)
+    how = getattr(type(module), "quanta_variant", ("torch", False))
+    return _blank, (base if source is None else source, *how), module.__dict__
 
 
-def _blank(origin: str, backend: str = "torch", recompute: bool = False) -> Any:
-    circuit_class = load_class(origin, backend, recompute)
+def _blank(origin: Any, backend: str = "torch", recompute: bool = False) -> Any:
+    if isinstance(origin, str):
+        circuit_class = load_class(origin, backend, recompute)
+    else:
+        from quanta_compiler.runtime.accelerating import accelerated_class
+
+        circuit_class = accelerated_class(origin, backend, recompute)
     return circuit_class.__new__(circuit_class)
