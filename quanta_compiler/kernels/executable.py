@@ -49,7 +49,6 @@ class Executable:
         self.numbers = [
             entry.blocks * entry.rows * entry.columns for entry in self.table.entries if entry.matrix is not None
         ]
-
         self._runners = _Runners(self.table)
 
     def preferring(self) -> tuple[str, ...]:

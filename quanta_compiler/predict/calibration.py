@@ -93,21 +93,10 @@ class Calibration:
             raise ValueError("the number of threads is none")
         if not all(type(data[key]) in (int, float) and 0 <= data[key] < math.inf for key in _SECONDS):
             raise ValueError("a time is no number of seconds")
-        return cls(
-            threads=data["threads"],
-            kernel=_kernel(data["kernel"], engine_on(data["device"])),
-            device=data["device"],
-            name=data["name"],
-            torch=data["torch"],
-            measured=data["measured"],
-            fresh=float(data["fresh"]),
-            restart=float(data["restart"]),
-            gathered=float(data["gathered"]),
-            forward_launch=float(data["forward_launch"]),
-            recording=float(data["recording"]),
-            backward_launch=float(data["backward_launch"]),
-            grids=Grids(**{name: Grid.from_dict(data[name]) for name in AXES}),
-        )
+        plain: dict[str, Any] = {key: data[key] for key in ("threads", *_TEXTS)}
+        plain |= {key: float(data[key]) for key in _SECONDS}
+        kernel = _kernel(data["kernel"], engine_on(data["device"]))
+        return cls(**plain, kernel=kernel, grids=Grids(**{name: Grid.from_dict(data[name]) for name in AXES}))
 
 
 def _integer(digits: str) -> int:

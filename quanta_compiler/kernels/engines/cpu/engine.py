@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from quanta_compiler.kernels.engines.cpu.build import build_problem, kernel_library
+from quanta_compiler.kernels.engines.cpu.build import build_problem as problem
+from quanta_compiler.kernels.engines.cpu.build import kernel_library
 from quanta_compiler.kernels.engines.cpu.library import KINDS, KernelTable
 from quanta_compiler.lowering.table import GateTable
 from quanta_compiler.predict.engines.cpu import prefers
@@ -22,11 +23,6 @@ def takes(device: str, dtype: torch.dtype) -> bool:
 def ready() -> bool:
     """Say whether there is a kernel; the first call in a process may build it."""
     return kernel_library() is not None
-
-
-def problem() -> str | None:
-    """Return why there is no kernel; None where there is one."""
-    return build_problem()
 
 
 def prepare(table: GateTable) -> KernelTable:

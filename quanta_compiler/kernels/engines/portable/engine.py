@@ -8,6 +8,7 @@ from quanta_compiler.kernels.engines.portable.table import PortableTable
 from quanta_compiler.lowering.table import GateTable
 
 name = "portable"
+prepare = PortableTable
 
 
 def takes(device: str, dtype: torch.dtype) -> bool:
@@ -22,11 +23,6 @@ def ready() -> bool:
 
 def problem() -> None:
     """Return None."""
-
-
-def prepare(table: GateTable) -> PortableTable:
-    """Return the table with what carries it out."""
-    return PortableTable(table)
 
 
 def prefers(table: GateTable, tokens: int) -> bool:
