@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from quanta_compiler.diagnostics import SpecError
     from quanta_compiler.driver import CompiledCircuit, compile_circuit
     from quanta_compiler.oracle.reference import reference_operator
+    from quanta_compiler.runtime.accelerating import accelerate
     from quanta_compiler.spec import CircuitSpec, load_spec
     from quanta_compiler.system.files import OutputError
 
@@ -26,6 +27,7 @@ __all__ = [
     "OutputError",
     "SpecError",
     "__version__",
+    "accelerate",
     "compile_circuit",
     "load_spec",
     "reference_operator",
@@ -36,6 +38,7 @@ _HOMES = {
     "CompiledCircuit": "quanta_compiler.driver",
     "OutputError": "quanta_compiler.system.files",
     "SpecError": "quanta_compiler.diagnostics",
+    "accelerate": "quanta_compiler.runtime.accelerating",
     "compile_circuit": "quanta_compiler.driver",
     "load_spec": "quanta_compiler.spec",
     "reference_operator": "quanta_compiler.oracle.reference",

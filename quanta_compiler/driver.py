@@ -12,13 +12,13 @@ from quanta_compiler.emit.files import stem_of, write_files
 from quanta_compiler.emit.source import circuit_json, emit_source
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.kernels.choice import prefers_fused
 from quanta_compiler.kinds import limits
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.lower import lower
 from quanta_compiler.lowering.program import Program
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.planner.planner import plan_apply, plan_operator
+from quanta_compiler.predict.engines import MODELS
 from quanta_compiler.report.build import build_report
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.terminal import title
@@ -108,9 +108,9 @@ class CompiledCircuit:
 
         Parameters are drawn in float32 on the CPU, in the order of the file, from a generator seeded with `seed`, then
         cast to `dtype` (default: torch's) on `device`. `backend`: `torch` is the emitted source; `fused` runs the same
-        parameters through the project's kernel on the CPU, and through torch elsewhere, one tile of tokens at a time;
-        `auto` takes what is expected to be faster. With `recompute` the `torch` backend too keeps only the input for
-        backward and computes the rest again, as `fused` always does.
+        parameters in one pass by an engine, on the CPU the project's kernel; `auto` takes what is expected to be
+        faster. With `recompute` the `torch` backend too keeps only the input for backward and computes the rest again,
+        as `fused` always does.
 
         Raises:
             ValueError: there is no such backend.
@@ -141,7 +141,7 @@ def compile_circuit(
     operator = lower(plan_operator(circuit, spec.optimizer), circuit)
     apply_cost, operator_cost = program_cost(apply), program_cost(operator)
     table = lower_table(circuit)
-    default = "fused" if prefers_fused(table, spec.tokens) else "torch"
+    default = "fused" if MODELS["cpu"].prefers(table, spec.tokens) else "torch"
     return CompiledCircuit(
         spec=spec,
         circuit=circuit,

@@ -21,7 +21,8 @@ from torch import nn
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.layouts import AUTO_RULE
-from quanta_compiler.runtime.loading import BACKENDS, check_backend, load_class, make_module
+from quanta_compiler.runtime.backends import BACKENDS, check_backend
+from quanta_compiler.runtime.loading import load_class, make_module
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +40,16 @@ def mixed() -> CompiledCircuit:
     from mixed_circuit import MIXED
 
     return compile_circuit(MIXED)
+
+
+@pytest.fixture
+def name_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Return what sets `QUANTA_ENGINE` and lets engines be found anew, as in a process that has not computed yet."""
+    from quanta_compiler.kernels.engine import engine_for
+
+    def name(engine: str) -> None:
+        monkeypatch.setenv("QUANTA_ENGINE", engine)
+        engine_for.cache_clear()
+
+    yield name
+    engine_for.cache_clear()

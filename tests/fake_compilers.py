@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from quanta_compiler.kernels import build, compiler, loader
+from quanta_compiler.kernels.engines.cpu import build, compiler, loader
 
 REAL = next(filter(None, map(shutil.which, compiler.COMPILERS)), None)
 needs_a_compiler = pytest.mark.skipif(REAL is None, reason="there is no C++ compiler")
@@ -35,7 +35,7 @@ import signal, sys, types
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules["torch"] = types.ModuleType("torch")  # takes two seconds to import
 {first}
-from quanta_compiler.kernels import build
+from quanta_compiler.kernels.engines.cpu import build
 library = build.kernel_library()
 print("nothing" if library is None else "a kernel")
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,10 @@ from compiled_circuits import scaled_module
 from random_circuits import error
 
 from quanta_compiler.driver import CompiledCircuit
-from quanta_compiler.kernels import portable
-from quanta_compiler.kernels.build import build_problem
+from quanta_compiler.kernels.engines.cpu import engine as cpu
+from quanta_compiler.kernels.engines.portable import engine as portable
 from quanta_compiler.kernels.executable import Executable, executable
-from quanta_compiler.kernels.library import matrix_dtype
+from quanta_compiler.kernels.precision import matrix_dtype
 
 Backward = Callable[..., tuple[torch.Tensor | None, list[torch.Tensor | None]]]
 TOKENS = (0, 1, 7, 8, 9, 16, 17, 40)
@@ -65,8 +65,8 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 def executable_of(module: Any) -> Executable:
     """Return the table of a module's circuit; skip the test where there is no kernel to judge."""
     found = executable(str(module.circuit))
-    if found.kernel is None:
-        pytest.skip(f"there is no kernel: {build_problem()}")
+    if not cpu.ready():
+        pytest.skip(f"there is no kernel: {cpu.problem()}")
     return found
 
 
@@ -85,15 +85,8 @@ def matrices_of(module: Any, dtype: torch.dtype | None = None) -> list[torch.Ten
 
 def both_paths(found: Executable) -> tuple[list[Callable[..., torch.Tensor]], list[Backward]]:
     """Return forward and backward of the kernel and of the portable path, with the same arguments."""
-    assert found.kernel is not None
-
-    def forward(x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-        return portable.forward_blocks(found.table, x, matrices)
-
-    def backward(*arguments: Any) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
-        return portable.backward_blocks(found.table, *arguments)
-
-    return [found.kernel.forward, forward], [found.kernel.backward, backward]
+    kernel, plainly = (engine.prepare(found.table) for engine in (cpu, portable))
+    return [kernel.forward, plainly.forward], [kernel.backward, plainly.backward]
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from quanta_compiler.predict.calibration import Calibration
+from quanta_compiler.predict.engines import EngineRates
+from quanta_compiler.predict.engines.cpu import FEATURES
 from quanta_compiler.predict.grid import Grid, grid_points
 from quanta_compiler.predict.grids import Grids
-from quanta_compiler.predict.kernel import FEATURES, KernelRates
 
 _SIDES = (1, 16, 256)
 _INNER, _BETWEEN, _NUMBERS = (1, 16, 256), (4, 1024), (2**10, 2**20)
@@ -38,7 +39,7 @@ def calibration() -> Calibration:
         fresh=1e-10,
         restart=4e-8,
         gathered=1e-8,
-        kernel=KernelRates(tuple(1e-9 * (place + 1) for place in range(len(FEATURES)))),
+        kernel=EngineRates("cpu", tuple(1e-9 * (place + 1) for place in range(len(FEATURES)))),
         forward_launch=1e-5,
         recording=5e-6,
         backward_launch=2e-5,

@@ -30,7 +30,7 @@ module = compiled.module()
 assert module(torch.ones(2, 16)).shape == (2, 16)
 assert compiled.graph.number_of_nodes() == 3
 assert "site-packages" in qc.__file__
-from quanta_compiler.kernels.build import SOURCE
+from quanta_compiler.kernels.engines.cpu.build import SOURCE
 assert SOURCE.is_file()
 try:
     import quanta_compiler.peft

@@ -17,8 +17,8 @@ from quanta_compiler.bench.small_modules import (
     STEP,
     call_jobs,
     call_work,
-    fitted_kernel,
-    kernel_jobs,
+    engine_jobs,
+    fitted_engine,
 )
 from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.predict.calibration import Calibration
@@ -54,7 +54,7 @@ def calibrate(
             measured=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             fresh=max(0.0, seconds["fresh", ()] - seconds["filled", ()]) / effort.fresh_bytes,
             gathered=seconds["gathered", ()] / math.prod(effort.gathered),
-            kernel=fitted_kernel(effort, seconds, count) if is_cpu else None,
+            kernel=fitted_engine(effort, seconds, place.type, count),
             grids=shapes,
             restart=restart_seconds(effort, seconds, shapes),
         )
@@ -64,9 +64,7 @@ def calibrate(
 def _measured(clock: Clock, progress: Progress) -> dict[Key, float]:
     """Return the seconds of everything, the least of all rounds."""
     effort = clock.effort
-    jobs: list[tuple[Key, Maker]] = [*operation_jobs(effort), *call_jobs()]
-    if clock.device.type == "cpu":
-        jobs += kernel_jobs(effort)
+    jobs: list[tuple[Key, Maker]] = [*operation_jobs(effort), *call_jobs(), *engine_jobs(effort, clock.device.type)]
     progress.begin("samples", effort.rounds * len(jobs))
     found: dict[Key, float] = {}
     for turn in range(effort.rounds):

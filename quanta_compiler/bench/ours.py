@@ -9,10 +9,12 @@ import torch
 from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Setting
 from quanta_compiler.bench.options import FORWARD, OPERATOR, OURS, TRAINING
 from quanta_compiler.driver import CompiledCircuit
-from quanta_compiler.kernels.executable import kernel_runs
-from quanta_compiler.kernels.library import KINDS
+from quanta_compiler.kernels.engine import engine_for
+from quanta_compiler.kernels.engines.cpu import engine as cpu
+from quanta_compiler.kernels.engines.portable import engine as portable
+from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.nn import circuit_tensors
-from quanta_compiler.runtime.loading import load_class
+from quanta_compiler.runtime.accelerating import accelerate
 
 _TITLES = {
     "fused": "our fused kernel",
@@ -23,33 +25,30 @@ _TITLES = {
 
 def our_names(compiled: CompiledCircuit, dtype: torch.dtype) -> tuple[str, ...]:
     """Return `options.OURS`, the one that `backend="auto"` takes in front: the others are compared with it."""
-    try:
-        _require_kernel(dtype)
-    except LeftOutError:
-        return ("torch", *(name for name in OURS if name != "torch"))
-    first = "torch" if load_class(compiled.source, "auto") is load_class(compiled.source) else "fused"
+    is_fused = engine_for("cpu", dtype).prefers(lower_table(compiled.circuit), compiled.spec.tokens)
+    first = "fused" if is_fused else "torch"
     return (first, *(name for name in OURS if name != first))
 
 
 def make_module(compiled: CompiledCircuit, dtype: torch.dtype, name: str) -> torch.nn.Module:
-    """Return the compiled module as one of `options.OURS`.
+    """Return the emitted module as one of `options.OURS`, by `accelerate`, as one that is imported would be.
 
     Raises:
         LeftOutError: this installation cannot make it.
 
     """
     backend, _, recomputed = name.partition("-")
-    if backend == "fused":
-        _require_kernel(dtype)
-    return compiled.module(dtype=dtype, device="cpu", backend=backend, recompute=bool(recomputed))
+    if backend == "fused" and engine_for("cpu", dtype) is portable:
+        raise LeftOutError(_no_kernel(dtype))
+    module = compiled.module(dtype=dtype, device="cpu", backend="torch")
+    return accelerate(module, backend=backend, recompute=bool(recomputed))
 
 
-def _require_kernel(dtype: torch.dtype) -> None:
-    """Raise LeftOutError where torch would stand in for the kernel."""
-    if dtype not in KINDS:
-        raise LeftOutError(f"the kernel does not compute in {str(dtype).removeprefix('torch.')}")
-    if not kernel_runs():
-        raise LeftOutError("the kernel could not be built here")
+def _no_kernel(dtype: torch.dtype) -> str:
+    """Return why torch would stand in for the kernel."""
+    if not cpu.takes("cpu", dtype):
+        return f"the kernel does not compute in {str(dtype).removeprefix('torch.')}"
+    return "the kernel could not be built here" if cpu.problem() else "QUANTA_ENGINE names another engine"
 
 
 def our_contestant(name: str, setting: Setting) -> Contestant:

@@ -11,10 +11,10 @@ import torch
 from quanta_compiler.bench.clock import Effort, Key, Run
 from quanta_compiler.bench.operations import Maker
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels.executable import kernel_runs
+from quanta_compiler.kernels.engine import engine_for
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.predict.circuits import circuit_work
-from quanta_compiler.predict.kernel import KernelRates, kernel_counts
+from quanta_compiler.predict.engines import MODELS, EngineRates
 from quanta_compiler.predict.work import Work
 
 Row = tuple[tuple[float, ...], float]
@@ -54,9 +54,9 @@ def call_work() -> Work:
     return circuit_work(_compiled(*_CALLS, _CALL_TOKENS))
 
 
-def kernel_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
-    """Yield what shows the kernel's rates; nothing where there is no kernel."""
-    if not kernel_runs():
+def engine_jobs(effort: Effort, device: str) -> Iterator[tuple[Key, Maker]]:
+    """Yield what shows the rates of a device's engine; nothing where none runs that has any."""
+    if engine_for(device, torch.float32).name not in MODELS:
         return
     for place, (layout, gates) in enumerate(CIRCUITS):
         for tokens in effort.tokens:
@@ -65,19 +65,20 @@ def kernel_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
                 yield ("kernel", (place, tokens, kind)), partial(_run, compiled, "fused", kind)
 
 
-def fitted_kernel(effort: Effort, seconds: dict[Key, float], threads: int) -> KernelRates | None:
-    """Return the rates with which the counts of all circuits come nearest to their times."""
+def fitted_engine(effort: Effort, seconds: dict[Key, float], device: str, threads: int) -> EngineRates | None:
+    """Return the rates with which the counts of all circuits come nearest to their times; None without times."""
+    name = engine_for(device, torch.float32).name
+    if name not in MODELS:
+        return None
     rows: list[Row] = []
     for place, (layout, gates) in enumerate(CIRCUITS):
         for tokens in effort.tokens:
-            if ("kernel", (place, tokens, FORWARD)) not in seconds:
-                return None
             table = lower_table(_compiled(layout, gates, tokens).circuit)
-            there, back = (kernel_counts(table, tokens, backward, threads) for backward in (False, True))
+            there, back = (MODELS[name].counts(table, tokens, backward, threads) for backward in (False, True))
             step = tuple(one + other for one, other in zip(there, back, strict=True))
             rows.append((there, seconds["kernel", (place, tokens, FORWARD)]))
             rows.append((step, seconds["kernel", (place, tokens, STEP)]))
-    return KernelRates(tuple(nonnegative_fit(rows)))
+    return EngineRates(name, tuple(nonnegative_fit(rows)))
 
 
 def nonnegative_fit(rows: Sequence[Row], sweeps: int = 2000) -> list[float]:

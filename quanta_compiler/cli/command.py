@@ -11,6 +11,7 @@ from typing import ParamSpec
 import typer
 
 from quanta_compiler.diagnostics import SpecError, refusal
+from quanta_compiler.runtime.backends import EngineError
 from quanta_compiler.system.extras import missing_extra
 from quanta_compiler.system.files import OutputError
 from quanta_compiler.system.memory import LimitError
@@ -57,7 +58,7 @@ def _explain(error: Exception) -> SpecError | None:
     if isinstance(error, ImportError):
         missing = missing_extra(error)
         return None if missing is None else refusal("quanta", missing.fact, hint=missing.hint)
-    if isinstance(error, OutputError | LimitError | MemoryError):
+    if isinstance(error, OutputError | EngineError | LimitError | MemoryError):
         return refusal("quanta", str(error) or "there is not enough memory")
     return error if isinstance(error, SpecError) else None
 

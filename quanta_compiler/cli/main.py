@@ -49,8 +49,6 @@ def _loaded(name: str) -> Any:
     alone = typer.Typer(add_completion=False, rich_markup_mode=_MARKUP)
     function = getattr(module, f"{name}_" if name in ("import", "compile") else name)
     alone.command(name=name, cls=getattr(module, "COMMAND", None))(function)
-        getattr(module, f"{name}_" if name in ("import", "compile") else name)
-    )
     return typer.main.get_command(alone)
 
 

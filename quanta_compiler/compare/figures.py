@@ -11,9 +11,9 @@ from quanta_compiler.compare.row import ADAMW_BYTES, Row
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.reach import gates_to_full
-from quanta_compiler.kernels.choice import prefers_fused
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.predict.circuits import circuit_work
+from quanta_compiler.predict.engines import MODELS
 from quanta_compiler.predict.times import predicted_times
 from quanta_compiler.predict.work import FusedPass, Work
 from quanta_compiler.report.report import breakeven
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from quanta_compiler.compare.methods import MethodCost
     from quanta_compiler.predict.calibration import Calibration
 
-BACKENDS = ("auto", "torch", "fused")
 NO_KERNEL = (
     "this calibration was made without the kernel; `quanta bench --calibrate` with a compiler measures it, on the CPU"
 )
@@ -90,9 +89,10 @@ def _backend(circuit: Circuit, conditions: Conditions) -> str:
     """Return what `auto` would run where the calibration was made: without the kernel, torch."""
     if conditions.backend != "auto":
         return conditions.backend
-    if conditions.calibration.device != "cpu" or conditions.calibration.kernel is None:
+    rates = conditions.calibration.kernel
+    if rates is None:
         return "torch"
-    return "fused" if prefers_fused(lower_table(circuit), conditions.tokens) else "torch"
+    return "fused" if MODELS[rates.engine].prefers(lower_table(circuit), conditions.tokens) else "torch"
 
 
 def _seconds(work: Work, calibration: Calibration) -> tuple[float | None, float | None]:

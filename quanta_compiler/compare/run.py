@@ -19,13 +19,14 @@ from quanta_compiler.compare.entrants import (
     file_entrant,
     named_files,
 )
-from quanta_compiler.compare.figures import BACKENDS, Conditions, circuit_row, method_row, summed
+from quanta_compiler.compare.figures import Conditions, circuit_row, method_row, summed
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds import limits
 from quanta_compiler.models.folder import read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
+from quanta_compiler.runtime.backends import BACKENDS
 from quanta_compiler.spec.files import STANDARD_INPUT
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.text.words import plural

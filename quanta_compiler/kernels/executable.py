@@ -1,24 +1,34 @@
-"""A circuit made ready to run: its table, the kernel's form of it, and where its matrices come from."""
+"""A circuit made ready to run: its table, the engines' forms of it, and where its matrices come from."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.kernels import portable
-from quanta_compiler.kernels.build import kernel_library
-from quanta_compiler.kernels.library import KINDS, KernelTable, matrix_dtype, without_autocast
+from quanta_compiler.kernels.engine import ENGINES, Engine, Runner, engine_for
+from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
 from quanta_compiler.kernels.rotations import Lookup, Rotations
 from quanta_compiler.lowering.program import COMPUTED_KINDS
 from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
 from quanta_compiler.spec import load_spec
 
 Matrices = Sequence[torch.Tensor]
+
+
+class _Runners(dict[Engine, Runner]):
+    """What carries out a table, by the engine; made when it is first looked up, which costs no call after that."""
+
+    def __init__(self, table: GateTable) -> None:
+        super().__init__()
+        self._table = table
+
+    def __missing__(self, engine: Engine) -> Runner:
+        return self.setdefault(engine, engine.prepare(self._table))
 
 
 class Executable:
@@ -39,12 +49,11 @@ class Executable:
         self.numbers = [
             entry.blocks * entry.rows * entry.columns for entry in self.table.entries if entry.matrix is not None
         ]
+        self._runners = _Runners(self.table)
 
-    @cached_property
-    def kernel(self) -> KernelTable | None:
-        """The table for the compiled kernel; None where that could not be built."""
-        library = kernel_library()
-        return None if library is None else KernelTable(library, self.table)
+    def preferring(self) -> tuple[str, ...]:
+        """Return the engines that are expected to be faster than the emitted file, by name."""
+        return tuple(engine.name for engine in ENGINES if engine.prefers(self.table, self.tokens))
 
     def matrices(self, lookup: Lookup, like: torch.Tensor) -> list[torch.Tensor]:
         """Return the matrices of all entries that have one, from the tensors that a circuit stores.
@@ -62,10 +71,8 @@ class Executable:
 
         """
         self.check(x, matrices)
-        x = x.contiguous()
-        kernel, prepared = self._prepared(x, matrices)
         # No view: autograd lets nobody write into a view that an operator returns.
-        return portable.forward_blocks(self.table, x, prepared) if kernel is None else kernel.forward(x, prepared)
+        return self._runners[engine_for(x.device.type, x.dtype)].forward(x.contiguous(), matrices)
 
     def backward(
         self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
@@ -81,23 +88,13 @@ class Executable:
         self._check_backward(grad, x, matrices, needed)
         flat_grad = grad.detach().reshape(-1, self.out_features).contiguous()
         flat = None if x is None else x.detach().reshape(-1, self.in_features).contiguous()
-        kernel, prepared = self._prepared(flat_grad, matrices)
-        if kernel is not None:
-            dx, sums = kernel.backward(flat_grad, flat, prepared, needed)
-        else:
-            dx, sums = portable.backward_blocks(self.table, flat_grad, flat, prepared, needed)
+        runner = self._runners[engine_for(grad.device.type, grad.dtype)]
+        dx, sums = runner.backward(flat_grad, flat, matrices, needed)
         results = [] if dx is None else [dx.view(*grad.shape[:-1], self.in_features)]
         for total, matrix in zip(sums, matrices, strict=True):
             if total is not None:
                 results.append(total.to(matrix.dtype).view(matrix.shape))
         return results
-
-    def _prepared(self, like: torch.Tensor, matrices: Matrices) -> tuple[KernelTable | None, list[torch.Tensor]]:
-        """Return the kernel, None where it takes no tensors like these, and the matrices in the dtype of the sums."""
-        kernel = self.kernel if like.device.type == "cpu" and like.dtype in KINDS else None
-        dtype = matrix_dtype(like.dtype)
-        # Asked first, because one token is over in the time that a dozen calls without effect take.
-        return kernel, [m if m.dtype == dtype and m.is_contiguous() else m.to(dtype).contiguous() for m in matrices]
 
     def check(self, x: torch.Tensor, matrices: Matrices) -> None:
         """Raise ValueError where the tensors do not go together."""
@@ -183,9 +180,3 @@ def executable(circuit: str) -> Executable:
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(Executable, circuit).result()
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def kernel_runs() -> bool:
-    """Say whether there is a kernel; the first call in a process may build it."""
-    return kernel_library() is not None

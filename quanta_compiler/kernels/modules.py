@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from quanta_compiler.kernels.choice import prefers_fused
-from quanta_compiler.kernels.executable import executable, kernel_runs
-from quanta_compiler.kernels.library import KINDS, is_autocast
+from quanta_compiler.kernels.engine import engine_name
+from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.operator import apply_circuit
+from quanta_compiler.kernels.precision import is_autocast
 
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
 
@@ -25,8 +25,9 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
     plain: Forward = _recomputing(base.forward) if recompute else base.forward
     if backend == "fused":
         return _subclass(base, _fused(base))
-    if backend == "auto" and prefers_fused(executable(base.circuit).table, executable(base.circuit).tokens):
-        return _subclass(base, _automatic(_fused(base), plain))
+    preferring = executable(base.circuit).preferring() if backend == "auto" else ()
+    if preferring:
+        return _subclass(base, _automatic(_fused(base), plain, preferring))
     return _subclass(base, plain) if recompute else base
 
 
@@ -47,9 +48,9 @@ def _recomputing(plain: Forward) -> Forward:
     return forward
 
 
-def _automatic(fused: Forward, plain: Forward) -> Forward:
+def _automatic(fused: Forward, plain: Forward, preferring: tuple[str, ...]) -> Forward:
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type == "cpu" and x.dtype in KINDS and kernel_runs():
+        if engine_name(x.device.type, x.dtype) in preferring:
             return fused(self, x)
         return plain(self, x)
 

@@ -4,8 +4,7 @@ Both are registered with fake and autograd implementations, so that torch.compil
 distributed training treat them as any operator of torch. A circuit is named by its JSON text: an exported program holds
 all that it needs, and another process that imports this package runs it.
 
-On the CPU they run the project's kernel (circuit.cpp), on other devices, for dtypes that the kernel does not know, and
-where it could not be built, the same table carried out by torch (portable.py). Neither keeps more than the input.
+What computes is the engine for the device and the dtype (engines/). None keeps more than the input.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
-from quanta_compiler.kernels import portable
+from quanta_compiler.kernels.engines.portable.table import apply_table
 from quanta_compiler.kernels.executable import Matrices, executable
-from quanta_compiler.kernels.library import is_autocast, matrix_dtype, without_autocast
+from quanta_compiler.kernels.precision import is_autocast, matrix_dtype, without_autocast
 
 # Untyped in torch.
 _LIBRARY: Any = cast(Any, torch.library.Library)("quanta_compiler", "DEF")
@@ -86,7 +85,7 @@ def _differentiable_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> 
     dtype = matrix_dtype(x.dtype)
     flat = x.reshape(-1, found.in_features).to(dtype)
     with without_autocast(x.device):
-        y = portable.apply_table(found.table, flat, [matrix.to(dtype) for matrix in matrices]).to(x.dtype)
+        y = apply_table(found.table, flat, [matrix.to(dtype) for matrix in matrices]).to(x.dtype)
     y = y.reshape(*x.shape[:-1], found.out_features)
     # What only moves data may have found nothing to move.
     return y if matrices else y.clone()

@@ -16,7 +16,7 @@ import torch
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.kernels.blocks import BlockMatrices
-from quanta_compiler.kernels.library import matrix_dtype, without_autocast
+from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
 from quanta_compiler.lowering.small_matrices import Contraction, block_groups, contracted_plan
 from quanta_compiler.lowering.table import MatrixSource, TableEntry
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli

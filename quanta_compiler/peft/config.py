@@ -35,7 +35,7 @@ from quanta_compiler.peft.resolved import (
 )
 from quanta_compiler.peft.saved import check_files
 from quanta_compiler.presets import DEFAULT, EXAMPLES
-from quanta_compiler.runtime.loading import check_backend
+from quanta_compiler.runtime.backends import check_backend
 from quanta_compiler.spec import CircuitSpec
 
 RESIDUALS = ("auto", "frozen_copy", "folded", "none")

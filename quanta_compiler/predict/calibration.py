@@ -14,9 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from quanta_compiler.predict.engines import MODELS, EngineRates, engine_on
 from quanta_compiler.predict.grid import Grid
 from quanta_compiler.predict.grids import AXES, Grids
-from quanta_compiler.predict.kernel import FEATURES, KernelRates
 from quanta_compiler.system.cache_folder import cache_folder
 from quanta_compiler.system.machine import processor_name
 
@@ -48,8 +48,8 @@ class Calibration:
     """Of a copy into another order, for every index but those of its last two dimensions."""
     gathered: float
     """Of a number of matrices that are copied one after the other from where all of them lie side by side."""
-    kernel: KernelRates | None
-    """None where the kernel could not be built."""
+    kernel: EngineRates | None
+    """Of the engine for this device; None where there is none, or it could not be had."""
     forward_launch: float = 0.0
     """Of calling an operation, its views included, beside what it does."""
     recording: float = 0.0
@@ -65,10 +65,10 @@ class Calibration:
         data: dict[str, Any] = {"format": FORMAT, "dtype": "float32", "threads": self.threads}
         data |= {key: getattr(self, key) for key in _TEXTS}
         data |= {key: float(f"{getattr(self, key):.4g}") for key in _SECONDS}
-        rates = None if self.kernel is None else self.kernel.seconds
-        data["kernel"] = (
-            None if rates is None else {name: float(f"{one:.4g}") for name, one in zip(FEATURES, rates, strict=True)}
-        )
+        rates = self.kernel
+        data["kernel"] = rates and {
+            name: float(f"{one:.4g}") for name, one in zip(MODELS[rates.engine].features, rates.seconds, strict=True)
+        }
         data |= {name: getattr(self.grids, name).to_dict() for name in AXES}
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in data.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -93,21 +93,10 @@ class Calibration:
             raise ValueError("the number of threads is none")
         if not all(type(data[key]) in (int, float) and 0 <= data[key] < math.inf for key in _SECONDS):
             raise ValueError("a time is no number of seconds")
-        return cls(
-            threads=data["threads"],
-            kernel=_kernel(data["kernel"]),
-            device=data["device"],
-            name=data["name"],
-            torch=data["torch"],
-            measured=data["measured"],
-            fresh=float(data["fresh"]),
-            restart=float(data["restart"]),
-            gathered=float(data["gathered"]),
-            forward_launch=float(data["forward_launch"]),
-            recording=float(data["recording"]),
-            backward_launch=float(data["backward_launch"]),
-            grids=Grids(**{name: Grid.from_dict(data[name]) for name in AXES}),
-        )
+        plain: dict[str, Any] = {key: data[key] for key in ("threads", *_TEXTS)}
+        plain |= {key: float(data[key]) for key in _SECONDS}
+        kernel = _kernel(data["kernel"], engine_on(data["device"]))
+        return cls(**plain, kernel=kernel, grids=Grids(**{name: Grid.from_dict(data[name]) for name in AXES}))
 
 
 def _integer(digits: str) -> int:
@@ -117,14 +106,18 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _kernel(data: Any) -> KernelRates | None:
+def _kernel(data: Any, engine: str | None) -> EngineRates | None:
+    """Return the rates of a device's engine, which its file does not name: there is one a device."""
     if data is None:
         return None
-    if not isinstance(data, dict) or set(data) != set(FEATURES):
+    if engine is None:
+        raise ValueError("it has times of a kernel for a device that has none")
+    features = MODELS[engine].features
+    if not isinstance(data, dict) or set(data) != set(features):
         raise ValueError("the kernel has a time for everything that is counted")
     if not all(type(one) in (int, float) for one in data.values()):
         raise ValueError("a time of the kernel is no number")
-    return KernelRates(tuple(float(data[name]) for name in FEATURES))
+    return EngineRates(engine, tuple(float(data[name]) for name in features))
 
 
 @lru_cache(maxsize=1)

@@ -11,8 +11,7 @@ from quanta_compiler.lowering.table import GateTable, lower_table
 from quanta_compiler.predict.programs import program_work
 from quanta_compiler.predict.rotations import product_work, table_rotations
 from quanta_compiler.predict.work import FusedPass, Product, Work, both, is_trained, joined
-
-BACKENDS = ("torch", "fused")
+from quanta_compiler.runtime.backends import RUNNING
 
 
 def circuit_work(compiled: CompiledCircuit, backend: str = "torch") -> Work:
@@ -22,8 +21,8 @@ def circuit_work(compiled: CompiledCircuit, backend: str = "torch") -> Work:
         ValueError: there is no such backend.
 
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"{backend!r} is no backend that works by itself: choose one of {', '.join(BACKENDS)}")
+    if backend not in RUNNING:
+        raise ValueError(f"{backend!r} is no backend that works by itself: choose one of {', '.join(RUNNING)}")
     tokens = compiled.spec.tokens
     if backend == "torch":
         return program_work(compiled.apply)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quanta_compiler.predict.calibration import Calibration
-from quanta_compiler.predict.kernel import is_fresh, kernel_counts
+from quanta_compiler.predict.engines import MODELS
+from quanta_compiler.predict.engines.cpu import is_fresh
 from quanta_compiler.predict.work import FusedPass, MatrixFunction, Operation, Pass, Permutation, Product, Work
 
 
@@ -63,10 +64,11 @@ def seconds_of(operation: Operation, calibration: Calibration) -> float:
 
 
 def _fused_seconds(operation: FusedPass, calibration: Calibration) -> float:
-    if calibration.kernel is None:
+    rates = calibration.kernel
+    if rates is None:
         raise ValueError("this calibration was made without the kernel: `quanta bench --calibrate` makes another")
-    counts = kernel_counts(operation.table, operation.tokens, operation.backward, calibration.threads)
-    return calibration.kernel.time(counts)
+    counts = MODELS[rates.engine].counts
+    return rates.time(counts(operation.table, operation.tokens, operation.backward, calibration.threads))
 
 
 def _product_seconds(product: Product, calibration: Calibration) -> float:

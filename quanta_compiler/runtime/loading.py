@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-BACKENDS = ("auto", "torch", "fused")
+from quanta_compiler.runtime.backends import check_backend
+
 # The module stands in sys.modules before it is complete, as Python's own import has it.
 _LOADING = threading.RLock()
+_VARIANTS: dict[tuple[Any, str, bool], Any] = {}
 
 
 def make_module(
@@ -36,29 +38,34 @@ def make_module(
     return module
 
 
-def check_backend(backend: str) -> None:
-    """Raise ValueError for a backend that there is not."""
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-
-
 def load_class(source: str, backend: str = "torch", recompute: bool = False) -> Any:
     """Return the class `Circuit` of an emitted source on a backend, the same one within a process."""
     check_backend(backend)
     name = "quanta_compiler_emitted_" + hashlib.sha256(source.encode("utf-8")).hexdigest()[:16]
     with _LOADING:
-        known = (sys.modules.get(name) or _load(name, source)).__dict__
-        if backend == "torch" and not recompute:
-            return known["Circuit"]
-        variants: dict[tuple[str, bool], Any] = known["quanta_variants"]
-        if (backend, recompute) not in variants:
+        known = sys.modules.get(name) or _load(name, source)
+    return class_on(known.__dict__["Circuit"], backend, recompute)
+
+
+def class_on(base: Any, backend: str, recompute: bool) -> Any:
+    """Return an emitted class on a backend, the same one within a process; `base` itself where that is what it does."""
+    if backend == "torch" and not recompute:
+        return base
+    key = base, backend, recompute
+    with _LOADING:
+        if key not in _VARIANTS:
             from quanta_compiler.kernels.modules import variant
 
-            made = variants[backend, recompute] = variant(known["Circuit"], backend, recompute)
-            if made is not known["Circuit"]:
+            made = _VARIANTS[key] = variant(base, backend, recompute)
+            if made is not base:
                 made.quanta_variant = (backend, recompute)
                 copyreg.pickle(made, _reduce)
-        return variants[backend, recompute]
+        return _VARIANTS[key]
+
+
+def base_of(circuit_class: Any) -> Any:
+    """Return the class as it was emitted, of one that `class_on` returns; any other class as it is."""
+    return circuit_class.__base__ if "quanta_variant" in vars(circuit_class) else circuit_class
 
 
 def _load(name: str, source: str) -> types.ModuleType:
@@ -74,17 +81,27 @@ def _load(name: str, source: str) -> types.ModuleType:
         del sys.modules[name]
         raise
     module.__dict__["quanta_source"] = source
-    module.__dict__["quanta_variants"] = {}
     copyreg.pickle(module.__dict__["Circuit"], _reduce)
     return module
 
 
 def _reduce(module: Any) -> tuple[Any, ...]:
-    """Pickle an instance as its class's source and its state: no importable file is needed to load it."""
-    source = sys.modules[type(module).__module__].__dict__["quanta_source"]
-    return _blank, (source, *getattr(type(module), "quanta_variant", ("torch", False))), module.__dict__
+    """Pickle an instance as where its class comes from and its state.
+
+    That is the class's source, so that no importable file is needed to load it; where the class was imported from a
+    file, it is the class, as for any other of that file.
+    """
+    base = base_of(type(module))
+    source = getattr(sys.modules.get(base.__module__), "quanta_source", None)
+    how = getattr(type(module), "quanta_variant", ("torch", False))
+    return _blank, (base if source is None else source, *how), module.__dict__
 
 
-def _blank(source: str, backend: str = "torch", recompute: bool = False) -> Any:
-    circuit_class = load_class(source, backend, recompute)
+def _blank(origin: Any, backend: str = "torch", recompute: bool = False) -> Any:
+    if isinstance(origin, str):
+        circuit_class = load_class(origin, backend, recompute)
+    else:
+        from quanta_compiler.runtime.accelerating import accelerated_class
+
+        circuit_class = accelerated_class(origin, backend, recompute)
     return circuit_class.__new__(circuit_class)

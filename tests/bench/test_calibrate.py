@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from quanta_compiler.bench.calibrate import calibrate
 from quanta_compiler.bench.clock import Clock, Effort, Key
 from quanta_compiler.bench.operations import product_grid
 from quanta_compiler.bench.small_modules import nonnegative_fit
+from quanta_compiler.kernels.engines.cpu import engine as cpu
+from quanta_compiler.kernels.engines.portable import engine as portable
 from quanta_compiler.predict.calibration import Calibration, load_calibration
+from quanta_compiler.predict.engines.cpu import FEATURES
 from quanta_compiler.predict.grid import rising
-from quanta_compiler.predict.kernel import FEATURES
 from quanta_compiler.system.machine import Load
 from quanta_compiler.text.progress import Progress
 
@@ -55,10 +58,13 @@ class Counter(Progress):
 
 
 @pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]) -> None:
+    # With a stand-in for the kernel, which is not to be built into this cache.
+    monkeypatch.setattr(cpu, "ready", lambda: True)
+    monkeypatch.setattr(cpu, "prepare", portable.prepare)
+    name_engine("")
     monkeypatch.setenv("QUANTA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(small_modules, "CIRCUITS", CIRCUITS)
-    monkeypatch.setattr(small_modules, "kernel_runs", lambda: True)
     monkeypatch.setattr(calibrating, "Effort", lambda: QUICK)
     monkeypatch.setattr(Load, "others", lambda load: 0.0)
 
@@ -93,8 +99,8 @@ def test_threads_are_as_before() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_without_the_kernel_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_modules, "kernel_runs", lambda: False)
+def test_without_the_kernel_there_is_none(name_engine: Callable[[str], None]) -> None:
+    name_engine("portable")
     assert calibrate().kernel is None
 
 
@@ -152,11 +158,18 @@ def test_other_programs_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr.endswith("calibrate again: predicted times are too long by what they took\n")
 
 
-def test_a_missing_kernel_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_modules, "kernel_runs", lambda: False)
+def test_a_missing_kernel_is_warned_of(name_engine: Callable[[str], None]) -> None:
+    name_engine("portable")
     result = quanta("bench", "--calibrate")
     assert result.exit_code == 0
     assert "warning: the kernel does not run here and was not measured" in result.stderr
+
+
+def test_an_unknown_engine_is_an_error(name_engine: Callable[[str], None]) -> None:
+    name_engine("cuda")
+    result = quanta("bench", "--calibrate")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "QUANTA_ENGINE names no engine, 'cuda': choose one of cpu, portable, or unset it" in result.stderr
 
 
 def test_an_interruption_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

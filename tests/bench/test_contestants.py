@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from quanta_compiler.bench.options import FORWARD, MODES, OPERATOR, OURS, TRAINI
 from quanta_compiler.bench.ours import our_contestant, our_names
 from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.kernels.engines.cpu import engine as cpu
 
 NO_EINSUM = ("slice", "pauli")
 SEEDS = [seed for seed in range(60) if all(gate.get("kind") not in NO_EINSUM for gate in random_file(seed)["gates"])][
@@ -105,21 +107,28 @@ def test_ours_compute_the_circuit(name: str) -> None:
 
 @pytest.mark.parametrize("prefers", [True, False])
 def test_what_auto_takes_is_the_first_of_ours(prefers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quanta_compiler.kernels.modules.prefers_fused", lambda *_: prefers)
-    monkeypatch.setattr("quanta_compiler.bench.ours.kernel_runs", lambda: True)
-    # A circuit of its own: what `auto` takes is decided once for a source.
-    circuit = compile_circuit({**MIXED, "name": f"prefers-{prefers}"})
-    names = our_names(circuit, torch.float32)
+    monkeypatch.setattr(cpu, "prefers", lambda *_: prefers)
+    if not cpu.ready():
+        pytest.skip("there is no kernel")
+    names = our_names(compile_circuit(MIXED), torch.float32)
     assert sorted(names) == sorted(OURS)
     assert names[0] == ("fused" if prefers else "torch")
 
 
-def test_without_a_kernel_torch_is_the_first_and_fused_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quanta_compiler.bench.ours.kernel_runs", lambda: False)
+def test_without_a_kernel_torch_is_the_first_and_fused_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]
+) -> None:
+    monkeypatch.setenv("QUANTA_KERNEL", "off")
+    name_engine("")
     setting = setting_of(compile_circuit(MIXED))
     assert our_names(setting.compiled, torch.float32)[0] == "torch"
     with pytest.raises(LeftOutError, match="could not be built"):
         our_contestant("fused", setting)
+    name_engine("portable")
+    monkeypatch.delenv("QUANTA_KERNEL")
+    if cpu.ready():
+        with pytest.raises(LeftOutError, match=r"^QUANTA_ENGINE names another engine$"):
+            our_contestant("fused", setting)
 
 
 def test_a_slice_is_no_einsum() -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 import quanta_compiler as qc
-from quanta_compiler.kernels.choice import predicted_ratio
 from quanta_compiler.lowering.table import lower_table
+from quanta_compiler.predict.engines.cpu import predicted_ratio
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

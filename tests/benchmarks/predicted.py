@@ -28,8 +28,9 @@ from quanta_compiler.bench.small_modules import FORWARD, STEP, drawn_batch, modu
 from quanta_compiler.bench.timing import Job, measure
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.predict.calibration import Calibration, load_calibration, store_calibration
-from quanta_compiler.predict.circuits import BACKENDS, circuit_work
+from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.times import predicted_times
+from quanta_compiler.runtime.backends import RUNNING
 from quanta_compiler.system.machine import Load, describe_machine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -103,7 +104,7 @@ def jobs(calibration: Calibration) -> tuple[list[Job], dict[Key, float]]:
     for name, file, tokens in circuits():
         compiled = compile_circuit(file, tokens=tokens)
         x, gradient = drawn_batch(compiled, torch.device("cpu"))
-        for backend in BACKENDS:
+        for backend in RUNNING:
             if backend == "fused" and calibration.kernel is None:
                 continue
             times = predicted_times(circuit_work(compiled, backend), calibration)
@@ -146,7 +147,7 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Return how near the predictions are, for each pass and backend and for all of them."""
     groups: list[tuple[str, str, list[Result]]] = []
     for kind in PASSES.values():
-        for backend in (*BACKENDS, "both"):
+        for backend in (*RUNNING, "both"):
             chosen = [one for one in results if one.kind == kind and backend in (one.backend, "both")]
             if chosen:
                 groups.append((kind, backend, chosen))

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.nn import FittedCircuit
-from quanta_compiler.runtime.loading import BACKENDS
+from quanta_compiler.runtime.backends import BACKENDS
 
 FIXED = {"axes": [1], "kind": "constant", "value": [[0.3, 2, 0], [1, -0.7, 4]], "to": [2], "name": "fixed"}
 CIRCUITS = {

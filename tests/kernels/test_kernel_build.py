@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from fake_compilers import Workshop, another_process, make_workshop, needs_a_compiler, needs_posix, only_warning
 
-from quanta_compiler.kernels import build, cached, compiler
+from quanta_compiler.kernels.engines.cpu import build, cached, compiler
 
 pytestmark = needs_posix
 USE = """
 import ctypes
-from quanta_compiler.kernels.build import build_problem, kernel_library
+from quanta_compiler.kernels.engines.cpu.build import build_problem, kernel_library
 library = kernel_library()
 assert build_problem() is None and library.quanta_forward and library.quanta_backward
 try:

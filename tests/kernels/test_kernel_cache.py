@@ -23,7 +23,7 @@ from fake_compilers import (
     small_library,
 )
 
-from quanta_compiler.kernels import build, compiler, loader
+from quanta_compiler.kernels.engines.cpu import build, compiler, loader
 
 pytestmark = [needs_posix, needs_a_compiler]
 

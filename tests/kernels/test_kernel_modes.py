@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.nn import FittedCircuit, fit_circuit
-from quanta_compiler.runtime.loading import BACKENDS, load_class
+from quanta_compiler.runtime.backends import BACKENDS
+from quanta_compiler.runtime.loading import load_class
 
 GATES: list[Any] = [
     {"pattern": "two_design", "layers": 2},

@@ -22,8 +22,9 @@ from random_circuits import error, file_of
 from torch.nn.utils import parametrize, prune
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels import modules
-from quanta_compiler.runtime.loading import BACKENDS, load_class
+from quanta_compiler.kernels.engines.cpu import engine as cpu
+from quanta_compiler.runtime.backends import BACKENDS
+from quanta_compiler.runtime.loading import load_class
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = [(backend, recompute) for backend in BACKENDS for recompute in (False, True)]
@@ -98,7 +99,7 @@ def test_pickles_and_exported_programs_run_in_another_process(mixed: CompiledCir
 
 def test_a_copy_of_the_emitted_module_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever `auto` has taken for the same circuit before."""
-    monkeypatch.setattr(modules, "prefers_fused", lambda *_: False)
+    monkeypatch.setattr(cpu, "prefers", lambda *_: False)
     circuit = compile_circuit(file_of("2x7", [[0, 1]], name="chosen"))
     automatic, plain = circuit.module(backend="auto"), circuit.module(backend="torch")
     assert type(plain).forward is load_class(circuit.source).forward
@@ -110,7 +111,7 @@ def test_a_copy_of_the_emitted_module_stays_one(monkeypatch: pytest.MonkeyPatch)
 
 def test_auto_runs_what_is_expected_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     for prefers, name in ((True, "fused"), (False, "torch")):
-        monkeypatch.setattr(modules, "prefers_fused", lambda *_, prefers=prefers: prefers)
+        monkeypatch.setattr(cpu, "prefers", lambda *_, prefers=prefers: prefers)
         circuit = compile_circuit(file_of("3x7", [[0, 1], [1]], name=f"chosen-{name}"))
         plain, automatic = on_both(circuit, backend="auto")
         expected = plain if name == "torch" else on_both(circuit)[1]

@@ -14,7 +14,7 @@ from mixed_circuit import MIXED
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels import modules
+from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.operator import APPLY, APPLY_BACKWARD
 
 SMALL = {
@@ -48,7 +48,7 @@ def module_of(circuit: CompiledCircuit, name: str, dtype: torch.dtype = torch.fl
 @pytest.fixture(autouse=True)
 def automatic(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `auto` take the kernel for these circuits, which are small; and forget what was compiled before."""
-    monkeypatch.setattr(modules, "prefers_fused", lambda *_: True)
+    monkeypatch.setattr(cpu, "prefers", lambda *_: True)
     torch.compiler.reset()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fake_compilers import Workshop, make_workshop, needs_a_compiler, needs_posix, result_of
 
-from quanta_compiler.kernels import build, cached
+from quanta_compiler.kernels.engines.cpu import build, cached
 
 pytestmark = [needs_posix, needs_a_compiler]
 WITHOUT_LOCKS = """

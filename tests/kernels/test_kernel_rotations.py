@@ -15,8 +15,8 @@ from rotation_circuits import CIRCUITS, expanded_matrix, file_operator, rotation
 from spec_circuits import random_rotations
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels.choice import prefers_fused
 from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.predict.engines.cpu import prefers
 from quanta_compiler.spec import load_spec
 
 CLOSE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2}
@@ -179,4 +179,4 @@ def test_auto_takes_torch_where_a_whole_matrix_would_be_made(
     layout: Any, gate: dict[str, Any], takes_fused: bool
 ) -> None:
     _, fused = on_both(compile_circuit(file_of(layout, [gate])))
-    assert prefers_fused(executable_of(fused).table, 512) == takes_fused
+    assert prefers(executable_of(fused).table, 512) == takes_fused

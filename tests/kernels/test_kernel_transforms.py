@@ -15,8 +15,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels import executable, modules
-from quanta_compiler.kernels.build import kernel_library
+from quanta_compiler.kernels.engines.cpu import engine as cpu
 
 STEPS = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 WHOLE = file_of("6x4", [[0], {"axes": [0, 1], "kind": "lowrank", "rank": 20}, {"axes": [1], "kind": "diagonal"}, [1]])
@@ -25,16 +24,16 @@ WHOLE = file_of("6x4", [[0], {"axes": [0, 1], "kind": "lowrank", "rank": 20}, {"
 
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> CompiledCircuit:
-    monkeypatch.setattr(modules, "prefers_fused", lambda *_: True)
+    monkeypatch.setattr(cpu, "prefers", lambda *_: True)
     return compile_circuit({**WHOLE, "name": "whole"})
 
 
 @pytest.fixture(params=["kernel", "portable"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def path(request: pytest.FixtureRequest, name_engine: Callable[[str], None]) -> str:
     """Run what follows by the kernel, and by what takes its place."""
     if request.param == "portable":
-        monkeypatch.setattr(executable, "KINDS", {})
-    elif kernel_library() is None:
+        name_engine("portable")
+    elif not cpu.ready():
         pytest.skip("there is no kernel")
     return str(request.param)
 

@@ -14,10 +14,10 @@ from compiled_circuits import compiled
 from fused_circuits import TOKENS, executable_of, matrices_of, on_both, vectors
 from random_circuits import error
 
-from quanta_compiler.kernels import portable
-from quanta_compiler.kernels.build import SOURCE
-from quanta_compiler.kernels.compiler import KernelError, find_compiler
-from quanta_compiler.kernels.library import KernelTable
+from quanta_compiler.kernels.engines.cpu.build import SOURCE
+from quanta_compiler.kernels.engines.cpu.compiler import KernelError, find_compiler
+from quanta_compiler.kernels.engines.cpu.library import KernelTable
+from quanta_compiler.kernels.engines.portable import engine as portable
 
 pytestmark = pytest.mark.slow
 
@@ -47,16 +47,16 @@ def judge(library: ctypes.CDLL) -> None:
     for seed in SEEDS:
         module, _ = on_both(compiled(seed))
         table = executable_of(module).table
-        kernel = KernelTable(library, table)
+        kernel, plainly = KernelTable(library, table), portable.prepare(table)
         for dtype, close in ((torch.float64, 1e-12), (torch.bfloat16, 0.02)):
             matrices = matrices_of(module, dtype)
             needed = [True] * (1 + len(matrices))
             for tokens in TOKENS:
                 x = vectors(compiled(seed), tokens, dtype=dtype)
                 y = kernel.forward(x, matrices)
-                assert error(y, portable.forward_blocks(table, x, matrices)) < close
+                assert error(y, plainly.forward(x, matrices)) < close
                 found, sums = kernel.backward(y, x, matrices, needed)
-                expected, totals = portable.backward_blocks(table, y, x, matrices, needed)
+                expected, totals = plainly.backward(y, x, matrices, needed)
                 assert found is not None
                 assert expected is not None
                 assert error(found, expected) < close

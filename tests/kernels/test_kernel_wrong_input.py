@@ -13,8 +13,9 @@ from fused_circuits import assert_close, gradients, matrices_of, on_both, vector
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels import build, modules
-from quanta_compiler.kernels.compiler import KernelError
+from quanta_compiler.kernels.engines.cpu import build
+from quanta_compiler.kernels.engines.cpu import engine as cpu
+from quanta_compiler.kernels.engines.cpu.compiler import KernelError
 from quanta_compiler.kernels.operator import APPLY_BACKWARD, apply_circuit
 from quanta_compiler.nn import fit_circuit
 
@@ -171,7 +172,11 @@ WARNING = (
     ids=["turned off", "not built", "not built for auto", "not needed"],
 )
 def test_without_a_kernel_the_numbers_are_the_same(
-    monkeypatch: pytest.MonkeyPatch, kernel: str, backends: tuple[str, ...], said: list[str]
+    monkeypatch: pytest.MonkeyPatch,
+    name_engine: Callable[[str], None],
+    kernel: str,
+    backends: tuple[str, ...],
+    said: list[str],
 ) -> None:
     def broken() -> None:
         raise KernelError("it is monday")
@@ -179,11 +184,9 @@ def test_without_a_kernel_the_numbers_are_the_same(
     monkeypatch.setenv("QUANTA_KERNEL", kernel)
     monkeypatch.setattr(build, "_KERNEL", build._Kernel())
     monkeypatch.setattr(build, "_find_or_build", broken)
-    monkeypatch.setattr(modules, "prefers_fused", lambda *_: True)
-    # A name of its own: what is kept for this circuit knows no kernel from now on.
-    circuit = compile_circuit(
-        {**file_of("4x3x2", ["all_pairs"]), "name": f"without-{kernel}-{len(said)}-{len(backends)}"}
-    )
+    monkeypatch.setattr(cpu, "prefers", lambda *_: True)
+    name_engine("")
+    circuit = compile_circuit({**file_of("4x3x2", ["all_pairs"]), "name": "without-a-kernel"})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for backend in backends:

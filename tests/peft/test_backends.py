@@ -16,8 +16,8 @@ from peft import PeftModel
 from random_circuits import error, file_of
 from torch import nn
 
-from quanta_compiler.kernels import modules
-from quanta_compiler.kernels.build import kernel_library
+from quanta_compiler.kernels.engines.cpu import engine as cpu
+from quanta_compiler.kernels.engines.cpu.build import kernel_library
 from quanta_compiler.peft import QuantaConfig
 
 RESIDUALS = ("frozen_copy", "folded", "none")
@@ -217,7 +217,7 @@ def test_auto_takes_what_is_faster_for_each_layer(monkeypatch: pytest.MonkeyPatc
         pytest.skip("there is no kernel")
     x = batch(rows=40)
     for prefers, same in ((True, "fused"), (False, "torch")):
-        monkeypatch.setattr(modules, "prefers_fused", lambda *_, prefers=prefers: prefers)
+        monkeypatch.setattr(cpu, "prefers", lambda *_, prefers=prefers: prefers)
         circuit = {**MIXED, "name": f"automatic-{same}"}
         models = {way: moved(adapted(Mlp(), circuit=circuit, backend=way)) for way in ("auto", "torch", "fused")}
         assert torch.equal(models["auto"](x), models[same](x))

@@ -15,9 +15,10 @@ from rotation_circuits import CIRCUITS
 from spec_circuits import random_rotations
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.predict.circuits import BACKENDS, circuit_work
+from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.times import predicted_times, seconds_of
 from quanta_compiler.predict.work import FusedPass, MatrixFunction, Pass, Product, Work
+from quanta_compiler.runtime.backends import RUNNING
 from quanta_compiler.spec import load_spec
 
 CASES: list[int | str] = [*range(12), *CIRCUITS]
@@ -50,7 +51,7 @@ def test_flops_are_the_reports_and_products_are_what_torch_counts(case: int | st
     apply = circuit.report.apply
     work = circuit_work(circuit)
     assert work.forward_flops == pytest.approx(apply.flops_per_token * apply.planned_tokens, rel=1e-12)
-    for backend in BACKENDS:
+    for backend in RUNNING:
         assert products(circuit_work(circuit, backend)) == torch_flops(circuit, backend)
 
 
@@ -60,7 +61,7 @@ def test_examples_have_their_reports_flops_and_times(file: Path) -> None:
     apply = circuit.report.apply
     work = circuit_work(circuit)
     assert work.forward_flops == pytest.approx(apply.flops_per_token * apply.planned_tokens, rel=1e-12)
-    for backend in BACKENDS:
+    for backend in RUNNING:
         times = predicted_times(circuit_work(circuit, backend), calibration())
         assert 0 < times.forward_seconds < times.step_seconds
 
@@ -71,7 +72,7 @@ def test_frozen_rotations_have_no_gradients_of_their_own() -> None:
         file_of("12x6x2", [*({**gate, "frozen": is_frozen} for gate in kinds), {"axes": [0, 1], "kind": "cz"}])
         for is_frozen in (False, True)
     ]
-    for backend in BACKENDS:
+    for backend in RUNNING:
         trained, frozen = (circuit_work(compile_circuit(file, tokens=8), backend) for file in files)
         assert trained.forward_flops == frozen.forward_flops
         assert not any(isinstance(one, MatrixFunction) for one in frozen.backward)

@@ -16,8 +16,9 @@ from quanta_compiler.driver import compile_circuit
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.predict.calibration import typical_calibration
 from quanta_compiler.predict.circuits import circuit_work, dense_work
+from quanta_compiler.predict.engines.cpu import FEATURES
+from quanta_compiler.predict.engines.cpu import counts as counts_of
 from quanta_compiler.predict.grid import Grid, grid_points, rising
-from quanta_compiler.predict.kernel import FEATURES, kernel_counts
 from quanta_compiler.predict.times import predicted_times, seconds_of
 from quanta_compiler.predict.work import FusedPass, Pass, Permutation, Product, Work
 
@@ -136,7 +137,7 @@ def test_a_time_is_the_sum_of_its_parts() -> None:
 
 def counts(backward: bool = False, tokens: int = 16, threads: int = 1, **gate: Any) -> dict[str, float]:
     circuit = compile_circuit(file_of("16x6", [{"axes": [0], **gate}])).circuit
-    return dict(zip(FEATURES, kernel_counts(lower_table(circuit), tokens, backward, threads), strict=True))
+    return dict(zip(FEATURES, counts_of(lower_table(circuit), tokens, backward, threads), strict=True))
 
 
 def test_the_kernels_loops_counted_by_hand() -> None:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from quanta_compiler.kernels.compiler import LoadError, MissingSymbolError
+from quanta_compiler.kernels.engines.cpu.compiler import LoadError, MissingSymbolError
 
 ABI = 1
 """What the library's `quanta_abi()` must return."""

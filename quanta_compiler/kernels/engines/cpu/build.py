@@ -39,7 +39,7 @@ from pathlib import Path
 # gets that one (its functions even from wheels that rename the file), and torch's threads are its threads.
 import torch  # noqa: F401
 
-from quanta_compiler.kernels.cached import (
+from quanta_compiler.kernels.engines.cpu.cached import (
     keep_library,
     known_failure,
     library_key,
@@ -47,7 +47,7 @@ from quanta_compiler.kernels.cached import (
     turn,
     whole_libraries,
 )
-from quanta_compiler.kernels.compiler import (
+from quanta_compiler.kernels.engines.cpu.compiler import (
     LIBRARIES,
     Compiler,
     KernelError,
@@ -56,7 +56,7 @@ from quanta_compiler.kernels.compiler import (
     compile_library,
     find_compiler,
 )
-from quanta_compiler.kernels.loader import OtherPlaceError, load_copy, load_library
+from quanta_compiler.kernels.engines.cpu.loader import OtherPlaceError, load_copy, load_library
 from quanta_compiler.system.cache_folder import cache_folder
 
 SOURCE = Path(__file__).with_name("circuit.cpp")

@@ -1,4 +1,4 @@
-"""A gate table carried out by torch alone, on any device: what runs where there is no kernel.
+"""A gate table carried out by torch alone, on any device.
 
 The memory contract is the kernel's: nothing is kept for backward but the input, and the states of a few tokens at a
 time are computed again.
@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from quanta_compiler.kernels.library import matrix_dtype, without_autocast
+from quanta_compiler.kernels.precision import matrix_dtype, sum_matrices, without_autocast
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk
 
-_BLOCK_NUMBERS = 2**24
+_CHUNK_NUMBERS = 2**24
 """Numbers in all states of the tokens that are taken at a time."""
 
 
@@ -23,41 +23,45 @@ def apply_table(table: GateTable, x: torch.Tensor, matrices: Sequence[torch.Tens
     return _resized(_states(table, x, matrices)[-1], table.out_features)
 
 
-def forward_blocks(table: GateTable, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return `[..., in_features] -> [..., out_features]`, a few tokens at a time, in the dtype of `x`.
+class PortableTable:
+    """A gate table as a `Runner`: some tokens at a time, so that few states are in memory at once."""
 
-    `x` is contiguous, and the matrices have the dtype of the sums.
-    """
-    y = x.new_empty((*x.shape[:-1], table.out_features))
-    given, found = x.view(-1, table.in_features), y.view(-1, table.out_features)
-    with without_autocast(x.device):
-        for block in _blocks(table, len(given)):
-            found[block] = apply_table(table, given[block].to(matrix_dtype(x.dtype)), matrices).to(y.dtype)
-    return y
+    def __init__(self, table: GateTable) -> None:
+        self._table = table
+
+    def forward(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return `[..., in_features] -> [..., out_features]` in the dtype of `x`."""
+        table, matrices = self._table, sum_matrices(matrices, x.dtype)
+        y = x.new_empty((*x.shape[:-1], table.out_features))
+        given, found = x.view(-1, table.in_features), y.view(-1, table.out_features)
+        with without_autocast(x.device):
+            for chunk in _chunks(table, len(given)):
+                found[chunk] = apply_table(table, given[chunk].to(matrix_dtype(x.dtype)), matrices).to(y.dtype)
+        return y
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        x: torch.Tensor | None,
+        matrices: Sequence[torch.Tensor],
+        needed: Sequence[bool],
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+        """Return the gradients of the input and of the matrices, in this order."""
+        table, matrices = self._table, sum_matrices(matrices, grad.dtype)
+        dx = grad.new_empty((grad.shape[0], table.in_features)) if needed[0] else None
+        sums = [torch.zeros_like(matrix) if one else None for matrix, one in zip(matrices, needed[1:], strict=True)]
+        with without_autocast(grad.device):
+            for chunk in _chunks(table, grad.shape[0]):
+                states = None
+                if x is not None:
+                    states = _states(table, x[chunk].to(matrix_dtype(x.dtype)), matrices)
+                flow = _backward_chunk(table, grad[chunk].to(matrix_dtype(grad.dtype)), states, matrices, sums)
+                if dx is not None:
+                    dx[chunk] = _resized(flow, table.in_features).to(dx.dtype)
+        return dx, sums
 
 
-def backward_blocks(
-    table: GateTable,
-    grad: torch.Tensor,
-    x: torch.Tensor | None,
-    matrices: Sequence[torch.Tensor],
-    needed: Sequence[bool],
-) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
-    """Return the gradients of the input and of the matrices, in this order, as the kernel does."""
-    dx = grad.new_empty((grad.shape[0], table.in_features)) if needed[0] else None
-    sums = [torch.zeros_like(matrix) if one else None for matrix, one in zip(matrices, needed[1:], strict=True)]
-    with without_autocast(grad.device):
-        for block in _blocks(table, grad.shape[0]):
-            states = None
-            if x is not None:
-                states = _states(table, x[block].to(matrix_dtype(x.dtype)), matrices)
-            flow = _backward_block(table, grad[block].to(matrix_dtype(grad.dtype)), states, matrices, sums)
-            if dx is not None:
-                dx[block] = _resized(flow, table.in_features).to(dx.dtype)
-    return dx, sums
-
-
-def _backward_block(
+def _backward_chunk(
     table: GateTable,
     grad: torch.Tensor,
     states: list[torch.Tensor] | None,
@@ -85,9 +89,9 @@ def _backward_block(
     return flow
 
 
-def _blocks(table: GateTable, tokens: int) -> Iterator[slice]:
+def _chunks(table: GateTable, tokens: int) -> Iterator[slice]:
     numbers = table.in_size + sum(entry.blocks * entry.rest * entry.rows for entry in table.entries)
-    step = max(1, _BLOCK_NUMBERS // max(1, numbers))
+    step = max(1, _CHUNK_NUMBERS // max(1, numbers))
     return (slice(first, first + step) for first in range(0, tokens, step))
 
 

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from quanta_compiler.kernels.compiler import BASE_FLAGS, OPTIONAL_FLAGS, TIMEOUT, KernelError
+from quanta_compiler.kernels.engines.cpu.compiler import BASE_FLAGS, OPTIONAL_FLAGS, TIMEOUT, KernelError
 from quanta_compiler.system.cache_folder import check_owner
 
 STALE = 3600

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from quanta_compiler.kernels.precision import sum_matrices
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, offsets
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
@@ -33,24 +33,8 @@ class _Circuit(ctypes.Structure):
     )
 
 
-def matrix_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that matrices and sums have beside vectors of `dtype`."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def is_autocast(device: torch.device) -> bool:
-    """Say whether autocast is on for a device; `meta` knows no autocast."""
-    # `torch.amp.is_autocast_available` knows them all, but torch.compile cannot trace it in 2.10.
-    return device.type != "meta" and torch.is_autocast_enabled(device.type)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which torch's products are in the dtype of their factors: sums are in `matrix_dtype`."""
-    return torch.autocast(device.type, enabled=False) if is_autocast(device) else nullcontext()
-
-
 class KernelTable:
-    """A gate table as the kernel reads it. Vectors are contiguous, matrices too and of `matrix_dtype`."""
+    """A gate table as the kernel reads it."""
 
     def __init__(self, library: ctypes.CDLL, table: GateTable) -> None:
         circuit, address, count = ctypes.POINTER(_Circuit), ctypes.c_void_p, ctypes.c_int
@@ -102,6 +86,8 @@ class KernelTable:
             MemoryError: there is none for a tile of the circuit.
 
         """
+        # Named, so that they outlive the call: it is given their addresses alone.
+        matrices = sum_matrices(matrices, x.dtype)
         y = x.new_empty((*x.shape[:-1], self._table.out_features))
         status = self._forward(
             self._circuit,
@@ -122,15 +108,13 @@ class KernelTable:
         matrices: Sequence[torch.Tensor],
         needed: Sequence[bool],
     ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
-        """Return the gradients of the input and of the matrices, from that of the output.
-
-        `needed` says which, the input first; None stands for the others. `x` is only looked at for a matrix.
+        """Return the gradients of the input and of the matrices, from that of the output, as `Runner` says.
 
         Raises:
             MemoryError: there is none for a tile of the circuit.
 
         """
-        tokens = grad.shape[0]
+        tokens, matrices = grad.shape[0], sum_matrices(matrices, grad.dtype)
         dx = grad.new_empty((tokens, self._table.in_features)) if needed[0] else None
         sums = [torch.empty_like(matrix) if one else None for matrix, one in zip(matrices, needed[1:], strict=True)]
         status = self._backward(

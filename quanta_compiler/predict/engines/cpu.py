@@ -1,14 +1,13 @@
-"""The kernel's inner loops counted (kernels/circuit.cpp): the time of a gate table is a sum over what they do.
+"""The engine `cpu` before anything runs: what its loops have to do, and whether it is faster than the emitted file.
 
-Tokens go through the table in tiles of 16, and the counts are those of one tile: "lines" are the 64 bytes that hold one
-number of all its tokens.
+The time of a gate table is a sum over what the kernel's inner loops do (kernels/engines/cpu/circuit.cpp). Tokens go
+through the table in tiles of 16, and the counts are those of one tile: "lines" are the 64 bytes that hold one number of
+all its tokens. The choice is made by fewer figures, which no calibration is needed for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 from quanta_compiler.lowering.table import GateTable, TableEntry
 from quanta_compiler.predict.work import is_trained
@@ -36,39 +35,18 @@ FEATURES = (
 """What is counted; a calibration has the seconds of one of each."""
 
 
-@dataclass(frozen=True, slots=True)
-class KernelRates:
-    """Seconds of one of each of `FEATURES`, on one thread."""
-
-    seconds: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Check that there is a time for everything that is counted.
-
-        Raises:
-            ValueError: there is not.
-
-        """
-        if len(self.seconds) != len(FEATURES) or not all(0 <= one < math.inf for one in self.seconds):
-            raise ValueError("the kernel has a time for everything that is counted")
-
-    def time(self, counts: Iterable[float]) -> float:
-        """Return the seconds of what was counted."""
-        return sum(rate * count for rate, count in zip(self.seconds, counts, strict=True))
-
-
-def kernel_counts(table: GateTable, tokens: int, backward: bool, threads: int = 1) -> tuple[float, ...]:
+def counts(table: GateTable, tokens: int, backward: bool, threads: int = 1) -> tuple[float, ...]:
     """Return how much there is of each of `FEATURES` in a call, for the thread that has most to do."""
     tile = _backward_tile(table) if backward else _forward_tile(table)
     numbers = sum(_matrix_numbers(entry) for entry in table.entries)
     tiles = _tiles(tokens, backward, threads)
-    counts = {name: tiles * count for name, count in tile.items()}
-    counts["backward_call" if backward else "call"] = 1
+    found = {name: tiles * count for name, count in tile.items()}
+    found["backward_call" if backward else "call"] = 1
     # Backward packs every matrix in both orders, unless tokens are so few that forward packs none.
-    counts["packed"] = numbers * (2 if backward else 1 if tokens > _FEW else 0)
+    found["packed"] = numbers * (2 if backward else 1 if tokens > _FEW else 0)
     width = table.in_features if backward else table.out_features
-    counts["fresh"] = tokens * width if is_fresh(4 * tokens * width) else 0
-    return tuple(float(counts.get(name, 0.0)) for name in FEATURES)
+    found["fresh"] = tokens * width if is_fresh(4 * tokens * width) else 0
+    return tuple(float(found.get(name, 0.0)) for name in FEATURES)
 
 
 def is_fresh(size: int) -> bool:
@@ -136,3 +114,76 @@ def _add_sums(counts: dict[str, float], entry: TableEntry) -> None:
 
 def _add(counts: dict[str, float], name: str, count: float) -> None:
     counts[name] = counts.get(name, 0.0) + count
+
+
+# Which backend is expected to be the faster one: what `auto` means on the CPU.
+#
+# Both costs are counted in FLOPs at the rate of a large matrix product, per token. The constants were fitted to the
+# measurements of tests/benchmarks/choice.py, which shows how often they are right and what it costs where they are not.
+
+_PERMUTED = 200
+"""What torch pays for a number that a copy brings into another order."""
+_ELEMENTWISE = 60
+"""What torch pays for a number of an elementwise product."""
+_TORCH_CALL = 1_000_000
+"""What torch pays for a step, whatever its size."""
+_KERNEL_CALL = 6_000_000
+"""What the kernel pays for a call: the operator's dispatch, packing, waking the threads."""
+_WRITTEN = 20
+"""What the kernel pays for a number that it writes, and for one that enters or leaves."""
+_SHORT = 150
+"""What it pays beside that for a number, over the columns of the matrix: loops of a few steps take their time."""
+_FEW_LINES = 4
+"""Fewer lines than this leave registers unused, and a matrix is read again for every tile."""
+_LARGE_MATRIX = 2**15
+"""Past this a matrix that few lines share comes from far for every tile."""
+
+_LARGE_WHOLE = 2**12
+"""Up to so many numbers the matrix of a `pauli` gate takes little time to make."""
+
+
+def prefers(table: GateTable, tokens: int) -> bool:
+    """Say whether the kernel is expected to be faster than the emitted file on batches of `tokens`.
+
+    It is not where it needs the whole matrix of a `pauli` gate, which torch applies by its structure: unless that is
+    small.
+    """
+    if any(_is_large_whole(entry) for entry in table.entries):
+        return False
+    return predicted_ratio(table, tokens) < 1
+
+
+def _is_large_whole(entry: TableEntry) -> bool:
+    is_pauli = entry.matrix is not None and entry.matrix.gate.kind == "pauli"
+    return is_pauli and entry.rows * entry.columns > _LARGE_WHOLE
+
+
+def predicted_ratio(table: GateTable, tokens: int) -> float:
+    """Return the expected time of the kernel over that of the emitted file, for forward and backward alike."""
+    return _fused_cost(table, tokens) / _torch_cost(table, tokens)
+
+
+def _fused_cost(table: GateTable, tokens: int) -> float:
+    ends = _WRITTEN * (table.in_features + table.out_features)
+    return ends + _KERNEL_CALL / tokens + sum(map(_fused_entry, table.entries))
+
+
+def _fused_entry(entry: TableEntry) -> float:
+    written = entry.blocks * entry.rest * entry.rows
+    slowness = 1.1
+    if entry.rest < _FEW_LINES:
+        slowness = 2.5 if entry.rows * entry.columns > _LARGE_MATRIX else 1.3
+    return slowness * entry.flops_per_token + written * (_WRITTEN + _SHORT / entry.columns)
+
+
+def _torch_cost(table: GateTable, tokens: int) -> float:
+    return sum(map(_torch_entry, table.entries)) + len(table.entries) * _TORCH_CALL / tokens
+
+
+def _torch_entry(entry: TableEntry) -> float:
+    written = entry.blocks * entry.rest * entry.rows
+    if entry.rows == entry.columns == 1:
+        return _ELEMENTWISE * written
+    # A gate on the whole state needs no other order.
+    permuted = 0 if entry.blocks * entry.rest == 1 else _PERMUTED * written
+    return entry.flops_per_token + permuted

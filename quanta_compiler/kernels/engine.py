@@ -1,0 +1,105 @@
+"""The engines of the `fused` backend: each is a folder in engines/ that carries out gate tables on some device.
+
+An engine is a module with what `Engine` lists: `engine.py` in its folder. The first in `ENGINES` that takes a device
+and a dtype and is ready runs there; `QUANTA_ENGINE` names one by force. To add one: its folder, its line in `ENGINES`,
+and for predicted times what it counts, by its name, in `predict/engines/`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+
+from quanta_compiler.kernels.engines.cpu import engine as cpu
+from quanta_compiler.kernels.engines.portable import engine as portable
+from quanta_compiler.lowering.table import GateTable
+from quanta_compiler.runtime.backends import EngineError
+
+VARIABLE = "QUANTA_ENGINE"
+
+
+class Runner(Protocol):
+    """A gate table made ready on an engine.
+
+    Vectors are contiguous; matrices come as they are stored: of any floating-point dtype and any strides.
+    """
+
+    def forward(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return `[..., in_features] -> [..., out_features]`, in memory of its own."""
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        x: torch.Tensor | None,
+        matrices: Sequence[torch.Tensor],
+        needed: Sequence[bool],
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+        """Return the gradients of the input and of the matrices, from that of the output, `[tokens, out_features]`.
+
+        `needed` says which, the input first; None stands for the others. `x`, `[tokens, in_features]`, is only read for
+        a matrix. A matrix's gradient has its numbers in its order, in any shape and any floating-point dtype.
+        """
+
+
+class Engine(Protocol):
+    """What carries out gate tables; its methods hold for the whole process."""
+
+    name: str
+
+    def takes(self, device: str, dtype: torch.dtype) -> bool:
+        """Say whether it computes on devices of a type with vectors of a dtype."""
+
+    def ready(self) -> bool:
+        """Say whether it can run here; the first call may build it, and warn where that fails."""
+
+    def problem(self) -> str | None:
+        """Return why it is not ready, as a clause; None where it is."""
+
+    def prepare(self, table: GateTable) -> Runner:
+        """Return what carries out a table; only asked of an engine that is ready."""
+
+    def prefers(self, table: GateTable, tokens: int) -> bool:
+        """Say whether it is expected to be faster than the emitted file on batches of `tokens`."""
+
+
+ENGINES: tuple[Engine, ...] = (cpu, portable)
+"""The faster ones first; the last takes everything everywhere."""
+
+
+@lru_cache(maxsize=64)
+def engine_for(device: str, dtype: torch.dtype) -> Engine:
+    """Return the engine for devices of a type and vectors of a dtype, the same one for the whole process.
+
+    Raises:
+        EngineError: `QUANTA_ENGINE` names an engine that does not exist, or that does not run here.
+
+    """
+    named = os.environ.get(VARIABLE, "").strip().lower()
+    # Tensors on `meta` have no numbers: nothing is computed there, whatever would do it elsewhere.
+    if named and device != "meta":
+        return _named(named, device, dtype)
+    return next(engine for engine in ENGINES if engine.takes(device, dtype) and engine.ready())
+
+
+def _named(name: str, device: str, dtype: torch.dtype) -> Engine:
+    names = ", ".join(engine.name for engine in ENGINES)
+    engine = next((engine for engine in ENGINES if engine.name == name), None)
+    if engine is None:
+        raise EngineError(f"{VARIABLE} names no engine, {name!r}: choose one of {names}, or unset it")
+    if not engine.takes(device, dtype):
+        what = f"does not compute in {str(dtype).removeprefix('torch.')} on {device}"
+    elif engine.ready():
+        return engine
+    else:
+        what = f"does not run here ({engine.problem()})"
+    raise EngineError(f"{VARIABLE} names the engine {name!r}, which {what}: name another one of {names}, or unset it")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def engine_name(device: str, dtype: torch.dtype) -> str:
+    """Return the name of `engine_for`; torch.compile takes it as settled when it traces a call."""
+    return engine_for(device, dtype).name

@@ -1,0 +1,1 @@
+"""A folder for each engine of the `fused` backend; `kernels/engine.py` lists them."""

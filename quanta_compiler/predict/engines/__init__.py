@@ -1,0 +1,59 @@
+"""What is known of the engines of the `fused` backend before anything runs, by their names, and without torch.
+
+An engine here says what it counts in a call, so that its times can be predicted, and when it is expected to be faster
+than the emitted file. `portable` is missing: nobody chooses it for its speed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from quanta_compiler.lowering.table import GateTable
+from quanta_compiler.predict.engines import cpu
+
+
+@dataclass(frozen=True, slots=True)
+class EngineModel:
+    """What an engine counts, and when it pays."""
+
+    device: str
+    """The type of the devices that it computes on, one engine for each."""
+    features: tuple[str, ...]
+    """What is counted; a calibration has the seconds of one of each."""
+    counts: Callable[[GateTable, int, bool, int], tuple[float, ...]]
+    """From table, tokens, whether it is backward, threads: how much there is of each feature in a call."""
+    prefers: Callable[[GateTable, int], bool]
+    """From table and tokens: whether the emitted file is expected to be slower."""
+
+
+MODELS: Mapping[str, EngineModel] = {"cpu": EngineModel("cpu", cpu.FEATURES, cpu.counts, cpu.prefers)}
+
+
+def engine_on(device: str) -> str | None:
+    """Return the name of the engine that predictions for a type of devices are made of; None where there is none."""
+    return next((name for name, model in MODELS.items() if model.device == device), None)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRates:
+    """Seconds of one of each feature of an engine; on the CPU, of one thread."""
+
+    engine: str
+    seconds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there is a time for everything that is counted.
+
+        Raises:
+            ValueError: there is not.
+
+        """
+        features = MODELS[self.engine].features
+        if len(self.seconds) != len(features) or not all(0 <= one < math.inf for one in self.seconds):
+            raise ValueError("the kernel has a time for everything that is counted")
+
+    def time(self, counts: Iterable[float]) -> float:
+        """Return the seconds of what was counted."""
+        return sum(rate * count for rate, count in zip(self.seconds, counts, strict=True))
