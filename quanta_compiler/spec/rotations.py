@@ -7,8 +7,13 @@ which they are applied, and angles are numbered in that order.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
+
+Part = TypeVar("Part")
+Made = TypeVar("Made")
 
 ROTATION_KINDS = ("orthogonal", "ry", "pauli")
 """Kinds whose matrix is orthogonal and computed from a flat tensor of angles, or of entries of a Lie algebra."""
@@ -65,6 +70,24 @@ def halves(size: int) -> tuple[int, int]:
     """Return a size that is no power of two as n1 + n2, n1 the largest power of two below it."""
     first = 1 << (size.bit_length() - 1)
     return first, size - first
+
+
+def powers_of_two(size: int) -> tuple[int, ...]:
+    """Return the powers of two that add up to a size, the largest first: each is a half of its sum with the rest."""
+    return tuple(1 << bit for bit in reversed(range(size.bit_length())) if size >> bit & 1)
+
+
+def summed(parts: Sequence[Part], own: Callable[[Part], Made], both: Callable[[Made, Made], Made]) -> Made:
+    """Return what is made of a size from its powers of two: from the last two halves to the whole.
+
+    `both` makes of two halves what diag(U1, U2) C diag(V1, V2) is made by, the second being a sum itself where more
+    than two parts are left.
+    """
+    *firsts, last = parts
+    made = own(last)
+    for part in reversed(firsts):
+        made = both(own(part), made)
+    return made
 
 
 def turned_pairs(size: int, kept: int | None) -> int:
