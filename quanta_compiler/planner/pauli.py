@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -13,7 +13,7 @@ from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_ord
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
 from quanta_compiler.planner.cost import contraction_flops, results
 from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PartBlocks, PauliPart, PauliPlan, Plan, Step
-from quanta_compiler.spec.rotations import TURN_FLOPS, pauli_flops, powers_of_two, summed, turned_pairs
+from quanta_compiler.spec.rotations import TURN_FLOPS, counted, pauli_flops, powers_of_two, turned_pairs
 
 _PASSES_BETWEEN = 4
 """How often a sum of two halves goes through the memory beside what its halves do: parted, turned, put together."""
@@ -114,7 +114,8 @@ def _plan_gate(circuit: Circuit, gate: Gate, stacks: Counter[Alike], count: int,
 def plan_pauli(size: int, layers: int, kept: int | None, count: int, *, transpose: bool) -> PauliPlan:
     """Plan the orthogonal matrix of a size, or its transpose, on `count` vectors."""
     parts = tuple(_plan_part(power, layers, kept, count, transpose=transpose) for power in powers_of_two(size))
-    flops = _summed(parts, lambda part: part.flops, lambda whole: TURN_FLOPS * turned_pairs(whole, kept) * count)
+    own = {part.size: part.flops for part in parts}
+    flops = counted(size, own.__getitem__, lambda whole: TURN_FLOPS * turned_pairs(whole, kept) * count)
     return PauliPlan(size, layers, kept, transpose, count, flops, parts)
 
 
@@ -138,16 +139,6 @@ def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> BlocksP
         times = stack << min(place + 1, len(powers) - 1)
         parts.append(PartBlocks(power, times, tuple(_plan_block(circuit, gate, times) for gate in circuit.gates)))
     return BlocksPlan(size, layers, kept, stack, tuple(parts))
-
-
-def _summed(parts: Sequence[PauliPart], own: Callable[[PauliPart], int], between: Callable[[int], int]) -> int:
-    """Return what applying a sum takes: what its halves take, twice, and what is between, by the size of the sum."""
-
-    def both(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
-        size = first[0] + second[0]
-        return size, 2 * (first[1] + second[1]) + between(size)
-
-    return summed(parts, lambda part: (part.size, own(part)), both)[1]
 
 
 @lru_cache(maxsize=256)
@@ -218,8 +209,6 @@ def _plan_block(circuit: Circuit, block: Gate, stack: int) -> Plan:
 def _price(pauli: PauliPlan) -> int:
     """Return what applying it takes, in FLOPs at the rate of a large product: its FLOPs, and its way through memory."""
     number = MEMORY_FLOPS * pauli.count
-
-    def own(part: PauliPart) -> int:
-        return part.flops + (0 if part.plan is None else len(part.plan.steps) * number * part.size)
-
-    return _summed(pauli.parts, own, lambda size: _PASSES_BETWEEN * number * size)
+    steps = {part.size: 0 if part.plan is None else len(part.plan.steps) for part in pauli.parts}
+    own = {part.size: part.flops + steps[part.size] * number * part.size for part in pauli.parts}
+    return counted(pauli.size, own.__getitem__, lambda whole: _PASSES_BETWEEN * number * whole)

@@ -73,11 +73,6 @@ class BlocksPlan:
     stack: int
     parts: tuple[PartBlocks, ...]
 
-    @property
-    def alike(self) -> Alike:
-        """Return what the gates have in common."""
-        return self.size, self.layers, self.kept
-
 
 @dataclass(frozen=True, slots=True)
 class PauliPart:
@@ -111,11 +106,6 @@ class PauliPlan:
     """One for each power of two, the largest first. None in what only counts, and for a block of a gate."""
     blocks: BlocksPlan | None = None
     """None in what only counts."""
-
-    @property
-    def alike(self) -> Alike:
-        """Return what gates have in common that have the same blocks."""
-        return self.size, self.layers, self.kept
 
 
 @dataclass(frozen=True, slots=True)
