@@ -63,7 +63,7 @@ class ComputedLeaves:
             code = f"{self._helper('_cz')}({self.names.like}, {rows}, {columns})"
             return name, f"{rows}, {columns}", self._once(name, code, f"{rows}, {columns}")
         name = f"matrix_{gate.parameter}"
-        if gate.kind == "pauli":
+        if load.function is not None:
             dims, statements = self._pauli(load)
             return name, dims, statements
         dims, code = self._orthogonal(gate)

@@ -53,7 +53,7 @@ def compute_leaf(account: Account, load: Load, run: Run) -> Tensor:
         sizes = account.gate_size(gate.columns[:-1]), account.gate_size(gate.columns[-1:])
         made = _once(account, f"cz {sizes}", lambda: (Tensor("", _signs(account, sizes), needs_grad=False),))[0]
         return replace(made, name=account.names[0] if account.names else gate.parameter)
-    if gate.kind == "pauli":
+    if load.function is not None:
         return _once(account, gate.parameter, lambda: (_pauli_matrix(account, load, run),))[0]
     return _once(account, gate.parameter, lambda: (_orthogonal(account, gate),))[0]
 
