@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
-from quanta_compiler.lowering.program import Load, PauliProgram, Program, pauli_gates
-from quanta_compiler.planner.plan import Alike, BlocksPlan
+from quanta_compiler.lowering.functions import made_gates
+from quanta_compiler.lowering.program import Function, Load, Maker, Program
+from quanta_compiler.planner.plan import Alike
 
 Statement = tuple[str, str, str]
 """A statement, a comment on its result, and a label, with which the statements of one step end."""
@@ -29,10 +30,8 @@ class Names:
 
     stored: Mapping[str, str] = field(default_factory=dict)
     """Parameters that are no tensors of the state dict."""
-    applying: Mapping[PauliProgram, str] = field(default_factory=dict)
-    """The functions that apply `pauli` gates."""
-    making: Mapping[BlocksPlan, str] = field(default_factory=dict)
-    """The functions that make the blocks of `pauli` gates."""
+    functions: Mapping[Function | Maker, str] = field(default_factory=dict)
+    """The functions that programs call: those that apply `pauli` gates, and those that make blocks for them."""
     like: str = ""
     """A tensor that has the dtype and the device of the module."""
 
@@ -64,7 +63,7 @@ class ComputedLeaves:
             code = f"{self._helper('_cz')}({self.names.like}, {rows}, {columns})"
             return name, f"{rows}, {columns}", self._once(name, code, f"{rows}, {columns}")
         name = f"matrix_{gate.parameter}"
-        if gate.kind == "pauli":
+        if load.function is not None:
             dims, statements = self._pauli(load)
             return name, dims, statements
         dims, code = self._orthogonal(gate)
@@ -160,17 +159,18 @@ class ComputedLeaves:
         return ", ".join(map(str, dims)), f"{call}({numbers}, {size}, {smaller}, {kept})"
 
     def _pauli(self, load: Load) -> tuple[str, list[Statement]]:
-        gate, pauli = load.leaf.gate, load.pauli
+        gate, function, maker = load.leaf.gate, load.function, load.maker
         assert gate is not None
-        assert pauli is not None
-        name, count, size = f"matrix_{gate.parameter}", pauli.plan.count, pauli.plan.size
-        statements = self.blocks(pauli)
+        assert function is not None
+        assert maker is not None
+        name, count, size = f"matrix_{gate.parameter}", function.count, function.size
+        statements = self.blocks(maker)
         rows = f"{self._helper('_eye')}({stored_name(gate.parameter)}, {count}, {size})"
 
         def made(place: int | str) -> str:
-            return self.applied(pauli, rows, self.blocks_of(pauli, place))
+            return self.applied(function, rows, self.blocks_of(maker, place))
 
-        first, number = self._stacks[pauli.plan.alike][gate.parameter]
+        first, number = self._stacks[maker.alike][gate.parameter]
         if not gate.per:
             return f"{count}, {size}", [*statements, *self._once(name, made(first), f"{count}, {size}")]
         dims = f"{number}, {count}, {size}"
@@ -178,50 +178,43 @@ class ComputedLeaves:
         return dims, [*statements, *self._once(name, code, dims)]
 
     def _block(self, load: Load, gate: Gate, owner: Gate) -> tuple[str, str, list[Statement]]:
-        pauli = load.pauli
-        assert pauli is not None
+        maker = load.maker
+        assert maker is not None
         size = self._size((*gate.per, *(gate.columns if gate.is_diagonal else (*gate.rows, *gate.columns))))
-        statements = self.blocks(pauli)
-        return f"{self.blocks_of(pauli, self.place(pauli, owner))}[{gate.block}]", str(size), statements
+        return f"{self.blocks_of(maker, self.place(maker, owner))}[{gate.block}]", str(size), self.blocks(maker)
 
-    def applied(self, pauli: PauliProgram, x: str, blocks: str) -> str:
-        """Return what applies a rotation to vectors."""
-        function = self.names.applying.get(replace(pauli, blocks=None))
-        return x if function is None else f"Circuit.{function}({x}, {blocks})"
+    def applied(self, function: Function, x: str, blocks: str) -> str:
+        """Return what calls a function with vectors."""
+        name = self.names.functions.get(function)
+        return x if name is None else f"Circuit.{name}({x}, {blocks})"
 
-    def blocks(self, pauli: PauliProgram) -> list[Statement]:
+    def blocks(self, maker: Maker) -> list[Statement]:
         """Return the statement that makes the blocks of all gates that are alike, where nothing has yet."""
-        function = self._maker(pauli)
-        if not function:
+        function = self.names.functions.get(maker)
+        if function is None:
             return []
-        stack = self._stacks[pauli.plan.alike]
+        stack = self._stacks[maker.alike]
         if all(number == 1 for _, number in stack.values()):
             joined = f"torch.stack([{', '.join(map(self._flat, stack))}])"
         else:
-            assert pauli.blocks is not None
-            each = [f"{stored_name(name)}.reshape(-1, {pauli.blocks.plan.angles})" for name in stack]
+            each = [f"{stored_name(name)}.reshape(-1, {maker.angles})" for name in stack]
             joined = f"torch.cat([{', '.join(each)}])"
         return self._once(function.removeprefix("_"), f"Circuit.{function}({joined})", "")
 
-    def blocks_of(self, pauli: PauliProgram, place: int | str) -> str:
+    def blocks_of(self, maker: Maker, place: int | str) -> str:
         """Return the blocks of one gate of the stack."""
-        return f"{self._maker(pauli).removeprefix('_')}[{place}]"
+        return f"{self.names.functions.get(maker, '').removeprefix('_')}[{place}]"
 
-    def _maker(self, pauli: PauliProgram) -> str:
-        """Return the function that makes a gate's blocks; nothing where it has none."""
-        assert pauli.blocks is not None
-        return self.names.making.get(pauli.blocks.plan, "")
-
-    def place(self, pauli: PauliProgram, gate: Gate) -> int:
+    def place(self, maker: Maker, gate: Gate) -> int:
         """Return the place of a gate in its stack."""
-        return self._stacks[pauli.plan.alike][gate.parameter][0]
+        return self._stacks[maker.alike][gate.parameter][0]
 
     @cached_property
     def _stacks(self) -> dict[Alike, dict[str, tuple[int, int]]]:
         """The parameters of all gates that are alike, each with its place in the stack and their number."""
         stacks: dict[Alike, dict[str, tuple[int, int]]] = {}
-        for gate, pauli in sorted(pauli_gates(self.program), key=lambda pair: pair[0].position):
-            stack = stacks.setdefault(pauli.plan.alike, {})
+        for gate, maker in sorted(made_gates(self.program), key=lambda pair: pair[0].position):
+            stack = stacks.setdefault(maker.alike, {})
             first = sum(number for _, number in stack.values())
             stack.setdefault(gate.parameter, (first, self._size(gate.per)))
         return stacks

@@ -11,6 +11,7 @@ from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
     Access,
+    Call,
     Copy,
     Layout,
     Load,
@@ -20,7 +21,6 @@ from quanta_compiler.lowering.program import (
     Pick,
     Program,
     Resize,
-    Rotate,
     Tie,
     is_computed,
     is_front,
@@ -87,8 +87,8 @@ class Expressions:
                 for values in (self.kept, self.stored):
                     values.update({operation.result} if operation.source.value in values else ())
                 continue
-            if isinstance(operation, Rotate):
-                lines += self.computed.blocks(operation.pauli)
+            if isinstance(operation, Call) and operation.maker is not None:
+                lines += self.computed.blocks(operation.maker)
             code = self._code(operation)
             name, spent = self._name(operation)
             self.names[operation.result] = name
@@ -180,8 +180,8 @@ class Expressions:
             return " * ".join(self.access(factor, in_order=True) for factor in (operation.left, operation.right))
         if isinstance(operation, Resize):
             return self._resize(operation)
-        if isinstance(operation, Rotate):
-            return self._rotate(operation)
+        if isinstance(operation, Call):
+            return self._call(operation)
         assert isinstance(operation, Tie)
         return self._tie(operation)
 
@@ -244,17 +244,18 @@ class Expressions:
             return f"{source}[:, :{operation.new_size}].contiguous()"
         return f"torch.nn.functional.pad({source}, (0, 0, 0, {operation.new_size - operation.old_size}))"
 
-    def _rotate(self, operation: Rotate) -> str:
-        """Call the function of a `pauli` gate on vectors padded or cut to its size."""
+    def _call(self, operation: Call) -> str:
+        """Call a function with vectors padded or cut to its size."""
         columns, rows = (self._size(access[-1]) for access in (operation.source.groups, operation.groups))
-        size = operation.pauli.plan.size
+        function, maker, angles = operation.function, operation.maker, operation.angles
+        assert maker is not None
+        assert angles is not None
         code = self.access(operation.source, in_order=True)
-        if columns < size:
-            code = f"torch.nn.functional.pad({code}, (0, {size - columns}))"
-        place = self.computed.place(operation.pauli, self.gates[operation.angles.value])
-        blocks = self.computed.blocks_of(operation.pauli, place)
-        code = self.computed.applied(operation.pauli, code, blocks)
-        return code if rows == size else f"{code}[:, :{rows}].contiguous()"
+        if columns < function.size:
+            code = f"torch.nn.functional.pad({code}, (0, {function.size - columns}))"
+        blocks = self.computed.blocks_of(maker, self.computed.place(maker, self.gates[angles.value]))
+        code = self.computed.applied(function, code, blocks)
+        return code if rows == function.size else f"{code}[:, :{rows}].contiguous()"
 
     def _size(self, legs: Layout) -> int:
         return math.prod(self.plan.sizes[leg] for leg in legs)

@@ -10,60 +10,29 @@ import ast
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from itertools import accumulate, count
+from itertools import count
 
 from quanta_compiler.emit.body import Body
 from quanta_compiler.emit.computed import Names
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
-from quanta_compiler.lowering.program import BlocksProgram, Load, PauliProgram, Program, Rotate
-from quanta_compiler.planner.plan import BlocksPlan, Leaf
+from quanta_compiler.lowering.program import Call, Function, Join, Load, Maker, Program, Split, Turn
+from quanta_compiler.planner.plan import Leaf
+
+Functions = Mapping[Function | Maker, str]
+"""The functions that a class needs for its `pauli` gates, by name, each behind those that it calls."""
 
 
-@dataclass(frozen=True, slots=True)
-class PauliFunctions:
-    """The names of the functions that a class needs for its `pauli` gates."""
-
-    applying: Mapping[PauliProgram, str]
-    """What applies a rotation to vectors, from the blocks of one gate."""
-    making: Mapping[BlocksPlan, str]
-    """What makes the blocks of a stack of gates that are alike."""
-    programs: tuple[BlocksProgram, ...]
-
-
-def pauli_functions(programs: Sequence[Program]) -> PauliFunctions:
-    """Return the functions of all `pauli` gates that some programs apply or make matrices by."""
-    applying: dict[PauliProgram, str] = {}
-    making: dict[BlocksPlan, BlocksProgram] = {}
-
-    def take(pauli: PauliProgram) -> None:
-        if pauli.program is None and pauli.halves is None:
-            return
-        for half in pauli.halves or ():
-            take(half)
-        stem = f"_pauli_{pauli.plan.size}" + ("_transposed" if pauli.plan.transpose else "")
-        # By what is executed: a half has no blocks of its own.
-        applying.setdefault(replace(pauli, blocks=None), _free_name(stem, applying.values()))
-
-    def take_blocks(blocks: BlocksProgram) -> None:
-        for half in blocks.halves or ():
-            take_blocks(half)
-        if blocks.plan.tensors:
-            making.setdefault(blocks.plan, blocks)
-
-    for program in programs:
-        for operation in program.operations:
-            if isinstance(operation, Load | Rotate) and operation.pauli is not None:
-                take(operation.pauli)
-                if operation.pauli.blocks is not None:
-                    take_blocks(operation.pauli.blocks)
-    names: dict[BlocksPlan, str] = {}
-    for plan in making:
-        names[plan] = _free_name(f"_blocks_{plan.size}", names.values())
-    return PauliFunctions(applying, names, tuple(making.values()))
+def function_names(programs: Sequence[Program]) -> Functions:
+    """Return the functions that some programs call."""
+    names: dict[Function | Maker, str] = {}
+    for function in (function for program in programs for function in program.functions):
+        is_needed = function.blocks > 0 if isinstance(function, Maker) else not function.is_identity
+        if is_needed and function not in names:
+            names[function] = _free_name(f"_{function.name}", names.values())
+    return names
 
 
 def _free_name(stem: str, taken: Iterable[str]) -> str:
@@ -72,12 +41,11 @@ def _free_name(stem: str, taken: Iterable[str]) -> str:
     return next(name for name in numbered if name not in known)
 
 
-def helper_lines(used: Sequence[str], functions: PauliFunctions) -> Iterator[str]:
+def helper_lines(used: Sequence[str], functions: Functions) -> Iterator[str]:
     """Yield the functions that expressions call, those that these call, and those of `pauli` gates."""
     helpers = list(used)
-    lines = [line for blocks in functions.programs for line in _blocks_lines(blocks, functions, helpers)]
-    for pauli, name in functions.applying.items():
-        lines += _pauli_lines(pauli, name, functions)
+    lines = [line for one in functions if isinstance(one, Maker) for line in _maker_lines(one, functions, helpers)]
+    lines += [line for one in functions if isinstance(one, Function) for line in _function_lines(one, functions)]
     shared = shared_functions()
     wanted = set(helpers)
     # A function calls only those above it.
@@ -108,23 +76,18 @@ def _called(text: str) -> set[str]:
     return set(re.findall(r"\bCircuit\.(\w+)\(", text))
 
 
-def _blocks_lines(blocks: BlocksProgram, functions: PauliFunctions, helpers: list[str]) -> Iterator[str]:
-    plan = blocks.plan
+def _maker_lines(maker: Maker, functions: Functions, helpers: list[str]) -> Iterator[str]:
     yield from ["", "@staticmethod"]
-    yield f"def {functions.making[blocks.plan]}({ANGLES}: torch.Tensor) -> list[list[torch.Tensor]]:"
-    kept = "" if plan.kept is None else f", {plan.kept} angles a column"
-    layers = "1 layer" if plan.layers == 1 else f"{plan.layers} layers"
-    what = "cosines, sines and blocks" if blocks.halves is not None else "blocks"
-    side = f"{plan.size} x {plan.size}"
-    yield f'    """Return the {what} of every matrix {side}, {layers}{kept}, of a stack: [n, {plan.angles}]."""'
-    yield from (_sum_blocks(blocks, functions) if blocks.halves is not None else _two_design_blocks(blocks, helpers))
+    yield f"def {functions[maker]}({ANGLES}: torch.Tensor) -> list[list[torch.Tensor]]:"
+    yield f'    """{maker.about}"""'
+    yield from (_blocks_of_halves(maker, functions) if maker.halves else _blocks(maker, helpers))
 
 
-def _two_design_blocks(blocks: BlocksProgram, helpers: list[str]) -> Iterator[str]:
+def _blocks(maker: Maker, helpers: list[str]) -> Iterator[str]:
     yield f"    n = {ANGLES}.shape[0]"
     known: dict[str, str] = {}
     made = 0
-    for place, program in enumerate(blocks.programs):
+    for place, program in enumerate(maker.programs):
         plan = program.plan
         body = Body(program, {}, {}, Names(like=ANGLES))
         body.expressions.computed.helpers, body.expressions.computed.known = helpers, known
@@ -135,44 +98,33 @@ def _two_design_blocks(blocks: BlocksProgram, helpers: list[str]) -> Iterator[st
         made = body.expressions.made
         yield from lines
         yield f"    block{place} = {result}" + ("" if has_stack else ".expand(n, -1)")
-    apart = [f"block{place}.unbind()" for place in range(len(blocks.programs))]
+    apart = [f"block{place}.unbind()" for place in range(maker.blocks)]
     if len(apart) == 1:
         yield f"    return [[block] for block in {apart[0]}]"
     else:
         yield f"    return [list(made) for made in zip({', '.join(apart)})]"
 
 
-def _sum_blocks(blocks: BlocksProgram, functions: PauliFunctions) -> Iterator[str]:
-    assert blocks.halves is not None
-    first, second = blocks.halves
-    parts = [first.plan.angles, second.plan.angles, blocks.plan.turned, first.plan.angles, second.plan.angles]
-    yield f"    v1, v2, c, u1, u2 = torch.split({ANGLES}, {parts}, dim=1)"
+def _blocks_of_halves(maker: Maker, functions: Functions) -> Iterator[str]:
+    angles = [half.angles for half in maker.halves]
+    yield f"    v1, v2, c, u1, u2 = torch.split({ANGLES}, {[*angles, maker.pairs, *angles]}, dim=1)"
     made: list[str] = []
-    for half, halves in zip((first, second), ("v1, u1", "v2, u2"), strict=True):
-        if half.plan.tensors:
-            name = functions.making[half.plan]
-            made.append(name.removeprefix("_"))
-            yield f"    {made[-1]} = Circuit.{name}(torch.cat([{halves}]))"
+    for half, both in zip(maker.halves, ("v1, u1", "v2, u2"), strict=True):
+        if half.blocks:
+            made.append(functions[half].removeprefix("_"))
+            yield f"    {made[-1]} = Circuit.{functions[half]}(torch.cat([{both}]))"
     yield "    half = c / 2"
     yield "    n, cos, sin = len(half), torch.cos(half).unbind(), torch.sin(half).unbind()"
     of_halves = [f"*{name}[{place}]" for place in ("i", "n + i") for name in made]
     yield f"    return [[{', '.join(['cos[i]', 'sin[i]', *of_halves])}] for i in range(n)]"
 
 
-def _tensors_of_a_gate(pauli: PauliProgram) -> int:
-    """Return how many tensors a matrix is applied by: those of a sum's halves are there for V and for U."""
-    if pauli.halves is not None:
-        return 2 + 2 * sum(map(_tensors_of_a_gate, pauli.halves))
-    return 0 if pauli.plan.circuit is None else len(pauli.plan.circuit.gates)
-
-
-def _pauli_lines(pauli: PauliProgram, name: str, functions: PauliFunctions) -> Iterator[str]:
-    plan = pauli.plan
+def _function_lines(function: Function, functions: Functions) -> Iterator[str]:
     yield from ["", "@staticmethod"]
-    yield f"def {name}(x: torch.Tensor, blocks: list[torch.Tensor]) -> torch.Tensor:"
-    matrix = "the transpose of a matrix" if plan.transpose else "a matrix"
-    yield f'    """Apply {matrix} {plan.size} x {plan.size}, planned for {plan.count} vectors: [n, {plan.size}]."""'
-    yield from _circuit_lines(pauli.program) if pauli.program is not None else _sum_lines(pauli, functions)
+    yield f"def {functions[function]}(x: torch.Tensor, blocks: list[torch.Tensor]) -> torch.Tensor:"
+    yield f'    """{function.about}"""'
+    is_parted = any(isinstance(operation, Split) for operation in function.program.operations)
+    yield from _halves_lines(function.program, functions) if is_parted else _circuit_lines(function.program)
 
 
 def _circuit_lines(program: Program) -> Iterator[str]:
@@ -195,32 +147,39 @@ def _numbers(program: Program, leaf: Leaf) -> int:
     return math.prod(program.plan.sizes[leg] for leg in leaf.legs)
 
 
-def _sum_lines(pauli: PauliProgram, functions: PauliFunctions) -> Iterator[str]:
-    """Write diag(U1, U2) C diag(V1, V2), or its transpose, where the last is applied first and C turns back."""
-    assert pauli.halves is not None
-    first, second = pauli.halves
-    size, turned = first.plan.size, pauli.plan.turned
-    counts = list(map(_tensors_of_a_gate, pauli.halves))
-    # Behind cosines and sines those of V1 and V2, then those of U1 and U2.
-    firsts = list(accumulate([*counts, *counts], initial=2))
-    before, after = (2, 0) if pauli.plan.transpose else (0, 2)
-
-    def call(half: PauliProgram, x: str, side: int) -> str:
-        function = functions.applying.get(half)
-        start, end = firsts[side + (half is second) :][:2]
-        return x if function is None else f"Circuit.{function}({x}, blocks[{start}:{end}])"
-
+def _halves_lines(program: Program, functions: Functions) -> Iterator[str]:
+    """Write operations on the halves `a` and `b` of the vectors `x`."""
+    names: dict[int, str] = {}
+    called = {operation.source.value for operation in program.operations if isinstance(operation, Call)}
     yield "    cos, sin = blocks[:2]"
-    yield f"    a = {call(first, f'x[:, :{size}].contiguous()', before)}"
-    yield f"    b = {call(second, f'x[:, {size}:].contiguous()', before)}"
-    # The angles turn the other way in the transpose.
-    plus, minus = ("-", "+") if pauli.plan.transpose else ("+", "-")
-    yield f"    head, tail = a[:, :{turned}], b[:, :{turned}]"
-    yield f"    a = torch.cat([cos * head {minus} sin * tail, a[:, {turned}:]], dim=1)"
-    both = f"cos * tail {plus} sin * head"
-    yield f"    b = {both}" if turned == second.plan.size else f"    b = torch.cat([{both}, b[:, {turned}:]], dim=1)"
-    yield "    del head, tail"
-    yield f"    a = {call(first, 'a', after)}"
-    if second in functions.applying:
-        yield f"    b = {call(second, 'b', after)}"
-    yield "    return torch.cat([a, b], dim=1)"
+    for operation in program.operations:
+        name = names[operation.result] = program.plan.labels[operation.layout[-1]]
+        size = program.plan.sizes[operation.layout[-1]]
+        match operation:
+            case Split(source=source, start=start):
+                part = f"{names[source.value]}[:, {f'{start}:' if start else f':{size}'}].contiguous()"
+                if operation.result in called:
+                    names[operation.result] = part  # nobody else needs it
+                else:
+                    yield f"    {name} = {part}"
+            case Call(source=source, function=function, first=first):
+                given = f"{names[source.value]}, blocks[{first}:{first + function.blocks}]"
+                yield f"    {name} = Circuit.{functions[function]}({given})"
+            case Turn():
+                yield from _turn_lines(operation, name, size)
+            case Join(halves=halves):
+                yield f"    return torch.cat([{', '.join(names[half.value] for half in halves)}], dim=1)"
+
+
+def _turn_lines(turn: Turn, name: str, size: int) -> Iterator[str]:
+    plus, minus = ("-", "+") if turn.back else ("+", "-")
+    if turn.side == 0:
+        yield f"    head, tail = a[:, :{turn.pairs}], b[:, :{turn.pairs}]"
+    code = f"cos * tail {plus} sin * head" if turn.side else f"cos * head {minus} sin * tail"
+    yield (
+        f"    {name} = {code}"
+        if turn.pairs == size
+        else f"    {name} = torch.cat([{code}, {name}[:, {turn.pairs}:]], dim=1)"
+    )
+    if turn.side == 1:
+        yield "    del head, tail"

@@ -14,7 +14,7 @@ from quanta_compiler.emit.body import WIDTH, Body
 from quanta_compiler.emit.computed import Names, stored_name
 from quanta_compiler.emit.initialization import constant_lines, reset_lines
 from quanta_compiler.emit.operator import OperatorLines
-from quanta_compiler.emit.rotations import helper_lines, pauli_functions
+from quanta_compiler.emit.rotations import function_names, helper_lines
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored, matrix_shape
 from quanta_compiler.lowering.ownership import copies_input
@@ -54,7 +54,7 @@ class _Emitter:
         self.constants = [gate for gate in self.gates if gate.kind == "constant"]
         # A large operator has its program twice: in slices, and at once.
         programs = [apply, operator, operator.at_once, operator.in_slices]
-        self.functions = pauli_functions([program for program in programs if program is not None])
+        self.functions = function_names([program for program in programs if program is not None])
         self.helpers: list[str] = []
         self.operator = OperatorLines(circuit, operator, self._body, peak_bytes if self.is_guarded else None)
         self.has_bits = any(leaf.gate is not None and leaf.gate.block is not None for leaf in operator.plan.leaves)
@@ -159,7 +159,7 @@ class _Emitter:
 
     def _body(self, program: Program) -> Body:
         like = stored_name(self.stored[0].key) if self.stored else "self.one"
-        names = Names({}, self.functions.applying, self.functions.making, like)
+        names = Names({}, self.functions, like)
         body = Body(program, self._stored_shapes(), self.axes_of, names)
         body.expressions.computed.helpers = self.helpers
         return body

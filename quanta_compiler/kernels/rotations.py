@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
 
 import torch
@@ -17,10 +17,11 @@ import torch
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.kernels.blocks import BlockMatrices
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
+from quanta_compiler.lowering.functions import applying, making
+from quanta_compiler.lowering.program import Call, Function, Join, Maker, Operation, Split, Turn
 from quanta_compiler.lowering.small_matrices import Contraction, block_groups, contracted_plan
 from quanta_compiler.lowering.table import MatrixSource, TableEntry
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
-from quanta_compiler.planner.plan import BlocksPlan, PauliPlan
 from quanta_compiler.runtime.rotation_functions import cayley, cz, exponential, eye, ry
 
 Lookup = Callable[[str, str], torch.Tensor]
@@ -30,8 +31,10 @@ Whole = Callable[[torch.Tensor], torch.Tensor]
 Blocks = Sequence[torch.Tensor]
 BlockMaker = Callable[[torch.Tensor], list[torch.Tensor]]
 """Makes the blocks of `pauli` gates from a stack of angles, `[stack, angles]`."""
-Rotation = Callable[[torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]
+Rotation = Callable[[torch.Tensor, Blocks], torch.Tensor]
 """Rotates vectors `[stack, count, size]` by blocks `[stack, ...]`."""
+Step = Callable[[Sequence[torch.Tensor], Blocks], list[torch.Tensor]]
+"""An operation of a function: makes values of earlier ones, the first of which are the vectors."""
 
 
 class Rotations:
@@ -115,13 +118,14 @@ def _whole(gate: Gate, entry: TableEntry) -> Whole:
     size, smaller = max(rows, columns), min(rows, columns)
     if gate.kind == "pauli":
         assert gate.layers is not None
-        blocks = plan_blocks(size, gate.layers, gate.rank_parameters, entry.blocks)
-        plan = plan_pauli(size, gate.layers, gate.rank_parameters, smaller, transpose=rows < columns)
-        return partial(_rotated_rows, _block_maker(blocks), _rotation(plan), (smaller, size), rows < columns)
+        alike = size, gate.layers, gate.rank_parameters
+        function = applying(plan_pauli(*alike, smaller, transpose=rows < columns))
+        maker = _block_maker(making(plan_blocks(*alike, entry.blocks)))
+        return partial(_rotated_rows, maker, _rotation(function), (smaller, size), rows < columns)
     kept = smaller if gate.rank_parameters is None else min(smaller, gate.rank_parameters)
-    function = partial(cayley if gate.map == "cayley" else exponential, size=size, columns=smaller, kept=kept)
+    matrix = partial(cayley if gate.map == "cayley" else exponential, size=size, columns=smaller, kept=kept)
     # The first rows of Q are the first columns of its transpose, which S with the other sign makes.
-    return (lambda numbers: function(-numbers).mT) if rows < columns else function
+    return (lambda numbers: matrix(-numbers).mT) if rows < columns else matrix
 
 
 def _rotated_rows(
@@ -137,12 +141,11 @@ def _rotated_rows(
     return rotated if is_wide else rotated.mT
 
 
-def _block_maker(plan: BlocksPlan) -> BlockMaker:
+def _block_maker(maker: Maker) -> BlockMaker:
     """Return what makes the blocks of a stack of gates."""
-    if plan.halves is not None:
-        first, second = map(_block_maker, plan.halves)
-        return partial(_sum_blocks, plan, first, second)
-    return partial(_two_design_blocks, [contracted_plan(block) for block in plan.plans])
+    if maker.halves:
+        return partial(_blocks_of_halves, maker, [_block_maker(half) for half in maker.halves])
+    return partial(_two_design_blocks, [contracted_plan(block.plan) for block in maker.programs])
 
 
 def _two_design_blocks(contractions: Sequence[Contraction], angles: torch.Tensor) -> list[torch.Tensor]:
@@ -158,28 +161,29 @@ def _two_design_blocks(contractions: Sequence[Contraction], angles: torch.Tensor
     return made
 
 
-def _sum_blocks(plan: BlocksPlan, first: BlockMaker, second: BlockMaker, angles: torch.Tensor) -> list[torch.Tensor]:
-    """Return cosines, sines, and the blocks of both halves, V and U along the second dimension."""
-    assert plan.halves is not None
-    counts = [half.angles for half in plan.halves]
-    v1, v2, c, u1, u2 = torch.split(angles, [*counts, plan.turned, *counts], dim=1)
-    made = [*first(torch.stack([v1, u1], 1).flatten(0, 1)), *second(torch.stack([v2, u2], 1).flatten(0, 1))]
-    return [torch.cos(c / 2), torch.sin(c / 2), *(block.view(-1, 2, *block.shape[1:]) for block in made)]
+def _blocks_of_halves(maker: Maker, halves: Sequence[BlockMaker], angles: torch.Tensor) -> list[torch.Tensor]:
+    """Return cosines, sines, the blocks of V in both halves, and those of U."""
+    counts = [half.angles for half in maker.halves]
+    v1, v2, c, u1, u2 = torch.split(angles, [*counts, maker.pairs, *counts], dim=1)
+    pairs = zip(halves, ((v1, u1), (v2, u2)), strict=True)
+    both = [block for make, pair in pairs for block in make(torch.stack(pair, 1).flatten(0, 1))]
+    apart = [block.view(-1, 2, *block.shape[1:]).unbind(1) for block in both]
+    return [torch.cos(c / 2), torch.sin(c / 2), *(of_v for of_v, _ in apart), *(of_u for _, of_u in apart)]
 
 
-def _rotation(plan: PauliPlan) -> Rotation:
-    """Return what applies a plan."""
-    if plan.halves is not None:
-        first, second = map(_rotation, plan.halves)
-        # Cosines and sines are in front of what both halves have.
-        own = plan_blocks(*plan.halves[0].alike, stack=1).tensors
-        return partial(_sum, plan, own, (first, second))
-    if plan.plan is None:
+# A function is called twice by the one that is made of it and another.
+@lru_cache(maxsize=256)
+def _rotation(function: Function) -> Rotation:
+    """Return what applies a function."""
+    plan = function.program.plan
+    if function.is_identity:
         return lambda x, _: x
-    contraction = contracted_plan(plan.plan)
-    shape = [contraction.sizes[leg] for leg in contraction.leaves[0].legs]
-    order = [leaf.gate.position for leaf in contraction.leaves if leaf.gate is not None]
-    return partial(_two_design, contraction, shape, order)
+    if plan.steps:
+        contraction = contracted_plan(plan)
+        shape = [contraction.sizes[leg] for leg in contraction.leaves[0].legs]
+        order = [leaf.gate.position for leaf in contraction.leaves if leaf.gate is not None]
+        return partial(_two_design, contraction, shape, order)
+    return partial(_executed, [_step(operation, plan.sizes) for operation in function.program.operations[1:]])
 
 
 def _two_design(
@@ -187,25 +191,46 @@ def _two_design(
     shape: Sequence[int],
     order: Sequence[int],
     x: torch.Tensor,
-    blocks: Sequence[torch.Tensor],
+    blocks: Blocks,
 ) -> torch.Tensor:
     """Contract vectors with blocks, by their places."""
     leaves = [x.reshape(*x.shape[:-2], *shape), *(blocks[place] for place in order)]
     return _contracted(contraction, leaves).reshape(x.shape)
 
 
-def _sum(plan: PauliPlan, own: int, halves: tuple[Rotation, Rotation], x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
-    """Apply diag(U1, U2) C diag(V1, V2), or its transpose, where the last is applied first and C turns back.
+def _executed(steps: Sequence[Step], x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
+    """Run the operations of a function behind its input."""
+    values = [x]
+    for step in steps:
+        values += step(values, blocks)
+    return values[-1]
 
-    The first half has `own` of the blocks.
-    """
-    assert plan.halves is not None
-    first, second = halves
-    size, turned = plan.halves[0].size, plan.turned
-    before, after = ([one[:, side] for one in blocks[2:]] for side in ((1, 0) if plan.transpose else (0, 1)))
-    cos, sin = blocks[0].unsqueeze(-2), blocks[1].unsqueeze(-2) * (-1 if plan.transpose else 1)
-    a, b = first(x[..., :size], before[:own]), second(x[..., size:], before[own:])
-    head, tail = a[..., :turned], b[..., :turned]
-    a = torch.cat([cos * head - sin * tail, a[..., turned:]], dim=-1)
-    b = torch.cat([sin * head + cos * tail, b[..., turned:]], dim=-1)
-    return torch.cat([first(a, after[:own]), second(b, after[own:])], dim=-1)
+
+def _step(operation: Operation, sizes: Sequence[int]) -> Step:
+    """Return what executes an operation on vectors or on their halves."""
+    size = sizes[operation.layout[-1]]
+    match operation:
+        case Split(source=source, start=start):
+            return lambda values, _: [values[source.value][..., start : start + size]]
+        case Call(source=source, function=function, first=first):
+            rotate, end = _rotation(function), first + function.blocks
+            return lambda values, blocks: [rotate(values[source.value], blocks[first:end])]
+        case Turn(side=0):
+            return partial(_turn, operation)
+        case Turn():
+            return lambda values, _: []  # the first half has been turned with this one
+        case Join(halves=(a, b)):
+            return lambda values, _: [torch.cat([values[a.value], values[b.value]], dim=-1)]
+    raise AssertionError(f"{operation} stands in no function of halves")
+
+
+def _turn(turn: Turn, values: Sequence[torch.Tensor], blocks: Blocks) -> list[torch.Tensor]:
+    """Turn the first numbers of both halves, pair by pair."""
+    a, b = (values[half.value] for half in turn.halves)
+    cos, sin = blocks[0].unsqueeze(-2), blocks[1].unsqueeze(-2)
+    (head, a), (tail, b) = (half.tensor_split([turn.pairs], dim=-1) for half in (a, b))
+    if turn.back:
+        first, second = cos * head + sin * tail, cos * tail - sin * head
+    else:
+        first, second = cos * head - sin * tail, cos * tail + sin * head
+    return [torch.cat([first, a], dim=-1), torch.cat([second, b], dim=-1)]

@@ -7,12 +7,18 @@ which they are applied, and angles are numbered in that order.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from quanta_compiler.kinds.cz import Cz
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.ry import Ry
+
+Part = TypeVar("Part")
+Made = TypeVar("Made")
+
 
 TURN_FLOPS = 6
 """What turning a pair of numbers by an angle costs: two products, and two that are added to them."""
@@ -64,15 +70,37 @@ def is_power_of_two(size: int) -> bool:
     return size & (size - 1) == 0
 
 
-def halves(size: int) -> tuple[int, int]:
-    """Return a size that is no power of two as n1 + n2, n1 the largest power of two below it."""
-    first = 1 << (size.bit_length() - 1)
-    return first, size - first
+def powers_of_two(size: int) -> tuple[int, ...]:
+    """Return the powers of two that add up to a size, the largest first: each is a half of its sum with the rest."""
+    return tuple(1 << bit for bit in reversed(range(size.bit_length())) if size >> bit & 1)
+
+
+def summed(parts: Sequence[Part], own: Callable[[Part], Made], both: Callable[[Made, Made], Made]) -> Made:
+    """Return what is made of a size from its powers of two: from the last two halves to the whole.
+
+    `both` makes of two halves what diag(U1, U2) C diag(V1, V2) is made by, the second being a sum itself where more
+    than two parts are left.
+    """
+    *firsts, last = parts
+    made = own(last)
+    for part in reversed(firsts):
+        made = both(own(part), made)
+    return made
+
+
+def counted(size: int, own: Callable[[int], int], between: Callable[[int], int]) -> int:
+    """Return what a size takes: what its powers of two take, both halves twice, and what is between, by their sum."""
+
+    def both(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+        whole = first[0] + second[0]
+        return whole, 2 * (first[1] + second[1]) + between(whole)
+
+    return summed(powers_of_two(size), lambda power: (power, own(power)), both)[1]
 
 
 def turned_pairs(size: int, kept: int | None) -> int:
     """Return how many pairs the rotation C between the halves of a size turns; none where it is a power of two."""
-    second = 0 if is_power_of_two(size) else halves(size)[1]
+    second = size - powers_of_two(size)[0]
     return second if kept is None else min(kept, second)
 
 
@@ -82,14 +110,15 @@ def pauli_angles(size: int, layers: int, kept: int | None = None) -> int:
     p(2^q) = (2L + 1) q - 2L; any other n is n1 + n2, diag(U1, U2) C diag(V1, V2), and p(n) = 2 p(n1) + 2 p(n2) + n2.
     With `kept` only the first so many angles of each column count, the n2 rotations of C being one column.
     """
-    if is_power_of_two(size):
-        wires = size.bit_length() - 1
+
+    def own(power: int) -> int:
+        wires = power.bit_length() - 1
         # Two columns a layer, on the wires of the pairs that begin at an even wire and at an odd one. Counted without
         # listing them, so that a file with ten thousand wide gates is answered at once.
         columns = [(wires, 1), (wires // 2 * 2, layers), (max(0, wires - 1) // 2 * 2, layers)]
         return sum(times * (turned if kept is None else min(kept, turned)) for turned, times in columns)
-    first, second = halves(size)
-    return 2 * pauli_angles(first, layers, kept) + 2 * pauli_angles(second, layers, kept) + turned_pairs(size, kept)
+
+    return counted(size, own, lambda whole: turned_pairs(whole, kept))
 
 
 def pauli_flops(size: int, layers: int, kept: int | None = None) -> int:
@@ -98,11 +127,12 @@ def pauli_flops(size: int, layers: int, kept: int | None = None) -> int:
     An RY is 2 x 2 on every pair: 4 n; a CZ is a product with every number: n; a pair that C turns takes 6. Rectangular
     gates cost what the square one costs: they read or keep a part of it.
     """
-    if is_power_of_two(size):
-        costs = {"ry": 4 * size, "cz": size}
-        return sum(costs[turn.kind] for turn in two_design(size.bit_length() - 1, layers, kept))
-    between = TURN_FLOPS * turned_pairs(size, kept)
-    return 2 * sum(pauli_flops(half, layers, kept) for half in halves(size)) + between
+
+    def own(power: int) -> int:
+        costs = {"ry": 4 * power, "cz": power}
+        return sum(costs[turn.kind] for turn in two_design(power.bit_length() - 1, layers, kept))
+
+    return counted(size, own, lambda whole: TURN_FLOPS * turned_pairs(whole, kept))
 
 
 def still_wires(size: int, layers: int, kept: int | None = None) -> tuple[int, ...]:
@@ -118,15 +148,10 @@ def still_wires(size: int, layers: int, kept: int | None = None) -> tuple[int, .
 
 def cosine_sine_angles(size: int, kept: int | None = None) -> int:
     """Return how many angles of a `pauli` gate turn the pairs of C: none where the size is a power of two."""
-    if is_power_of_two(size):
-        return 0
-    _, second = halves(size)
-    return 2 * cosine_sine_angles(second, kept) + (second if kept is None else min(kept, second))
+    return counted(size, lambda _: 0, lambda whole: turned_pairs(whole, kept))
 
 
 def widest_column(size: int) -> int:
     """Return the most angles that a column of a `pauli` gate has: the largest K' that says anything."""
-    if is_power_of_two(size):
-        return size.bit_length() - 1
-    first, second = halves(size)
-    return max(widest_column(first), second, widest_column(second))
+    # The rotation between the first two halves is a column of its own, and the widest such.
+    return max(powers_of_two(size)[0].bit_length() - 1, turned_pairs(size, None))

@@ -7,9 +7,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from quanta_compiler.lowering.program import Layout, Program
+from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.lowering.program import Access, Groups, Layout, Operation, Program
 
 ELEMENT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A value as an operation finds it."""
+
+    layout: Layout
+    groups: Groups
+    """The dimensions that it was made with; none for what is stored."""
+    needs_grad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """An operation of a program, with what it reads."""
+
+    program: Program
+    operation: Operation
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """The end of every row cut, or padded with zeros."""
+
+    rows: int
+    old: int
+    new: int
+    needs_grad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """An operation of torch, or several that are alike, on so many numbers of every operand, in their order."""
+
+    numbers: int
+    flops: int = 0
+    needs_grad: bool = False
+    operands: int = 1
+    times: int = 1
+
+
+Origin = Executed | Resized | tuple[Elementwise, ...] | Gate
+"""What a step is, for who asks what it takes a machine; a gate for a step of a matrix that is a function of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +67,7 @@ class StepCost:
     """Of the result; what a loop runs has the number of slices in front."""
     flops: int
     """Of the whole step: of all slices together."""
+    origin: Origin
 
 
 @dataclass(slots=True, eq=False)
@@ -71,10 +117,10 @@ class Books:
         self.made += 1
         return f"%{self.made}"  # no gate can be called so
 
-    def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], flops: int = 0) -> None:
+    def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], origin: Origin, flops: int = 0) -> None:
         """Add a step."""
         lead = () if self.slices is None else (self.slices,)
-        self.steps.append(StepCost(op, operands, lead + shape, flops))
+        self.steps.append(StepCost(op, operands, lead + shape, flops, origin))
 
     def repeat(self, storages: int, steps: int, result: Storage, times: int) -> list[Storage]:
         """Count what has been counted since again, so often; return the memory of the results, which stays taken."""
@@ -115,9 +161,13 @@ class Account:
     books: Books = field(default_factory=Books)
     tensors: dict[int, Tensor] = field(default_factory=dict)
     layouts: dict[int, Layout] = field(default_factory=dict)
+    groups: dict[int, Groups] = field(default_factory=dict)
+    """The dimensions that values were made with."""
     input: Tensor | None = None
     given: dict[str, Tensor] = field(default_factory=dict)
     """What the program is given beside its input, by the parameter that it stands for."""
+    blocks: tuple[Tensor, ...] = ()
+    """What a function is given beside its input."""
     names: tuple[str, ...] = ()
     """The gates of the file that the program belongs to, where it has none of its own."""
     computed: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
@@ -127,6 +177,13 @@ class Account:
         """Return whether a storage is that of something computed or given, which no reader is the last to need."""
         held = [*self.given.values(), *(tensor for made in self.computed.values() for tensor in made)]
         return any(storage is tensor.storage for tensor in held)
+
+    def executed(self, operation: Operation, *read: Access) -> Executed:
+        """Return an operation with what is known of the values that it reads."""
+        operands = [
+            Operand(self.layouts[one.value], self.groups[one.value], self.tensors[one.value].needs_grad) for one in read
+        ]
+        return Executed(self.program, operation, tuple(operands))
 
     def gate_size(self, legs: Layout) -> int:
         """Return the number of elements over some legs of a gate, whatever chunks of them a loop goes over."""

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quanta_compiler.lowering.account import ELEMENT_BYTES, Account, StepCost, Storage, Tensor
+from quanta_compiler.lowering.account import (
+    ELEMENT_BYTES,
+    Account,
+    Elementwise,
+    Origin,
+    Resized,
+    StepCost,
+    Storage,
+    Tensor,
+)
 from quanta_compiler.lowering.ownership import copies_input
 from quanta_compiler.lowering.program import (
+    Call,
     Copy,
+    Groups,
+    Join,
     Load,
     Loop,
     Matmul,
     Multiply,
     Operation,
-    PauliProgram,
     Pick,
     Program,
     Resize,
-    Rotate,
+    Split,
     Tie,
+    Turn,
     is_computed,
     is_front,
     sources,
 )
-from quanta_compiler.lowering.rotation_costs import apply_sum, compute_leaf, gate_blocks
+from quanta_compiler.lowering.rotation_costs import call_function, compute_leaf, gate_blocks, turned
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,7 @@ def _run_all(account: Account) -> None:
         if program.loop is not None and i == program.loop.first:
             _enter_loop(account, program.loop)
         account.layouts[operation.result] = operation.layout
+        account.groups[operation.result] = _groups(account, operation)
         if isinstance(operation, Load):
             account.tensors[operation.result] = _load(account, operation)
             continue
@@ -75,6 +87,18 @@ def _run_all(account: Account) -> None:
             # What is computed from a parameter by itself has a name to the end.
             if last_use[access.value] == i and not aliased and not account.keeps(storage):
                 account.books.free(storage)
+
+
+def _groups(account: Account, operation: Operation) -> Groups:
+    """Return the dimensions that a value is made with: those of the input are the batch and all others."""
+    if isinstance(operation, Load):
+        batch, layout = account.program.plan.batch, operation.layout
+        if operation.leaf.kind == "input" and batch is not None:
+            return (batch,), tuple(leg for leg in layout if leg != batch)
+        return tuple((leg,) for leg in layout)
+    if isinstance(operation, Resize) and operation.new_size == operation.old_size:
+        return account.groups[operation.source.value]
+    return operation.groups
 
 
 def _enter_loop(account: Account, loop: Loop) -> None:
@@ -89,7 +113,8 @@ def _write_slice(account: Account) -> None:
     layout = program.operations[-1].layout
     legs = program.plan.output[: program.rows], program.plan.output[program.rows :]
     shape = tuple(account.volume(tuple(leg for leg in side if leg in layout)) for side in legs)
-    account.books.step("copy", (account.tensors[program.output].name,), shape)
+    tensor = account.tensors[program.output]
+    account.books.step("copy", (tensor.name,), shape, (Elementwise(math.prod(shape), needs_grad=tensor.needs_grad),))
 
 
 def _load(account: Account, load: Load) -> Tensor:
@@ -97,7 +122,7 @@ def _load(account: Account, load: Load) -> Tensor:
     if leaf.gate is not None and leaf.gate.parameter in account.given:
         return account.given[leaf.gate.parameter]
     if is_computed(load):
-        return compute_leaf(account, load, _applied, _run_all)
+        return compute_leaf(account, load, _run_all)
     if leaf.kind == "one":
         return Tensor("one", Storage(1, is_parameter=True), needs_grad=False)
     if leaf.gate is not None:
@@ -118,63 +143,71 @@ def _take_input(account: Account) -> Tensor:
     if program.in_size == program.in_features or (tokens == 1 and program.in_size < program.in_features):
         # The first part of a single vector is a view of it.
         return tensor
-    account.books.step("copy", ("input",), (tokens, program.in_size))
+    origin = Resized(tokens, program.in_features, program.in_size, needs_grad=True)
+    account.books.step("copy", ("input",), (tokens, program.in_size), origin)
     return Tensor(account.books.result_name(), account.books.new_storage(tokens * program.in_size), needs_grad=True)
 
 
 def _run(account: Account, operation: Operation) -> Tensor:
     if isinstance(operation, Matmul | Multiply):
         return _product(account, operation)
-    if isinstance(operation, Rotate):
-        return _rotate(account, operation)
-    assert isinstance(operation, Copy | Resize | Tie | Pick)
-    source = account.tensors[sources(operation)[0].value]
+    if isinstance(operation, Call):
+        return _call(account, operation)
+    if isinstance(operation, Turn):
+        return turned(account, operation)
+    assert isinstance(operation, Copy | Resize | Split | Join | Tie | Pick)
+    read = [account.tensors[access.value] for access in sources(operation)]
     if _is_view(account, operation):
-        return source
+        return read[0]
+    needs_grad = any(tensor.needs_grad for tensor in read)
     shape = tuple(account.volume(group) for group in operation.groups)
     storage = account.books.new_storage(account.volume(operation.layout))
     name = account.books.result_name()
-    account.books.step("copy", (source.name,), shape)
-    return Tensor(name, storage, source.needs_grad)
+    account.books.step("copy", tuple(one.name for one in read), shape, _origin(account, operation, needs_grad))
+    return Tensor(name, storage, needs_grad)
 
 
-def _rotate(account: Account, operation: Rotate) -> Tensor:
-    """Pad or cut the vectors to the size of the rotation and back, as the emitted call does."""
+def _origin(account: Account, operation: Copy | Resize | Split | Join | Tie | Pick, needs_grad: bool) -> Origin:
+    if isinstance(operation, Resize):
+        before, _, after = map(account.volume, operation.groups)
+        return Resized(before, operation.old_size * after, operation.new_size * after, needs_grad)
+    if isinstance(operation, Split | Join):
+        return (Elementwise(account.volume(operation.layout), needs_grad=needs_grad),)
+    return account.executed(operation, *sources(operation))
+
+
+def _call(account: Account, operation: Call) -> Tensor:
+    """Pad or cut the vectors to the size of the function and back, as the emitted call does."""
     books, given = account.books, account.tensors[operation.source.value]
     others, columns = map(account.volume, operation.source.groups)
-    rows, size = account.volume(operation.groups[-1]), operation.pauli.plan.size
+    rows, function = account.volume(operation.groups[-1]), operation.function
     source = given
-    if columns < size:
-        books.step("copy", (given.name,), (others, size))
-        source = Tensor(books.result_name(), books.new_storage(others * size), given.needs_grad)
-    blocks = gate_blocks(account, operation.pauli, _run_all)
-    with books.holding(given.storage):
-        result = _applied(account, operation.pauli, source, blocks)
-    if rows == size:
+    if columns < function.size:
+        origin = Resized(others, columns, function.size, given.needs_grad)
+        books.step("copy", (given.name,), (others, function.size), origin)
+        source = Tensor(books.result_name(), books.new_storage(others * function.size), given.needs_grad)
+    blocks = account.blocks[operation.first : operation.first + function.blocks]
+    if operation.maker is not None:
+        blocks = gate_blocks(account, operation.maker, _run_all)
+    # A part of vectors is the function's alone: nobody else has a name for it.
+    is_named = not isinstance(account.program.operations[operation.source.value], Split)
+    with books.holding(*([given.storage] if is_named else [])):
+        result = call_function(books, function, source, blocks, _run_all)
+    if rows == function.size:
         return result
-    books.step("copy", (result.name,), (others, rows))
+    origin = Resized(others, function.size, rows, result.needs_grad)
+    books.step("copy", (result.name,), (others, rows), origin)
     cut = Tensor(books.result_name(), books.new_storage(others * rows), result.needs_grad)
     books.free(result.storage)
     return cut
 
 
-def _applied(account: Account, pauli: PauliProgram, source: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-    """Return what a rotation makes of its vectors, everything on the same books."""
-    if pauli.halves is not None:
-        return apply_sum(account, pauli, source, blocks, _applied)
-    if pauli.program is None:
-        return source
-    # A block may be a part of what is stored for a stack of gates, so it is never given back here.
-    given = {f"block{place}": block for place, block in enumerate(blocks)}
-    inner = Account(pauli.program, account.books, input=source, given=given)
-    _run_all(inner)
-    return inner.tensors[pauli.program.output]
-
-
-def _is_view(account: Account, operation: Copy | Resize | Tie | Pick) -> bool:
-    """Return whether torch moves nothing: dimensions of size 1 may go anywhere, and a first part is a view."""
-    if isinstance(operation, Tie):
+def _is_view(account: Account, operation: Copy | Resize | Split | Join | Tie | Pick) -> bool:
+    """Return whether torch moves nothing: dimensions of size 1 may go anywhere, and a part of one vector is a view."""
+    if isinstance(operation, Tie | Join):
         return False
+    if isinstance(operation, Split):
+        return account.volume(operation.groups[0]) == 1
     if isinstance(operation, Resize):
         cut_from_one = operation.new_size < operation.old_size and account.volume(operation.source.groups[0]) == 1
         return operation.new_size == operation.old_size or cut_from_one
@@ -195,7 +228,8 @@ def _product(account: Account, operation: Matmul | Multiply) -> Tensor:
     storage = account.books.new_storage(account.volume(operation.layout))
     shape = tuple(account.volume(group) for group in operation.groups)
     op = "matmul" if isinstance(operation, Matmul) else "elementwise"
-    account.books.step(op, (left.name, right.name), shape, operation.flops)
+    origin = account.executed(operation, operation.left, operation.right)
+    account.books.step(op, (left.name, right.name), shape, origin, operation.flops)
     return Tensor(account.books.result_name(), storage, left.needs_grad or right.needs_grad)
 
 
@@ -209,16 +243,16 @@ def _resize_output(account: Account) -> None:
     cut = (min(old[0], new[0]), min(old[1], new[1]))
     if result.storage.is_parameter:
         account.books.new_storage(math.prod(old))
-        account.books.step("copy", (result.name,), old)
+        account.books.step("copy", (result.name,), old, (Elementwise(math.prod(old)),))
     storage = result.storage
     for before, after in ((old, cut), (cut, new)):
         # The first rows of a matrix are a view, and so is the beginning of one row.
         if before == after or (after == cut and (before[1] == after[1] or after[0] == 1)):
             continue
         fresh = account.books.new_storage(math.prod(after))
-        account.books.step("copy", (result.name,), after)
+        account.books.step("copy", (result.name,), after, Resized(after[0], before[1], after[1], result.needs_grad))
         account.books.free(storage)
         storage = fresh
     if apply and copies_input(program):
         account.books.new_storage(math.prod(new))
-        account.books.step("copy", (result.name,), new)
+        account.books.step("copy", (result.name,), new, (Elementwise(math.prod(new)),))

@@ -26,6 +26,8 @@ from quanta_compiler.lowering.moves import (
 )
 from quanta_compiler.lowering.program import (
     Access,
+    Call,
+    Called,
     Copy,
     Groups,
     Layout,
@@ -33,10 +35,8 @@ from quanta_compiler.lowering.program import (
     Matmul,
     Multiply,
     Operation,
-    PauliProgram,
     Pick,
     Resize,
-    Rotate,
     Tie,
 )
 from quanta_compiler.lowering.slicing import Slicing
@@ -76,10 +76,10 @@ class _Link:
 class Lowering:
     """Gathers the operations that carry out a plan, or a slicing of one."""
 
-    def __init__(self, plan: Plan, paulis: Mapping[int, PauliProgram], slicing: Slicing | None = None) -> None:
+    def __init__(self, plan: Plan, functions: Mapping[int, Called], slicing: Slicing | None = None) -> None:
         self.plan = plan
-        self.paulis = paulis
-        """The programs of `pauli` gates, by the tensor of the plan that each makes."""
+        self.functions = functions
+        """For structured gates, by the tensor of the plan that each makes."""
         self.slicing = slicing
         self.fixed = frozenset(slicing.legs) if slicing is not None else frozenset[int]()
         self.slices = slicing.slices if slicing is not None else 1
@@ -120,7 +120,7 @@ class Lowering:
 
     def _lower_chain(self, start: int, links: list[_Link], target: Layout | None) -> int:
         leaf = self.plan.leaves[start]
-        value = self._add(Load(self._new(), leaf.legs, leaf, self.paulis.get(start)))
+        value = self._add(Load(self._new(), leaf.legs, leaf, *self.functions.get(start, ())))
         for move, link in self._best_moves(leaf.legs, links, target):
             value = self._emit(value, move, link)
         return value
@@ -257,7 +257,7 @@ class Lowering:
         if step.kind == "contract":
             return self._emit_contraction(value, move, link)
         if step.kind == "pauli":
-            return self._emit_rotation(value, move, link)
+            return self._emit_call(value, move, link)
         if step.kind == "tie":
             old, new = step.axes
             held = (old,) if old in self.layouts[value] else ()
@@ -279,24 +279,25 @@ class Lowering:
             )
         )
 
-    def _emit_rotation(self, value: int, move: Move, link: _Link) -> int:
-        step = link.step
-        assert step is not None
-        assert step.gate is not None
+    def _emit_call(self, value: int, move: Move, link: _Link) -> int:
+        assert link.step is not None
+        assert link.step.gate is not None
         assert link.side is not None
         if move.copy is not None:
             value = self._copy(value, move.copy, move.groups)
-        others, _ = move.groups
+        function, maker = self.functions[link.tensor]
+        assert function is not None
         return self._add(
-            Rotate(
+            Call(
                 result=self._new(),
                 layout=move.after,
                 source=Access(value, move.groups),
+                groups=(move.groups[0], link.step.gate.rows),
+                function=function,
+                flops=link.step.flops,
+                label=link.step.gate.name,
                 angles=Access(link.side, ()),
-                groups=(others, step.gate.rows),
-                pauli=self.paulis[link.tensor],
-                flops=step.flops,
-                label=step.gate.name,
+                maker=maker,
             )
         )
 

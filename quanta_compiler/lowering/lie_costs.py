@@ -58,7 +58,7 @@ class _LieMap:
 
     def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], flops: int) -> str:
         """Add a step; return the name of its result."""
-        self.books.step(op, operands, (self.blocks, *shape), self.blocks * flops)
+        self.books.step(op, operands, (self.blocks, *shape), self.gate, self.blocks * flops)
         return self.books.result_name()
 
     def lower(self) -> Storage:

@@ -13,6 +13,8 @@ from quanta_compiler.lowering.chains import Lowering
 from quanta_compiler.lowering.moves import COPY_OVERHEAD
 from quanta_compiler.lowering.program import (
     Access,
+    Call,
+    Join,
     Load,
     Loop,
     Matmul,
@@ -20,11 +22,11 @@ from quanta_compiler.lowering.program import (
     Operation,
     Pick,
     Program,
-    Rotate,
+    Turn,
     sources,
 )
 from quanta_compiler.lowering.slicing import PEAK, Slicing, slicings
-from quanta_compiler.lowering.straight import lower_paulis, lower_straight, program_of
+from quanta_compiler.lowering.straight import functions_of, lower_straight, program_of
 from quanta_compiler.planner.plan import Plan
 
 SLICED_ELEMENTS = 1 << 18
@@ -62,7 +64,7 @@ def lower(plan: Plan, circuit: Circuit, *, sliced_from: int = SLICED_ELEMENTS) -
 
 def lower_sliced(slicing: Slicing, circuit: Circuit, straight: Program) -> tuple[Program, int]:
     """Return the program of a slicing, and what its copies cost in elements moved."""
-    lowering = Lowering(slicing.plan, lower_paulis(slicing.plan), slicing)
+    lowering = Lowering(slicing.plan, functions_of(slicing.plan), slicing)
     target = slicing.slice_layout
     value = lowering.lower(slicing.root, target, len(target) if slicing.is_cut else None)
     operations, first = _hoist(lowering.operations, value)
@@ -139,6 +141,7 @@ def _renumbered(operation: Operation, numbers: Mapping[int, int]) -> Operation:
         return replace(operation, result=result, value=numbers[operation.value])
     if isinstance(operation, Matmul | Multiply):
         return replace(operation, result=result, left=read(operation.left), right=read(operation.right))
-    if isinstance(operation, Rotate):
+    assert not isinstance(operation, Turn | Join), "these stand in functions only"
+    if isinstance(operation, Call) and operation.angles is not None:
         return replace(operation, result=result, source=read(operation.source), angles=read(operation.angles))
     return replace(operation, result=result, source=read(operation.source))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quanta_compiler.lowering.program import (
+    Call,
     Copy,
     Layout,
     Load,
@@ -10,7 +11,6 @@ from quanta_compiler.lowering.program import (
     Pick,
     Program,
     Resize,
-    Rotate,
     is_computed,
     sources,
 )
@@ -50,6 +50,6 @@ def _is_new(program: Program, operation: Operation, layouts: dict[int, Layout]) 
         return before != after
     if isinstance(operation, Resize):
         return operation.new_size > operation.old_size
-    if isinstance(operation, Rotate):
-        return operation.pauli.program is not None or operation.pauli.halves is not None
+    if isinstance(operation, Call):
+        return not operation.function.is_identity
     return not isinstance(operation, Pick)

@@ -7,11 +7,9 @@ never moves data. What moves data is an operation of its own (`Copy`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.planner.plan import BlocksPlan, Leaf, PauliPlan, Plan
+from quanta_compiler.planner.plan import Alike, Leaf, Plan
 
 Layout = tuple[int, ...]
 Groups = tuple[Layout, ...]
@@ -32,8 +30,10 @@ class Load:
     result: int
     layout: Layout
     leaf: Leaf
-    pauli: PauliProgram | None = None
-    """How the matrix of a `pauli` gate is made."""
+    function: Function | None = None
+    """What makes the matrix of a structured gate: called with the first rows of an identity matrix."""
+    maker: Maker | None = None
+    """What makes the blocks that its function is called with; a leaf may be one of these."""
 
 
 COMPUTED_KINDS = ("ry", "cz", "orthogonal", "pauli")
@@ -104,38 +104,126 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotate:
-    """A `pauli` gate applied by its structure to the last of two dimensions, padded or cut to the gate's sizes."""
+class Call:
+    """A function called on the last of two dimensions, which is padded or cut to the function's size and back."""
 
     result: int
     layout: Layout
     source: Access
-    angles: Access
     groups: Groups
-    pauli: PauliProgram
-    flops: int
-    label: str
+    function: Function
+    flops: int = 0
+    label: str = ""
+    angles: Access | None = None
+    """What the blocks that it is called with are made from, by `maker`. Within a function they are some of its own."""
+    maker: Maker | None = None
+    first: int = 0
+    """Within a function, the first of its blocks that are the other's."""
 
 
 @dataclass(frozen=True, slots=True)
-class PauliProgram:
-    """What applies the orthogonal matrix of a `pauli` gate: [count, size] -> [count, size]."""
+class Split:
+    """Some numbers of every vector as vectors of their own: those from `start` on."""
 
-    plan: PauliPlan
-    program: Program | None = None
-    """For a power of two; None where there is nothing to apply."""
-    halves: tuple[PauliProgram, PauliProgram] | None = None
-    blocks: BlocksProgram | None = None
-    """None for a half, which gets a part of what the whole has."""
+    result: int
+    layout: Layout
+    source: Access
+    groups: Groups
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
-class BlocksProgram:
-    """What makes the blocks of `pauli` gates that are alike: [stack, angles] -> tensors with the stack in front."""
+class Turn:
+    """One of two halves after their first numbers have been turned, pair by pair, by a function's first two blocks.
 
-    plan: BlocksPlan
+    These are the cosines and the sines of its angles.
+    """
+
+    result: int
+    layout: Layout
+    halves: tuple[Access, Access]
+    groups: Groups
+    side: int
+    """Which half it is."""
+    pairs: int
+    back: bool
+    """Whether the pairs turn the other way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Vectors put together, one behind the other."""
+
+    result: int
+    layout: Layout
+    halves: tuple[Access, Access]
+    groups: Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What applies a structured matrix to vectors, `[count, size]`, from blocks that have been made for it.
+
+    Equal ones are written once. It is no more than a program, so whatever reads programs reads functions.
+    """
+
+    name: str
+    about: str
+    """What it does, in a sentence."""
+    alike: Alike
+    """What gates have in common whose blocks are made together."""
+    size: int
+    count: int
+    """How many vectors it is planned for."""
+    blocks: int
+    """How many tensors it is given beside the vectors."""
+    program: Program
+
+    def __hash__(self) -> int:
+        # A function that is called twice would be hashed twice, and what it calls four times.
+        return hash((self.about, self.alike))
+
+    @property
+    def is_identity(self) -> bool:
+        """Return whether nothing is done."""
+        return isinstance(self.program.operations[-1], Load)
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What makes the blocks of functions: of a stack of angles, `[stack, angles]`, for all gates that are alike.
+
+    Of a sum of two, the blocks are the cosines and sines of `pairs` angles, and those that other makers make of the
+    angles of V1, V2, and of U1, U2. Both are called with V and U in one stack, twice as many.
+    """
+
+    name: str
+    about: str
+    alike: Alike
+    stack: int
+    angles: int
     programs: tuple[Program, ...] = ()
-    halves: tuple[BlocksProgram, BlocksProgram] | None = None
+    """One for each block."""
+    pairs: int = 0
+    halves: tuple[Maker, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash((self.about, self.stack))
+
+    @property
+    def blocks(self) -> int:
+        """Return how many tensors it makes of the angles of a gate."""
+        return len(self.programs) + (2 + 2 * sum(half.blocks for half in self.halves) if self.halves else 0)
+
+    def find(self, found: dict[Function | Maker, None]) -> None:
+        """Add the makers that it calls, and itself behind them."""
+        for half in self.halves:
+            half.find(found)
+        found.setdefault(self)
+
+
+Called = tuple[Function | None, Maker]
+"""What a structured gate needs; one of its blocks needs no function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,19 +267,7 @@ def is_front(pick: Pick, layout: Layout) -> bool:
     return set(layout[:count]) == set(pick.picked) and layout[count:] == pick.layout
 
 
-def pauli_gates(program: Program) -> Iterator[tuple[Gate, PauliProgram]]:
-    """Yield the `pauli` gates of a program in the order in which it comes to them."""
-    made: dict[int, Gate] = {}
-    for operation in program.operations:
-        if isinstance(operation, Load) and operation.leaf.gate is not None:
-            made[operation.result] = operation.leaf.gate
-            if operation.pauli is not None:
-                yield operation.leaf.gate.block_of or operation.leaf.gate, operation.pauli
-        if isinstance(operation, Rotate):
-            yield made[operation.angles.value], operation.pauli
-
-
-Operation = Load | Copy | Matmul | Multiply | Resize | Rotate | Tie | Pick
+Operation = Load | Copy | Matmul | Multiply | Resize | Call | Split | Turn | Join | Tie | Pick
 
 
 def sources(operation: Operation) -> tuple[Access, ...]:
@@ -200,7 +276,9 @@ def sources(operation: Operation) -> tuple[Access, ...]:
         return operation.left, operation.right
     if isinstance(operation, Load):
         return ()
-    if isinstance(operation, Rotate):
+    if isinstance(operation, Turn | Join):
+        return operation.halves
+    if isinstance(operation, Call) and operation.angles is not None:
         return operation.source, operation.angles
     if isinstance(operation, Pick):
         return (Access(operation.value, (operation.picked, *operation.groups)),)
@@ -252,3 +330,19 @@ class Program:
     def output(self) -> int:
         """Return the value that the program computes."""
         return self.operations[-1].result
+
+    @property
+    def functions(self) -> tuple[Function | Maker, ...]:
+        """Return the functions that are called, each behind those that it calls itself."""
+        found: dict[Function | Maker, None] = {}
+        self._find_functions(found)
+        return tuple(found)
+
+    def _find_functions(self, found: dict[Function | Maker, None]) -> None:
+        for operation in self.operations:
+            if isinstance(operation, Load | Call):
+                if operation.function is not None and operation.function not in found:
+                    operation.function.program._find_functions(found)
+                    found[operation.function] = None
+                if operation.maker is not None:
+                    operation.maker.find(found)

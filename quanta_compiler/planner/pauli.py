@@ -10,11 +10,17 @@ from functools import lru_cache, partial
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
 from quanta_compiler.kinds import DEFAULT, SCALING
-from quanta_compiler.kinds.two_design import TURN_FLOPS, halves, is_power_of_two, pauli_flops, turned_pairs
+from quanta_compiler.kinds.two_design import (
+    TURN_FLOPS,
+    counted,
+    pauli_flops,
+    powers_of_two,
+    turned_pairs,
+)
 from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order, is_two_design, write_out
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
 from quanta_compiler.planner.cost import contraction_flops, results
-from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PauliPlan, Plan, Step
+from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PartBlocks, PauliPart, PauliPlan, Plan, Step
 
 _PASSES_BETWEEN = 4
 """How often a sum of two halves goes through the memory beside what its halves do: parted, turned, put together."""
@@ -114,27 +120,32 @@ def _plan_gate(circuit: Circuit, gate: Gate, stacks: Counter[Alike], count: int,
 @lru_cache(maxsize=256)
 def plan_pauli(size: int, layers: int, kept: int | None, count: int, *, transpose: bool) -> PauliPlan:
     """Plan the orthogonal matrix of a size, or its transpose, on `count` vectors."""
-    if not is_power_of_two(size):
-        first, second = (plan_pauli(half, layers, kept, count, transpose=transpose) for half in halves(size))
-        flops = 2 * (first.flops + second.flops) + TURN_FLOPS * turned_pairs(size, kept) * count
-        return PauliPlan(size, layers, kept, transpose, count, flops, halves=(first, second))
+    parts = tuple(_plan_part(power, layers, kept, count, transpose=transpose) for power in powers_of_two(size))
+    own = {part.size: part.flops for part in parts}
+    flops = counted(size, own.__getitem__, lambda whole: TURN_FLOPS * turned_pairs(whole, kept) * count)
+    return PauliPlan(size, layers, kept, transpose, count, flops, parts)
+
+
+@lru_cache(maxsize=256)
+def _plan_part(size: int, layers: int, kept: int | None, count: int, *, transpose: bool) -> PauliPart:
     blocks = _in_blocks(size, layers, kept)
     if not blocks.gates:
-        return PauliPlan(size, layers, kept, transpose, count, flops=0)
+        return PauliPart(size)
     circuit = _of_dense_gates(blocks, transpose=transpose)
-    plan = Assembly(circuit, "apply", count, searched("auto")).plan()
-    return PauliPlan(size, layers, kept, transpose, count, plan.flops, circuit=circuit, plan=plan)
+    return PauliPart(size, Assembly(circuit, "apply", count, searched("auto")).plan())
 
 
 @lru_cache(maxsize=256)
 def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> BlocksPlan:
     """Plan how the blocks of so many gates are made."""
-    if not is_power_of_two(size):
-        first, second = (plan_blocks(half, layers, kept, 2 * stack) for half in halves(size))
-        return BlocksPlan(size, layers, kept, stack, halves=(first, second))
-    circuit = _in_blocks(size, layers, kept)
-    plans = tuple(_plan_block(circuit, gate, stack) for gate in circuit.gates)
-    return BlocksPlan(size, layers, kept, stack, plans)
+    powers = powers_of_two(size)
+    parts: list[PartBlocks] = []
+    for place, power in enumerate(powers):
+        circuit = _in_blocks(power, layers, kept)
+        # Twice as often as what it is a half of, which is the same for the last two.
+        times = stack << min(place + 1, len(powers) - 1)
+        parts.append(PartBlocks(power, times, tuple(_plan_block(circuit, gate, times) for gate in circuit.gates)))
+    return BlocksPlan(size, layers, kept, stack, tuple(parts))
 
 
 @lru_cache(maxsize=256)
@@ -204,7 +215,7 @@ def _plan_block(circuit: Circuit, block: Gate, stack: int) -> Plan:
 
 def _price(pauli: PauliPlan) -> int:
     """Return what applying it takes, in FLOPs at the rate of a large product: its FLOPs, and its way through memory."""
-    numbers = pauli.size * pauli.count
-    if pauli.halves is not None:
-        return 2 * sum(map(_price, pauli.halves)) + _PASSES_BETWEEN * MEMORY_FLOPS * numbers
-    return pauli.flops + (len(pauli.plan.steps) * MEMORY_FLOPS * numbers if pauli.plan is not None else 0)
+    number = MEMORY_FLOPS * pauli.count
+    steps = {part.size: 0 if part.plan is None else len(part.plan.steps) for part in pauli.parts}
+    own = {part.size: part.flops + steps[part.size] * number * part.size for part in pauli.parts}
+    return counted(pauli.size, own.__getitem__, lambda whole: _PASSES_BETWEEN * number * whole)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.kinds.two_design import pauli_angles, turned_pairs
+from quanta_compiler.ir.circuit import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +51,48 @@ Alike = tuple[int, int, int | None]
 
 
 @dataclass(frozen=True, slots=True)
+class PartBlocks:
+    """How the blocks of a power of two are made: a circuit of RY and CZ, each block a small network of some of them."""
+
+    size: int
+    stack: int
+    plans: tuple[Plan, ...]
+    """One for each block: a tensor with the stack in front, if the block has an RY."""
+
+
+@dataclass(frozen=True, slots=True)
 class BlocksPlan:
     """How the blocks of `pauli` gates that are alike are made: of a stack of angles, for all gates at once.
 
-    A power of two is a circuit of RY and CZ, and each block a small network of some of them. Any other size is a sum of
-    two, `halves`, each with twice as many gates in its stack (Quantum-PEFT, eq. (4)).
+    A size is the sum of its powers of two, each twice as often as what it is a half of (Quantum-PEFT, eq. (4)).
     """
 
     size: int
     layers: int
     kept: int | None
     stack: int
-    plans: tuple[Plan, ...] = ()
-    """One for each block: a tensor with the stack in front, if the block has an RY."""
-    halves: tuple[BlocksPlan, BlocksPlan] | None = None
+    parts: tuple[PartBlocks, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PauliPart:
+    """How the orthogonal matrix of a power of two is applied: a circuit of dense blocks with a plan of its own."""
+
+    size: int
+    plan: Plan | None = None
+    """None where there is nothing to apply: an orthogonal matrix of size 1."""
 
     @property
-    def alike(self) -> Alike:
-        """Return what the gates have in common."""
-        return self.size, self.layers, self.kept
-
-    @property
-    def angles(self) -> int:
-        """Return how many angles a gate has."""
-        return pauli_angles(self.size, self.layers, self.kept)
-
-    @property
-    def turned(self) -> int:
-        """Return how many pairs the rotation between the halves turns."""
-        return turned_pairs(self.size, self.kept)
-
-    @property
-    def tensors(self) -> int:
-        """Return how many tensors are made: the blocks, or the cosines, the sines and the blocks of both halves."""
-        return len(self.plans) if self.halves is None else 2 + sum(half.tensors for half in self.halves)
+    def flops(self) -> int:
+        """Return what it takes to apply it, the blocks being there."""
+        return 0 if self.plan is None else self.plan.flops
 
 
 @dataclass(frozen=True, slots=True)
 class PauliPlan:
     """How the orthogonal matrix of a `pauli` gate is applied to `count` vectors without being written out.
 
-    A power of two is a circuit of dense blocks with a plan of its own; any other size is applied half by half, each
-    twice with a rotation between.
+    A size is the sum of its powers of two: what has two halves applies each of them twice, with a rotation between.
     """
 
     size: int
@@ -103,22 +102,10 @@ class PauliPlan:
     count: int
     flops: int
     """Of all vectors together, the blocks being there."""
+    parts: tuple[PauliPart, ...] = ()
+    """One for each power of two, the largest first. None in what only counts, and for a block of a gate."""
     blocks: BlocksPlan | None = None
     """None in what only counts."""
-    circuit: Circuit | None = None
-    plan: Plan | None = None
-    """None where there is nothing to apply: an orthogonal matrix of size 1."""
-    halves: tuple[PauliPlan, PauliPlan] | None = None
-
-    @property
-    def alike(self) -> Alike:
-        """Return what gates have in common that have the same blocks."""
-        return self.size, self.layers, self.kept
-
-    @property
-    def turned(self) -> int:
-        """Return how many pairs the rotation between the halves turns."""
-        return turned_pairs(self.size, self.kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.lowering.account import ELEMENT_BYTES, Books, StepCost
+from quanta_compiler.lowering.account import ELEMENT_BYTES, Books, Elementwise, StepCost
+from quanta_compiler.lowering.functions import applying, making
 from quanta_compiler.lowering.lie_costs import is_trained, orthogonal_matrix
-from quanta_compiler.lowering.rotation_costs import RY_FLOPS
+from quanta_compiler.lowering.program import Call, Function, Maker, Split, Turn, sources
+from quanta_compiler.lowering.rotation_costs import angle_passes, ry_passes, turn_passes
 from quanta_compiler.lowering.small_matrices import BlockGroup, Contraction, Pair, block_groups, contracted_plan
 from quanta_compiler.lowering.table import TableEntry
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
-from quanta_compiler.planner.plan import BlocksPlan, PauliPlan
 from quanta_compiler.predict.work import MatrixFunction, Operation, Pass, Product, Work, both, joined
 
 
-def elementwise(numbers: int, flops: int = 0, operands: int = 1, *, needs_grad: bool = True) -> Work:
-    """Return one operation on so many numbers; its gradient takes one like it for every operand."""
-    walk = Pass(ELEMENT_BYTES * (operands + 1) * numbers, flops)
-    return Work((walk,), (walk,) * operands if needs_grad else ())
+def elementwise(step: Elementwise) -> Work:
+    """Return operations on so many numbers; the gradient of each takes one like it for every operand."""
+    walk = Pass(ELEMENT_BYTES * (step.operands + 1) * step.numbers, step.flops)
+    return Work((walk,) * step.times, (walk,) * (step.operands * step.times) if step.needs_grad else ())
 
 
-def ry_work(count: int, *, needs_grad: bool) -> Work:
-    """Return what makes so many RY: angles halved, their cosines and sines, the sines negated, all put together."""
-    steps = [elementwise(count, count, needs_grad=needs_grad) for _ in range(RY_FLOPS)]
-    return joined([*steps, elementwise(RY_FLOPS * count, needs_grad=needs_grad)])
+def passes_work(passes: Iterable[Elementwise]) -> Work:
+    """Return operations one after the other."""
+    return joined(map(elementwise, passes))
 
 
 def orthogonal_work(gate: Gate, blocks: int, rows: int, columns: int) -> Work:
     """Return what makes the matrices of an `orthogonal` gate, in the steps that the report lists."""
     books = Books()
     orthogonal_matrix(books, gate, blocks, rows, columns)
-    return joined(_of_step(step, gate) for step in books.steps)
+    return joined(function_work(step, gate) for step in books.steps)
 
 
-def _of_step(step: StepCost, gate: Gate) -> Work:
+def function_work(step: StepCost, gate: Gate) -> Work:
+    """Return a step of what makes the matrices of a gate by a function of matrices."""
     blocks, rows, columns = step.shape
     if step.op == "matmul":
         product = Product(rows, step.flops // (2 * blocks * rows * columns), columns, blocks)
@@ -76,7 +77,7 @@ def table_rotations(entries: Sequence[TableEntry]) -> Work:
                 counts[part.parameter, part.angle or 0] = math.prod(source.sizes[leg] for leg in part.per)
                 # One call makes all RY: where one trains, every product with one has a gradient.
                 trains = trains or is_trained(part)
-    parts = [ry_work(sum(counts.values()), needs_grad=trains)] if counts else []
+    parts = [passes_work(ry_passes(sum(counts.values()), trains))] if counts else []
     blocks = [source.gate for _, source in sources if source.gate.parts]
     if blocks:
         parts += [_group_work(group, trains) for group in block_groups(blocks, sources[0][1].sizes)]
@@ -124,49 +125,45 @@ def _pair_work(contraction: Contraction, pair: Pair, batch: int, needs_grad: tup
 
 def _pauli_work(gate: Gate, blocks: int, rows: int, columns: int) -> Work:
     assert gate.layers is not None
-    size, kept = max(rows, columns), gate.rank_parameters
-    plan = plan_pauli(size, gate.layers, kept, min(rows, columns), transpose=rows < columns)
-    made = blocks_work(plan_blocks(size, gate.layers, kept, blocks), needs_grad=is_trained(gate))
-    return both(made, _rotated(plan, blocks, trained=is_trained(gate), input_needs_grad=False))
+    alike = max(rows, columns), gate.layers, gate.rank_parameters
+    maker = making(plan_blocks(*alike, blocks))
+    function = applying(plan_pauli(*alike, min(rows, columns), transpose=rows < columns))
+    trained = is_trained(gate)
+    return both(_made(maker, trained), _applied(function, blocks, trained, input_needs_grad=False))
 
 
-def blocks_work(plan: BlocksPlan, *, needs_grad: bool) -> Work:
-    """Return what makes the blocks of a stack of `pauli` gates."""
-    if plan.halves is not None:
-        halves = joined(blocks_work(half, needs_grad=needs_grad) for half in plan.halves)
-        numbers = plan.stack * plan.turned
-        return joined([halves, *(elementwise(numbers, numbers, needs_grad=needs_grad) for _ in ("half", "cos", "sin"))])
-    if not plan.plans:
-        return joined(())
-    parts = [ry_work(plan.stack * plan.angles, needs_grad=needs_grad)]
-    for block in plan.plans:
-        contraction = contracted_plan(block)
+def _made(maker: Maker, needs_grad: bool) -> Work:
+    """Return what makes the blocks of a stack of gates."""
+    if maker.halves:
+        between = passes_work(angle_passes(maker.stack * maker.pairs, needs_grad))
+        return joined([*(_made(half, needs_grad) for half in maker.halves), between])
+    parts = [passes_work(ry_passes(maker.stack * maker.angles, needs_grad))] if maker.programs else []
+    for program in maker.programs:
+        contraction = contracted_plan(program.plan)
         trained = [needs_grad and leaf.gate is not None and leaf.gate.kind == "ry" for leaf in contraction.leaves]
         parts.append(_contraction_work(contraction, trained))
     return joined(parts)
 
 
-def _rotated(plan: PauliPlan, blocks: int, *, trained: bool, input_needs_grad: bool) -> Work:
-    """Return a rotation of the vectors that a plan is made for, once for every block."""
-    if plan.halves is not None:
-        first, second = (
-            joined(_rotated(half, blocks, trained=trained, input_needs_grad=needs_grad) for half in plan.halves)
-            for needs_grad in (input_needs_grad, trained)
-        )
-        return joined([first, cosine_sine_work(plan, blocks * plan.count, needs_grad=trained), second])
-    if plan.plan is None:
-        return joined(())
-    contraction = contracted_plan(plan.plan)
-    needs_grad = [input_needs_grad if leaf.gate is None else trained for leaf in contraction.leaves]
-    return _contraction_work(contraction, needs_grad, blocks)
-
-
-def cosine_sine_work(plan: PauliPlan, count: int, *, needs_grad: bool) -> Work:
-    """Return what turns pairs of two halves, and takes `count` vectors apart and puts them together."""
-    assert plan.halves is not None
-    parts = [elementwise(count * half.size, needs_grad=needs_grad) for half in plan.halves]
-    for _ in plan.halves:
-        # Two products and their sum.
-        parts += [elementwise(count * plan.turned, count * plan.turned, 2, needs_grad=needs_grad) for _ in range(3)]
-    parts += [elementwise(count * half.size, needs_grad=needs_grad) for half in plan.halves if half.size > plan.turned]
-    return joined([*parts, elementwise(count * plan.size, needs_grad=needs_grad)])
+def _applied(function: Function, batch: int, trained: bool, *, input_needs_grad: bool) -> Work:
+    """Return what a function does to its vectors, once for every matrix of a batch."""
+    plan = function.program.plan
+    if plan.steps:
+        contraction = contracted_plan(plan)
+        needs_grad = [input_needs_grad if leaf.gate is None else trained for leaf in contraction.leaves]
+        return _contraction_work(contraction, needs_grad, batch)
+    known = [input_needs_grad]
+    parts: list[Work] = []
+    for operation in function.program.operations[1:]:
+        known.append(known[sources(operation)[0].value] or (trained and not isinstance(operation, Split)))
+        count = batch * function.count
+        moved = (Elementwise(count * plan.sizes[operation.layout[-1]], 0, trained),)
+        match operation:
+            case Call(source=source, function=called):
+                parts.append(_applied(called, batch, trained, input_needs_grad=known[source.value]))
+            case Turn(pairs=pairs):
+                rest = moved if pairs < plan.sizes[operation.layout[-1]] else ()
+                parts.append(passes_work((*turn_passes(count * pairs, trained), *rest)))
+            case _:
+                parts.append(passes_work(moved))
+    return joined(parts)

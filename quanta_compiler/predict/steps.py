@@ -3,90 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.lowering.account import ELEMENT_BYTES
-from quanta_compiler.lowering.program import (
-    Access,
-    Copy,
-    Groups,
-    Layout,
-    Matmul,
-    Multiply,
-    Program,
-    Resize,
-    sources,
-)
-from quanta_compiler.lowering.program import Operation as ProgramOperation
+from quanta_compiler.lowering.account import ELEMENT_BYTES, Executed, Operand, Resized
+from quanta_compiler.lowering.program import Access, Copy, Groups, Layout, Matmul, Multiply, sources
 from quanta_compiler.predict.work import Operation, Pass, Permutation, Product, Work
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What the walk knows of a tensor."""
-
-    layout: Layout
-    needs_grad: bool
-    groups: Groups = ()
-    """The dimensions that it was made with; none for what is stored."""
+def _volume(step: Executed, legs: Layout) -> int:
+    """Return the number of elements over some legs."""
+    return math.prod(step.program.plan.sizes[leg] for leg in legs)
 
 
-@dataclass(slots=True)
-class Walk:
-    """A program gone through in order: what is known of its values, and the work so far."""
-
-    program: Program
-    readers: Mapping[int, ProgramOperation]
-    """The operation that reads a value: there is one at most."""
-    values: dict[int, Value] = field(default_factory=dict)
-    forward: list[Operation] = field(default_factory=list)
-    backward: list[Operation] = field(default_factory=list)
-    """In reverse: the last step's come first when they run."""
-    turns: Mapping[tuple[str, int | None], Gate] = field(default_factory=dict)
-    """The RY, by what they turn by: one call computes all their matrices."""
-    turns_train: bool = False
-    """Whether one of them trains: every product with one has a gradient then."""
-    trains: bool | None = None
-    """Whether the blocks of a `pauli` gate train; None for a program with gates of its own."""
-    computed: set[str] = field(default_factory=set)
-    """What has been computed already of what serves several leaves."""
-
-    def volume(self, legs: Layout) -> int:
-        """Return the number of elements over some legs."""
-        return math.prod(self.program.plan.sizes[leg] for leg in legs)
-
-    def bytes(self, legs: Layout) -> int:
-        """Return the bytes of a tensor over some legs."""
-        return ELEMENT_BYTES * self.volume(legs)
-
-    def add(self, forward: Operation, *backward: Operation) -> None:
-        """Add a step; its backward is given in the order in which it runs."""
-        self.forward.append(forward)
-        self.backward.extend(reversed(backward))
-
-    def include(self, work: Work) -> None:
-        """Add the work of several steps."""
-        self.forward.extend(work.forward)
-        self.backward.extend(reversed(work.backward))
+def _bytes(step: Executed, legs: Layout) -> int:
+    return ELEMENT_BYTES * _volume(step, legs)
 
 
-def matmul(walk: Walk, operation: Matmul) -> None:
-    """Add a product, and one for the gradient of each side that needs it."""
-    left, right = walk.values[operation.left.value], walk.values[operation.right.value]
-    *lead, rows, inner = map(walk.volume, operation.left.groups)
-    product = Product(rows, inner, walk.volume(operation.right.groups[-1]), math.prod(lead))
-    walk.values[operation.result] = Value(operation.layout, left.needs_grad or right.needs_grad, operation.groups)
-    gathered = _gathered(walk, operation)
+def matmul(step: Executed, operation: Matmul) -> Work:
+    """Return a product, and one for the gradient of each side that needs it."""
+    left, right = step.operands
+    *lead, rows, inner = (_volume(step, group) for group in operation.left.groups)
+    product = Product(rows, inner, _volume(step, operation.right.groups[-1]), math.prod(lead))
+    gathered = _gathered(step, operation)
     backward: list[Operation] = []
-    for access, value, gradient in (
-        (operation.right, right, _right_gradient(product, not lead and _is_permuted(walk, operation.right))),
-        (operation.left, left, _left_gradient(product, not lead and _is_permuted(walk, operation.left))),
+    for access, operand, gradient in (
+        (operation.right, right, _right_gradient(product, not lead and _is_permuted(step, operation.right, right))),
+        (operation.left, left, _left_gradient(product, not lead and _is_permuted(step, operation.left, left))),
     ):
-        if value.needs_grad:
-            backward += [*gathered, replace(gradient, is_one_by_one=bool(gathered)), *_restored(walk, access)]
-    walk.add(product, *backward)
+        if operand.needs_grad:
+            again = replace(gradient, is_one_by_one=bool(gathered))
+            backward += [*gathered, again, *_restored(step, access, operand)]
+    return Work((product,), tuple(backward))
 
 
 def _left_gradient(product: Product, is_turned: bool) -> Product:
@@ -103,55 +50,58 @@ def _right_gradient(product: Product, is_turned: bool) -> Product:
     return Product(inner, rows, columns, product.batch, is_transposed=True)
 
 
-def _is_permuted(walk: Walk, access: Access) -> bool:
+def _is_permuted(step: Executed, access: Access, operand: Operand) -> bool:
     """Return whether a value is read with its dimensions in another order than they have in memory."""
-    layout = walk.values[access.value].layout
-    places = [layout.index(group[0]) for group in access.groups if walk.volume(group) > 1]
+    places = [operand.layout.index(group[0]) for group in access.groups if _volume(step, group) > 1]
     return places != sorted(places)
 
 
-def _restored(walk: Walk, access: Access) -> tuple[Permutation, ...]:
+def _restored(step: Executed, access: Access, operand: Operand) -> tuple[Permutation, ...]:
     """Return the copy that brings the gradient of a permuted batch of matrices back into the order of its value.
 
     There is none where the value is read with the dimensions that it was made with: its maker gets the gradient in
     another order then.
     """
-    if len(access.groups) == 2 or not _is_viewed(walk, access):
+    if len(access.groups) == 2 or not _is_viewed(access, operand.groups):
         return ()
-    return _permutation(walk, _flat(access.groups), walk.values[access.value].layout)
+    return _permutation(step, _flat(access.groups), operand.layout)
 
 
-def _is_viewed(walk: Walk, access: Access) -> bool:
+def _is_viewed(access: Access, made: Groups) -> bool:
     """Return whether a value is read with other dimensions than it was made with, their order aside."""
-    made = walk.values[access.value].groups
     return sorted(group for group in access.groups if group) != sorted(group for group in made if group)
 
 
-def _gathered(walk: Walk, operation: Matmul) -> tuple[Permutation, ...]:
+def _gathered(step: Executed, operation: Matmul) -> tuple[Permutation, ...]:
     """Return the copy that a batch of matrices costs each gradient where that of the result is in an order of its own.
 
     If its innermost dimension is that of the batch, torch copies matrix after matrix.
     """
-    reader = walk.readers.get(operation.result)
-    if reader is None or len(operation.groups) == 2:
+    found = [
+        (reader, access)
+        for reader in step.program.operations[operation.result + 1 :]
+        for access in sources(reader)
+        if access.value == operation.result
+    ]
+    if not found or len(operation.groups) == 2:
         return ()
-    access = next(one for one in sources(reader) if one.value == operation.result)
-    if _is_viewed(walk, access) or not isinstance(reader, Copy | Matmul):
+    ((reader, access),) = found
+    if _is_viewed(access, operation.groups) or not isinstance(reader, Copy | Matmul):
         return ()
     stored = reader.layout if isinstance(reader, Copy) else _flat(access.groups)
-    last = next((leg for leg in reversed(stored) if walk.volume((leg,)) > 1), None)
+    last = next((leg for leg in reversed(stored) if _volume(step, (leg,)) > 1), None)
     if last is None or last not in operation.groups[0]:
         return ()
-    return tuple(replace(copy, is_one_by_one=True) for copy in _permutation(walk, stored, operation.layout))
+    return tuple(replace(copy, is_one_by_one=True) for copy in _permutation(step, stored, operation.layout))
 
 
 def _flat(groups: Groups) -> Layout:
     return tuple(leg for group in groups for leg in group)
 
 
-def _permutation(walk: Walk, old: Layout, new: Layout, is_transpose: bool = False) -> tuple[Permutation, ...]:
+def _permutation(step: Executed, old: Layout, new: Layout, is_transpose: bool = False) -> tuple[Permutation, ...]:
     """Return the copy of legs stored as `old` into the order `new`; nothing where that is the same memory."""
-    sizes = walk.program.plan.sizes
+    sizes = step.program.plan.sizes
     strides, stride = {}, 1
     for leg in reversed(old):
         strides[leg] = stride
@@ -169,45 +119,37 @@ def _permutation(walk: Walk, old: Layout, new: Layout, is_transpose: bool = Fals
     return (Permutation(tuple(size for size, _ in joined), tuple(stride for _, stride in joined), is_transpose),)
 
 
-def copy(walk: Walk, operation: Copy) -> None:
-    """Add a copy into another order, and the way back."""
-    source = walk.values[operation.source.value]
-    walk.values[operation.result] = Value(operation.layout, source.needs_grad, operation.groups)
-    is_transpose = len([group for group in operation.source.groups if walk.volume(group) > 1]) == 2
-    there = _permutation(walk, source.layout, operation.layout, is_transpose)
-    if not there:
-        return
-    is_copied_back = source.needs_grad and _is_viewed(walk, operation.source)
-    back = _permutation(walk, operation.layout, source.layout, is_transpose)
-    walk.add(there[0], *(back if is_copied_back else ()))
+def copy(step: Executed, operation: Copy) -> Work:
+    """Return a copy into another order, and the way back."""
+    (source,) = step.operands
+    is_transpose = len([group for group in operation.source.groups if _volume(step, group) > 1]) == 2
+    there = _permutation(step, source.layout, operation.layout, is_transpose)
+    is_copied_back = source.needs_grad and _is_viewed(operation.source, source.groups)
+    return Work(there, _permutation(step, operation.layout, source.layout, is_transpose) if is_copied_back else ())
 
 
-def multiply(walk: Walk, operation: Multiply) -> None:
-    """Add an elementwise product with broadcasting, and what its gradients take."""
-    sides = [(access, walk.values[access.value]) for access in (operation.left, operation.right)]
-    whole = walk.volume(operation.layout)
-    inner = _inner(walk, operation)
+def multiply(step: Executed, operation: Multiply) -> Work:
+    """Return an elementwise product with broadcasting, and what its gradients take."""
+    sides = list(zip((operation.left, operation.right), step.operands, strict=True))
+    whole, moved = _volume(step, operation.layout), _bytes(step, operation.layout)
+    inner = _inner(step, operation)
     backward: list[Operation] = []
-    for (access, value), (other, _) in zip(sides, reversed(sides), strict=True):
-        if not value.needs_grad:
+    for (access, operand), (other, _) in zip(sides, reversed(sides), strict=True):
+        if not operand.needs_grad:
             continue
-        read = walk.bytes(operation.layout) + walk.bytes(_flat(other.groups))
-        backward.append(Pass(read + walk.bytes(operation.layout), whole, inner))
-        if walk.volume(_flat(access.groups)) < whole:
+        backward.append(Pass(2 * moved + _bytes(step, _flat(other.groups)), whole, inner))
+        if _volume(step, _flat(access.groups)) < whole:
             # What is repeated in forward is summed up in backward.
-            backward.append(Pass(walk.bytes(operation.layout) + walk.bytes(_flat(access.groups)), whole))
-    moved = sum(walk.bytes(_flat(access.groups)) for access, _ in sides) + walk.bytes(operation.layout)
-    walk.add(Pass(moved, operation.flops, inner), *backward)
-    walk.values[operation.result] = Value(
-        operation.layout, any(value.needs_grad for _, value in sides), operation.groups
-    )
+            backward.append(Pass(moved + _bytes(step, _flat(access.groups)), whole))
+    read = sum(_bytes(step, _flat(access.groups)) for access, _ in sides)
+    return Work((Pass(read + moved, operation.flops, inner),), tuple(backward))
 
 
-def _inner(walk: Walk, operation: Multiply) -> int | None:
+def _inner(step: Executed, operation: Multiply) -> int | None:
     """Return how many numbers in a row both sides have, or one of them repeats; None where nothing is repeated."""
     runs: list[tuple[bool, bool, int]] = []
     for left, right in zip(operation.left.groups, operation.right.groups, strict=True):
-        size = walk.volume(left or right)
+        size = _volume(step, left or right)
         if size == 1:
             continue
         present = bool(left), bool(right)
@@ -218,23 +160,11 @@ def _inner(walk: Walk, operation: Multiply) -> int | None:
     return runs[-1][2] if len(runs) > 1 else None
 
 
-def cut_or_pad(walk: Walk, operation: Resize) -> None:
-    """Add what a `slice` gate moves."""
-    source = walk.values[operation.source.value]
-    groups = source.groups if operation.new_size == operation.old_size else operation.groups
-    walk.values[operation.result] = Value(operation.layout, source.needs_grad, groups)
-    before, _, after = map(walk.volume, operation.groups)
-    resize(walk, before, operation.old_size * after, operation.new_size * after, source.needs_grad)
-
-
-def resize(walk: Walk, rows: int, old: int, new: int, needs_grad: bool) -> None:
-    """Add what cuts or pads the end of every row; what is smaller is copied, what is larger filled and copied into."""
-    if old == new or (rows == 1 and new < old):
-        return
-    kept, filled = 2 * ELEMENT_BYTES * rows * min(old, new), ELEMENT_BYTES * rows * max(old, new)
-    cut: Sequence[Operation] = (Pass(kept),)
-    padded: Sequence[Operation] = (Pass(filled), Pass(kept))
-    there, back = (cut, padded) if new < old else (padded, cut)
-    walk.forward += there
-    if needs_grad:
-        walk.backward += reversed(back)
+def resize(step: Resized) -> Work:
+    """Return what cuts or pads rows at the end: what is smaller is copied, what is larger filled and copied into."""
+    kept = ELEMENT_BYTES * step.rows * min(step.old, step.new)
+    filled = ELEMENT_BYTES * step.rows * max(step.old, step.new)
+    cut: tuple[Operation, ...] = (Pass(2 * kept),)
+    padded: tuple[Operation, ...] = (Pass(filled), Pass(2 * kept))
+    there, back = (cut, padded) if step.new < step.old else (padded, cut)
+    return Work(there, back if step.needs_grad else ())

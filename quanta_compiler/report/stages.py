@@ -17,7 +17,10 @@ from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.lower import lower
 from quanta_compiler.lowering.program import (
     Access,
+    Call,
     Copy,
+    Function,
+    Join,
     Load,
     Loop,
     Matmul,
@@ -26,8 +29,9 @@ from quanta_compiler.lowering.program import (
     Pick,
     Program,
     Resize,
-    Rotate,
+    Split,
     Tie,
+    Turn,
 )
 from quanta_compiler.lowering.slicing import made_in_loop
 from quanta_compiler.planner.plan import Leaf, Plan, Step
@@ -167,7 +171,15 @@ def program_text(spec: CircuitSpec) -> str:
     lines = [*_program_lines(apply, _mode(apply.plan)), "", *_program_lines(operator, _mode(operator.plan))]
     if operator.in_slices is not None:
         lines += ["", *_program_lines(operator.in_slices, "operator, to be added to a matrix")]
-    return _joined(lines)
+    called = dict.fromkeys((*apply.functions, *operator.functions))
+    return _joined([*lines, *(line for one in called if isinstance(one, Function) for line in _function_lines(one))])
+
+
+def _function_lines(function: Function) -> Iterator[str]:
+    yield from ["", f"{function.name}: {function.about}"]
+    for operation in function.program.operations:
+        yield f"  {_operation_line(function.program, operation)}"
+    yield f"  -> v{function.program.output}"
 
 
 def _program_lines(program: Program, title: str) -> Iterator[str]:
@@ -179,10 +191,14 @@ def _program_lines(program: Program, title: str) -> Iterator[str]:
         if program.loop is not None and place == program.loop.first:
             yield indent + _loop_heading(plan, program.loop)
             indent += "  "
-        call = _operation_call(program, operation)
-        yield f"{indent}v{operation.result} = {call} [{_labelled(plan, operation.layout)}]"
+        yield f"{indent}{_operation_line(program, operation)}"
     place_text = "" if program.loop is None else f" to its place{''.join(map(_tie_text, program.loop.ties))}"
     yield f"{indent}-> v{program.output}{place_text}"
+
+
+def _operation_line(program: Program, operation: Operation) -> str:
+    call = _operation_call(program, operation)
+    return f"v{operation.result} = {call} [{_labelled(program.plan, operation.layout)}]"
 
 
 def _tie_text(tie: tuple[int, int]) -> str:
@@ -194,8 +210,8 @@ def _operation_call(program: Program, operation: Operation) -> str:
         return f"v{access.value}({' | '.join(_numbers(group) for group in access.groups)})"
 
     match operation:
-        case Load(leaf=leaf):
-            return f"load {_leaf_name(leaf)}"
+        case Load(leaf=leaf, function=function):
+            return f"load {_leaf_name(leaf)}" + ("" if function is None else f", made by {function.name}")
         case Copy(source=source):
             return f"copy {read(source)}"
         case Matmul(left=left, right=right, flops=flops, label=label):
@@ -204,8 +220,15 @@ def _operation_call(program: Program, operation: Operation) -> str:
             return f"multiply {read(left)} {read(right)} {flops} FLOPs, {label}"
         case Resize(source=source, old_size=old, new_size=new, label=label):
             return f"resize {read(source)} {old} to {new}, {label}"
-        case Rotate(source=source, angles=angles, flops=flops, label=label):
-            return f"rotate {read(source)} by {read(angles)} {flops} FLOPs, {label}"
+        case Call(source=source, function=function, angles=angles, first=first, flops=flops, label=label):
+            by = f"blocks from {first} on" if angles is None else f"{read(angles)} {flops} FLOPs, {label}"
+            return f"call {function.name} {read(source)} by {by}"
+        case Split(source=source, start=start):
+            return f"split {read(source)} from {start} on"
+        case Turn(halves=halves, side=side, pairs=pairs, back=back):
+            return f"turn {pairs} pairs of {' '.join(map(read, halves))}{' back' if back else ''}, half {side}"
+        case Join(halves=halves):
+            return f"join {' '.join(map(read, halves))}"
         case Tie(source=source, legs=legs):
             return f"tie {read(source)} to %{legs[0]}"
         case Pick(value=value, picked=picked, groups=groups):

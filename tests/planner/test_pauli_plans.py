@@ -8,8 +8,9 @@ import pytest
 from random_circuits import file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.lowering.functions import applying, making
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
-from quanta_compiler.planner.plan import PauliPlan, Plan
+from quanta_compiler.planner.plan import PauliPart, PauliPlan, Plan
 
 
 def pauli(columns: int, rows: int | None = None, tokens: int = 2048, **keys: object) -> CompiledCircuit:
@@ -32,8 +33,9 @@ def test_no_square_matrix_of_4096_is_made(tokens: int) -> None:
     circuit = pauli(4096, tokens=tokens)
     (plan,) = applied(circuit.apply.plan)
     assert plan.count == tokens
-    assert plan.plan is not None
-    assert largest(plan.plan) <= 64 * 64
+    (part,) = plan.parts
+    assert part.plan is not None
+    assert largest(part.plan) <= 64 * 64
     assert largest(circuit.apply.plan) == 1  # beside the batch there are the angles, which have no legs
 
 
@@ -122,12 +124,13 @@ def test_gates_that_are_alike_share_what_makes_their_blocks() -> None:
     assert 'Circuit._blocks_12(torch.stack([gates["V"], gates["U"]]))' in circuit.source
     assert "def _pauli_12_transposed(" in circuit.source
     # 12 = 8 + 4: both halves are applied twice, so they have two gates for each of the stack.
-    blocks = plan_blocks(12, 1, None, 2)
-    assert blocks.halves is not None
-    assert [half.stack for half in blocks.halves] == [4, 4]
+    assert [(part.size, part.stack) for part in plan_blocks(12, 1, None, 2).parts] == [(8, 4), (4, 4)]
+    # 14 = 8 + (4 + 2): the halves of a half are applied four times.
+    assert [(part.size, part.stack) for part in plan_blocks(14, 1, None, 2).parts] == [(8, 4), (4, 8), (2, 8)]
 
 
 def test_sizes_without_angles_are_nothing_to_apply() -> None:
     plan = plan_pauli(1, 1, None, 10, transpose=False)
-    assert (plan.flops, plan.plan, plan.halves) == (0, None, None)
-    assert plan_blocks(1, 1, None, 1).tensors == 0
+    assert (plan.flops, plan.parts) == (0, (PauliPart(1),))
+    assert applying(plan).is_identity
+    assert making(plan_blocks(1, 1, None, 1)).blocks == 0

@@ -55,6 +55,16 @@ def test_flops_are_the_reports_and_products_are_what_torch_counts(case: int | st
         assert products(circuit_work(circuit, backend)) == torch_flops(circuit, backend)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_steps_are_those_that_the_report_lists(case: int | str) -> None:
+    circuit = circuit_of_case(case)
+    steps = [step.op for step in circuit.report.apply.steps]
+    forward = circuit_work(circuit).forward
+    assert sum(isinstance(one, Product) for one in forward) == steps.count("matmul")
+    # Padding fills and copies, so it is two of them.
+    assert sum(one.flops == 0 for one in forward) >= steps.count("copy")
+
+
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_examples_have_their_reports_flops_and_times(file: Path) -> None:
     circuit = compile_circuit(file)
