@@ -13,7 +13,7 @@ import pytest
 from adapted_models import LORA, QUANTA
 from mixed_circuit import MIXED
 from peft import PeftConfig, PeftType
-from random_circuits import random_file
+from random_circuits import file_of, random_file
 
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import QuantaConfig
@@ -57,6 +57,13 @@ def test_random_circuits_come_back_as_they_were(seed: int, tmp_path: Path) -> No
     assert load_spec(loaded.circuit["q"]) == load_spec(file)
     assert loaded.circuit_hash == config.circuit_hash
     assert loaded.target_modules == {"q", "k"}
+
+
+def test_a_layout_of_one_number_comes_back_where_the_order_of_keys_counts(tmp_path: Path) -> None:
+    """It is stored as JSON text, and read as YAML a layout is text: the hash was that of another circuit."""
+    file = file_of(12, [{"axes": [0], "to": {"b": 3, "a": 4}}])
+    config = QuantaConfig(circuit=file)
+    assert saved_and_loaded(config, tmp_path).circuit_hash == config.circuit_hash
 
 
 def test_named_axes_keep_their_order(tmp_path: Path) -> None:
