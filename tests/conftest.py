@@ -40,3 +40,11 @@ def mixed() -> CompiledCircuit:
     from mixed_circuit import MIXED
 
     return compile_circuit(MIXED)
+
+
+@pytest.fixture(scope="session")
+def medium() -> CompiledCircuit:
+    """Return a circuit whose operator is built in slices without being asked: 512 x 512, 16 slices."""
+    circuit = compile_circuit({"version": 1, "name": "test", "layout": "8x8x8", "gates": ["all_pairs"]})
+    assert circuit.report.operator.slices == 16
+    return circuit
