@@ -7,9 +7,9 @@ from typer.testing import CliRunner, Result
 from quanta_compiler.cli.main import app
 
 
-def quanta(*arguments: str) -> Result:
+def quanta(*arguments: str, stdin: str | None = None) -> Result:
     """Run `quanta` with these arguments; what is not an exit is raised."""
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, arguments, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -9,6 +9,7 @@ from typing import Any
 
 import opt_einsum
 import torch
+from drawn_kinds import KINDS
 from plain_oracle import plain_operator
 from random_circuits import random_file, scale_gates
 from torch.utils.flop_counter import FlopCounterMode
@@ -91,6 +92,11 @@ def _operand(circuit: CompiledCircuit, place: int, module: torch.nn.Module) -> t
     if gate.is_diagonal:
         return matrix[0].diagonal().to(dtype).reshape(*axes)
     return matrix.to(dtype).reshape(*per, *to, *axes)
+
+
+def computed_kinds(circuit: CompiledCircuit) -> set[str]:
+    """Return the kinds of those gates whose matrices are made when a module runs."""
+    return {gate.kind for gate in circuit.circuit.gates if KINDS[gate.kind].is_computed}
 
 
 def counted_flops(run: Callable[[], object]) -> int:

@@ -53,3 +53,11 @@ def name_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Non
 
     yield name
     engine_for.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def medium() -> CompiledCircuit:
+    """Return a circuit whose operator is built in slices without being asked: 512 x 512, 16 slices."""
+    circuit = compile_circuit({"version": 1, "name": "test", "layout": "8x8x8", "gates": ["all_pairs"]})
+    assert circuit.report.operator.slices == 16
+    return circuit

@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from plain_patterns import Axes, written_out
 from plain_rotations import Array, plain_orthogonal, plain_pauli, plain_ry
 
 
 def plain_operator(file: Mapping[str, Any], tensors: Mapping[str, Array]) -> Array:
-    """Return the matrix `[out_features, in_features]` of a file without patterns; `tensors` as in the state dict."""
-    names, sizes = _layout(file["layout"])
-    state = _Axes(names, dict(zip(names, sizes, strict=True)))
-    width = math.prod(sizes)
+    """Return the matrix `[out_features, in_features]` of a file; `tensors` as in the state dict."""
+    state = Axes(file["layout"])
+    width = math.prod(state.present.values())
     in_features = file.get("in_features", width)
     kept = min(width, in_features)
     columns = np.zeros((width, in_features))
     columns[:kept, :kept] = np.eye(kept)
-    gates = {gate.get("name", f"g{place}"): gate for place, gate in enumerate(map(_mapping, file["gates"]))}
+    gates = {gate.get("name", f"g{place}"): gate for place, gate in enumerate(written_out(file)["gates"])}
     for name in gates:
         columns = _apply(state, gates, name, tensors, columns)
     order = [state.name(ref) for ref in file.get("output", state.present)]
@@ -36,37 +36,8 @@ def plain_operator(file: Mapping[str, Any], tensors: Mapping[str, Array]) -> Arr
     return padded
 
 
-class _Axes:
-    """The axes in the order of the flattened state; references are resolved against the input layout."""
-
-    def __init__(self, names: list[str], present: dict[str, int]) -> None:
-        self.names = names
-        self.present = present
-
-    def name(self, ref: int | str) -> str:
-        return self.names[ref] if isinstance(ref, int) else ref
-
-    def replace(self, axes: list[str], to: dict[str, int]) -> None:
-        """An axis that survives keeps its place; new ones come last."""
-        kept = {name: to.get(name, size) for name, size in self.present.items() if name not in axes or name in to}
-        self.present = {**kept, **{name: size for name, size in to.items() if name not in kept}}
-
-
-def _layout(layout: Any) -> tuple[list[str], list[int]]:
-    if isinstance(layout, dict):
-        return list(layout), list(layout.values())
-    if isinstance(layout, str):
-        layout = [int(word) for word in layout.replace("-", "x").split("x")]
-    sizes = [layout] if isinstance(layout, int) else list(layout)
-    return [str(place) for place in range(len(sizes))], sizes
-
-
-def _mapping(gate: Any) -> dict[str, Any]:
-    return {"axes": gate} if isinstance(gate, list) else dict(gate)
-
-
 def _apply(
-    state: _Axes,
+    state: Axes,
     gates: dict[str, dict[str, Any]],
     name: str,
     tensors: Mapping[str, Array],
@@ -74,15 +45,7 @@ def _apply(
 ) -> Array:
     before, gate = state.present, gates[name]
     axes = [state.name(ref) for ref in gate["axes"]]
-    per = gate.get("per", [])
-    per = [axis for axis in before if axis not in axes] if per == "rest" else [state.name(ref) for ref in per]
-    to = gate.get("to")
-    if to is None:
-        to = {axis: before[axis] for axis in axes}
-    elif isinstance(to, list):
-        to = dict(zip(axes, to, strict=True))
-    else:
-        to = {state.name(ref): size for ref, size in to.items()}
+    per, to = state.per(gate, axes), state.target(gate, axes)
     n_rows, n_columns = math.prod(to.values()), math.prod(before[axis] for axis in axes)
     matrix = _matrix(gates, name, tensors, n_rows, n_columns)
     rest = [axis for axis in before if axis not in axes and axis not in per]

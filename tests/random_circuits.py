@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 import random
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from typing import Any
 
 import torch
+from drawn_kinds import INITS, KINDS, STORED, Kind
+from plain_patterns import RULES, Axes, Ref, pattern_gates, written_out
 
-KINDS = ("dense", "dense", "dense", "lowrank", "diagonal", "slice", "constant", "share", "share")
 OPTIMIZERS = ("auto", "auto", "auto", "dp", "greedy", "branch-1", "branch-2")
 TOKENS = (1, 7, 2048)
 WIDTH = 400
 """Most numbers in a state: the oracles are slow."""
+GATES_OF_A_PATTERN = 8
 
 
 def file_of(layout: Any, gates: list[Any], **keys: Any) -> dict[str, Any]:
@@ -21,182 +25,202 @@ def file_of(layout: Any, gates: list[Any], **keys: Any) -> dict[str, Any]:
     return {"version": 1, "name": "test", "layout": layout, "gates": gates, **keys}
 
 
-@dataclass
 class _Drawer:
-    """The axes that are present, in the order of a flattened state, and the gates drawn so far."""
+    """The axes that are present, and the entries of `gates` drawn so far."""
 
-    draw: random.Random
-    positional: bool
-    original: dict[str, int | str]
-    """Axes of the layout that no gate has removed, and how files refer to them."""
-    present: dict[str, int]
-    gates: list[dict[str, Any]] = field(default_factory=list)
-    matrices: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
-    """Gates that can be shared, with the shapes of their matrices."""
-    removed: list[str] = field(default_factory=list)
-    frozen: float = 0.15
+    def __init__(self, draw: random.Random, layout: Any, kinds: Collection[str], frozen: float) -> None:
+        self.draw = draw
+        self.kinds = {kind: KINDS[kind] for kind in kinds}
+        self.frozen = frozen
+        self.axes = Axes(layout)
+        self.positional = not isinstance(layout, dict)
+        self.original = list(self.axes.names)
+        """Axes of the layout that no gate has removed."""
+        self.removed: list[str] = []
+        self.items: list[Any] = []
+        self.count = 0
+        """How many gates the entries stand for."""
+        self.matrices: list[tuple[str, tuple[int, ...], bool]] = []
+        """Gates that can be shared, with the shapes of their matrices, and whether these are diagonal."""
 
-    def ref(self, axis: str) -> int | str:
-        """Return an axis as a file may write it; positions also from the end."""
-        if axis not in self.original or not self.positional:
+    def ref(self, axis: str, *, key: bool = False) -> Ref:
+        """Return an axis as a file may write it; positions also from the end. `key`: as a key of `to`."""
+        if axis not in self.original or not (self.positional or (not key and self.draw.random() < 0.1)):
             return axis
-        position = int(self.original[axis])
-        return position if self.draw.random() < 0.6 else position - self.layout_length
-
-    @property
-    def layout_length(self) -> int:
-        return self._length
-
-    def __post_init__(self) -> None:
-        self._length = len(self.original)
+        position = self.axes.names.index(axis)
+        return position if self.draw.random() < 0.6 else position - len(self.axes.names)
 
     def add(self) -> None:
-        """Draw one gate; nothing where the drawn kind finds no place."""
-        kind = self.draw.choice(KINDS)
-        count = min(len(self.present), self.draw.choice((1, 1, 2, 2, 3)))
-        if count == 0:
-            return
-        axes = self.draw.sample(list(self.present), count)
-        others = [axis for axis in self.present if axis not in axes]
+        """Draw one entry; nothing where what is drawn finds no place."""
+        chance = self.draw.random()
+        if chance < 0.1:
+            self._pattern()
+        elif chance < 0.25:
+            self._share()
+        else:
+            weights = [kind.weight for kind in self.kinds.values()]
+            self._gate(*self.draw.choices(list(self.kinds.items()), weights)[0])
+
+    def _start(self, axes: list[str], has_per: bool) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Return a gate on some axes with its name and `per`, and how many blocks its matrix has along each."""
         gate: dict[str, Any] = {"axes": [self.ref(axis) for axis in axes]}
         if self.draw.random() < 0.3:
-            gate["name"] = f"own_{len(self.gates)}"
-        per: list[str] = []
-        if kind not in ("slice", "constant") and others and self.draw.random() < 0.25:
-            per = others if self.draw.random() < 0.3 else self.draw.sample(others, 1)
-            gate["per"] = "rest" if per == others and self.draw.random() < 0.7 else [self.ref(axis) for axis in per]
-        if kind == "share":
-            if not self._share(gate, axes, per):
-                return
-        elif kind == "diagonal":
-            gate["kind"] = "diagonal"
-        else:
-            self._matrix(kind, gate, axes, per)
-        if kind in ("dense", "lowrank", "diagonal"):
-            rows, columns = self._last_shape(gate, axes, per)
-            gate["frozen"] = self.draw.random() < self.frozen
-            self.matrices.append((gate.get("name", f"g{len(self.gates)}"), (*map(self.size, per), rows, columns)))
+            gate["name"] = f"own_{self.count}"
+        others = [axis for axis in self.axes.present if axis not in axes]
+        if not (has_per and others and self.draw.random() < 0.25):
+            return gate, ()
+        per = others if self.draw.random() < 0.3 else self.draw.sample(others, 1)
+        gate["per"] = "rest" if per == others and self.draw.random() < 0.7 else [self.ref(axis) for axis in per]
+        return gate, tuple(self.axes.present[axis] for axis in per)
+
+    def _gate(self, name: str, kind: Kind) -> None:
+        possible = [axis for axis, size in self.axes.present.items() if kind.size in (None, size)]
+        count = self.draw.choice(kind.counts)
+        if count > len(possible):
+            return
+        axes = self.draw.sample(possible, count)
+        gate, blocks = self._start(axes, bool(kind.inits))
+        if name != "dense" or self.draw.random() < 0.5:
+            gate["kind"] = name
+        if self.draw.random() < kind.resized:
+            to = self._target(axes, kind)
+            if to is not None:
+                gate["to"] = to
+        columns, rows = self.axes.size(axes), math.prod(self.axes.target(gate, axes).values())
+        if max(rows, columns) > kind.most:
+            return
+        gate |= kind.options(self.draw, rows, columns) | self._drawn(kind)
+        if kind.inits:
+            self.matrices.append((gate.get("name", f"g{self.count}"), (*blocks, rows, columns), kind.is_diagonal))
         self._apply(gate, axes)
 
-    def size(self, axis: str) -> int:
-        return self.present[axis]
+    def _drawn(self, kind: Kind) -> dict[str, Any]:
+        """Draw how a gate's numbers begin, and whether they train."""
+        keys: dict[str, Any] = {}
+        if kind.inits and self.draw.random() < 0.3:
+            keys["init"] = copy.deepcopy(self.draw.choice(kind.inits))
+        if kind.inits and self.draw.random() < 0.3 + self.frozen:
+            keys["frozen"] = self.draw.random() < self.frozen / (0.3 + self.frozen)
+        return keys
 
-    def _last_shape(self, gate: dict[str, Any], axes: list[str], per: list[str]) -> tuple[int, int]:
-        columns = math.prod(map(self.size, axes))
-        to = gate.get("to")
-        sizes = to.values() if isinstance(to, dict) else to
-        return (columns if sizes is None else math.prod(sizes)), columns
-
-    def _matrix(self, kind: str, gate: dict[str, Any], axes: list[str], per: list[str]) -> None:
-        """Fill in a gate that may change its axes."""
-        gate["kind"] = kind
-        columns = math.prod(map(self.size, axes))
-        changed = self.draw.random() < (0.8 if kind == "slice" else 0.4)
-        rows = columns
-        if changed:
-            to = self._target(axes, keep_size=kind == "slice" and self.draw.random() < 0.4)
-            if to is not None:
-                sizes = list(to.values()) if isinstance(to, dict) else to
-                rows = math.prod(sizes)
-                gate["to"] = to
-        if kind == "lowrank":
-            gate["rank"] = self.draw.randint(1, max(1, min(rows, columns)))
-        if kind == "constant":
-            if rows * columns > 256:
-                gate["kind"] = "slice"
-            else:
-                scale = 1 / math.sqrt(columns)
-                gate["value"] = [[round(self.draw.gauss(0, scale), 3) for _ in range(columns)] for _ in range(rows)]
-
-    def _target(self, axes: list[str], *, keep_size: bool) -> list[int] | dict[Any, int] | None:
+    def _target(self, axes: list[str], kind: Kind) -> list[int] | dict[Ref, int] | None:
         """Return a `to`: a list of sizes, or a mapping that may drop, keep, make and make again axes."""
-        rest = math.prod(self.present.values()) // math.prod(map(self.size, axes))
-        columns = math.prod(map(self.size, axes))
+        columns = self.axes.size(axes)
+        rest = self.axes.size(list(self.axes.present)) // columns
+        keep_size = self.draw.random() < kind.reshaped
         for _ in range(20):
             if self.draw.random() < 0.3 and not keep_size:
-                sizes = [self.draw.choice((1, 2, 3, 4, self.size(axis))) for axis in axes]
-                if math.prod(sizes) * rest <= WIDTH:
-                    return sizes
+                drawn = {axis: self.draw.choice((1, 2, 3, 4, self.axes.present[axis])) for axis in axes}
+                is_list = True
+            else:
+                drawn, is_list = self._renamed(axes), False
+                drawn = self._factors(columns, list(drawn)) if keep_size else drawn
+            signs = {(size > old) - (size < old) for axis, size in drawn.items() if (old := self._old(axis, axes))}
+            rows = math.prod(drawn.values())
+            if rows * rest > WIDTH or (keep_size and rows != columns) or (kind.one_way and {-1, 1} <= signs):
                 continue
-            kept = [axis for axis in axes if self.draw.random() < 0.6]
-            new = [f"n{self.draw.randrange(1000)}" for _ in range(self.draw.choice((0, 0, 1, 1, 2)))]
-            if self.removed and self.draw.random() < 0.5:
-                new.append(self.draw.choice(self.removed))
-            names = list(dict.fromkeys(name for name in kept + new if name in kept or name not in self.present))
-            self.draw.shuffle(names)
-            drawn = {name: self.draw.choice((1, 2, 3, 4)) for name in names}
-            if keep_size:
-                drawn = self._factors(columns, names)
-            if math.prod(drawn.values()) * rest <= WIDTH and (not keep_size or math.prod(drawn.values()) == columns):
-                return {self.ref(name): size for name, size in drawn.items()}
+            return list(drawn.values()) if is_list else {self.ref(name, key=True): drawn[name] for name in drawn}
         return None
+
+    def _old(self, axis: str, axes: list[str]) -> int:
+        return self.axes.present[axis] if axis in axes else 0
+
+    def _renamed(self, axes: list[str]) -> dict[str, int]:
+        """Return axes in place of others: some of them, new ones, and one that was removed before."""
+        kept = [axis for axis in axes if self.draw.random() < 0.6]
+        new = [f"n{self.draw.randrange(1000)}" for _ in range(self.draw.choice((0, 0, 1, 1, 2)))]
+        if self.removed and self.draw.random() < 0.5:
+            new.append(self.draw.choice(self.removed))
+        names = list(dict.fromkeys(name for name in kept + new if name in kept or name not in self.axes.present))
+        self.draw.shuffle(names)
+        return {name: self.draw.choice((1, 2, 3, 4)) for name in names}
 
     def _factors(self, number: int, names: list[str]) -> dict[str, int]:
         sizes = dict.fromkeys(names, 1)
         for name in names[:-1]:
-            divisors = [d for d in range(1, number + 1) if number % d == 0]
-            sizes[name] = self.draw.choice(divisors)
+            sizes[name] = self.draw.choice([d for d in range(1, number + 1) if number % d == 0])
             number //= sizes[name]
         if names:
             sizes[names[-1]] = number
         return sizes
 
-    def _share(self, gate: dict[str, Any], axes: list[str], per: list[str]) -> bool:
+    def _share(self) -> None:
         """Share a parameter whose matrix fits, or is made to fit by axes of other sizes."""
-        columns = math.prod(map(self.size, axes))
-        blocks = tuple(map(self.size, per))
-        width = math.prod(self.present.values())
-        choices: list[tuple[str, bool, int]] = []
-        for name, shape in self.matrices:
+        if not self.axes.present:
+            return
+        axes = self.draw.sample(list(self.axes.present), min(len(self.axes.present), self.draw.choice((1, 1, 2, 2, 3))))
+        gate, blocks = self._start(axes, True)
+        columns, width = self.axes.size(axes), self.axes.size(list(self.axes.present))
+        choices: list[tuple[str, bool, int, bool]] = []
+        for name, shape, is_diagonal in self.matrices:
             for transpose in (False, True):
                 rows, needed = (shape[-1], shape[-2]) if transpose else shape[-2:]
                 if shape[:-2] == blocks and needed == columns and rows * (width // columns) <= WIDTH:
-                    choices.append((name, transpose, rows))
+                    choices.append((name, transpose, rows, is_diagonal))
         if not choices:
-            return False
-        name, transpose, rows = self.draw.choice(choices)
-        gate["share"] = name
+            return
+        gate["share"], transpose, rows, is_diagonal = self.draw.choice(choices)
         if transpose or self.draw.random() < 0.3:
             gate["transpose"] = transpose
-        is_diagonal = any(
-            other.get("kind") == "diagonal" and other.get("name", f"g{place}") == self._root(name)
-            for place, other in enumerate(self.gates)
-        )
         if not is_diagonal and (rows != columns or self.draw.random() < 0.3):
             sizes = self._factors(rows, [*axes[:-1], f"n{self.draw.randrange(1000)}"])
-            if any(axis in self.present and axis not in axes for axis in sizes):
-                return False
-            gate["to"] = {self.ref(axis): size for axis, size in sizes.items()}
-        self.matrices.append((gate.get("name", f"g{len(self.gates)}"), (*blocks, rows, columns)))
-        return True
+            if any(axis in self.axes.present and axis not in axes for axis in sizes):
+                return
+            gate["to"] = {self.ref(axis, key=True): size for axis, size in sizes.items()}
+        self.matrices.append((gate.get("name", f"g{self.count}"), (*blocks, rows, columns), is_diagonal))
+        self._apply(gate, axes)
 
-    def _root(self, name: str) -> str:
-        """Return the owner of a parameter."""
-        for place, gate in enumerate(self.gates):
-            if gate.get("name", f"g{place}") == name and "share" in gate:
-                return self._root(gate["share"])
-        return name
+    def _pattern(self) -> None:
+        """Draw a pattern over axes of the layout, of a kind whose gates fit on them."""
+        rule = self.draw.choice((*RULES, "two_design"))
+        per_gate = 1 if rule in ("each", "two_design") else 2
+        names = [name for name, kind in self.kinds.items() if per_gate in kind.counts and kind.in_patterns]
+        if rule == "two_design":
+            names = ["ry"] if {"ry", "cz"} <= set(self.kinds) else []
+        if not names:
+            return
+        name = self.draw.choice(names)
+        kind = self.kinds[name]
+        possible = [axis for axis in self.original if kind.size in (None, self.axes.present[axis])]
+        everywhere = self.draw.random() < 0.4
+        over = possible if everywhere else self.draw.sample(possible, self.draw.randint(0, min(4, len(possible))))
+        item: dict[str, Any] = {"pattern": rule}
+        if over != self.axes.names or self.draw.random() < 0.3:
+            item["axes"] = [self.ref(axis) for axis in over]
+        largest = math.prod(sorted((self.axes.present[axis] for axis in over), reverse=True)[:per_gate])
+        if rule == "two_design":
+            item |= {"layers": self.draw.randint(0, 2)} if self.draw.random() < 0.6 else {}
+        else:
+            # What fits the largest gate need not fit the smallest: options for a matrix of the smallest sizes.
+            smallest = math.prod(sorted(self.axes.present[axis] for axis in over)[:per_gate])
+            item |= {"kind": name} if name != "dense" or self.draw.random() < 0.5 else {}
+            item |= kind.options(self.draw, smallest, smallest)
+            item |= {"per": "rest"} if kind.inits and self.draw.random() < 0.2 else {}
+        item |= self._drawn(kind) | ({"repeat": 2} if self.draw.random() < 0.2 else {})
+        if kind.resized and over and self.draw.random() < 0.2 and not item.get("rank_parameters"):
+            axis = self.draw.choice(over)
+            size = self.draw.randint(1, 4)
+            width = self.axes.size(list(self.axes.present)) // self.axes.present[axis] * size
+            largest = max(largest, largest // self.axes.present[axis] * size) if width <= WIDTH else WIDTH + 1
+            item["to"] = {self.ref(axis, key=True): size}
+        gates = pattern_gates(item, self.axes)
+        if not 0 < len(gates) <= GATES_OF_A_PATTERN or largest > kind.most:
+            return
+        self.items.append(rule if item == {"pattern": rule} else item)
+        self.count += len(gates)
+        for gate in gates:
+            self.axes.apply(gate)
 
     def _apply(self, gate: dict[str, Any], axes: list[str]) -> None:
-        self.gates.append(gate)
-        to = gate.get("to")
-        if to is None:
-            return
-        if isinstance(to, list):
-            self.present.update(zip(axes, to, strict=True))
-            return
-        names = [self.name_of(ref) for ref in to]
+        self.items.append(gate["axes"] if list(gate) == ["axes"] else gate)
+        self.count += 1
+        to = self.axes.target(gate, axes)
         for axis in axes:
-            if axis not in names:
-                del self.present[axis]
-                self.original.pop(axis, None)
-                if not axis.isdigit():
-                    self.removed.append(axis)
-        for name, size in zip(names, to.values(), strict=True):
-            self.present[name] = size
-
-    def name_of(self, ref: int | str) -> str:
-        return str(ref % self.layout_length) if isinstance(ref, int) else ref
+            if axis not in to:
+                self.removed += [] if axis.isdigit() else [axis]
+                if axis in self.original:
+                    self.original.remove(axis)
+        self.axes.replace(axes, to)
 
 
 def _layout(draw: random.Random) -> list[int]:
@@ -208,43 +232,43 @@ def _layout(draw: random.Random) -> list[int]:
             return sizes
 
 
-def random_file(seed: int, *, gates: int | None = None, frozen: float = 0.15) -> dict[str, Any]:
-    """Return a valid circuit file of up to 12 gates, every sixth one of up to 40."""
+def random_file(
+    seed: int, *, gates: int | None = None, frozen: float = 0.15, kinds: Collection[str] = tuple(KINDS)
+) -> dict[str, Any]:
+    """Return a valid circuit file of up to 12 entries, every sixth one of up to 40, with gates of some kinds."""
     draw = random.Random(seed)
+    if draw.random() < 0.3:
+        # Every figure of these is exact.
+        kinds = [kind for kind in kinds if kind in STORED] or kinds
     sizes = _layout(draw)
-    positional = draw.random() < 0.5
-    names = [str(i) for i in range(len(sizes))] if positional else [f"{'abcdefgh'[i]}{i}" for i in range(len(sizes))]
-    layout: Any = dict(zip(names, sizes, strict=True))
-    if positional:
+    layout: Any = {f"{'abcdefgh'[place]}{place}": size for place, size in enumerate(sizes)}
+    if draw.random() < 0.5:
         layout = draw.choice((sizes, "x".join(map(str, sizes)), "-".join(map(str, sizes))))
         layout = sizes[0] if len(sizes) == 1 and draw.random() < 0.5 else layout
-    drawer = _Drawer(
-        draw,
-        positional,
-        {name: place if positional else name for place, name in enumerate(names)},
-        dict(zip(names, sizes, strict=True)),
-        frozen=frozen,
-    )
+    drawer = _Drawer(draw, layout, kinds, frozen)
     wanted = gates if gates is not None else draw.randint(1, 40 if draw.random() < 0.17 else 12)
     for _ in range(100 * wanted):
-        if len(drawer.gates) < wanted:
+        if len(drawer.items) < wanted:
             drawer.add()
-    if not drawer.gates:
-        drawer.gates.append({"axes": [names[0]] if not positional else [0]})
-    file = file_of(layout, drawer.gates, name=f"random-{seed}")
-    if draw.random() < 0.4:
-        order = list(drawer.present)
-        draw.shuffle(order)
+    file = file_of(layout, drawer.items or [[0]], name=f"random-{seed}")
+    present = drawer.axes.present
+    if draw.random() < 0.4 and present:
+        order = draw.sample(list(present), len(present))
         file["output"] = [drawer.ref(axis) for axis in order]
-        if not order:
-            del file["output"]
-    product, final = math.prod(sizes), math.prod(drawer.present.values())
+    product, final = math.prod(sizes), math.prod(present.values())
     if draw.random() < 0.3:
         file["in_features"] = max(1, product + draw.randint(-product // 2, product // 2))
     if draw.random() < 0.3:
         file["out_features"] = max(1, final + draw.randint(-final // 2, final // 2))
+    if draw.random() < 0.2:
+        file["init"] = copy.deepcopy(draw.choice(INITS))
     file["plan"] = {"tokens": draw.choice(TOKENS), "optimizer": draw.choice(OPTIMIZERS)}
     return file
+
+
+def kinds_of(file: dict[str, Any]) -> set[str]:
+    """Return the kinds of a file's gates; those of shares are their owners'."""
+    return {gate.get("kind", "dense") for gate in written_out(file)["gates"] if "share" not in gate}
 
 
 def commuting_file(draw: random.Random) -> dict[str, Any]:
@@ -275,7 +299,7 @@ def shuffled(file: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 
 @torch.no_grad()
 def scale_gates(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Draw every parameter from a normal distribution of deviation 1/sqrt(columns), angles of 1; return the module.
+    """Draw every parameter from a normal distribution that suits its kind; return the module.
 
     Default gates shrink the output by 3^-0.5 each, so a deep circuit would compare zeros with zeros.
     """
@@ -283,31 +307,19 @@ def scale_gates(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     kinds = gate_kinds(module)
     for name, parameter in module.named_parameters():
         drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.copy_(drawn * _deviation(kinds[name.split(".")[1]], parameter.shape[-1]))
+        parameter.copy_(drawn * KINDS[kinds[name.split(".")[1]]].deviation(parameter.shape[-1]))
     return module
-
-
-def _deviation(kind: str, length: int) -> float:
-    """Return the standard deviation that numbers of a kind are drawn with; `length` is that of the last dimension."""
-    if kind in ("diagonal", "ry", "pauli"):
-        return 1.0
-    if kind == "orthogonal":
-        # A square matrix of side n stores about n^2 / 2 numbers: angles come to some pi at most.
-        return 1 / math.sqrt(math.sqrt(max(length, 1)))
-    return 1 / math.sqrt(length)
 
 
 def gate_kinds(module: torch.nn.Module) -> dict[str, str]:
     """Return the kind of every gate that a module's circuit text lists, shares left out."""
-    import json
-
     listed = json.loads(str(module.circuit))["gates"]
     return {gate["name"]: gate["kind"] for gate in listed if "kind" in gate}
 
 
-def error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the distance over the norm of what is expected; absolute where that is zero."""
+def error(actual: torch.Tensor, expected: torch.Tensor, floor: float = 0.0) -> float:
+    """Return the distance over the norm of what is expected, `floor` at least; absolute where that is zero."""
     assert actual.shape == expected.shape
     difference = float((actual.detach().double() - expected.detach().double()).norm())
-    norm = float(expected.detach().double().norm())
+    norm = max(floor, float(expected.detach().double().norm()))
     return difference / norm if norm > 0 else difference

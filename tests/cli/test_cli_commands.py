@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import quanta
+from typer.testing import CliRunner
 
 from quanta_compiler import compile_circuit, load_spec
 from quanta_compiler.cli.expand import STAGE_NAMES
@@ -41,13 +42,6 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, text in {"good": GOOD, "broken": BROKEN, "padded": PADDED, "kinds": KINDS}.items():
         Path(f"{name}.yaml").write_text(text, encoding="utf-8")
-
-
-def quanta(*arguments: str, stdin: str | None = None) -> Result:
-    result = CliRunner().invoke(app, arguments, input=stdin)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def test_the_version() -> None:

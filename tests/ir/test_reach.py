@@ -9,20 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_circuits import circuit_of, pair
+from drawn_kinds import KINDS, STORED
 from numpy.typing import NDArray
 from plain_oracle import plain_operator
-from random_circuits import file_of, random_file
+from plain_patterns import written_out
+from random_circuits import file_of, kinds_of, random_file
 
 from quanta_compiler import load_spec
 from quanta_compiler.ir import reach
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.graph import connectivity, contraction_graph
-from quanta_compiler.ir.parameters import matrix_shape
+from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.ir.reach import fewest_reached, gates_to_full
 from quanta_compiler.spec.short_notation import preset_document
 
 WIDTH = 90
+SMALLEST = 1e-14
 
 
 def slicing_file(seed: int) -> dict[str, Any]:
@@ -71,26 +74,28 @@ def _sizes(draw: random.Random, columns: int, number: int) -> dict[str, int]:
 
 
 def drawn(circuit: Circuit) -> dict[str, NDArray[np.float64]]:
-    """Return positive numbers for every gate."""
+    """Return positive numbers for every gate, angles in general position."""
     generator = np.random.default_rng(0)
     tensors: dict[str, NDArray[np.float64]] = {}
+    for one in all_stored(circuit):
+        tensors[f"gates.{one.key}"] = generator.uniform(0.1, 1, one.shape) / one.shape[-1]
     for gate in circuit.gates:
-        *per, rows, columns = matrix_shape(circuit, gate)
-        parts: dict[str, dict[str, tuple[int, ...]]] = {"dense": {"": (rows, columns)}, "diagonal": {"": (rows,)}}
-        if gate.kind == "lowrank":
-            parts["lowrank"] = {".B": (rows, gate.rank or 0), ".A": (gate.rank or 0, columns)}
-        for end, shape in parts.get(gate.kind, {}).items():
-            tensors[f"gates.{gate.name}{end}"] = generator.uniform(0.1, 1, (*per, *shape)) / shape[-1]
+        name = f"gates.{gate.name}"
+        if name in tensors and KINDS[gate.kind].is_computed:
+            tensors[name] = generator.uniform(0.4, 1.6, tensors[name].shape)
     return tensors
 
 
 def plain_count(file: dict[str, Any], circuit: Circuit) -> int | None:
     """Return from how many leading gates on no entry of the operator is zero, every gate being drawn as positive."""
     tensors = drawn(circuit)
+    file = written_out(file)
     whole, since = len(file["gates"]), None
     for count in range(whole, -1, -1):
         leading = {key: value for key, value in file.items() if count == whole or key not in ("output", "out_features")}
-        if not plain_operator({**leading, "gates": file["gates"][:count]}, tensors).all():
+        entries = np.abs(plain_operator({**leading, "gates": file["gates"][:count]}, tensors))
+        # A zero that is computed of angles is a sum of a few rounding errors.
+        if not (entries > SMALLEST * entries.max()).all():
             break
         since = count
     return since
@@ -115,7 +120,14 @@ def test_slices_are_followed_index_by_index(seed: int) -> None:
     judged(slicing_file(seed))
 
 
-@pytest.mark.parametrize("seed", range(40))
+def is_special(file: dict[str, Any]) -> bool:
+    """Say whether rotations may be undone by their transposes, or have wires that stay: test_reach_of_rotations."""
+    gates = written_out(file)["gates"]
+    is_shared = any("share" in gate for gate in gates) and not kinds_of(file) <= set(STORED)
+    return is_shared or any(gate.get("kind") == "pauli" and "rank_parameters" in gate for gate in gates)
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(80) if not is_special(random_file(seed))][:40])
 def test_circuits_of_all_kinds(seed: int) -> None:
     judged(random_file(seed))
 

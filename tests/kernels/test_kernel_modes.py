@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.nn import FittedCircuit, fit_circuit
+from quanta_compiler.peft import QuantaConfig
 from quanta_compiler.runtime.backends import BACKENDS
 from quanta_compiler.runtime.loading import load_class
 
@@ -144,3 +145,9 @@ def test_an_adapters_circuit_first_fitted_in_a_mode(mode: str) -> None:
     for backend in BACKENDS:
         y = fitted.apply(tensors, torch.ones(2, 8), backend)
         torch.autograd.grad(y.sum(), [tensors[name] for name in fitted.trained])
+
+
+@pytest.mark.parametrize("value", ["true", None, 1])
+def test_recompute_is_true_or_false(value: Any) -> None:
+    with pytest.raises(ValueError, match="`recompute` is True or False, got"):
+        QuantaConfig(circuit=file_of("4x4", ["all_pairs"]), recompute=value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiled_circuits import compiled, scaled_module
+from compiled_circuits import compiled, counted_flops, scaled_module
 from fused_circuits import assert_close, gradients, matrices_of, on_both, vectors
 from mixed_circuit import MIXED
 from random_circuits import error, file_of
@@ -229,3 +229,15 @@ def test_a_module_on_the_meta_device_gives_shapes(mixed: CompiledCircuit) -> Non
         assert x.grad.shape == x.shape
         copied = copy.deepcopy(module)
         assert copied(x).shape == y.shape
+
+
+CIRCUIT = compile_circuit(file_of("4x4x4", ["all_pairs"]))
+
+
+def test_flops_are_counted() -> None:
+    plain, fused = on_both(CIRCUIT)
+    x = vectors(CIRCUIT, 3).requires_grad_()
+    assert counted_flops(lambda: fused(x)) == counted_flops(lambda: plain(x))
+    y = fused(x)
+    # The states again, the gradient passed on, those of the matrices.
+    assert counted_flops(lambda: y.sum().backward()) == 3 * counted_flops(lambda: plain(x))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from compiled_circuits import saved_bytes
+from drawn_kinds import ROTATIONS
 from fused_circuits import assert_close, executable_of, gradients, on_both, vectors
-from random_circuits import error, file_of
+from random_circuits import error, file_of, random_file
 from rotation_circuits import CIRCUITS, expanded_matrix, file_operator, rotation_circuit, stored_gates
-from spec_circuits import random_rotations
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.nn import FittedCircuit
@@ -64,10 +64,10 @@ def test_the_kernel_is_the_oracle(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_random_rotations_and_their_gradients_are_the_references(seed: int) -> None:
-    circuit = compile_circuit(random_rotations(seed))
+    circuit = compile_circuit(random_file(seed, kinds=ROTATIONS))
     _, fused = on_both(circuit)
     gates = stored_gates(fused)
-    matrix = file_operator(random_rotations(seed), gates)
+    matrix = file_operator(random_file(seed, kinds=ROTATIONS), gates)
     x = vectors(circuit, 5).requires_grad_()
     weights = torch.randn(5, len(matrix), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     assert error(fused(x), x @ matrix.T) < 1e-12

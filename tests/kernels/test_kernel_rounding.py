@@ -93,7 +93,7 @@ def test_float16_takes_the_portable_path_and_rounds_once(seed: int) -> None:
         exact = gradients(exactly, x.double(), weights=weights)
         for name, gradient in gradients(fused, x, weights=weights).items():
             assert gradient.dtype == torch.float16
-            assert error(gradient, exact[name]) < 2.0**-10, name
+            assert error(gradient, exact[name], 1e-3) < 2.0**-10, name
 
 
 # Conversions

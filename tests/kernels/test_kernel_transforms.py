@@ -247,3 +247,24 @@ def applied(module: Any, name: str, x: torch.Tensor) -> torch.Tensor:
 
 def numbered(tensors: Any) -> dict[str, torch.Tensor]:
     return {str(place): tensor for place, tensor in enumerate(tensors)}
+
+
+CIRCUIT = compile_circuit(file_of("4x4x4", ["all_pairs"]))
+
+
+def test_jacobians_of_many_outputs_at_once() -> None:
+    plain, fused = on_both(CIRCUIT)
+    x = vectors(CIRCUIT, 2)
+    jacobian: Any = torch.autograd.functional.jacobian
+    assert error(jacobian(fused, x, vectorize=True), jacobian(plain, x, vectorize=True)) < 1e-12
+
+
+def test_recomputing_under_torch_func() -> None:
+    plain, recomputing = on_both(CIRCUIT, backend="torch", recompute=True)
+    x = vectors(CIRCUIT, 3)
+
+    def gradient(module: Any) -> torch.Tensor:
+        found: torch.Tensor = torch.func.grad(lambda given: module(given).square().sum())(x)
+        return found
+
+    assert error(gradient(recomputing), gradient(plain)) < 1e-12

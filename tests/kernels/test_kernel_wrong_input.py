@@ -195,3 +195,34 @@ def test_without_a_kernel_the_numbers_are_the_same(
             assert error(module(x), plain(x)) < 1e-12
             assert_close(gradients(module, x), gradients(plain, x), 1e-11)
     assert [(warning.category, str(warning.message)) for warning in caught] == [(RuntimeWarning, one) for one in said]
+
+
+CIRCUIT = compile_circuit(file_of("4x4x4", ["all_pairs"]))
+
+
+class Wrapper(torch.Tensor):
+    """A tensor without memory of its own, as a sharded one has none."""
+
+    @staticmethod
+    def __new__(cls, shape: tuple[int, ...]) -> Any:
+        make: Any = torch.Tensor._make_wrapper_subclass
+        return make(cls, shape, dtype=torch.float64)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        raise RuntimeError(f"{func} reached a wrapper")
+
+
+def test_a_gate_that_is_a_tensor_of_another_kind_never_reaches_the_kernel() -> None:
+    _, fused = on_both(CIRCUIT)
+    for name, gate in list(fused.gates.items()):
+        fused.gates._parameters[name] = Wrapper(tuple(gate.shape))
+    with torch.no_grad(), pytest.raises(RuntimeError, match="reached a wrapper"):
+        fused(vectors(CIRCUIT, 3))
+
+
+def test_a_lazily_negated_input_is_negated() -> None:
+    plain, fused = on_both(CIRCUIT)
+    x = torch._neg_view(vectors(CIRCUIT, 3))
+    with torch.no_grad():
+        assert error(fused(x), plain(x)) < 1e-12

@@ -11,7 +11,7 @@ from random_circuits import error, file_of
 
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.lowering.moves import is_run, merged, runs
-from quanta_compiler.lowering.program import Copy, Load, Matmul, Multiply, Program, Tie, sources
+from quanta_compiler.lowering.program import Call, Copy, Load, Matmul, Multiply, Program, Tie, sources
 from quanta_compiler.oracle.reference import reference_operator
 
 SEEDS = [*range(45), 65, 90]
@@ -57,7 +57,8 @@ def test_programs_are_well_formed(seed: int) -> None:
 def test_flops_of_the_operations_are_those_of_the_plan(seed: int) -> None:
     for program in (compiled(seed).apply, compiled(seed).operator):
         products = [op for op in program.operations if isinstance(op, Matmul | Multiply)]
-        assert sum(operation.flops for operation in products) == program.plan.flops
+        calls = [op for op in program.operations if isinstance(op, Call)]
+        assert sum(operation.flops for operation in [*products, *calls]) == program.plan.flops
         for operation in products:
             volume = math.prod(program.plan.sizes[leg] for leg in operation.layout)
             if isinstance(operation, Multiply):

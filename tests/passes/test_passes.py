@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from compiled_circuits import compiled, scaled_module
+from plain_patterns import written_out
 from random_circuits import commuting_file, error, file_of, random_file, shuffled
 
 from quanta_compiler.driver import compile_circuit
@@ -175,7 +176,7 @@ def test_blocks_hold_the_trained_gates_of_the_file() -> None:
     circuit = circuit_of("8x8x8", [[0, 1], [2], {"axes": [0], "share": "g1", "transpose": True}])
     changed = merge_blocks(circuit, 2048)
     assert changed.gates_in_file_order() == circuit.gates
-    file = random_file(0)
+    file = written_out(random_file(0))
     assert [gate.name for gate in merged(compiled(0).circuit).gates_in_file_order()] == [
         gate.get("name", f"g{place}") for place, gate in enumerate(file["gates"])
     ]

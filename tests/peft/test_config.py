@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapted_models import LORA, QUANTA
+from adapted_models import LORA, QUANTA, Mlp, adapted
 from mixed_circuit import MIXED
-from peft import PeftConfig, PeftType
-from random_circuits import random_file
+from peft import PeftConfig, PeftModel, PeftType
+from random_circuits import file_of, random_file
 
+from quanta_compiler.models.fitting import FeaturesError
 from quanta_compiler.nn import fit_circuit
-from quanta_compiler.peft import QuantaConfig
+from quanta_compiler.peft import AdapterError, QuantaConfig
 from quanta_compiler.spec import load_spec
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -57,6 +58,13 @@ def test_random_circuits_come_back_as_they_were(seed: int, tmp_path: Path) -> No
     assert load_spec(loaded.circuit["q"]) == load_spec(file)
     assert loaded.circuit_hash == config.circuit_hash
     assert loaded.target_modules == {"q", "k"}
+
+
+def test_a_layout_of_one_number_comes_back_where_the_order_of_keys_counts(tmp_path: Path) -> None:
+    """It is stored as JSON text, and read as YAML a layout is text: the hash was that of another circuit."""
+    file = file_of(12, [{"axes": [0], "to": {"b": 3, "a": 4}}])
+    config = QuantaConfig(circuit=file)
+    assert saved_and_loaded(config, tmp_path).circuit_hash == config.circuit_hash
 
 
 def test_named_axes_keep_their_order(tmp_path: Path) -> None:
@@ -122,3 +130,46 @@ def test_a_missing_or_wrong_circuit_file_is_told_with_its_place(tmp_path: Path) 
     path.write_text("version: 1\nname: wrong\nlayout: 4x4\ngates:\n  - [0, 2]\n")
     with pytest.raises(SpecError, match=r"wrong\.yaml:5:"):
         QuantaConfig(circuit={"q": path})
+
+
+def test_a_template_keeps_to_the_sizes_that_it_writes() -> None:
+    template = file_of({"auto": 3}, ["all_pairs"], out_features=17)
+    assert fit_circuit(template, 24, 17).out_features == 17
+    with pytest.raises(FeaturesError, match="written for 24 -> 17 features, the layer has 24 -> 16"):
+        fit_circuit(template, 24, 16)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["(?i)Q_PROJ"], "is no regular expression"),
+        ([r"(?P<n>q)_proj", r"(?P<n>k)_proj"], r"use \(\?:\.\.\.\) for groups"),
+        ([r"(q)\1_proj", "k_proj"], r"use \(\?:\.\.\.\) for groups"),
+    ],
+)
+def test_patterns_are_checked_in_the_form_in_which_they_are_used(targets: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        QuantaConfig(circuit=dict.fromkeys(targets, QUANTA))
+
+
+def test_a_configuration_that_names_a_file_opens_none(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.yaml"
+    secret.write_text("do not show: this\n")
+    config = tmp_path / "adapter_config.json"
+    config.write_text(f'{{"peft_type": "QUANTA_CIRCUIT", "circuit": "{secret}", "circuit_hash": null}}')
+    with pytest.raises(AdapterError, match="`circuit` names a file, a saved adapter holds the circuit itself"):
+        QuantaConfig.from_pretrained(str(tmp_path))
+    config.write_text("{")
+    with pytest.raises(AdapterError, match=r"adapter_config\.json: it is no JSON"):
+        QuantaConfig.from_pretrained(str(tmp_path))
+
+
+def test_a_saved_copy_that_the_configuration_does_not_know_is_told_as_such(tmp_path: Path) -> None:
+    model = adapted(Mlp(), target_modules=["q_proj"], residual="frozen_copy")
+    model.save_pretrained(str(tmp_path))
+    config = tmp_path / "adapter_config.json"
+    config.write_text(
+        config.read_text().replace('"residual": "frozen_copy",\n  "resolved"', '"residual": "none",\n  "resolved"')
+    )
+    with pytest.raises(AdapterError, match=r"q_proj: frozen\.g0 is saved, and the configuration has no place for it"):
+        PeftModel.from_pretrained(Mlp(), str(tmp_path))

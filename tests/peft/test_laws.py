@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 import torch
 from adapted_models import adapted, batch, circuit_layers, train
+from drawn_kinds import KINDS, STORED
 from quick_seeds import every_second
 from random_circuits import error, random_file
 from torch import nn
@@ -48,9 +50,11 @@ def operators(layer: Any, adapter: str = "default") -> tuple[torch.Tensor, torch
     return operator, circuit_operator(circuit, dotted(frozen)) if frozen else torch.zeros_like(operator)
 
 
-def random_adapter(seed: int, **keys: Any) -> tuple[Any, QuantaCircuitLayer, torch.Tensor]:
+def random_adapter(
+    seed: int, kinds: Collection[str] = tuple(KINDS), **keys: Any
+) -> tuple[Any, QuantaCircuitLayer, torch.Tensor]:
     """Return a model of one layer with a random circuit, that layer, and a batch; float64."""
-    file = random_file(seed, frozen=0.3)
+    file = random_file(seed, frozen=0.3, kinds=kinds)
     spec = load_spec(file)
     if not fit_circuit(file, spec.in_features, spec.out_features).trained:
         pytest.skip("the drawn circuit has no gate that trains, which an adapter refuses")
@@ -84,7 +88,7 @@ def test_the_update_is_that_of_the_oracle(seed: int, residual: str) -> None:
     assert error(base.weight.detach(), expected) < 1e-12
     assert error(model(x).detach(), x @ expected.T + bias) < 1e-10
     model.unmerge_adapter()
-    assert error(base.weight.detach(), weight) < 1e-14
+    assert error(base.weight.detach(), weight) < 1e-13
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 4))
@@ -127,7 +131,8 @@ def test_training_moves_only_what_trains(seed: int) -> None:
 
 
 def test_the_compiled_model_computes_the_same_in_one_graph() -> None:
-    model, _, x = random_adapter(3, residual="frozen_copy")
+    # Torch takes half a minute to compile rotations; tests/rotations compiles a few.
+    model, _, x = random_adapter(3, STORED, residual="frozen_copy")
     move(model)
     compiled: Any = torch.compile(model, fullgraph=True)
     assert torch.allclose(compiled(x), model(x))

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from adapted_models import Mlp, adapted, batch, circuit_layers, train
+from adapted_models import QUANTA, Mlp, adapted, batch, circuit_layers, train
 from compiled_circuits import peak_bytes
-from peft import convert_to_lora
-from random_circuits import file_of
+from peft import convert_to_lora, get_peft_model
+from random_circuits import error, file_of
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+from quanta_compiler.peft import QuantaConfig
 
 
 @pytest.mark.parametrize("safe", [True, False])
@@ -154,3 +156,74 @@ def test_conversion_to_lora_keeps_a_low_rank_update() -> None:
     for name, layer in circuit_layers(model).items():
         factors = [state[f"{name}.lora_{side}.weight"] for side in "BA"]
         assert torch.allclose(factors[0] @ factors[1], layer.get_delta_weight("default"), atol=1e-5)
+
+
+def test_without_autocast_the_copy_is_folded_as_it_is_applied() -> None:
+    layers = []
+    for residual in ("folded", "frozen_copy"):
+        config = QuantaConfig(circuit=QUANTA, target_modules=["q_proj"], residual=residual)
+        model: Any = get_peft_model(Mlp(torch.bfloat16), config, autocast_adapter_dtype=False)
+        layers.append(next(iter(circuit_layers(model).values())))
+    folded, plain = layers
+    copy = plain.circuits("default")[1]
+    assert copy is not None
+    assert all(torch.equal(tensor, copy[name]) for name, tensor in (folded.circuits("default")[1] or {}).items())
+    fitted = plain.quanta_circuit_plan["default"]
+    operator = fitted.apply(copy, torch.eye(24)).T
+    weight: Any = folded.get_base_layer()
+    expected = (weight.weight.float() - operator).bfloat16()
+    weight = folded.folded_weight("default")
+    assert torch.allclose(weight, expected, rtol=0, atol=2**-12)
+
+
+def test_a_weight_is_folded_only_while_nothing_is_merged_into_it() -> None:
+    x = batch()
+    model = adapted(Mlp(), init_weights=False)
+    folded = QuantaConfig(circuit=QUANTA, target_modules=["q_proj"], residual="folded")
+    model.merge_adapter()
+    model.add_adapter("second", folded)
+    model.unmerge_adapter()
+    model.set_adapter("second")
+    assert torch.allclose(model(x), Mlp()(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("residual", ["frozen_copy", "folded"])
+def test_a_scale_that_changes_while_merged_is_not_unmerged_with(residual: str) -> None:
+    x = batch()
+    model = adapted(Mlp(), init_weights=False, residual=residual)
+    expected = model(x)
+    model.merge_adapter()
+    for layer in circuit_layers(model).values():
+        layer.set_scale("default", 3.0)
+    model.load_state_dict(model.state_dict())
+    model.unmerge_adapter()
+    for layer in circuit_layers(model).values():
+        layer.set_scale("default", 1.0)
+    assert torch.allclose(model(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("moved", [0.1, 0.01, 0.001])
+def test_autocast_does_not_round_the_two_circuits_apart(moved: float) -> None:
+    """T x - S x is a small difference of large numbers: in bfloat16 it would be noise."""
+    x = batch()
+    model = adapted(Mlp(), target_modules=["q_proj"])
+    layer: Any = next(iter(circuit_layers(model).values()))
+    generator = torch.Generator().manual_seed(3)
+    for gate in layer.quanta_circuit_delta["default"].values():
+        gate.data += moved * torch.randn(gate.shape, generator=generator) / gate.shape[-1] ** 0.5
+    exact = layer._update("default", x, with_copy=True).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert error(layer._update("default", x.bfloat16().float(), with_copy=True).detach(), exact) < 0.01
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_safe_merging_takes_no_more_memory(safe: bool) -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.proj = nn.Linear(4096, 4096, bias=False)
+
+    model = adapted(Wide(), circuit=file_of("16x16x16", ["all_pairs"]), target_modules=["proj"], init_weights=False)
+    layer: Any = next(iter(circuit_layers(model).values()))
+    own = layer.get_base_weight().untyped_storage().nbytes()
+    assert peak_bytes(model, None, lambda: layer.merge(safe_merge=safe)) <= 1.25 * own

@@ -221,3 +221,25 @@ def test_a_model_that_does_not_begin_as_the_base_model_is_told_of() -> None:
     for keys in silent:
         config = QuantaConfig(**{"circuit": QUANTA, "target_modules": targets, **keys})
         assert not told(Mlp(), config, "residual='none'"), keys
+
+
+def test_folding_is_refused_where_a_weight_cannot_stand_for_the_layer() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    model = Mlp()
+    model.q_proj = Doubled(24, 24)
+    with pytest.raises(AdapterError, match=r"q_proj: `residual='folded'` .* a Doubled computes more than that"):
+        adapted(model, residual="folded")
+    assert torch.equal(adapted(model)(batch()), model(batch()))
+
+
+def test_an_attention_that_reads_the_weight_past_the_layer_is_refused() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(24, 2)
+
+    with pytest.raises(AdapterError, match=r"attention\.out_proj: torch's MultiheadAttention reads its weight"):
+        adapted(Attention(), target_modules=["out_proj"])

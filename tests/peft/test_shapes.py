@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,22 @@ def test_what_a_template_wastes_is_told_where_it_finds_no_layout() -> None:
     assert [warning.message for warning in padded] == [
         "11008 is padded to 11088 (14x11x9x8): 80 of 11088 numbers (0.7 %) are zeros"
     ]
+
+
+def test_threads_may_compile_the_same_circuit_at_once() -> None:
+    from quanta_compiler.driver import compile_circuit
+    from quanta_compiler.runtime.loading import load_class
+
+    sources = [compile_circuit(file_of(f"{size}x3", ["each"], name=f"race{size}")).source for size in range(2, 12)]
+    found: list[Any] = []
+
+    def load() -> None:
+        found.extend(load_class(source) for source in sources)
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    assert len({id(circuit_class) for circuit_class in found}) == 10

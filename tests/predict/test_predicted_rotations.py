@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from compiled_circuits import counted_flops
+from drawn_kinds import ROTATIONS
 from made_up_calibration import calibration
-from random_circuits import file_of
+from random_circuits import file_of, random_file
 from rotation_circuits import CIRCUITS
-from spec_circuits import random_rotations
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.predict.circuits import circuit_work
@@ -30,7 +30,7 @@ EXAMPLES = [
 
 
 def circuit_of_case(case: int | str) -> CompiledCircuit:
-    return compile_circuit(random_rotations(case) if isinstance(case, int) else CIRCUITS[case], tokens=5)
+    return compile_circuit(random_file(case, kinds=ROTATIONS) if isinstance(case, int) else CIRCUITS[case], tokens=5)
 
 
 def products(work: Work) -> int:

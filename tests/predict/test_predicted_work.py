@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from compiled_circuits import compiled, counted_flops
+from compiled_circuits import counted_flops
+from drawn_kinds import STORED
 from random_circuits import file_of, random_file
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
@@ -15,6 +16,11 @@ from quanta_compiler.predict.circuits import circuit_work, dense_work
 from quanta_compiler.predict.work import FusedPass, Pass, Permutation, Product, Work, both
 
 SEEDS = range(40)
+
+
+def drawn(seed: int, tokens: int | None = None) -> CompiledCircuit:
+    """Return the random circuit of a seed, without rotations, which test_predicted_rotations has."""
+    return compile_circuit(random_file(seed, kinds=STORED), tokens=tokens)
 
 
 def products(work: Work) -> int:
@@ -37,27 +43,27 @@ def torch_flops(circuit: CompiledCircuit, backend: str) -> int:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_forward_flops_are_those_of_the_report(seed: int) -> None:
-    apply = compiled(seed).report.apply
+    apply = drawn(seed).report.apply
     expected = apply.flops_per_token * apply.planned_tokens
-    assert circuit_work(compiled(seed)).forward_flops == pytest.approx(expected, rel=1e-12)
+    assert circuit_work(drawn(seed)).forward_flops == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_products_are_what_torch_counts(seed: int) -> None:
-    circuit = compile_circuit(random_file(seed), tokens=3 + seed % 5)
+    circuit = drawn(seed, 3 + seed % 5)
     assert products(circuit_work(circuit)) == torch_flops(circuit, "torch")
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 3))
 def test_the_kernels_products_are_what_torch_counts(seed: int) -> None:
-    circuit = compile_circuit(random_file(seed), tokens=5)
+    circuit = drawn(seed, 5)
     assert products(circuit_work(circuit, "fused")) == torch_flops(circuit, "fused")
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 2))
 def test_steps_are_those_that_the_report_lists(seed: int) -> None:
-    steps = [step.op for step in compiled(seed).report.apply.steps]
-    forward = circuit_work(compiled(seed)).forward
+    steps = [step.op for step in drawn(seed).report.apply.steps]
+    forward = circuit_work(drawn(seed)).forward
     assert sum(isinstance(one, Product) for one in forward) == steps.count("matmul")
     assert sum(isinstance(one, Pass) and one.flops > 0 for one in forward) == steps.count("elementwise")
 
@@ -134,4 +140,4 @@ def test_work_one_after_the_other() -> None:
 
 def test_a_backend_that_chooses_is_no_backend() -> None:
     with pytest.raises(ValueError, match="'auto' is no backend that works by itself: choose one of torch, fused"):
-        circuit_work(compiled(0), "auto")
+        circuit_work(drawn(0), "auto")

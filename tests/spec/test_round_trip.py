@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from spec_circuits import FILES, random_circuit, random_rotations
+from plain_patterns import written_out
+from random_circuits import random_file
+from spec_circuits import FILES
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.spec import CircuitSpec, load_spec, to_dict, to_yaml
@@ -55,14 +57,11 @@ def test_examples(file: Path) -> None:
     check_round_trips(load_spec(file))
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_random_circuits(seed: int) -> None:
-    check_round_trips(load_spec(random_circuit(seed)))
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_random_rotations(seed: int) -> None:
-    check_round_trips(load_spec(random_rotations(seed)))
+@pytest.mark.parametrize("seed", range(100))
+def test_random_circuits_and_their_patterns_written_out(seed: int) -> None:
+    spec = load_spec(random_file(seed))
+    check_round_trips(spec)
+    assert load_spec(written_out(random_file(seed))) == spec
 
 
 def test_expanded_text() -> None:
@@ -175,7 +174,7 @@ def test_broken_data_gives_errors_and_nothing_else(seed: int) -> None:
         {0: 0},
     ]
     for _ in range(60):
-        data = rng.choice((random_circuit, random_rotations))(rng.randrange(10**6))
+        data = random_file(rng.randrange(10**6))
         for _ in range(rng.randint(1, 3)):
             place: Any = data
             while isinstance(place, dict | list) and place:
