@@ -21,6 +21,7 @@ from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 from quanta_compiler.bench.rotations import rotation_matrix
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored
+from quanta_compiler.kinds.kind import Form
 
 _LETTERS = 52
 """How many indices torch.einsum can tell apart."""
@@ -47,14 +48,14 @@ class _Network:
 
 
 def _network(circuit: Circuit) -> _Network:
-    if any(gate.kind == "slice" for gate in circuit.gates):
+    if any(gate.form is Form.RESHAPE for gate in circuit.gates):
         raise LeftOutError("the circuit has a `slice` gate, which an einsum can only write as a matrix of 0 and 1")
-    if any(gate.kind == "pauli" for gate in circuit.gates):
+    if any(gate.form is Form.CIRCUIT for gate in circuit.gates):
         raise LeftOutError("the circuit has a `pauli` gate, which an einsum can only write as a whole matrix")
     sizes = [leg.size for leg in circuit.legs]
     factors: list[_Factor] = []
     for gate in circuit.gates:
-        if gate.kind == "lowrank":
+        if gate.form is Form.FACTORS:
             sizes.append(gate.rank or 1)
         factors += _factors(gate, len(sizes) - 1)
     return _Network(tuple(factors), tuple(sizes))
@@ -66,11 +67,11 @@ def _factors(gate: Gate, bond: int) -> list[_Factor]:
         return [_Factor(gate.parameter, gate.per + gate.columns, gate.per + gate.columns)]
     # A transposed gate is the same stored matrix with its legs the other way round.
     rows, columns = (gate.columns, gate.rows) if gate.transpose else (gate.rows, gate.columns)
-    if gate.kind == "lowrank":
+    if gate.form is Form.FACTORS:
         left = _Factor(f"{gate.parameter}.B", (*gate.per, *rows, bond), gate.per)
         right = _Factor(f"{gate.parameter}.A", (*gate.per, bond, *columns), gate.per)
         return [left, right] if gate.transpose else [right, left]
-    key = gate.name if gate.kind == "constant" else gate.parameter
+    key = gate.name if gate.matrix.given is not None else gate.parameter
     return [_Factor(key, gate.per + rows + columns, gate.per)]
 
 
@@ -93,9 +94,9 @@ class _Tensors:
                 self._rotations[stored.key] = matrix
         self.all = dict(self.leaves)
         for gate in circuit.gates:
-            if gate.kind == "constant":
+            if gate.matrix.given is not None:
                 self.all[gate.name] = torch.tensor(gate.value, dtype=setting.dtype).view(shapes[gate.name])
-            elif gate.kind == "cz":
+            elif gate.form is Form.SIGNS:
                 self.all[gate.name] = torch.ones(shapes[gate.name], dtype=setting.dtype)
                 self.all[gate.name][-1, -1] = -1
         self._reads = [(factor.key, network.shape(factor.legs)) for factor in network.factors]

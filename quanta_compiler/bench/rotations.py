@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.kinds.kind import Form
 
 
 def rotation_matrix(gate: Gate, numbers: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """Return what a gate stores, `[*per, count]`, as its matrices `[*per, rows, columns]`, contiguous."""
-    if gate.kind == "ry":
+    if gate.form is Form.ANGLE:
         cosine, sine = torch.cos(numbers / 2), torch.sin(numbers / 2)
         return torch.cat([cosine, -sine, sine, cosine], dim=-1).view(*numbers.shape[:-1], 2, 2)
     size, trained = max(rows, columns), min(rows, columns)

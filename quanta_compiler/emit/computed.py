@@ -8,6 +8,7 @@ from functools import cached_property
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.functions import made_gates
 from quanta_compiler.lowering.program import Function, Load, Maker, Program
 from quanta_compiler.planner.plan import Alike
@@ -52,11 +53,11 @@ class ComputedLeaves:
         """Return the name of a leaf, its dimensions, and the statements that make it where nothing has yet."""
         gate = load.leaf.gate
         assert gate is not None
-        if gate.kind == "ry":
+        if gate.form is Form.ANGLE:
             return self._ry(gate)
         if gate.block_of is not None:
             return self._block(load, gate, gate.block_of)
-        if gate.kind == "cz":
+        if gate.form is Form.SIGNS:
             # An axis of size 1 has no leg any more, and one that is written out as bits has several.
             rows, columns = self._size(gate.columns[:-1]), self._size(gate.columns[-1:])
             name = "cz" if (rows, columns) == (2, 2) else f"cz_{rows}x{columns}"
@@ -124,7 +125,7 @@ class ComputedLeaves:
     def _ry_gates(self) -> Iterator[Gate]:
         for operation in self.program.operations:
             gate = operation.leaf.gate if isinstance(operation, Load) else None
-            if gate is not None and gate.kind == "ry":
+            if gate is not None and gate.form is Form.ANGLE:
                 yield gate
 
     def _ry_lines(self) -> Iterator[str]:

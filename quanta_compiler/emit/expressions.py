@@ -29,7 +29,7 @@ from quanta_compiler.lowering.program import (
 
 
 def _leaf_name(gate: Gate, kind: str) -> str:
-    if gate.kind == "constant":
+    if gate.matrix.given is not None:
         return f"self.constant_{gate.name}"
     return stored_name(gate.parameter + {"lowrank_b": ".B", "lowrank_a": ".A"}.get(kind, ""))
 
@@ -39,7 +39,7 @@ def _argument_name(load: Load) -> str:
     gate = load.leaf.gate
     if gate is None:
         return "one"
-    if gate.kind == "constant":
+    if gate.matrix.given is not None:
         return f"constant_{gate.name}"
     if gate.block is not None:
         return f"block{gate.block}_{gate.parameter}"

@@ -17,6 +17,7 @@ from quanta_compiler.emit.operator import OperatorLines
 from quanta_compiler.emit.rotations import function_names, helper_lines
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored, matrix_shape
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.ownership import copies_input
 from quanta_compiler.lowering.program import Load, Program
 
@@ -51,14 +52,14 @@ class _Emitter:
         self.gates = circuit.gates_in_file_order()
         self.axes_of = {gate.name: self._axes(gate) for gate in self.gates}
         self.stored = all_stored(circuit)
-        self.constants = [gate for gate in self.gates if gate.kind == "constant"]
+        self.constants = [gate for gate in self.gates if gate.matrix.given is not None]
         # A large operator has its program twice: in slices, and at once.
         programs = [apply, operator, operator.at_once, operator.in_slices]
         self.functions = function_names([program for program in programs if program is not None])
         self.helpers: list[str] = []
         self.operator = OperatorLines(circuit, operator, self._body, peak_bytes if self.is_guarded else None)
         self.has_bits = any(leaf.gate is not None and leaf.gate.block is not None for leaf in operator.plan.leaves)
-        self.uses_one = (not self.stored and any(gate.kind == "cz" for gate in self.gates)) or any(
+        self.uses_one = (not self.stored and any(gate.form is Form.SIGNS for gate in self.gates)) or any(
             isinstance(operation, Load) and operation.leaf.kind == "one" for operation in operator.operations
         )
         self.is_bare = not self.stored and (self.uses_one or bool(self.constants))
@@ -132,7 +133,7 @@ class _Emitter:
         opened = ""
         for stored in self.stored:
             gate = stored.gate
-            if gate.kind == "lowrank" and opened != gate.name:
+            if gate.form is Form.FACTORS and opened != gate.name:
                 opened = gate.name
                 yield f"    {stored_name(gate.name)} = torch.nn.ParameterDict()"
             shape = ", ".join(str(size) for size in stored.shape)
@@ -201,7 +202,7 @@ class _Emitter:
 
     def _needs_order(self) -> bool:
         """Return whether torch would list the gates in another order than the file: own tensors before nested ones."""
-        nested = [stored.gate.kind == "lowrank" for stored in self.stored]
+        nested = [stored.gate.form is Form.FACTORS for stored in self.stored]
         return nested != sorted(nested)
 
     def _ordered_state_dict(self) -> Iterator[str]:

@@ -73,6 +73,11 @@ class Gate:
         return self.matrix.name
 
     @property
+    def form(self) -> Form:
+        """Return how the gate's matrix is there."""
+        return self.matrix.form
+
+    @property
     def trains(self) -> bool:
         """Return whether the gate's parameter, its own or a shared one, requires a gradient."""
         return self.matrix.trains and not self.frozen

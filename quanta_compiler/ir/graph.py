@@ -93,7 +93,7 @@ def _add_gate(graph: nx.MultiDiGraph[str], circuit: Circuit, gate: Gate, column:
         axes=tuple(circuit.legs[leg].axis for leg in gate.columns),
         to=tuple(circuit.legs[leg].axis for leg in gate.rows),
         per_axes=tuple(circuit.legs[leg].axis for leg in gate.per),
-        reshapes=gate.matrix.form is Form.RESHAPE,
+        reshapes=gate.form is Form.RESHAPE,
         still_wires=wires_not_turned(circuit, gate),
     )
 

@@ -140,7 +140,7 @@ class _Reach:
         if gate.is_diagonal:
             return
         contracted = [digit for leg in gate.columns for digit in self.legs.pop(leg)]
-        if gate.matrix.form is Form.RESHAPE:
+        if gate.form is Form.RESHAPE:
             self.legs.update(self._read(contracted, self._sizes(gate.rows)))
         elif still := wires_not_turned(self.circuit, gate):
             self._turn(contracted, gate, still)

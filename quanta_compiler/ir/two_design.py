@@ -20,9 +20,9 @@ def two_design_circuit(wires: int, layers: int, kept: int | None, *, transpose: 
     gates: list[Gate] = []
     for position, turn in enumerate(reversed(turns) if transpose else turns):
         columns = tuple(reached[wire] for wire in turn.wires)
-        name = f"ry{turn.angle}" if turn.kind == "ry" else f"cz{position}"
+        name = f"ry{turn.angle}" if turn.angle is not None else f"cz{position}"
         rows = columns
-        if turn.kind == "ry":
+        if turn.angle is not None:
             (wire,) = turn.wires
             legs.append(legs[wire])
             reached[wire] = len(legs) - 1
@@ -35,8 +35,8 @@ def two_design_circuit(wires: int, layers: int, kept: int | None, *, transpose: 
                 rows=rows,
                 per=(),
                 position=position,
-                parameter=ANGLES if turn.kind == "ry" else name,
-                transpose=transpose and turn.kind == "ry",
+                parameter=ANGLES if turn.angle is not None else name,
+                transpose=transpose and turn.angle is not None,
                 angle=turn.angle,
             )
         )

@@ -13,7 +13,7 @@ from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engine import ENGINES, Engine, Runner, engine_for
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
 from quanta_compiler.kernels.rotations import Lookup, Rotations
-from quanta_compiler.lowering.program import COMPUTED_KINDS
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
 from quanta_compiler.spec import load_spec
 
@@ -137,29 +137,29 @@ class Executable:
 
 def _is_rotation(source: MatrixSource) -> bool:
     """Return whether matrices are not what is stored, but computed from it or from nothing."""
-    return source.gate.kind in ("block", *COMPUTED_KINDS)
+    return bool(source.gate.parts) or source.gate.matrix.is_made
 
 
 def _stored_by(source: MatrixSource) -> tuple[str, str] | None:
     """Return a tensor that an entry's matrices come from; None where that is nothing."""
-    if source.gate.kind == "constant":
+    if source.gate.matrix.given is not None:
         return source.gate.name, "value"
     if _is_rotation(source):
-        owners = (part.parameter for part in source.gate.parts or (source.gate,) if part.kind != "cz")
+        owners = (part.parameter for part in source.gate.parts or (source.gate,) if part.form is not Form.SIGNS)
         return next(((owner, "") for owner in owners), None)
-    return source.gate.parameter, source.factor or ("B" if source.gate.kind == "lowrank" else "")
+    return source.gate.parameter, source.factor or ("B" if source.gate.form is Form.FACTORS else "")
 
 
 def _reader(source: MatrixSource) -> Callable[[Lookup], torch.Tensor]:
     """Return what makes an entry's matrices, `[blocks, rows, columns]` in any shape, from stored tensors."""
     gate, owner = source.gate, source.gate.parameter
-    if gate.kind == "constant":
+    if gate.matrix.given is not None:
         return lambda lookup: lookup(gate.name, "value")
-    if gate.kind == "lowrank" and not source.factor:
+    if gate.form is Form.FACTORS and not source.factor:
         if gate.transpose:
             return lambda lookup: _product(lookup(owner, "B"), lookup(owner, "A")).mT
         return lambda lookup: _product(lookup(owner, "B"), lookup(owner, "A"))
-    if gate.transpose and gate.kind != "diagonal":
+    if gate.transpose and not gate.is_diagonal:
         return lambda lookup: lookup(owner, source.factor).mT
     return lambda lookup: lookup(owner, source.factor)
 

@@ -17,6 +17,7 @@ import torch
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.kernels.blocks import BlockMatrices
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.functions import applying, making
 from quanta_compiler.lowering.program import Call, Function, Join, Maker, Operation, Split, Turn
 from quanta_compiler.lowering.small_matrices import Contraction, block_groups, contracted_plan
@@ -45,7 +46,7 @@ class Rotations:
         self._gates = tuple((source.gate, entry.blocks) for entry, source in zip(entries, sources, strict=True))
         self._wholes: dict[str, Whole] = {}
         for entry, (gate, _) in zip(entries, self._gates, strict=True):
-            if gate.kind in ("orthogonal", "pauli"):
+            if gate.form in (Form.FUNCTION, Form.CIRCUIT):
                 self._wholes.setdefault(gate.parameter, _whole(gate, entry))
         turned = _turned(sources)
         self._owners = tuple(turned)
@@ -76,10 +77,10 @@ class Rotations:
 
     def _alone(self, gate: Gate, count: int, turns: torch.Tensor, wholes: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the matrices of a gate that stands in no block."""
-        if gate.kind == "cz":
+        if gate.form is Form.SIGNS:
             # The last index of all axes is the last of the gate.
             return cz(turns.detach(), 1, count)
-        if gate.kind == "ry":
+        if gate.form is Form.ANGLE:
             place = self._places[gate.parameter, gate.angle or 0]
             matrices = turns[place : place + count]
         else:
@@ -96,7 +97,7 @@ def _turned(sources: Sequence[MatrixSource]) -> dict[str, dict[int, int]]:
     found: dict[str, dict[int, int]] = {}
     for source in sources:
         for part in source.gate.parts or (source.gate,):
-            if part.kind == "ry":
+            if part.form is Form.ANGLE:
                 count = math.prod(source.sizes[leg] for leg in part.per)
                 found.setdefault(part.parameter, {})[part.angle or 0] = count
     return found
@@ -116,7 +117,7 @@ def _whole(gate: Gate, entry: TableEntry) -> Whole:
     """Return what makes the matrices of the gate that owns the parameter."""
     rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
     size, smaller = max(rows, columns), min(rows, columns)
-    if gate.kind == "pauli":
+    if gate.form is Form.CIRCUIT:
         assert gate.layers is not None
         alike = size, gate.layers, gate.rank_parameters
         function = applying(plan_pauli(*alike, smaller, transpose=rows < columns))

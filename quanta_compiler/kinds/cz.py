@@ -16,7 +16,7 @@ class Cz(Kind):
 
     name = "cz"
     meaning = "A fixed gate on two axes: -1 at the last index of both, 1 elsewhere."
-    form = Form.DIAGONAL
+    form = Form.SIGNS
     schemes = ()
     may_resize = False
     takes_to = False

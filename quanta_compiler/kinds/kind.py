@@ -1,7 +1,7 @@
 """What a kind of gate is: the record of a gate's options, which knows what every stage asks of it.
 
 A gate has a kind, with the options that the file gives it: `Lowrank(rank=4)`. The record travels whole from the file to
-the report. Stages know five forms of matrices, not the names of kinds; what else differs between kinds is asked here.
+the report. Stages know forms of matrices, not the names of kinds; what else differs between kinds is asked here.
 No torch and no pydantic: reading a file loads this.
 """
 
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 from quanta_compiler.diagnostics import DataPath
 from quanta_compiler.kinds.initialisers import ENTRIES
 from quanta_compiler.kinds.looks import PLAIN, Look
+from quanta_compiler.kinds.made import Made
 from quanta_compiler.kinds.options import Key, keys_of
 
 
@@ -59,8 +60,11 @@ class Form(enum.Enum):
     MATRIX = "stored or given, entry by entry"
     FACTORS = "the product of two stored matrices, [rows, r] and [r, columns]"
     DIAGONAL = "one number for every index of the axes, which stay as they are"
+    SIGNS = "a diagonal of fixed signs: -1 at the last index of all axes, 1 elsewhere"
     RESHAPE = "the identity, its first rows or its first columns: nothing to multiply with"
-    COMPUTED = "made of what is stored"
+    ANGLE = "a rotation of a plane by a stored angle; those of all gates are made at once"
+    FUNCTION = "what a function makes of the numbers that are stored"
+    CIRCUIT = "a circuit of ANGLE and SIGNS on the bits of its index, planned like any other"
 
 
 class Merging(enum.Enum):
@@ -113,6 +117,8 @@ class Kind:
     """Whether what it stores are no entries of matrices: at zero its matrix is not zero."""
     is_diagonal: ClassVar[bool]
     """Whether it only scales: it has one number for every index of its axes."""
+    is_made: ClassVar[bool]
+    """Whether its matrix is computed, of what is stored or of nothing."""
     may_resize: ClassVar[bool] = True
     takes_to: ClassVar[bool] = True
     """Whether a gate takes `to`; where it may not resize, that must be what its axes are."""
@@ -132,7 +138,8 @@ class Kind:
     def __init_subclass__(cls) -> None:
         cls.trains = bool(cls.schemes)
         cls.stores_angles = cls.schemes not in ((), ENTRIES)
-        cls.is_diagonal = cls.form is Form.DIAGONAL
+        cls.is_diagonal = cls.form in (Form.DIAGONAL, Form.SIGNS)
+        cls.is_made = cls.form in (Form.SIGNS, Form.ANGLE, Form.FUNCTION, Form.CIRCUIT)
 
     # What it stores and costs
 
@@ -171,6 +178,22 @@ class Kind:
     def still_wires(self, rows: int, columns: int) -> tuple[int, ...]:
         """Return which bits of an index stay as they are, whatever trains; the slowest bit is 0."""
         return ()
+
+    def made(self, rows: int, columns: int) -> Made | None:
+        """Return the function that makes the matrices; only kinds of the form FUNCTION have one."""
+        return None
+
+    def reference(self, numbers: Any, rows: int, columns: int) -> Any:
+        """Return one matrix, `[rows, columns]`, of the stored numbers, both numpy arrays of float64.
+
+        What verification compares with, written without the function of `made`; kinds of this package stand in the
+        oracle's own table instead.
+        """
+        raise NotImplementedError(f"kind {self.name} brings no reference")
+
+    def makes_transpose(self, rows: int, columns: int) -> bool:
+        """Say whether what is made is the transpose of the matrix."""
+        return False
 
     def holds_products(self, rows: int, columns: int) -> bool:
         """Say whether the product of two such matrices is a third one."""

@@ -29,7 +29,7 @@ class Orthogonal(Kind):
 
     name = "orthogonal"
     meaning = "A gate whose matrix is orthogonal, made of a skew-symmetric one."
-    form = Form.COMPUTED
+    form = Form.FUNCTION
     schemes = ANGLES
     merging = Merging.BLOCKS
     smaller = "pauli"
@@ -47,6 +47,10 @@ class Orthogonal(Kind):
         """Return the entries below the diagonal of a skew-symmetric matrix, column by column."""
         numbers = lie_numbers(max(rows, columns), min(rows, columns), self.rank_parameters)
         return (Part("", (numbers,), rows, columns),)
+
+    def makes_transpose(self, rows: int, columns: int) -> bool:
+        """Say that the smaller side is made as columns."""
+        return rows < columns
 
     def holds_products(self, rows: int, columns: int) -> bool:
         """Say whether all orthogonal matrices can be had."""

@@ -31,7 +31,7 @@ class Pauli(Kind):
 
     name = "pauli"
     meaning = "A gate whose matrix is orthogonal, a circuit of a few rotations."
-    form = Form.COMPUTED
+    form = Form.CIRCUIT
     schemes = ANGLES
     any_size = False
     look = Look(
@@ -52,6 +52,10 @@ class Pauli(Kind):
     def flops(self, rows: int, columns: int) -> int:
         """Return what the circuit costs, angle by angle."""
         return pauli_flops(max(rows, columns), self.layers, self.rank_parameters)
+
+    def makes_transpose(self, rows: int, columns: int) -> bool:
+        """Say that the smaller side is made as rows, which are rotated."""
+        return rows >= columns
 
     def still_wires(self, rows: int, columns: int) -> tuple[int, ...]:
         """Return the wires that no angle turns."""

@@ -17,7 +17,7 @@ class Ry(Kind):
 
     name = "ry"
     meaning = "A gate that turns an axis of size 2 by a trained angle."
-    form = Form.COMPUTED
+    form = Form.ANGLE
     schemes = ANGLES
     may_resize = False
     takes_to = False

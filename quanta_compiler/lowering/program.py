@@ -36,14 +36,10 @@ class Load:
     """What makes the blocks that its function is called with; a leaf may be one of these."""
 
 
-COMPUTED_KINDS = ("ry", "cz", "orthogonal", "pauli")
-"""Kinds whose matrix is not what is stored."""
-
-
 def is_computed(load: Load) -> bool:
     """Return whether a leaf is no stored tensor, but computed from one or from nothing."""
     gate = load.leaf.gate
-    return gate is not None and load.leaf.kind == "gate" and (gate.kind in COMPUTED_KINDS or gate.block_of is not None)
+    return gate is not None and load.leaf.kind == "gate" and (gate.matrix.is_made or gate.block_of is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.kinds.two_design import TURN_FLOPS
 from quanta_compiler.lowering.account import Account, Books, Elementwise, Storage, Tensor
 from quanta_compiler.lowering.functions import made_gates
@@ -47,9 +48,9 @@ def compute_leaf(account: Account, load: Load, run: Run) -> Tensor:
     if gate.block is not None:
         assert load.maker is not None
         return gate_blocks(account, load.maker, run)[gate.block]
-    if gate.kind == "ry":
+    if gate.form is Form.ANGLE:
         return _once(account, "all ry", lambda: (_all_ry(account),))[0]
-    if gate.kind == "cz":
+    if gate.form is Form.SIGNS:
         sizes = account.gate_size(gate.columns[:-1]), account.gate_size(gate.columns[-1:])
         made = _once(account, f"cz {sizes}", lambda: (Tensor("", _signs(account, sizes), needs_grad=False),))[0]
         return replace(made, name=account.names[0] if account.names else gate.parameter)
@@ -76,7 +77,7 @@ def _signs(account: Account, sizes: tuple[int, ...]) -> Storage:
 def _all_ry(account: Account) -> Tensor:
     """Count the matrices of every RY of a program, which are one storage."""
     loads = [operation for operation in account.program.operations if isinstance(operation, Load)]
-    gates = [load.leaf.gate for load in loads if load.leaf.gate is not None and load.leaf.gate.kind == "ry"]
+    gates = [load.leaf.gate for load in loads if load.leaf.gate is not None and load.leaf.gate.form is Form.ANGLE]
     owners = {gate.parameter: account.gate_size(gate.per) for gate in gates}
     count = sum(owners.values())
     joined = [account.books.new_storage(count)] if len(owners) > 1 else []

@@ -9,6 +9,7 @@ from itertools import product
 from string import ascii_letters
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.planner.plan import Leaf, Plan
 
 Legs = tuple[int, ...]
@@ -63,7 +64,7 @@ def block_groups(blocks: Sequence[Gate], sizes: Legs) -> tuple[BlockGroup, ...]:
 def _slots(block: Gate, sizes: Legs) -> tuple[Slot, ...]:
     slots = [Slot(None)]
     for part in block.parts:
-        if part.kind == "ry":
+        if part.form is Form.ANGLE:
             inside = [leg for leg in part.per if leg not in block.per]
             indices = product(*(range(sizes[leg]) for leg in inside))
             slots += [Slot(part, tuple(zip(inside, index, strict=True))) for index in indices]

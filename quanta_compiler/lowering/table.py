@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, expand_pauli
 
 _TOKENS = 1 << 30
@@ -198,9 +199,9 @@ def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
     for gate in circuit.gates:
         if gate.is_diagonal:
             step(gate.name, MatrixSource(gate, "", of_legs), gate, (), ())
-        elif gate.kind == "slice":
+        elif gate.form is Form.RESHAPE:
             step(gate.name, None, gate, gate.columns, gate.rows)
-        elif gate.kind == "lowrank" and _is_cheaper_apart(gate, sizes):
+        elif gate.form is Form.FACTORS and _is_cheaper_apart(gate, sizes):
             assert gate.rank is not None
             sizes.append(gate.rank)
             bond = (len(sizes) - 1,)

@@ -22,7 +22,7 @@ def canonical_order(circuit: Circuit) -> Circuit:
         names = sorted(circuit.legs[leg].axis for leg in gate.columns + gate.rows + gate.per)
         axes = sorted((layout.get(name, len(layout)), name) for name in names)
         # Slices split the circuit for the planner: those of one column stand together, after the column's matrices.
-        return (columns[gate.name], gate.matrix.form is Form.RESHAPE, axes, gate.position)
+        return (columns[gate.name], gate.form is Form.RESHAPE, axes, gate.position)
 
     return _renumber(replace(circuit, gates=tuple(sorted(circuit.gates, key=key))))
 

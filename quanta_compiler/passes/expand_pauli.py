@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit, Gate, Leg
 from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.kinds.two_design import is_power_of_two
 
 
@@ -35,7 +36,11 @@ def is_two_design(circuit: Circuit, gate: Gate) -> bool:
     size = circuit.size(gate.columns)
     # Of one index there is no circuit, only a one.
     return (
-        gate.kind == "pauli" and not gate.per and size > 1 and size == circuit.size(gate.rows) and is_power_of_two(size)
+        gate.form is Form.CIRCUIT
+        and not gate.per
+        and size > 1
+        and size == circuit.size(gate.rows)
+        and is_power_of_two(size)
     )
 
 

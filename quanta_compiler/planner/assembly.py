@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.kinds.kind import Merging
+from quanta_compiler.kinds.kind import Form, Merging
 from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results, volume
 from quanta_compiler.planner.leaves import gate_leaves
 from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential_order
@@ -88,7 +88,7 @@ class Assembly:
         )
 
     def _is_reshaping(self, gate: Gate) -> bool:
-        return gate.kind == "slice" or gate.name in self.applied
+        return gate.form is Form.RESHAPE or gate.name in self.applied
 
     def _new_leg(self, size: int, label: str) -> int:
         self.sizes.append(size)
@@ -105,7 +105,7 @@ class Assembly:
             self.state = self._add_leaf(Leaf("one", ()))
         for gate in self.circuit.gates:
             for part in gate.parts or (gate,):
-                if part.kind == "slice":
+                if part.form is Form.RESHAPE:
                     continue
                 self.leaves_of[part.name] = [self._add_leaf(leaf) for leaf in self._leaves(part)]
 
@@ -114,8 +114,8 @@ class Assembly:
             return [Leaf("angles", (), gate)]
         rank = (self._new_leg(gate.rank, "r"),) if gate.rank is not None and gate.rank > 1 else ()
         rows, columns = (self.circuit.size(legs) for legs in (gate.rows, gate.columns))
-        is_tall = rows <= columns if gate.transpose else rows >= columns
-        return gate_leaves(gate, rank, is_tall, self.made.get(gate.name))
+        is_turned = gate.matrix.makes_transpose(*((columns, rows) if gate.transpose else (rows, columns)))
+        return gate_leaves(gate, rank, is_turned, self.made.get(gate.name))
 
     def _legs(self, tensor: int) -> Legs:
         if tensor < len(self.leaves):

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
 from quanta_compiler.kinds import DEFAULT, SCALING
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.kinds.two_design import (
     TURN_FLOPS,
     counted,
@@ -42,7 +43,7 @@ def pauli_forms(circuit: Circuit, batch: int, small: int = 0) -> PauliForms:
     width = circuit.in_size
     for gate in circuit.gates:
         rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
-        if gate.kind == "pauli":
+        if gate.form is Form.CIRCUIT:
             count, plan = batch * width // columns, partial(_plan_gate, circuit, gate, stacks)
             # The matrix is made from its smaller side: the first columns of Q, or of its transpose.
             is_wide = rows > columns if gate.transpose else rows < columns
@@ -93,7 +94,7 @@ def one_by_one(circuit: Circuit) -> PauliForms:
         size, layers, kept = _alike(circuit, gate)
         return PauliPlan(size, layers, kept, gate.transpose, count, count * pauli_flops(size, layers, kept))
 
-    return {gate.name: partial(counted, gate) for gate in circuit.gates if gate.kind == "pauli"}, {}
+    return {gate.name: partial(counted, gate) for gate in circuit.gates if gate.form is Form.CIRCUIT}, {}
 
 
 def _alike(circuit: Circuit, gate: Gate) -> Alike:
@@ -104,7 +105,7 @@ def _alike(circuit: Circuit, gate: Gate) -> Alike:
 
 def _stacks(circuit: Circuit) -> Counter[Alike]:
     """Return how many matrices there are of every kind."""
-    owners = {gate.parameter: gate for gate in circuit.gates if gate.kind == "pauli"}
+    owners = {gate.parameter: gate for gate in circuit.gates if gate.form is Form.CIRCUIT}
     stacks: Counter[Alike] = Counter()
     for gate in owners.values():
         stacks[_alike(circuit, gate)] += circuit.size(gate.per)
@@ -189,7 +190,7 @@ def _plan_block(circuit: Circuit, block: Gate, stack: int) -> Plan:
         Leaf("gate", part.columns if part.is_diagonal else (batch, *part.rows, *part.columns), part) for part in parts
     ]
     scaled = block.columns if block.is_diagonal else block.rows + block.columns
-    lead = (batch,) if any(part.kind == "ry" for part in parts) else ()
+    lead = (batch,) if any(part.form is Form.ANGLE for part in parts) else ()
     output = (*lead, *block.per, *scaled)
     tensors = [frozenset(leaf.legs) for leaf in leaves]
     # Many small tensors: a better order saves nothing.

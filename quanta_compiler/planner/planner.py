@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, merge_blocks
 from quanta_compiler.planner.assembly import Assembly, searched, sequential
 from quanta_compiler.planner.pauli import one_by_one, pauli_forms, write_blocks_out
@@ -40,7 +41,7 @@ def _plan(circuit: Circuit, mode: str, tokens: int, optimizer: str) -> Plan:
         forms = pauli_forms(circuit, circuit.in_size, SMALL_FOR_OPERATOR)
     gate_by_gate = Assembly(circuit, mode, tokens, sequential, one_by_one(circuit)).plan()
     # Asked before some of them are written out.
-    has_paulis = any(gate.kind == "pauli" for gate in circuit.gates)
+    has_paulis = any(gate.form is Form.CIRCUIT for gate in circuit.gates)
     if mode == "operator":
         circuit, forms = write_blocks_out(circuit, forms)
     absorbed = absorb_rotations(circuit, tokens if mode == "apply" else circuit.in_size)

@@ -7,6 +7,7 @@ the gate table, after the products that make its matrices.
 from __future__ import annotations
 
 from quanta_compiler.driver import CompiledCircuit
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.table import GateTable, lower_table
 from quanta_compiler.predict.programs import program_work
 from quanta_compiler.predict.rotations import product_work, table_rotations
@@ -45,7 +46,7 @@ def _composed(table: GateTable) -> Work:
     parts: list[Work] = []
     for entry in table.entries:
         gate = None if entry.matrix is None or entry.matrix.factor else entry.matrix.gate
-        if gate is None or gate.kind != "lowrank" or gate.rank is None:
+        if gate is None or gate.form is not Form.FACTORS or gate.rank is None:
             continue
         rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
         trains = is_trained(entry)

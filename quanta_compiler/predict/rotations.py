@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.account import ELEMENT_BYTES, Books, Elementwise, StepCost
 from quanta_compiler.lowering.functions import applying, making
 from quanta_compiler.lowering.lie_costs import is_trained, orthogonal_matrix
@@ -73,7 +74,7 @@ def table_rotations(entries: Sequence[TableEntry]) -> Work:
     trains = False
     for _, source in sources:
         for part in source.gate.parts or (source.gate,):
-            if part.kind == "ry":
+            if part.form is Form.ANGLE:
                 counts[part.parameter, part.angle or 0] = math.prod(source.sizes[leg] for leg in part.per)
                 # One call makes all RY: where one trains, every product with one has a gradient.
                 trains = trains or is_trained(part)
@@ -85,9 +86,9 @@ def table_rotations(entries: Sequence[TableEntry]) -> Work:
     for entry, source in sources:
         gate = source.gate
         rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
-        if gate.kind in ("orthogonal", "pauli") and gate.parameter not in owners:
+        if gate.form in (Form.FUNCTION, Form.CIRCUIT) and gate.parameter not in owners:
             owners.add(gate.parameter)
-            whole = orthogonal_work if gate.kind == "orthogonal" else _pauli_work
+            whole = orthogonal_work if gate.form is Form.FUNCTION else _pauli_work
             parts.append(whole(gate, entry.blocks, rows, columns))
     return joined(parts)
 
@@ -140,7 +141,7 @@ def _made(maker: Maker, needs_grad: bool) -> Work:
     parts = [passes_work(ry_passes(maker.stack * maker.angles, needs_grad))] if maker.programs else []
     for program in maker.programs:
         contraction = contracted_plan(program.plan)
-        trained = [needs_grad and leaf.gate is not None and leaf.gate.kind == "ry" for leaf in contraction.leaves]
+        trained = [needs_grad and leaf.gate is not None and leaf.gate.form is Form.ANGLE for leaf in contraction.leaves]
         parts.append(_contraction_work(contraction, trained))
     return joined(parts)
 

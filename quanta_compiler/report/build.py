@@ -60,7 +60,7 @@ def _fused_report(circuit: Circuit, table: GateTable, tokens: int) -> BackendRep
     composed = sum(
         entry.blocks * entry.rows * entry.columns
         for entry in table.entries
-        if entry.matrix is not None and entry.matrix.gate.matrix.form is Form.FACTORS and not entry.matrix.factor
+        if entry.matrix is not None and entry.matrix.gate.form is Form.FACTORS and not entry.matrix.factor
     )
     saved, held = circuit.in_features * trains, circuit.in_features + circuit.out_features
     return BackendReport(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from quanta_compiler.diagnostics import Diagnostic
-from quanta_compiler.kinds.kind import AxisSize, Kind, sides
+from quanta_compiler.kinds.kind import AxisSize, Form, Kind, sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ class GateSpec:
     def kind(self) -> str:
         """Return the name of the gate's kind."""
         return self.matrix.name
+
+    @property
+    def form(self) -> Form:
+        """Return how the gate's matrix is there."""
+        return self.matrix.form
 
     @property
     def shape(self) -> tuple[int, ...]:

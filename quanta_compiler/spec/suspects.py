@@ -66,10 +66,10 @@ def _enough(first: GateSpec, second: GateSpec) -> int | None:
     if any(gate.matrix.is_diagonal for gate in both):
         # Beside a matrix it is a parametrization that is chosen (AdaLoRA, a magnitude per output), and costs little.
         return None
-    factors = [rank for gate, rank in zip(both, ranks, strict=True) if gate.matrix.form is Form.FACTORS]
+    factors = [rank for gate, rank in zip(both, ranks, strict=True) if gate.form is Form.FACTORS]
     if min(ranks) in factors:
         return count * min(min(ranks) * (rows + columns), rows * columns)
-    is_any = any(gate.matrix.form is Form.MATRIX for gate in both)
+    is_any = any(gate.form is Form.MATRIX for gate in both)
     return count * rows * columns if is_any and min(ranks) >= min(rows, columns) else None
 
 

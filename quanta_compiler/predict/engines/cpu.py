@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.table import GateTable, TableEntry
 from quanta_compiler.predict.work import is_trained
 
@@ -154,7 +155,7 @@ def prefers(table: GateTable, tokens: int) -> bool:
 
 
 def _is_large_whole(entry: TableEntry) -> bool:
-    is_pauli = entry.matrix is not None and entry.matrix.gate.kind == "pauli"
+    is_pauli = entry.matrix is not None and entry.matrix.gate.form is Form.CIRCUIT
     return is_pauli and entry.rows * entry.columns > _LARGE_WHOLE
 
 
