@@ -1,4 +1,4 @@
-"""The function that makes the matrices of a kind of gate: its text, for emitted files and for the kernel, and its cost."""
+"""The function that makes the matrices of a kind of gate: its text, for emitted files and the kernel, and its cost."""
 
 from __future__ import annotations
 
