@@ -1,4 +1,4 @@
-"""Named circuits for the tests of the graph and of the diagram; small random ones, of positive gates that mix little."""
+"""Named circuits for the tests of the graph and of the diagram, and small random ones that mix little."""
 
 from __future__ import annotations
 
