@@ -1,4 +1,4 @@
-"""Circuits for the tests of the graph and of the diagram: named ones, and random ones by seed."""
+"""Named circuits for the tests of the graph and of the diagram, and small random ones that mix little."""
 
 from __future__ import annotations
 
