@@ -11,6 +11,7 @@ from typing import ParamSpec
 import typer
 
 from quanta_compiler.diagnostics import SpecError, refusal
+from quanta_compiler.kinds.plugins import PluginError
 from quanta_compiler.runtime.backends import EngineError
 from quanta_compiler.system.extras import missing_extra
 from quanta_compiler.system.files import OutputError
@@ -60,6 +61,8 @@ def _explain(error: Exception) -> SpecError | None:
         return None if missing is None else refusal("quanta", missing.fact, hint=missing.hint)
     if isinstance(error, OutputError | EngineError | LimitError | MemoryError):
         return refusal("quanta", str(error) or "there is not enough memory")
+    if isinstance(error, PluginError):
+        return refusal("quanta", error.fact, hint=error.hint)
     return error if isinstance(error, SpecError) else None
 
 

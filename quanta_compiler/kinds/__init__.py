@@ -20,8 +20,3 @@ SCALING: Kind = Diagonal()
 KINDS: dict[str, type[Kind]] = {
     kind.name: kind for kind in (Dense, Lowrank, Diagonal, Orthogonal, Pauli, Ry, Cz, Slice, Constant)
 }
-
-
-def find_kind(name: str) -> type[Kind] | None:
-    """Return the kind of a name, None where there is none."""
-    return KINDS.get(name)

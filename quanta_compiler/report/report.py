@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quanta_compiler.kinds import find_kind
+from quanta_compiler.kinds.plugins import find_kind
 
 
 @dataclass(frozen=True, slots=True)

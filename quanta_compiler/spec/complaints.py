@@ -5,42 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
-from quanta_compiler.kinds import DEFAULT, KINDS
+from quanta_compiler.kinds import DEFAULT
 from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
-from quanta_compiler.spec.models import (
-    GATE_MODELS,
-    MIXED_PATTERNS,
-    OPTIMIZERS,
-    PATTERN_MODELS,
-    CircuitFile,
-    Plan,
-    SharedGate,
-    item_form,
-)
+from quanta_compiler.kinds.plugins import PACKAGES, PluginError, find_kind, plugin_names
+from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, SharedGate
 from quanta_compiler.spec.patterns import PATTERNS
-
-_ALL_GATES: tuple[type[BaseModel], ...] = (*GATE_MODELS.values(), SharedGate)
-ALL_GATE_KEYS = tuple(dict.fromkeys(key for model in _ALL_GATES for key in model.model_fields))
-_ALL_PATTERNS: tuple[type[BaseModel], ...] = (*PATTERN_MODELS.values(), *MIXED_PATTERNS.values())
-_ALL_PATTERN_KEYS = tuple(dict.fromkeys(key for model in _ALL_PATTERNS for key in model.model_fields))
-_OPTIONS = {name: key for kind in KINDS.values() for name, key in kind.options().items()}
-"""The options of all kinds; those of one name mean the same."""
-
-
-def _model_of(item: Any) -> type[Any] | None:
-    form = item_form(item)
-    if form == "share":
-        return SharedGate
-    if form in MIXED_PATTERNS:
-        return MIXED_PATTERNS[form]
-    prefix, _, kind = (form or "").partition(" ")
-    if prefix == "gate":
-        return GATE_MODELS[kind]
-    return PATTERN_MODELS.get(kind) if prefix == "pattern" else None
 
 
 def data_path(loc: tuple[Any, ...]) -> DataPath:
@@ -61,8 +32,9 @@ def by_mapping(errors: list[Any]) -> list[tuple[DataPath, list[Any]]]:
 class Translator:
     """Tells pydantic's errors about one mapping in sentences with a place, the fact and the remedy."""
 
-    def __init__(self, data: dict[Any, Any], problems: Problems) -> None:
+    def __init__(self, data: dict[Any, Any], forms: Forms, problems: Problems) -> None:
         self.data = data
+        self.forms = forms
         self.problems = problems
 
     def _value_at(self, path: DataPath) -> Any:
@@ -90,7 +62,7 @@ class Translator:
         mapping = self._value_at(tuple(outer))
         allowed, others, what = self._keys_for(tuple(outer), mapping)
         if key in others:
-            why = _why_not(key, mapping) if outer else _why_not_with_preset(key, mapping)
+            why = self._why_not(str(key), mapping) if outer else _why_not_with_preset(key, mapping)
             self.problems.error(path, f"{quote(key)} does not go with {what}", why, key=True)
             return
         absent = [name for name in allowed if name not in mapping]
@@ -112,46 +84,45 @@ class Translator:
             return _keys_of_file(mapping)
         if path == ("plan",):
             return list(Plan.model_fields), (), "`plan`"
-        model = _model_of(mapping)
-        assert model is not None
+        model = self.forms.models[self.forms.tag(mapping) or ""]
         allowed = list(model.model_fields)
         if "pattern" in mapping:
             kind = mapping.get("kind", DEFAULT.name)
             name = mapping["pattern"]
-            what = f"pattern `{name}`" if model in MIXED_PATTERNS.values() else f"a pattern of kind `{kind}`"
-            return allowed, (*_ALL_PATTERN_KEYS, "name", "share", "transpose", "value"), what
+            what = f"pattern `{name}`" if name in self.forms.mixed else f"a pattern of kind `{kind}`"
+            return allowed, (*self.forms.pattern_keys, "name", "share", "transpose", "value"), what
         if model is SharedGate:
-            return allowed, ALL_GATE_KEYS, "`share`"
-        return allowed, (*ALL_GATE_KEYS, "repeat"), f"a gate of kind `{mapping.get('kind', DEFAULT.name)}`"
+            return allowed, self.forms.gate_keys, "`share`"
+        return allowed, (*self.forms.gate_keys, "repeat"), f"a gate of kind `{mapping.get('kind', DEFAULT.name)}`"
 
     def _missing_key(self, path: DataPath, key: Any) -> None:
         hint = _EXAMPLES.get(str(key))
         what = "the circuit" if not path else "the pattern" if "pattern" in self._value_at(path) else "the gate"
-        if path and key in _OPTIONS:
+        if path and key in self.forms.options:
             kind = self._value_at(path)["kind"]
-            self.problems.error(path, f"kind `{kind}` needs a `{key}`", _OPTIONS[key].example)
+            self.problems.error(path, f"kind `{kind}` needs a `{key}`", self.forms.options[key].example)
         else:
             self.problems.error(path, f"{what} has no `{key}`", hint)
 
     def _bad_value(self, path: DataPath, error: Any) -> None:
         """Report a value of the wrong type or out of range."""
-        kind, value = error["type"], error["input"]
+        code, value = error["type"], error["input"]
         cause = error.get("ctx", {}).get("error")
         if isinstance(cause, BadValueError):
             for inner, message, hint in cause.problems:
                 # An item that is a bare list is refused as a whole value, at the path of the item.
                 self.problems.error(path + inner, message, hint)
-        elif kind == "union_tag_not_found":
+        elif code == "union_tag_not_found":
             self._bad_item(path, value)
-        elif kind == "literal_error":
+        elif code == "literal_error":
             self._unknown_word(path, value)
         else:
-            message = f"{_label(path)} {_expectation(kind, error.get('ctx', {}))}, got {describe(value)}"
-            self.problems.error(path, message, _HINTS.get(kind) or self._range_hint(path))
+            message = f"{_label(path)} {_expectation(code, error.get('ctx', {}))}, got {describe(value)}"
+            self.problems.error(path, message, _HINTS.get(code) or self._range_hint(path))
 
     def _range_hint(self, path: DataPath) -> str | None:
         """Return what helps with a number that is out of bounds."""
-        options: Mapping[Any, Key] = _OPTIONS
+        options: Mapping[Any, Key] = self.forms.options
         if len(path) == 1 and "preset" in self.data:
             from quanta_compiler.presets.table import PRESETS
 
@@ -165,29 +136,82 @@ class Translator:
             hint = "write `[0, 1]`, the name of a pattern, or a mapping with `axes`"
             self.problems.error(path, f"expected a gate or a pattern, got {describe(item)}", hint)
             return
-        kinds = PATTERN_MODELS if "pattern" in item else GATE_MODELS
+        kinds = self.forms.patterns if "pattern" in item else self.forms.gates
         what = "pattern" if "pattern" in item else "gate"
         value = item.get("kind")
         if not isinstance(value, str):
             self.problems.error((*path, "kind"), f"`kind` must be a name, got {describe(value)}", _one_of(kinds))
-        elif value in GATE_MODELS:
+        elif value in self.forms.gates:
             message = f"a pattern cannot have gates of kind {quote(value)}"
             self.problems.error((*path, "kind"), message, _one_of(kinds))
         else:
-            close = did_you_mean(value, kinds)
-            hint = f"did you mean `{close}`?" if close else _one_of(kinds)
-            self.problems.error((*path, "kind"), f"unknown kind {quote(value)} of a {what}", hint)
+            self._unknown_kind((*path, "kind"), value, what, kinds)
+
+    def _unknown_kind(self, path: DataPath, value: str, what: str, kinds: Collection[str]) -> None:
+        """Report a kind that there is not, or one of a package that is missing or broken."""
+        try:
+            find_kind(value)
+        except PluginError as error:
+            self.problems.error(path, error.fact, error.hint)
+            return
+        packages = self.data.get(PACKAGES)
+        package = packages.get(value) if isinstance(packages, dict) else None
+        if isinstance(package, str):
+            name, _, version = package.partition("==")
+            hint = f"pip install {name}" + (f"; the circuit was saved with version {version}" if version else "")
+            self.problems.error(
+                path, f"kind {quote(value)} is one of the package {quote(name)}, which is missing", hint
+            )
+            return
+        close = did_you_mean(value, {*kinds, *plugin_names()})
+        hint = f"did you mean `{close}`?" if close else _one_of((*kinds, *sorted(plugin_names())))
+        self.problems.error(path, f"unknown kind {quote(value)} of a {what}", hint)
 
     def _unknown_word(self, path: DataPath, value: Any) -> None:
         """Report a value that is none of the words that its key takes."""
         key = str(path[-1])
-        words = OPTIMIZERS if key == "optimizer" else _words(_OPTIONS[key])
+        words = OPTIMIZERS if key == "optimizer" else _words(self.forms.options[key])
         if not isinstance(value, str):
             self.problems.error(path, f"`{key}` must be a name, got {describe(value)}", _one_of(words))
             return
         close = did_you_mean(value, words)
         hint = f"did you mean `{close}`?" if close else _one_of(words)
         self.problems.error(path, f"unknown {key} {quote(value)}", hint)
+
+    def _home(self, key: str) -> str | None:
+        """Say where a key belongs that not all gates take."""
+        if key in ("transpose", "repeat"):
+            return f"`{key}` goes with `{'share' if key == 'transpose' else 'pattern'}`"
+        homes = [f"`kind: {name}`" for name, kind in self.forms.kinds.items() if key in kind.options()]
+        homes += [f"with the pattern `{name}`" for name, pattern in PATTERNS.items() if key in pattern.options]
+        return f"`{key}` goes with {' and '.join(homes)}" if homes else None
+
+    def _why_not(self, key: str, mapping: dict[Any, Any]) -> str | None:
+        """Say why a key that other gates take does not go with this one."""
+        name = mapping.get("kind", DEFAULT.name)
+        if "pattern" in mapping:
+            return self._why_not_in_a_pattern(key, mapping["pattern"], name)
+        if "share" in mapping:
+            return "a shared parameter is described where it is first used"
+        if key in ("init", "frozen"):
+            return f"a {name} gate has no parameter"
+        if key == "per":
+            return f"a {name} gate is the same for every index; leave `per` out"
+        return self.forms.kinds[name].refusals.get(key) or self._home(key)
+
+    def _why_not_in_a_pattern(self, key: str, pattern: Any, name: str) -> str:
+        """Say why a key that other patterns take does not go with this one."""
+        if key == "name":
+            return "the gates of a pattern are called g0, g1, ... by position"
+        if pattern in self.forms.mixed:
+            return PATTERNS[pattern].refusals.get(key, _WRITE_OUT)
+        kind = self.forms.kinds[name]
+        if key in kind.refusals:
+            return kind.refusals[key]
+        if key in ("init", "frozen") and not kind.trains:
+            return f"a {name} gate has no parameter"
+        is_option = any(key in self.forms.kinds[other].options() for other in self.forms.patterns)
+        return (self._home(key) if is_option else None) or _WRITE_OUT
 
 
 def report_unknown_preset(name: Any, presets: Collection[str], problems: Problems) -> None:
@@ -213,6 +237,7 @@ def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str
     return own, (*others, *CircuitFile.model_fields), f"preset `{data['preset']}`"
 
 
+_WRITE_OUT = "write the gates out where they differ"
 _EXAMPLES = {
     "version": "write `version: 1`",
     "name": "such as `name: my-circuit`",
@@ -235,11 +260,11 @@ def _label(path: DataPath) -> str:
     return f"`{path[-1]}`" if path and isinstance(path[-1], str) else "the value"
 
 
-def _expectation(kind: str, context: dict[str, Any]) -> str:
+def _expectation(code: str, context: dict[str, Any]) -> str:
     """Say what a value must be, from the type of pydantic's error."""
-    if kind == "greater_than_equal":
+    if code == "greater_than_equal":
         return f"must be at least {context['ge']}"
-    if kind == "less_than_equal":
+    if code == "less_than_equal":
         return f"is limited to {context['le']}"
     words = {
         "int_type": "must be an integer",
@@ -251,48 +276,11 @@ def _expectation(kind: str, context: dict[str, Any]) -> str:
         "model_attributes_type": "must be a mapping",
         "dict_type": "must be a mapping",
     }
-    return words.get(kind, "has a value that is not allowed")
+    return words.get(code, "has a value that is not allowed")
 
 
 def _words(option: Key) -> tuple[str, ...]:
     return option.type.words if isinstance(option.type, Word) else ()
-
-
-def _home(key: str) -> str | None:
-    """Say where a key belongs that not all gates take."""
-    if key in ("transpose", "repeat"):
-        return f"`{key}` goes with `{'share' if key == 'transpose' else 'pattern'}`"
-    homes = [f"`kind: {name}`" for name, kind in KINDS.items() if key in kind.options()]
-    homes += [f"with the pattern `{name}`" for name, pattern in PATTERNS.items() if key in pattern.options]
-    return f"`{key}` goes with {' and '.join(homes)}" if homes else None
-
-
-def _why_not(key: Any, mapping: dict[Any, Any]) -> str | None:
-    """Say why a key that other gates take does not go with this one."""
-    kind = mapping.get("kind", DEFAULT.name)
-    if "pattern" in mapping:
-        return _why_not_in_a_pattern(str(key), mapping["pattern"], kind)
-    if "share" in mapping:
-        return "a shared parameter is described where it is first used"
-    if key in ("init", "frozen"):
-        return f"a {kind} gate has no parameter"
-    if key == "per":
-        return f"a {kind} gate is the same for every index; leave `per` out"
-    return KINDS[kind].refusals.get(key) or _home(str(key))
-
-
-def _why_not_in_a_pattern(key: str, pattern: Any, kind: str) -> str:
-    """Say why a key that other patterns take does not go with this one."""
-    if key == "name":
-        return "the gates of a pattern are called g0, g1, ... by position"
-    if pattern in MIXED_PATTERNS:
-        return PATTERNS[pattern].refusals.get(key, "write the gates out where they differ")
-    if key == "to":
-        return KINDS[kind].refusals[key]
-    if key in ("init", "frozen") and not KINDS[kind].trains:
-        return f"a {kind} gate has no parameter"
-    is_option = any(key in KINDS[name].options() for name in PATTERN_MODELS)
-    return (_home(key) if is_option else None) or "write the gates out where they differ"
 
 
 def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:

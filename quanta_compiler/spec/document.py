@@ -5,22 +5,25 @@ What is wrong is reported and then mended or left out, so that the rest of the f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean
-from quanta_compiler.kinds import limits
+from quanta_compiler.kinds import KINDS, limits
 from quanta_compiler.kinds.checks import describe
+from quanta_compiler.kinds.kind import Kind
+from quanta_compiler.kinds.plugins import PluginError, find_kind
 from quanta_compiler.spec.complaints import (
-    ALL_GATE_KEYS,
     Translator,
     by_mapping,
     data_path,
     report_unknown_preset,
 )
-from quanta_compiler.spec.models import CircuitFile
+from quanta_compiler.spec.models import CircuitFile, Forms, forms
 from quanta_compiler.spec.patterns import MIXED
 from quanta_compiler.spec.values import VERSION
 
@@ -94,18 +97,36 @@ def read_document(data: Any, problems: Problems) -> Document | PresetDocument | 
             **data,
             "gates": [_without_clutter(item, index, document, problems) for index, item in enumerate(gates)],
         }
+    known = forms(added_kinds(data))
     # A round can bring up what the last one's problems kept pydantic from looking at.
     for _ in range(_ROUNDS):
         try:
-            document.file = CircuitFile.model_validate(data)
+            document.file = known.file.model_validate(data)
             return document
         except ValidationError as error:
             errors = error.errors(include_url=False)
+            translator = Translator(data, known, problems)
             if len(errors) > _MENDABLE:
-                _report_only(data, errors, problems)
+                _report_only(translator, errors)
                 return None
-            data = _mend(data, errors, document, problems)
+            data = _mend(translator, errors, document)
     return None
+
+
+def added_kinds(data: Mapping[Any, Any]) -> tuple[type[Kind], ...]:
+    """Return the kinds that a file names and that other packages bring; those that are broken are reported later."""
+    gates = data.get("gates")
+    named = (
+        {item["kind"]: None for item in gates if isinstance(item, dict) and isinstance(item.get("kind"), str)}
+        if (isinstance(gates, list | tuple))
+        else {}
+    )
+    found: list[type[Kind]] = []
+    for name in named:
+        with suppress(PluginError):
+            kind = None if name in KINDS else find_kind(name)
+            found += [kind] if kind is not None else []
+    return tuple(found)
 
 
 def _read_preset(data: dict[Any, Any], problems: Problems) -> PresetDocument | None:
@@ -124,7 +145,7 @@ def _read_preset(data: dict[Any, Any], problems: Problems) -> PresetDocument | N
         try:
             return PresetDocument(model.model_validate(data))
         except ValidationError as error:
-            translator = Translator(data, problems)
+            translator = Translator(data, forms(), problems)
             data = dict(data)
             for path, group in by_mapping(error.errors(include_url=False)):
                 translator.report(path, group)
@@ -145,26 +166,25 @@ def _without_clutter(item: Any, index: int, document: Document, problems: Proble
     return [0]
 
 
-def _report_only(data: dict[Any, Any], errors: list[Any], problems: Problems) -> None:
+def _report_only(translator: Translator, errors: list[Any]) -> None:
     """Report the first of very many errors, and how many there are."""
-    translator = Translator(data, problems)
     for path, group in by_mapping(errors[:_MENDABLE]):
         translator.report(path, group)
-    problems.omit(len(errors) - _MENDABLE)
+    translator.problems.omit(len(errors) - _MENDABLE)
 
 
-def _mend(data: dict[Any, Any], errors: list[Any], document: Document, problems: Problems) -> dict[Any, Any]:
+def _mend(translator: Translator, errors: list[Any], document: Document) -> dict[Any, Any]:
     """Report the errors; return the data without what they are about."""
+    data = translator.data
     mended = dict(data)
     gates = data.get("gates")
     mended["gates"] = list(gates) if isinstance(gates, list | tuple) else []
-    translator = Translator(data, problems)
     for path, group in by_mapping(errors):
         translator.report(path, group)
         for error in group:
             place = data_path(error["loc"])
             if place[:1] == ("gates",) and len(place) > 1:
-                _mend_item(mended["gates"], place, document)
+                _mend_item(mended["gates"], place, document, translator.forms)
             else:
                 _mend_top(mended, place, document)
     for index in document.broken:
@@ -186,7 +206,7 @@ def _mend_top(mended: dict[Any, Any], path: DataPath, document: Document) -> Non
             mended[key] = []
 
 
-def _mend_item(gates: list[Any], path: DataPath, document: Document) -> None:
+def _mend_item(gates: list[Any], path: DataPath, document: Document, known: Forms) -> None:
     """Take what is wrong out of an entry of `gates`, or give the entry up."""
     index = path[1]
     assert isinstance(index, int)
@@ -199,11 +219,11 @@ def _mend_item(gates: list[Any], path: DataPath, document: Document) -> None:
     elif key in _DECISIVE or (item.get("pattern") in MIXED and key not in ("init", "frozen")):
         name = item.get("name")
         document.broken[index] = BrokenItem(name if isinstance(name, str) else None, "pattern" in item, "to" in item)
-    elif key is None or (key in ALL_GATE_KEYS and key not in ("name", "init", "frozen")):
+    elif key is None or (key in known.gate_keys and key not in ("name", "init", "frozen")):
         # Its matrix is not known: only its axes are gone on with.
         document.unjudged.add(index)
         gates[index] = {other: item[other] for other in _STRUCTURE if other in item}
     else:
         gates[index] = {other: value for other, value in item.items() if other != key}
-        if did_you_mean(key, ALL_GATE_KEYS) == "to":
+        if did_you_mean(key, known.gate_keys) == "to":
             document.broken[index] = BrokenItem(None, "pattern" in item, True)

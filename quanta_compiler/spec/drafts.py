@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems
-from quanta_compiler.kinds import DEFAULT, KINDS, limits
+from quanta_compiler.kinds import DEFAULT, limits
 from quanta_compiler.kinds.kind import Kind
+from quanta_compiler.kinds.plugins import find_kind
 from quanta_compiler.spec.axes import Absent, AxisState, find_all
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.patterns import PATTERNS, Pattern, PatternGate, options_of
@@ -76,7 +77,8 @@ def read_item(item: Any, path: DataPath) -> Draft | PatternRequest:
         return Draft(path, item, bare=True)
     fields = {name: getattr(item, name) for name in type(item).model_fields}
     if "kind" in fields:
-        kind = KINDS[fields.pop("kind")]
+        kind = find_kind(fields.pop("kind"))
+        assert kind is not None, "the models know no other"
         fields["matrix"] = kind(**{name: fields.pop(name) for name in kind.options()})
     if "pattern" not in fields:
         return Draft(path, **fields)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
 from quanta_compiler.kinds import DEFAULT, limits
 from quanta_compiler.kinds.kind import AxisSize
+from quanta_compiler.kinds.plugins import PluginError, guarded
 from quanta_compiler.spec.axes import Absent, AxisState, find_all, position_of
 from quanta_compiler.spec.circuit_spec import GateSpec, Init
 from quanta_compiler.spec.document import BrokenItem
@@ -256,21 +257,25 @@ class GateResolver:
             share=draft.share,
             transpose=draft.transpose,
         )
-        if not spec.matrix.may_resize and spec.to != spec.axes:
+        if spec.matrix.is_diagonal and spec.to != spec.axes:
             message = f"{label} is {spec.kind} and cannot change its axes"
             self.problems.error(draft.at("to"), message, f"leave `to` out, or use `kind: {DEFAULT.name}`")
             return None
         if owner is not None:
             # What is wrong with its matrix is said of the gate that has the parameter: here the shape counts.
             return spec if self._check_share(draft, label, spec, owner) else None
-        warnings = []
-        for complaint in spec.matrix.check(spec, label):
-            if not complaint.is_warning:
-                self.problems.error(draft.at(*complaint.at), complaint.message, complaint.hint)
-                return None
-            warnings.append(complaint)
+        try:
+            with guarded(spec.matrix, *spec.shape[-2:]):
+                complaints = list(spec.matrix.check(spec, label))
+        except PluginError as error:
+            self.problems.error(draft.at("kind"), error.fact, error.hint)
+            return None
+        wrong = next((complaint for complaint in complaints if not complaint.is_warning), None)
+        if wrong is not None:
+            self.problems.error(draft.at(*wrong.at), wrong.message, wrong.hint)
+            return None
         self._count_numbers(draft, label, spec)
-        for complaint in warnings:
+        for complaint in complaints:
             key = draft.path, complaint.once
             if complaint.once is None or key not in self.told:
                 self.told.add(key)

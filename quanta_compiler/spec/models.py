@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema, create_model
 
@@ -49,6 +52,7 @@ InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSc
 RotationInit = Annotated[Init | None, PlainValidator(values.check_rotation_init), WithJsonSchema(parts.ROTATION_INIT)]
 InFeatures = Annotated[int | None, PlainValidator(values.check_in_features), WithJsonSchema(parts.IN_FEATURES)]
 OutFeatures = Annotated[int | None, PlainValidator(values.check_out_features), WithJsonSchema(parts.OUT_FEATURES)]
+Packages = Annotated[dict[str, str] | None, PlainValidator(values.check_packages), WithJsonSchema(parts.PACKAGES)]
 Repeat = Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")]
 Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]
 
@@ -145,45 +149,6 @@ def _mixed_pattern(name: str) -> type[FileModel]:
     return _model(title, meaning, keys)
 
 
-GATE_MODELS = {name: _gate_model(kind) for name, kind in KINDS.items()}
-PATTERN_MODELS = {name: _pattern_model(kind) for name, kind in KINDS.items() if kind.in_patterns}
-MIXED_PATTERNS = {name: _mixed_pattern(name) for name in MIXED}
-
-
-def item_form(item: Any) -> str | None:
-    """Say which form an entry of `gates` has: the tag of a member of the union, or None for no form at all."""
-    if isinstance(item, str):
-        return "pattern name"
-    if isinstance(item, list | tuple):
-        return "axes"
-    if not isinstance(item, dict):
-        return None
-    if item.get("pattern") in MIXED:
-        return str(item["pattern"])
-    if "pattern" not in item and "share" in item:
-        return "share"
-    kind = item.get("kind", DEFAULT.name)
-    prefix, models = ("pattern", PATTERN_MODELS) if "pattern" in item else ("gate", GATE_MODELS)
-    return f"{prefix} {kind}" if isinstance(kind, str) and kind in models else None
-
-
-_FORMS: dict[str, Any] = {
-    "axes": Axes,
-    "pattern name": PatternName,
-    **{f"gate {name}": model for name, model in GATE_MODELS.items()},
-    "share": SharedGate,
-    **{f"pattern {name}": model for name, model in PATTERN_MODELS.items()},
-    **MIXED_PATTERNS,
-}
-if TYPE_CHECKING:
-    GateItem = Any
-else:
-    GateItem = Annotated[
-        functools.reduce(operator.or_, (Annotated[form, Tag(tag)] for tag, form in _FORMS.items())),
-        Discriminator(item_form),
-    ]
-
-
 class Plan(FileModel):
     """How to plan the contraction."""
 
@@ -199,7 +164,87 @@ class CircuitFile(FileModel):
     layout: LayoutField
     in_features: InFeatures = None
     out_features: OutFeatures = None
-    gates: Annotated[list[GateItem], Field(min_length=1, max_length=limits.GATES, description=parts.GATES_TEXT)]
+    gates: list[Any]
+    """Validated by the model of the file that `forms` returns."""
     output: Output = None
     init: InitField = None
     plan: Plan = Plan()
+    packages: Packages = None
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The forms that entries of `gates` have in files with gates of some kinds, and the model of such a file."""
+
+    kinds: Mapping[str, type[Kind]]
+    gates: Mapping[str, type[FileModel]]
+    patterns: Mapping[str, type[FileModel]]
+    mixed: Mapping[str, type[FileModel]]
+    """Of patterns whose gates have kinds of their own."""
+
+    def tag(self, item: Any) -> str | None:
+        """Say which form an entry of `gates` has: the tag of a member of the union, or None for no form at all."""
+        if isinstance(item, str):
+            return "pattern name"
+        if isinstance(item, list | tuple):
+            return "axes"
+        if not isinstance(item, dict):
+            return None
+        if item.get("pattern") in MIXED:
+            return str(item["pattern"])
+        if "pattern" not in item and "share" in item:
+            return "share"
+        kind = item.get("kind", DEFAULT.name)
+        prefix, models = ("pattern", self.patterns) if "pattern" in item else ("gate", self.gates)
+        return f"{prefix} {kind}" if isinstance(kind, str) and kind in models else None
+
+    @cached_property
+    def models(self) -> dict[str, type[FileModel]]:
+        """The models of entries that are mappings, by tag."""
+        return {
+            **{f"gate {name}": model for name, model in self.gates.items()},
+            "share": SharedGate,
+            **{f"pattern {name}": model for name, model in self.patterns.items()},
+            **self.mixed,
+        }
+
+    @cached_property
+    def gate_keys(self) -> tuple[str, ...]:
+        """All keys that gates take."""
+        return _all_keys((*self.gates.values(), SharedGate))
+
+    @cached_property
+    def pattern_keys(self) -> tuple[str, ...]:
+        """All keys that patterns take."""
+        return _all_keys((*self.patterns.values(), *self.mixed.values()))
+
+    @cached_property
+    def options(self) -> dict[str, Key]:
+        """The options of all kinds; those of one name mean the same."""
+        return {name: key for kind in self.kinds.values() for name, key in kind.options().items()}
+
+    @cached_property
+    def file(self) -> type[CircuitFile]:
+        """The model of the file."""
+        union: dict[str, Any] = {"axes": Axes, "pattern name": PatternName, **self.models}
+        members = (Annotated[form, Tag(tag)] for tag, form in union.items())
+        item = Annotated[functools.reduce(operator.or_, members), Discriminator(self.tag)]  # type: ignore[valid-type]
+        field = Field(min_length=1, max_length=limits.GATES, description=parts.GATES_TEXT)
+        keys: dict[str, Any] = {"gates": (list.__class_getitem__(item), field)}
+        return create_model("CircuitFile", __base__=CircuitFile, __doc__=CircuitFile.__doc__, **keys)
+
+
+def _all_keys(models: Iterable[type[FileModel]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for model in models for key in model.model_fields))
+
+
+@lru_cache(maxsize=8)
+def forms(added: tuple[type[Kind], ...] = ()) -> Forms:
+    """Return the forms of files with gates of the kinds of this package, and of some that others add."""
+    kinds = {**KINDS, **{kind.name: kind for kind in added}}
+    return Forms(
+        kinds,
+        {name: _gate_model(kind) for name, kind in kinds.items()},
+        {name: _pattern_model(kind) for name, kind in kinds.items() if kind.in_patterns},
+        {name: _mixed_pattern(name) for name in MIXED},
+    )

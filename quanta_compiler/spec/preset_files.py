@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from quanta_compiler.diagnostics import Diagnostic, Problems
+from quanta_compiler.diagnostics import REACH, Diagnostic, Problems
 from quanta_compiler.presets.family import Expansion, Family
 from quanta_compiler.presets.layouts import AUTO_RULE, Layout
 from quanta_compiler.presets.table import PRESETS
@@ -172,13 +172,13 @@ def _warn_about_options(file: PresetFile, expansion: Expansion, problems: Proble
         if value > largest:
             message = f"`{option}` {value} is more than this circuit can use ({largest})"
             hint = f"`{option}: {largest}` has the same updates with fewer parameters"
-            problems.warning(_at(file, option), message, hint)
+            problems.warning(_at(file, option), message, hint, topic=REACH)
     for option, least in expansion.connecting.items():
         value = getattr(file, option)
         if value < least:
             message = f"`{option}` {value} is too small for every output to depend on every input"
             hint = f"`{option}: {least}` is enough; with less, some entries stay zero"
-            problems.warning(_at(file, option), message, hint)
+            problems.warning(_at(file, option), message, hint, topic=REACH)
 
 
 def _warn_about_pairs(file: PresetFile, spec: CircuitSpec, problems: Problems) -> None:

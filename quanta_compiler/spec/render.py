@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from quanta_compiler.kinds.kind import AxisSize
+from quanta_compiler.kinds.plugins import PACKAGES, package_of
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.scalars import reads_as_text
 
@@ -16,6 +17,8 @@ def to_dict(spec: CircuitSpec) -> dict[str, Any]:
     The order of keys counts (axes of a named layout, rows of a gate): do not sort them.
     """
     sizes = [axis.size for axis in spec.layout]
+    brought = {gate.kind: package_of(gate.kind) for gate in spec.gates if not gate.share}
+    packages = {kind: package for kind, package in brought.items() if package is not None}
     return {
         "version": 1,
         "name": spec.name,
@@ -25,6 +28,7 @@ def to_dict(spec: CircuitSpec) -> dict[str, Any]:
         "gates": [_gate(gate) for gate in spec.gates],
         "output": [_ref(axis) for axis in spec.output],
         "plan": {"tokens": spec.tokens, "optimizer": spec.optimizer},
+        **({PACKAGES: packages} if packages else {}),
     }
 
 
@@ -37,7 +41,7 @@ def to_yaml(spec: CircuitSpec) -> str:
     lines = [f"version: {data['version']}", f"name: {flow_text(data['name'])}", f"layout: {layout_text}"]
     lines += [f"{key}: {data[key]}" for key in ("in_features", "out_features")]
     lines += ["gates:", *(f"  - {flow_text(gate)}" for gate in gates)]
-    lines += [f"{key}: {flow_text(data[key])}" for key in ("output", "plan")]
+    lines += [f"{key}: {flow_text(data[key])}" for key in ("output", "plan", PACKAGES) if key in data]
     return "\n".join(lines) + "\n"
 
 

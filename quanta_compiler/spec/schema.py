@@ -12,8 +12,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from quanta_compiler.kinds.initialisers import ENTRIES
+from quanta_compiler.kinds.kind import Kind
+from quanta_compiler.kinds.plugins import all_plugins
 from quanta_compiler.presets.table import PRESETS
-from quanta_compiler.spec.models import CircuitFile
+from quanta_compiler.spec.models import CircuitFile, forms
 from quanta_compiler.spec.preset_models import preset_model
 from quanta_compiler.spec.schema_parts import NAME
 
@@ -21,11 +23,11 @@ from quanta_compiler.spec.schema_parts import NAME
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(added: tuple[type[Kind], ...] = ()) -> dict[str, Any]:
     """Return the JSON Schema of the circuit file: a circuit written out, or one of the presets."""
-    forms: list[type[BaseModel]] = [CircuitFile, *map(preset_model, PRESETS)]
+    models: list[type[BaseModel]] = [forms(added).file, *map(preset_model, PRESETS)]
     definitions: dict[str, Any] = {}
-    for form in forms:
+    for form in models:
         schema = _tidy(form.model_json_schema(), definitions)
         definitions.update(schema.pop("$defs", {}))
         definitions[form.__name__] = schema
@@ -34,14 +36,14 @@ def json_schema() -> dict[str, Any]:
         "$schema": _DRAFT,
         "title": "A circuit of quanta-compiler",
         "type": "object",
-        "anyOf": [{"$ref": f"#/$defs/{form.__name__}"} for form in forms],
+        "anyOf": [{"$ref": f"#/$defs/{form.__name__}"} for form in models],
         "$defs": {name: definitions[name] for name in sorted(definitions)},
     }
 
 
 def schema_text() -> str:
-    """Return the JSON Schema as the text of `schemas/circuit.schema.json`."""
-    return json.dumps(json_schema(), indent=2) + "\n"
+    """Return the JSON Schema as the text of `schemas/circuit.schema.json`, with the kinds of installed packages."""
+    return json.dumps(json_schema(all_plugins()), indent=2) + "\n"
 
 
 def _tidy(part: Any, definitions: dict[str, Any]) -> Any:

@@ -163,6 +163,11 @@ MATRIX: dict[str, Any] = {
     "minItems": 1,
     "description": "The matrix, a list of rows.",
 }
+PACKAGES: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": {"type": "string"},
+    "description": "The packages that bring kinds of gates that quanta-compiler does not have, with their versions.",
+}
 IN_FEATURES: dict[str, Any] = {
     **_SIZE,
     "description": "The length of the input vector; by default the product of the layout.",

@@ -226,3 +226,11 @@ def _check_scheme(scheme: Any, path: DataPath) -> None:
     )
     close = did_you_mean(scheme, ENTRIES)
     refuse([(path, message, f"did you mean `{close}`?" if close else f"the schemes are {', '.join(ENTRIES)}")])
+
+
+def check_packages(value: Any) -> dict[str, str]:
+    """Check which packages bring the kinds of a file: names of kinds, and packages with their versions."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for item in value.items() for text in item):
+        hint = "such as `{householder: quanta-householder==0.1}`; `quanta expand` writes it"
+        refuse([((), f"`packages` is a mapping from kinds to packages, got {describe(value)}", hint)])
+    return dict(value)

@@ -48,7 +48,7 @@ def instance(file: Any, circuit: CompiledCircuit, dtype: torch.dtype = torch.flo
     module.reset_parameters(torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.normal_(std=parameter.shape[-1] ** -0.5)
+            parameter.normal_(std=max(1, parameter.shape[-1]) ** -0.5)
     return module
 
 
