@@ -54,10 +54,12 @@ def gradients(
     return dict(zip(wanted, found, strict=True))
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], close: float) -> None:
-    """Compare gradients by name; one that is small beside the others, as where nothing depends, by their size."""
+def assert_close(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], close: float, small: float = 1e-3
+) -> None:
+    """Compare gradients by name; one that is `small` beside the others, as where nothing depends, by their size."""
     assert found.keys() == expected.keys()
-    floor = 1e-3 * max((float(gradient.double().norm()) for gradient in expected.values()), default=0.0)
+    floor = small * max((float(gradient.double().norm()) for gradient in expected.values()), default=0.0)
     for name, gradient in found.items():
         assert gradient.dtype == expected[name].dtype
         assert error(gradient, expected[name], floor) < close, name

@@ -38,8 +38,9 @@ def test_gradients_in_float32_are_as_close_as_the_emitted_module_s(seed: int) ->
         theirs, ours = gradients(plain, x), gradients(fused, x)
         exact = gradients(copy.deepcopy(plain).double(), x.double())
         # Of sums that nearly cancel no float32 is close: the emitted module's own error says how close it can be.
-        close = 10 * max(error(gradient, exact[name]) for name, gradient in theirs.items()) + 1e-5
-        assert_close(ours, {name: gradient.float() for name, gradient in exact.items()}, close)
+        close = 10 * max(error(gradient, exact[name]) for name, gradient in theirs.items()) + 1e-6
+        # That of an angle is a sum over a block, which the two modules round in different places.
+        assert_close(ours, {name: gradient.float() for name, gradient in exact.items()}, close, small=0.1)
 
 
 @pytest.mark.parametrize("seed", range(0, 160, 5))
