@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from installed_kinds import householder, install  # noqa: F401 - fixtures
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 

@@ -11,13 +11,13 @@ import functools
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema, create_model
 
 from quanta_compiler.kinds import DEFAULT, KINDS, limits
-from quanta_compiler.kinds.initialisers import ENTRIES
+from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.options import Checked, Integer, Key, Sizes, Word
 from quanta_compiler.presets.layouts import Layout
@@ -29,6 +29,13 @@ from quanta_compiler.spec.values import AxisRef
 
 Optimizer = Literal["auto", "dp", "greedy", "branch-1", "branch-2"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+
+
+def _init_of(schemes: tuple[str, ...]) -> Any:
+    return Annotated[
+        Init | None, PlainValidator(partial(values.check_init_of, schemes)), WithJsonSchema(parts.init_of(schemes))
+    ]
+
 
 # Where None stands in a type here it is only the default: the checks refuse a null in the file.
 Version = Annotated[int, PlainValidator(values.check_version), WithJsonSchema(parts.VERSION)]
@@ -49,7 +56,7 @@ PatternTo = Annotated[
     dict[AxisRef, int] | None, PlainValidator(values.check_pattern_to), WithJsonSchema(parts.PATTERN_TO)
 ]
 InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSchema(parts.INIT)]
-RotationInit = Annotated[Init | None, PlainValidator(values.check_rotation_init), WithJsonSchema(parts.ROTATION_INIT)]
+RotationInit = _init_of(ANGLES)
 InFeatures = Annotated[int | None, PlainValidator(values.check_in_features), WithJsonSchema(parts.IN_FEATURES)]
 OutFeatures = Annotated[int | None, PlainValidator(values.check_out_features), WithJsonSchema(parts.OUT_FEATURES)]
 Packages = Annotated[dict[str, str] | None, PlainValidator(values.check_packages), WithJsonSchema(parts.PACKAGES)]
@@ -90,7 +97,10 @@ def _parameter(kind: type[Kind], per: tuple[Any, Any]) -> dict[str, tuple[Any, A
     """Return the keys that say how a gate's own parameter is there, as far as the kind has one."""
     keys: dict[str, tuple[Any, Any]] = {"per": per} if kind.takes_per else {}
     if kind.schemes:
-        keys |= {"init": (InitField if kind.schemes == ENTRIES else RotationInit, None), "frozen": (Frozen, False)}
+        keys |= {
+            "init": (InitField if kind.schemes == ENTRIES else _init_of(kind.schemes), None),
+            "frozen": (Frozen, False),
+        }
     return keys
 
 

@@ -143,26 +143,18 @@ INIT: dict[str, Any] = {
         },
     ],
 }
-_NORMAL: dict[str, Any] = INIT["anyOf"][1]
-ROTATION_INIT: dict[str, Any] = {
-    NAME: "RotationInit",
-    "description": "How the angles are drawn: by default they are zero.",
-    "anyOf": [
-        {"enum": list(ANGLES)},
-        _NORMAL,
-        {**INIT["anyOf"][2], "properties": {"scheme": {"enum": list(ANGLES)}}},
-    ],
-}
-RANK_PARAMETERS: dict[str, Any] = {
-    **_SIZE,
-    "description": "How many columns of the Lie parameters are trained, or angles of each column of a circuit.",
-}
-MATRIX: dict[str, Any] = {
-    "type": "array",
-    "items": {"type": "array", "items": {"type": "number"}, "minItems": 1},
-    "minItems": 1,
-    "description": "The matrix, a list of rows.",
-}
+
+
+def init_of(schemes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the schema of an initialiser of a kind that takes some schemes only."""
+    _, with_std, long = INIT["anyOf"]
+    forms = [{"enum": list(schemes)}, {**long, "properties": {"scheme": {"enum": list(schemes)}}}]
+    if set(WITH_STD) <= set(schemes):
+        forms.insert(1, with_std)
+    of_angles = {NAME: "RotationInit", "description": "How the angles are drawn: by default they are zero."}
+    return {**(of_angles if schemes == ANGLES else {"description": INIT["description"]}), "anyOf": forms}
+
+
 PACKAGES: dict[str, Any] = {
     "type": "object",
     "additionalProperties": {"type": "string"},

@@ -206,12 +206,14 @@ def check_init(value: Any) -> Init:
     return Init(scheme, None if std is None else float(value.get("std", std)))
 
 
-def check_rotation_init(value: Any) -> Init:
-    """Check an initialiser of a kind that stores angles."""
+def check_init_of(schemes: tuple[str, ...], value: Any) -> Init:
+    """Check an initialiser of a kind that takes some schemes only."""
     init = check_init(value)
-    if init.scheme not in ANGLES:
+    if init.scheme not in schemes:
         message = f"angles cannot be drawn as `{init.scheme}`, which is a scheme for the entries of matrices"
-        hint = f"the schemes for orthogonal gates are {' and '.join(ANGLES)}"
+        hint = f"the schemes for orthogonal gates are {' and '.join(schemes)}"
+        if schemes != ANGLES:
+            message, hint = f"such gates cannot be drawn as `{init.scheme}`", f"their schemes: {', '.join(schemes)}"
         refuse([(("scheme",) if isinstance(value, dict) else (), message, hint)])
     return init
 
