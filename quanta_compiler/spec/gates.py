@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
 from quanta_compiler.kinds import DEFAULT, limits
+from quanta_compiler.kinds.initialisers import INITIALISERS
 from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.kinds.plugins import PluginError, guarded
 from quanta_compiler.spec.axes import Absent, AxisState, find_all, position_of
@@ -290,7 +291,9 @@ class GateResolver:
         if draft.init is not None:
             return draft.init
         # The circuit's scheme may be one for the entries of matrices.
-        return self.default_init if self.default_init.scheme in schemes else Init(schemes[0])
+        return (
+            self.default_init if self.default_init.scheme in schemes else Init(schemes[0], INITIALISERS[schemes[0]].std)
+        )
 
     def _check_share(self, draft: Draft, label: str, spec: GateSpec, owner: GateSpec) -> bool:
         shape, other = spec.shape, owner.shape
