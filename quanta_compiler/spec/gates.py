@@ -291,9 +291,9 @@ class GateResolver:
         if draft.init is not None:
             return draft.init
         # The circuit's scheme may be one for the entries of matrices.
-        return (
-            self.default_init if self.default_init.scheme in schemes else Init(schemes[0], INITIALISERS[schemes[0]].std)
-        )
+        if self.default_init.scheme in schemes:
+            return self.default_init
+        return Init(schemes[0], INITIALISERS[schemes[0]].std)
 
     def _check_share(self, draft: Draft, label: str, spec: GateSpec, owner: GateSpec) -> bool:
         shape, other = spec.shape, owner.shape
