@@ -84,4 +84,4 @@ def _section(heading: str, statements: Iterable[tuple[str, str]]) -> Iterator[st
             yield beside
             continue
         yield from (f"    # {part}" for part in wrap(diary, WIDTH))
-        yield line
+        yield from line.split("\n")

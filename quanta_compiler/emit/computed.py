@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from textwrap import wrap
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.ir.parameters import made_matrix
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.kinds.kind import Form
+from quanta_compiler.kinds.made import Made
 from quanta_compiler.lowering.functions import made_gates
 from quanta_compiler.lowering.program import Function, Load, Maker, Program
 from quanta_compiler.planner.plan import Alike
@@ -18,11 +22,23 @@ Statement = tuple[str, str, str]
 
 _A_LINE = 6
 """Parameters that a line lists."""
+_LONG = 80
+"""Characters of a call's arguments that stand on one line."""
 
 
 def stored_name(key: str) -> str:
     """Return how the module reads a tensor of its state dict: `g0.B` is `gates["g0"]["B"]`."""
     return "gates" + "".join(f'["{name}"]' for name in key.split("."))
+
+
+def method_name(kind: str, made: Made) -> str:
+    """Return how the emitted class calls the function that makes a kind's matrices."""
+    return (method_prefix(kind) if made.text is not None else "_") + made.function
+
+
+def method_prefix(kind: str) -> str:
+    """Return what the functions of a kind's own text are called by in front: no name of ours is like that."""
+    return f"_{re.sub(r'[^0-9A-Za-z]', '_', kind)}__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +83,7 @@ class ComputedLeaves:
         if load.function is not None:
             dims, statements = self._pauli(load)
             return name, dims, statements
-        dims, code = self._orthogonal(gate)
+        dims, code = self._made(gate)
         return name, dims, self._once(name, code, dims)
 
     def _once(self, name: str, code: str, dims: str) -> list[Statement]:
@@ -149,15 +165,16 @@ class ComputedLeaves:
 
     # Whole matrices
 
-    def _orthogonal(self, gate: Gate) -> tuple[str, str]:
-        rows, columns = self._owner_sides(gate)
-        size, smaller = max(rows, columns), min(rows, columns)
-        kept = smaller if gate.rank_parameters is None else min(smaller, gate.rank_parameters)
-        # The first rows of Q are the first columns of its transpose, which S with the other sign makes.
-        numbers = ("-" if rows < columns else "") + stored_name(gate.parameter)
-        call = self._helper("_cayley" if gate.map == "cayley" else "_exponential")
-        dims = [*self._lead(gate.parameter), size, smaller]
-        return ", ".join(map(str, dims)), f"{call}({numbers}, {size}, {smaller}, {kept})"
+    def _made(self, gate: Gate) -> tuple[str, str]:
+        made = made_matrix(gate, self._size(gate.rows), self._size(gate.columns))
+        sides = self._owner_sides(gate)
+        dims = [*self._lead(gate.parameter), *(reversed(sides) if gate.matrix.makes_transpose(*sides) else sides)]
+        numbers = ("-" if made.is_negated else "") + stored_name(gate.parameter)
+        given = ", ".join([numbers, *map(repr, made.arguments)])
+        if len(given) > _LONG:
+            # Only numbers, what is put in brackets of them, and None: every blank is between two of them.
+            given = "".join(f"\n        {line}" for line in wrap(given, _LONG)) + "\n    "
+        return ", ".join(map(str, dims)), f"{self._helper(method_name(gate.kind, made))}({given})"
 
     def _pauli(self, load: Load) -> tuple[str, list[Statement]]:
         gate, function, maker = load.leaf.gate, load.function, load.maker

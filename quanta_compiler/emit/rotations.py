@@ -15,7 +15,7 @@ from importlib import resources
 from itertools import count
 
 from quanta_compiler.emit.body import Body
-from quanta_compiler.emit.computed import Names
+from quanta_compiler.emit.computed import Names, method_prefix
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.lowering.program import Call, Function, Join, Load, Maker, Program, Split, Turn
@@ -41,34 +41,45 @@ def _free_name(stem: str, taken: Iterable[str]) -> str:
     return next(name for name in numbered if name not in known)
 
 
-def helper_lines(used: Sequence[str], functions: Functions) -> Iterator[str]:
-    """Yield the functions that expressions call, those that these call, and those of `pauli` gates."""
+def helper_lines(used: Sequence[str], functions: Functions, texts: Mapping[str, str]) -> Iterator[str]:
+    """Yield the functions that expressions call, those that these call, and those of `pauli` gates.
+
+    `texts` are those of the kinds that bring functions of their own.
+    """
     helpers = list(used)
     lines = [line for one in functions if isinstance(one, Maker) for line in _maker_lines(one, functions, helpers)]
     lines += [line for one in functions if isinstance(one, Function) for line in _function_lines(one, functions)]
-    shared = shared_functions()
-    wanted = set(helpers)
-    # A function calls only those above it.
-    for name in reversed(shared):
-        wanted.update(_called(shared[name]) if name in wanted else ())
-    for name, text in shared.items():
+    methods = dict(_shared_functions())
+    for kind, text in texts.items():
+        methods |= _methods(text, method_prefix(kind))
+    wanted, waiting = set[str](), [name for name in helpers if name in methods]
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += _called(methods[name])
+    for name, text in methods.items():
         if name in wanted:
             yield from ["", "@staticmethod", *text.split("\n")]
     yield from lines
 
 
 @cache
-def shared_functions() -> dict[str, str]:
-    """Return the functions of `rotation_functions.py` as static methods of an emitted class, in their order."""
+def _shared_functions() -> dict[str, str]:
     text = resources.files("quanta_compiler").joinpath("runtime/rotation_functions.py").read_text(encoding="utf-8")
+    return _methods(text, "_")
+
+
+def _methods(text: str, prefix: str) -> dict[str, str]:
+    """Return the functions of a text as static methods of an emitted class, in their order."""
     nodes = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     calls = re.compile(rf"(?<![.\w])({'|'.join(node.name for node in nodes)})\(")
     lines = text.split("\n")
     functions: dict[str, str] = {}
     for node in nodes:
         body = "\n".join(lines[node.lineno : node.end_lineno])
-        head = lines[node.lineno - 1].replace(f"def {node.name}(", f"def _{node.name}(", 1)
-        functions[f"_{node.name}"] = head + "\n" + calls.sub(r"Circuit._\1(", body)
+        head = lines[node.lineno - 1].replace(f"def {node.name}(", f"def {prefix}{node.name}(", 1)
+        functions[f"{prefix}{node.name}"] = head + "\n" + calls.sub(rf"Circuit.{prefix}\1(", body)
     return functions
 
 

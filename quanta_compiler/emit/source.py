@@ -117,7 +117,9 @@ class _Emitter:
         if self.is_guarded:
             yield ""
             yield from _memory_guard()
-        yield from helper_lines(self.helpers, self.functions)
+        made = {gate.kind: gate.matrix.made(*matrix_shape(circuit, gate)[-2:]) for gate in self.gates}
+        texts = {kind: one.text for kind, one in made.items() if one is not None and one.text is not None}
+        yield from helper_lines(self.helpers, self.functions, texts)
         slices = list(self.operator.slices_class())
         yield from ["", *slices] if slices else []
 

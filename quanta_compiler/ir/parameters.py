@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.kinds.initialisers import INITIALISERS, Drawn
 from quanta_compiler.kinds.kind import Part
+from quanta_compiler.kinds.made import Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,13 @@ def stored_tensors(circuit: Circuit, gate: Gate) -> tuple[Stored, ...]:
     return tuple(
         Stored(gate.name + part.suffix, gate, (*per, *part.shape), part) for part in gate.matrix.stored(rows, columns)
     )
+
+
+def made_matrix(gate: Gate, rows: int, columns: int) -> Made:
+    """Return what makes the matrices that a gate reads, the gate having so many rows and columns itself."""
+    made = gate.matrix.made(*((columns, rows) if gate.transpose else (rows, columns)))
+    assert made is not None, f"{gate.kind} gates are no function of what they store"
+    return made
 
 
 def drawing(stored: Stored) -> tuple[str, Drawn]:

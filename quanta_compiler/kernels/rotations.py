@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from itertools import accumulate
+from typing import Any
 
 import torch
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.ir.parameters import made_matrix
 from quanta_compiler.kernels.blocks import BlockMatrices
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
 from quanta_compiler.kinds.kind import Form
@@ -23,7 +25,8 @@ from quanta_compiler.lowering.program import Call, Function, Join, Maker, Operat
 from quanta_compiler.lowering.small_matrices import Contraction, block_groups, contracted_plan
 from quanta_compiler.lowering.table import MatrixSource, TableEntry
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
-from quanta_compiler.runtime.rotation_functions import cayley, cz, exponential, eye, ry
+from quanta_compiler.runtime import rotation_functions
+from quanta_compiler.runtime.rotation_functions import cz, eye, ry
 
 Lookup = Callable[[str, str], torch.Tensor]
 """Returns a stored tensor by its gate and part: "" the matrix, `A` and `B` the factors, `value` of a constant gate."""
@@ -116,17 +119,30 @@ def _contracted(contraction: Contraction, leaves: Sequence[torch.Tensor]) -> tor
 def _whole(gate: Gate, entry: TableEntry) -> Whole:
     """Return what makes the matrices of the gate that owns the parameter."""
     rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
-    size, smaller = max(rows, columns), min(rows, columns)
     if gate.form is Form.CIRCUIT:
+        size, smaller = max(rows, columns), min(rows, columns)
         assert gate.layers is not None
         alike = size, gate.layers, gate.rank_parameters
         function = applying(plan_pauli(*alike, smaller, transpose=rows < columns))
         maker = _block_maker(making(plan_blocks(*alike, entry.blocks)))
         return partial(_rotated_rows, maker, _rotation(function), (smaller, size), rows < columns)
-    kept = smaller if gate.rank_parameters is None else min(smaller, gate.rank_parameters)
-    matrix = partial(cayley if gate.map == "cayley" else exponential, size=size, columns=smaller, kept=kept)
-    # The first rows of Q are the first columns of its transpose, which S with the other sign makes.
-    return (lambda numbers: matrix(-numbers).mT) if rows < columns else matrix
+    made = made_matrix(gate, entry.rows, entry.columns)
+    is_transposed = gate.matrix.makes_transpose(rows, columns)
+    function = getattr(rotation_functions, made.function) if made.text is None else _defined(made.text)[made.function]
+
+    def matrices(numbers: torch.Tensor) -> torch.Tensor:
+        matrix: torch.Tensor = function(-numbers if made.is_negated else numbers, *made.arguments)
+        return matrix.mT if is_transposed else matrix
+
+    return matrices
+
+
+@lru_cache(maxsize=64)
+def _defined(text: str) -> dict[str, Any]:
+    """Return what a kind's own text defines: the text that emitted files have."""
+    names: dict[str, Any] = {"torch": torch}
+    exec(compile(text, "<kind of gate>", "exec"), names)
+    return names
 
 
 def _rotated_rows(

@@ -9,7 +9,9 @@ from typing import ClassVar
 from quanta_compiler.kinds.angles import RANK_PARAMETERS, check_kept, check_sides, lie_numbers
 from quanta_compiler.kinds.initialisers import ANGLES
 from quanta_compiler.kinds.kind import Complaint, Form, Kind, Merging, Part, Sides, sides
+from quanta_compiler.kinds.lie import LieMap
 from quanta_compiler.kinds.looks import ROUNDED, Look, Outline
+from quanta_compiler.kinds.made import Made
 from quanta_compiler.kinds.options import Key, Word, option
 from quanta_compiler.text.words import plural
 
@@ -47,6 +49,18 @@ class Orthogonal(Kind):
         """Return the entries below the diagonal of a skew-symmetric matrix, column by column."""
         numbers = lie_numbers(max(rows, columns), min(rows, columns), self.rank_parameters)
         return (Part("", (numbers,), rows, columns),)
+
+    def made(self, rows: int, columns: int) -> Made:
+        """Return the exponential or Cayley's map of a skew-symmetric matrix S, the smaller side made as columns.
+
+        The first rows of Q are the first columns of its transpose, which S with the other sign makes.
+        """
+        size, smaller = max(rows, columns), min(rows, columns)
+        kept = smaller if self.rank_parameters is None else min(smaller, self.rank_parameters)
+        is_exponential = self.map == "exp"
+        function = "exponential" if is_exponential else "cayley"
+        steps = LieMap(size, smaller, kept, is_exponential).steps()
+        return Made(function, (size, smaller, kept), steps, is_negated=rows < columns)
 
     def makes_transpose(self, rows: int, columns: int) -> bool:
         """Say that the smaller side is made as columns."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.kinds.made import Step
 from quanta_compiler.lowering.program import Access, Groups, Layout, Operation, Program
 
 ELEMENT_BYTES = 4
@@ -53,8 +53,17 @@ class Elementwise:
     times: int = 1
 
 
-Origin = Executed | Resized | tuple[Elementwise, ...] | Gate
-"""What a step is, for who asks what it takes a machine; a gate for a step of a matrix that is a function of another."""
+@dataclass(frozen=True, slots=True)
+class Making:
+    """A step of the function that makes so many matrices of a gate."""
+
+    step: Step
+    count: int
+    needs_grad: bool
+
+
+Origin = Executed | Resized | tuple[Elementwise, ...] | Making
+"""What a step is, for who asks what it takes a machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.ir.parameters import made_matrix
 from quanta_compiler.ir.two_design import ANGLES
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.kinds.two_design import TURN_FLOPS
-from quanta_compiler.lowering.account import Account, Books, Elementwise, Storage, Tensor
+from quanta_compiler.lowering.account import Account, Books, Elementwise, Making, Storage, Tensor
 from quanta_compiler.lowering.functions import made_gates
-from quanta_compiler.lowering.lie_costs import is_trained, orthogonal_matrix
 from quanta_compiler.lowering.program import Function, Load, Maker, Split, Turn
 
 Run = Callable[[Account], None]
@@ -56,7 +56,7 @@ def compute_leaf(account: Account, load: Load, run: Run) -> Tensor:
         return replace(made, name=account.names[0] if account.names else gate.parameter)
     if load.function is not None:
         return _once(account, gate.parameter, lambda: (_pauli_matrix(account, load, run),))[0]
-    return _once(account, gate.parameter, lambda: (_orthogonal(account, gate),))[0]
+    return _once(account, gate.parameter, lambda: (_made(account, gate),))[0]
 
 
 def _once(account: Account, key: str, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -81,7 +81,7 @@ def _all_ry(account: Account) -> Tensor:
     owners = {gate.parameter: account.gate_size(gate.per) for gate in gates}
     count = sum(owners.values())
     joined = [account.books.new_storage(count)] if len(owners) > 1 else []
-    tensor = _ry(account.books, tuple(owners), count, any(is_trained(gate) for gate in gates))
+    tensor = _ry(account.books, tuple(owners), count, any(gate.trains for gate in gates))
     for storage in joined:
         account.books.free(storage)
     return tensor
@@ -107,7 +107,7 @@ def gate_blocks(account: Account, maker: Maker, run: Run) -> tuple[Tensor, ...]:
         alike = [gate for gate, other in made_gates(account.program) if other.alike == maker.alike]
         names = tuple(dict.fromkeys(gate.parameter for gate in alike))
         storage = account.books.new_storage(maker.stack * maker.angles)
-        angles = Tensor(names[0], storage, any(is_trained(gate) for gate in alike))
+        angles = Tensor(names[0], storage, any(gate.trains for gate in alike))
         made = _made_blocks(account.books, maker, angles, names, run)
         account.books.free(storage)
         return made
@@ -155,9 +155,28 @@ def _blocks_of_halves(
     return (*turns, *made, *made)
 
 
-def _orthogonal(account: Account, gate: Gate) -> Tensor:
-    blocks, rows, columns = (account.gate_size(legs) for legs in (gate.per, gate.rows, gate.columns))
-    return orthogonal_matrix(account.books, gate, blocks, rows, columns)
+def _made(account: Account, gate: Gate) -> Tensor:
+    """Count the function that makes the matrices of a gate."""
+    count, rows, columns = (account.gate_size(legs) for legs in (gate.per, gate.rows, gate.columns))
+    books, made = account.books, made_matrix(gate, rows, columns)
+    taken: list[tuple[Storage, int | None]] = []
+    name = gate.parameter
+    for place, step in enumerate(made.steps):
+        for memory in step.memory:
+            storage = books.new_storage(memory.numbers * (1 if memory.is_shared else count))
+            storage.saved = memory.saved and gate.trains
+            taken.append((storage, None if memory.lasts is None else place + memory.lasts))
+        if step.op != "place":
+            operands = tuple(gate.parameter if side == "stored" else name for side in step.reads)
+            op = "matmul" if step.op == "matmul" else "elementwise"
+            books.step(op, operands, (count, *step.shape), Making(step, count, gate.trains), count * step.flops)
+            name = books.result_name()
+        for storage in [storage for storage, last in taken if last == place]:
+            books.free(storage)
+    result = books.new_storage(count * rows * columns)
+    for storage, _ in taken:
+        books.free(storage)
+    return Tensor(name, result, gate.trains)
 
 
 def _pauli_matrix(account: Account, load: Load, run: Run) -> Tensor:

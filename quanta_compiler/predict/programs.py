@@ -5,11 +5,10 @@ A product has one more for every operand that needs a gradient, and a copy into 
 
 from __future__ import annotations
 
-from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.lowering.account import Executed, Resized, StepCost
+from quanta_compiler.lowering.account import Executed, Making, Resized, StepCost
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.program import Copy, Matmul, Multiply, Program
-from quanta_compiler.predict.rotations import function_work, passes_work
+from quanta_compiler.predict.rotations import making_work, passes_work
 from quanta_compiler.predict.steps import copy, matmul, multiply, resize
 from quanta_compiler.predict.work import Work, joined
 
@@ -21,8 +20,8 @@ def program_work(program: Program) -> Work:
 
 def _work(step: StepCost) -> Work:
     origin = step.origin
-    if isinstance(origin, Gate):
-        return function_work(step, origin)
+    if isinstance(origin, Making):
+        return making_work(origin)
     if isinstance(origin, Resized):
         return resize(origin)
     if not isinstance(origin, Executed):

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.ir.parameters import made_matrix
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.lowering.account import ELEMENT_BYTES, Books, Elementwise, StepCost
+from quanta_compiler.lowering.account import ELEMENT_BYTES, Elementwise, Making
 from quanta_compiler.lowering.functions import applying, making
-from quanta_compiler.lowering.lie_costs import is_trained, orthogonal_matrix
 from quanta_compiler.lowering.program import Call, Function, Maker, Split, Turn, sources
 from quanta_compiler.lowering.rotation_costs import angle_passes, ry_passes, turn_passes
 from quanta_compiler.lowering.small_matrices import BlockGroup, Contraction, Pair, block_groups, contracted_plan
@@ -29,28 +29,27 @@ def passes_work(passes: Iterable[Elementwise]) -> Work:
     return joined(map(elementwise, passes))
 
 
-def orthogonal_work(gate: Gate, blocks: int, rows: int, columns: int) -> Work:
-    """Return what makes the matrices of an `orthogonal` gate, in the steps that the report lists."""
-    books = Books()
-    orthogonal_matrix(books, gate, blocks, rows, columns)
-    return joined(function_work(step, gate) for step in books.steps)
-
-
-def function_work(step: StepCost, gate: Gate) -> Work:
-    """Return a step of what makes the matrices of a gate by a function of matrices."""
-    blocks, rows, columns = step.shape
-    if step.op == "matmul":
-        product = Product(rows, step.flops // (2 * blocks * rows * columns), columns, blocks)
-        return product_work(product, is_trained(gate), is_trained(gate))
-    function = MatrixFunction(rows, columns, blocks, step.flops, is_double=gate.map != "cayley")
-    if not is_trained(gate):
-        return Work((function,), ())
-    if gate.map != "cayley":
-        # The gradient of an exponential is a corner of that of a matrix twice as large.
-        larger = MatrixFunction(2 * rows, 2 * columns, blocks, 8 * step.flops, is_double=True)
-        return Work((function,), (larger,))
-    again = MatrixFunction(rows, columns, blocks, 2 * blocks * rows * rows * columns, is_double=False)
-    return Work((function,), (again, Product(rows, columns, rows, blocks)))
+def making_work(making: Making) -> Work:
+    """Return a step of the function that makes matrices."""
+    step, count, trains = making.step, making.count, making.needs_grad
+    flops, rows, columns = count * step.flops, math.prod(step.shape[:-1]), step.shape[-1]
+    match step.op:
+        case "place":
+            return Work((), ())
+        case "matmul":
+            inner = flops // (2 * count * rows * columns)
+            return product_work(Product(rows, inner, columns, count), trains, trains)
+        case "elementwise":
+            return elementwise(Elementwise(count * rows * columns, flops, trains))
+        case "exponential":
+            # The gradient of an exponential is a corner of that of a matrix twice as large.
+            larger = MatrixFunction(2 * rows, 2 * columns, count, 8 * flops, is_double=True)
+            function = MatrixFunction(rows, columns, count, flops, is_double=True)
+            return Work((function,), (larger,) if trains else ())
+        case "solution":
+            again = MatrixFunction(rows, columns, count, 2 * count * rows * rows * columns, is_double=False)
+            function = MatrixFunction(rows, columns, count, flops, is_double=False)
+            return Work((function,), (again, Product(rows, columns, rows, count)) if trains else ())
 
 
 def product_work(product: Product, left_needs_grad: bool, right_needs_grad: bool) -> Work:
@@ -77,7 +76,7 @@ def table_rotations(entries: Sequence[TableEntry]) -> Work:
             if part.form is Form.ANGLE:
                 counts[part.parameter, part.angle or 0] = math.prod(source.sizes[leg] for leg in part.per)
                 # One call makes all RY: where one trains, every product with one has a gradient.
-                trains = trains or is_trained(part)
+                trains = trains or part.trains
     parts = [passes_work(ry_passes(sum(counts.values()), trains))] if counts else []
     blocks = [source.gate for _, source in sources if source.gate.parts]
     if blocks:
@@ -85,11 +84,17 @@ def table_rotations(entries: Sequence[TableEntry]) -> Work:
     owners: set[str] = set()
     for entry, source in sources:
         gate = source.gate
-        rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
-        if gate.form in (Form.FUNCTION, Form.CIRCUIT) and gate.parameter not in owners:
-            owners.add(gate.parameter)
-            whole = orthogonal_work if gate.form is Form.FUNCTION else _pauli_work
-            parts.append(whole(gate, entry.blocks, rows, columns))
+        if gate.parameter in owners:
+            continue
+        if gate.form is Form.FUNCTION:
+            steps = made_matrix(gate, entry.rows, entry.columns).steps
+            parts += [making_work(Making(step, entry.blocks, gate.trains)) for step in steps]
+        elif gate.form is Form.CIRCUIT:
+            rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
+            parts.append(_pauli_work(gate, entry.blocks, rows, columns))
+        else:
+            continue
+        owners.add(gate.parameter)
     return joined(parts)
 
 
@@ -129,7 +134,7 @@ def _pauli_work(gate: Gate, blocks: int, rows: int, columns: int) -> Work:
     alike = max(rows, columns), gate.layers, gate.rank_parameters
     maker = making(plan_blocks(*alike, blocks))
     function = applying(plan_pauli(*alike, min(rows, columns), transpose=rows < columns))
-    trained = is_trained(gate)
+    trained = gate.trains
     return both(_made(maker, trained), _applied(function, blocks, trained, input_needs_grad=False))
 
 
