@@ -14,6 +14,7 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.spec import load_spec
 
 _ROTATIONS = ("ry", "orthogonal", "pauli")
+_OWN = (*_ROTATIONS, "dense", "lowrank", "diagonal", "cz", "slice", "constant")
 
 
 def reference_operator(module: torch.nn.Module) -> torch.Tensor:
@@ -69,7 +70,13 @@ def gate_matrix(circuit: Circuit, gate: Gate, tensors: Mapping[str, torch.Tensor
     if gate.kind == "cz":
         # The last index of both axes is the last of all.
         return torch.diag(torch.tensor([1.0] * (rows - 1) + [-1.0], dtype=torch.float64))[None]
-    if gate.kind in _ROTATIONS:
+    if gate.kind not in _OWN:
+        # A kind of another package brings its own reference; what it stores is one tensor.
+        stored = tensors[gate.parameter].to(torch.float64)
+        blocks = stored.reshape(circuit.size(gate.per), *stored.shape[len(gate.per) :])
+        shape = (columns, rows) if gate.transpose else (rows, columns)
+        matrix = torch.stack([torch.as_tensor(gate.matrix.reference(one.numpy(), *shape)) for one in blocks])
+    elif gate.kind in _ROTATIONS:
         stored = tensors[gate.parameter].to(torch.float64)
         blocks = stored.reshape(circuit.size(gate.per), stored.shape[-1])
         shape = (columns, rows) if gate.transpose else (rows, columns)

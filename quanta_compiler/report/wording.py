@@ -15,7 +15,8 @@ def resized(before: int, after: int) -> str:
 
 def legend(gates: Sequence[Gate]) -> tuple[tuple[str, str], ...]:
     """Return what a picture of these gates has to explain, as pairs of a kind (or nothing) and a line."""
-    drawn = {gate.kind: gate.matrix for gate in gates}
-    lines = [(name, kind.look.legend) for name, kind in KINDS.items() if name in drawn and kind.look.legend is not None]
+    drawn = {gate.kind: gate.matrix.look.legend for gate in gates}
+    order = dict.fromkeys((*KINDS, *drawn))
+    lines = tuple((name, line) for name in order if (line := drawn.get(name)) is not None)
     kept = {key.legend: None for gate in gates for key in gate.matrix.given_options() if key.legend is not None}
     return (*lines, *(("", line) for line in kept))
