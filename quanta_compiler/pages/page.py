@@ -21,11 +21,18 @@ _FOLDER = "quanta_compiler.pages"
 
 
 def assemble(
-    body: str, scripts: Sequence[str], title: str, data: dict[str, Any], blocks: dict[str, str] | None = None
+    body: str,
+    scripts: Sequence[str],
+    title: str,
+    data: dict[str, Any],
+    blocks: dict[str, str] | None = None,
+    *,
+    style: str = "",
 ) -> str:
     """Return the page whose body is the asset `body`, drawn from `data` by the assets `scripts`.
 
-    `blocks` are pieces of HTML for the body, already escaped. The same input gives the same text.
+    `blocks` are pieces of HTML for the body, already escaped, and `style` are rules beside those of all pages. The same
+    input gives the same text.
     """
     texts = [_text(path) for path in (*_LIBRARIES, *(f"assets/{script}" for script in scripts))]
     return _fill(
@@ -33,7 +40,7 @@ def assemble(
         {
             "policy": _policy(texts),
             "title": escape(_encodable(title)),
-            "style": _text("assets/page.css"),
+            "style": _text("assets/page.css") + style,
             "body": _fill(_text(f"assets/{body}"), blocks or {}),
             "data": json_for_html(data),
             "licenses": _text("vendor/LICENSES.txt"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.kinds import KINDS
+from quanta_compiler.kinds.looks import Look
 from quanta_compiler.pages.graph import graph_data
 from quanta_compiler.pages.page import assemble
 from quanta_compiler.report.folding import folded_steps
@@ -18,9 +20,27 @@ def report_page(spec: CircuitSpec, circuit: Circuit, report: Report) -> str:
     """Return STEM.report.html: the same bytes for the same circuit, no time and no path in them."""
     plans = {"apply": report.apply.steps, "operator": report.operator.steps}
     folds = {mode: _folds(report, steps) for mode, steps in plans.items()}
-    data = {"report": report.to_dict(), "folds": folds, "graph": graph_data(circuit), "yaml": to_yaml(spec)}
+    looks = {kind.name: kind.look for kind in KINDS.values()} | {
+        gate.kind: gate.matrix.look for gate in circuit.gates if gate.kind.isidentifier()
+    }
+    data = {
+        "report": report.to_dict(),
+        "folds": folds,
+        "graph": graph_data(circuit),
+        "yaml": to_yaml(spec),
+        "kinds": [*looks],
+        "angles": report.stores_angles,
+    }
     scripts = ("common.js", "graph.js", "report.js")
-    return assemble("report.html", scripts, f"{report.name}: report", data, {"diagram": render_svg(circuit)})
+    blocks = {"diagram": render_svg(circuit)}
+    return assemble("report.html", scripts, f"{report.name}: report", data, blocks, style=_kind_colours(looks))
+
+
+def _kind_colours(looks: Mapping[str, Look]) -> str:
+    """Return the colours of kinds as variables of the style sheet, on light and on dark paper."""
+    light = " ".join(f"--kind-{name}: {look.stroke};" for name, look in looks.items())
+    dark = " ".join(f"--kind-{name}: {look.dark_stroke};" for name, look in looks.items())
+    return f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
 
 
 def _folds(report: Report, steps: Sequence[StepReport]) -> list[list[int]]:

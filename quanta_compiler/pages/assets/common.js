@@ -83,9 +83,10 @@ function drawn(container, make) {
 const CHART_STYLE = { background: "transparent", color: "inherit", fontFamily: "inherit", fontSize: "12px" };
 const TIP = { fill: "var(--paper)", stroke: "var(--line-strong)", pathFilter: "none", fontSize: 12, lineHeight: 1.35 };
 
-/** The colour of a kind of gate, as in the diagram. */
-const KINDS = ["dense", "lowrank", "diagonal", "slice", "constant", "ry", "cz", "orthogonal", "pauli"];
-const kindColour = (kind) => `var(--kind-${KINDS.includes(kind) ? kind : "dense"})`;
+/** The colour of a kind of gate, as in the diagram; that of the first where it has none of its own. */
+const KINDS = data.kinds ?? [];
+const shownKind = (kind) => (KINDS.includes(kind) ? kind : KINDS[0]);
+const kindColour = (kind) => `var(--kind-${shownKind(kind)})`;
 
 // ---- tables and controls ----------------------------------------------------------------------------------------
 

@@ -53,8 +53,7 @@ function cards() {
 
 /** What a batch takes on a backend; the first is the one that runs where nothing else is asked for. */
 function backendCards(backend, place) {
-  const turned = report.gates.some((gate) => ["orthogonal", "ry", "pauli"].includes(gate.kind));
-  const aside = turned && backend.name === "fused" ? ", what makes the rotations aside" : "";
+  const aside = data.angles && backend.name === "fused" ? ", what makes the rotations aside" : "";
   const byDefault = place ? "" : backend.name === "fused" ? " (default on the CPU)" : " (default)";
   return [
     card(
@@ -115,9 +114,9 @@ function gateChart(width) {
     marginLeft: 58,
     marginRight: 12,
     style: CHART_STYLE,
-    color: { domain: KINDS, range: KINDS.map(kindColour), unknown: kindColour("dense") },
+    color: { domain: KINDS, range: KINDS.map(kindColour), unknown: kindColour(KINDS[0]) },
   };
-  const kinds = [...new Set(report.gates.map((gate) => (KINDS.includes(gate.kind) ? gate.kind : "dense")))];
+  const kinds = [...new Set(report.gates.map((gate) => shownKind(gate.kind)))];
   const one = (key, label, last) => {
     const most = d3.max(report.gates, (gate) => gate[key]);
     return Plot.plot({
