@@ -31,7 +31,7 @@ from quanta_compiler.lowering.program import (
 def _leaf_name(gate: Gate, kind: str) -> str:
     if gate.matrix.given is not None:
         return f"self.constant_{gate.name}"
-    return stored_name(gate.parameter + {"lowrank_b": ".B", "lowrank_a": ".A"}.get(kind, ""))
+    return stored_name(gate.parameter + {"factor_b": ".B", "factor_a": ".A"}.get(kind, ""))
 
 
 def _argument_name(load: Load) -> str:
@@ -43,7 +43,7 @@ def _argument_name(load: Load) -> str:
         return f"constant_{gate.name}"
     if gate.block is not None:
         return f"block{gate.block}_{gate.parameter}"
-    return {"lowrank_b": "b", "lowrank_a": "a"}.get(load.leaf.kind, "gate") + f"_{gate.parameter}"
+    return {"factor_b": "b", "factor_a": "a"}.get(load.leaf.source, "gate") + f"_{gate.parameter}"
 
 
 class Expressions:
@@ -134,7 +134,7 @@ class Expressions:
         return "n" if size == 1 else f"n * {size}"
 
     def _load(self, load: Load) -> list[Statement]:
-        if load.leaf.kind == "input":
+        if load.leaf.source == "input":
             self.names[load.result] = "x"
             self.dims_of[load.result] = f"n, {self.program.in_size}"
             return []
@@ -150,7 +150,7 @@ class Expressions:
             return lines
         name = self.names_of.stored.get(load.leaf.gate.parameter, "")
         if not name:
-            name = _leaf_name(load.leaf.gate, load.leaf.kind)
+            name = _leaf_name(load.leaf.gate, load.leaf.source)
             self.stored.add(load.result)
         self.names[load.result] = name
         self.dims_of[load.result] = ", ".join(str(size) for size in self.stored_shapes[name])

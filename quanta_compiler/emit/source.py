@@ -60,7 +60,7 @@ class _Emitter:
         self.operator = OperatorLines(circuit, operator, self._body, peak_bytes if self.is_guarded else None)
         self.has_bits = any(leaf.gate is not None and leaf.gate.block is not None for leaf in operator.plan.leaves)
         self.uses_one = (not self.stored and any(gate.form is Form.SIGNS for gate in self.gates)) or any(
-            isinstance(operation, Load) and operation.leaf.kind == "one" for operation in operator.operations
+            isinstance(operation, Load) and operation.leaf.source == "one" for operation in operator.operations
         )
         self.is_bare = not self.stored and (self.uses_one or bool(self.constants))
         """Whether there is no parameter to tell the device and the dtype of what the file fixes."""

@@ -93,7 +93,7 @@ def _groups(account: Account, operation: Operation) -> Groups:
     """Return the dimensions that a value is made with: those of the input are the batch and all others."""
     if isinstance(operation, Load):
         batch, layout = account.program.plan.batch, operation.layout
-        if operation.leaf.kind == "input" and batch is not None:
+        if operation.leaf.source == "input" and batch is not None:
             return (batch,), tuple(leg for leg in layout if leg != batch)
         return tuple((leg,) for leg in layout)
     if isinstance(operation, Resize) and operation.new_size == operation.old_size:
@@ -123,10 +123,10 @@ def _load(account: Account, load: Load) -> Tensor:
         return account.given[leaf.gate.parameter]
     if is_computed(load):
         return compute_leaf(account, load, _run_all)
-    if leaf.kind == "one":
+    if leaf.source == "one":
         return Tensor("one", Storage(1, is_parameter=True), needs_grad=False)
     if leaf.gate is not None:
-        factor = {"lowrank_b": ".B", "lowrank_a": ".A"}.get(leaf.kind, "")
+        factor = {"factor_b": ".B", "factor_a": ".A"}.get(leaf.source, "")
         trained = leaf.gate.trains
         storage = Storage(account.volume(leaf.legs), is_parameter=True)
         return Tensor(leaf.gate.parameter + factor, storage, needs_grad=trained)

@@ -90,7 +90,7 @@ class Lowering:
         self.has_input = self._mark_input()
 
     def _mark_input(self) -> list[bool]:
-        marks = [leaf.kind == "input" for leaf in self.plan.leaves]
+        marks = [leaf.source == "input" for leaf in self.plan.leaves]
         for step in self.plan.steps:
             marks.append(any(marks[tensor] for tensor in step.inputs))
         return marks
@@ -204,7 +204,7 @@ class Lowering:
         step = link.step
         if step is None:
             return self.fixed
-        if step.kind in ("slice", "pauli"):
+        if step.op in ("reshape", "call"):
             return frozenset(step.axes)
         if link.side is None:
             return frozenset()
@@ -215,15 +215,15 @@ class Lowering:
         step = link.step
         if step is None:
             return lambda layout: pick_moves(layout, self.fixed, situation)
-        if step.kind == "slice":
+        if step.op == "reshape":
             assert step.gate is not None
             rows = step.gate.rows
             return SliceMoves(state, step.axes, rows, situation).moves
-        if step.kind == "pauli":
+        if step.op == "call":
             assert step.gate is not None
             made = step.gate.rows
             return lambda layout: rotate_moves(layout, step.axes, made, situation)
-        if step.kind == "tie":
+        if step.op == "tie":
             return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
         assert link.side is not None
         result = step.legs - self.fixed if link.is_inside else step.legs
@@ -254,11 +254,11 @@ class Lowering:
         step = link.step
         if step is None:
             return self._pick(value, move)
-        if step.kind == "contract":
+        if step.op == "contract":
             return self._emit_contraction(value, move, link)
-        if step.kind == "pauli":
+        if step.op == "call":
             return self._emit_call(value, move, link)
-        if step.kind == "tie":
+        if step.op == "tie":
             old, new = step.axes
             held = (old,) if old in self.layouts[value] else ()
             access = Access(value, (*move.groups, held))

@@ -39,7 +39,7 @@ class Load:
 def is_computed(load: Load) -> bool:
     """Return whether a leaf is no stored tensor, but computed from one or from nothing."""
     gate = load.leaf.gate
-    return gate is not None and load.leaf.kind == "gate" and (gate.matrix.is_made or gate.block_of is not None)
+    return gate is not None and load.leaf.source == "gate" and (gate.matrix.is_made or gate.block_of is not None)
 
 
 @dataclass(frozen=True, slots=True)

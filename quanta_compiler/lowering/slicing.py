@@ -191,7 +191,7 @@ def made_in_loop(plan: Plan, legs: Layout, root: int) -> frozenset[int]:
         step = plan.steps[tensor - len(plan.leaves)]
         made = step.gate.rows if step.gate is not None else ()
         # A rotation is planned for all of its vectors at once.
-        if step.kind != "pauli" and fixed <= step.legs and fixed.isdisjoint((*step.axes, *made)):
+        if step.op != "call" and fixed <= step.legs and fixed.isdisjoint((*step.axes, *made)):
             found.add(tensor)
             waiting += step.inputs
     return frozenset(found)

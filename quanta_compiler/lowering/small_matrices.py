@@ -109,7 +109,7 @@ class Contraction:
 
 def contracted_plan(plan: Plan) -> Contraction:
     """Return the steps of a plan that only contracts."""
-    assert all(step.kind == "contract" for step in plan.steps), "blocks have nothing to reshape"
+    assert all(step.op == "contract" for step in plan.steps), "blocks have nothing to reshape"
     made = [((step.inputs[0], step.inputs[1]), step.legs) for step in plan.steps]
     return _in_layouts(plan.leaves, made, plan.output, plan.sizes)
 

@@ -122,10 +122,10 @@ def _cost(data: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _draw(axes: Axes, points: list[tuple[float, float, dict[str, Any]]]) -> None:
-    for kind, (colour, marker) in _LOOKS.items():
-        own = [point for point in points if point[2]["kind"] == kind]
+    for what, (colour, marker) in _LOOKS.items():
+        own = [point for point in points if point[2]["kind"] == what]
         if own:
-            axes.scatter([x for x, _, _ in own], [y for _, y, _ in own], c=colour, marker=marker, label=kind, zorder=3)
+            axes.scatter([x for x, _, _ in own], [y for _, y, _ in own], c=colour, marker=marker, label=what, zorder=3)
     front = pareto_front([(x, y) for x, y, _ in points])
     best = [points[place] for place in front]
     axes.step([x for x, _, _ in best], [y for _, y, _ in best], where="post", linestyle="--", linewidth=1, c="#00775a")

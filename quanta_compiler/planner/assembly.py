@@ -180,12 +180,12 @@ class Assembly:
         self.present.difference_update(gate.columns)
         self.present.update(gate.rows)
         if gate.name not in self.applied:
-            self.state = self._add_step(Step("slice", (self.state,), legs, 0, gate=gate, axes=columns))
+            self.state = self._add_step(Step("reshape", (self.state,), legs, 0, gate=gate, axes=columns))
             return
         count = volume(self._legs(self.state) - frozenset(columns), self.sizes)
         pauli = self.applied[gate.name](count)
         inputs = (self.state, *self.leaves_of[gate.name])
-        self.state = self._add_step(Step("pauli", inputs, legs, pauli.flops, gate=gate, axes=columns, pauli=pauli))
+        self.state = self._add_step(Step("call", inputs, legs, pauli.flops, gate=gate, axes=columns, pauli=pauli))
 
     def _finish(self) -> tuple[int, ...]:
         if self.mode == "apply":

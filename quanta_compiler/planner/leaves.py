@@ -20,6 +20,6 @@ def gate_leaves(gate: Gate, rank: tuple[int, ...], is_turned: bool, pauli: Pauli
         return [Leaf("gate", gate.per + gate.columns, gate, pauli)]
     if gate.form is not Form.FACTORS:
         return [Leaf("gate", gate.per + rows + columns, gate, pauli)]
-    stored_b = Leaf("lowrank_b", (*gate.per, *rows, *rank), gate)
-    stored_a = Leaf("lowrank_a", (*gate.per, *rank, *columns), gate)
+    stored_b = Leaf("factor_b", (*gate.per, *rows, *rank), gate)
+    stored_a = Leaf("factor_a", (*gate.per, *rank, *columns), gate)
     return [stored_b, stored_a] if gate.transpose else [stored_a, stored_b]

@@ -12,12 +12,12 @@ from quanta_compiler.ir.circuit import Gate
 class Leaf:
     """A tensor that exists before the first step, its legs slowest first as it is stored.
 
-    Kinds: `input` (the batch of vectors), `gate` (a gate's matrix or diagonal), `lowrank_b` and `lowrank_a` (the
-    factors of a low-rank gate), `angles` (what a `pauli` step turns by, without legs), `one` (a scalar, where an
+    Sources: `input` (the batch of vectors), `gate` (a gate's matrix or diagonal), `factor_b` and `factor_a` (the
+    factors of a low-rank gate), `angles` (what a `call` turns by, without legs), `one` (a scalar, where an
     operator begins with nothing to contract). The matrix of a rotation is computed from what is stored.
     """
 
-    kind: str
+    source: str
     legs: tuple[int, ...]
     gate: Gate | None = None
     pauli: PauliPlan | None = None
@@ -31,13 +31,13 @@ class Leaf:
 class Step:
     """One step in single-assignment form: tensor `len(leaves) + i` is made by step `i` from earlier ones.
 
-    Kinds: `contract` (two tensors; no leg summed makes it an elementwise product), `slice` (the legs `axes`, the
-    columns of `gate`, become its rows by reshaping, cutting or padding), `pauli` (likewise by a rotation, applied as
+    Operations: `contract` (two tensors; no leg summed makes it an elementwise product), `reshape` (the legs `axes`, the
+    columns of `gate`, become its rows by reshaping, cutting or padding), `call` (likewise by a rotation, applied as
     `pauli` says, by the angles that are its second input), `tie` (a leg that no gate contracts is written out as an
     identity: `axes` is its input side and the new output side).
     """
 
-    kind: str
+    op: str
     inputs: tuple[int, ...]
     legs: frozenset[int]
     flops: int
@@ -168,7 +168,7 @@ class Plan:
     @property
     def closing_ties(self) -> tuple[Step, ...]:
         """Return the steps at the end that only write identities out."""
-        count = next((i for i, step in enumerate(reversed(self.steps)) if step.kind != "tie"), len(self.steps))
+        count = next((i for i, step in enumerate(reversed(self.steps)) if step.op != "tie"), len(self.steps))
         return self.steps[len(self.steps) - count :]
 
     def legs(self, tensor: int) -> frozenset[int]:

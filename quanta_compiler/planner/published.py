@@ -54,9 +54,9 @@ def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[in
     final = len(plan.leaves) + len(plan.steps) - len(plan.closing_ties)
     for step in plan.steps:
         operands = [nodes[node] for node in step.inputs]
-        if step.kind == "slice" and step.gate is not None:
+        if step.op == "reshape" and step.gate is not None:
             operands.append(offset + positions[step.gate.name])
-        elif step.kind == "tie":
+        elif step.op == "tie":
             # An identity in front of a slice is no operand of its own: the slice is contracted with the input leg. Nor
             # is that of a bit that a `pauli` gate does not turn.
             axis = plan.labels[step.axes[0]].removesuffix("'")
@@ -74,9 +74,9 @@ def _leaf_places(plan: Plan, positions: Mapping[str, int], offset: int) -> list[
     places: list[int | None] = []
     entered: set[str] = set()
     for leaf in plan.leaves:
-        if leaf.kind == "input":
+        if leaf.source == "input":
             places.append(0)
-        elif leaf.gate is None or _is_second_factor(leaf.kind, leaf.gate.transpose):
+        elif leaf.gate is None or _is_second_factor(leaf.source, leaf.gate.transpose):
             places.append(None)
         elif leaf.gate.block_of is not None:
             owner = leaf.gate.block_of.name
@@ -87,6 +87,6 @@ def _leaf_places(plan: Plan, positions: Mapping[str, int], offset: int) -> list[
     return places
 
 
-def _is_second_factor(kind: str, transpose: bool) -> bool:
+def _is_second_factor(source: str, transpose: bool) -> bool:
     """Return whether a leaf is the factor of a low-rank gate that multiplies the input: A, or B of a transpose."""
-    return kind == ("lowrank_b" if transpose else "lowrank_a")
+    return source == ("factor_b" if transpose else "factor_a")

@@ -144,21 +144,21 @@ def _mode(plan: Plan) -> str:
 
 def _leaf_name(leaf: Leaf) -> str:
     if leaf.gate is None:
-        return leaf.kind
+        return leaf.source
     if leaf.gate.block is not None:
         return leaf.gate.name
-    factor = {"lowrank_b": ".B", "lowrank_a": ".A"}.get(leaf.kind, "")
+    factor = {"factor_b": ".B", "factor_a": ".A"}.get(leaf.source, "")
     return f"{leaf.gate.parameter}{factor}" + (" transposed" if leaf.gate.transpose else "")
 
 
 def _step_call(step: Step) -> str:
     operands = ", ".join(f"t{tensor}" for tensor in step.inputs)
-    if step.kind == "tie":
+    if step.op == "tie":
         return f"tie({operands}; %{step.axes[0]} to %{step.axes[1]})"
-    if step.kind in ("slice", "pauli"):
+    if step.op in ("reshape", "call"):
         assert step.gate is not None
-        return f"{step.kind}({operands}; {_used(step.axes)} to {_used(step.gate.rows)})"
-    return f"{step.kind}({operands})"
+        return f"{step.op}({operands}; {_used(step.axes)} to {_used(step.gate.rows)})"
+    return f"{step.op}({operands})"
 
 
 def _labelled(plan: Plan, legs: Iterable[int]) -> str:
