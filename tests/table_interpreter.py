@@ -34,7 +34,7 @@ def matrix_of(entry: TableEntry, tensors: Mapping[str, torch.Tensor]) -> torch.T
     if gate.kind in ("block", "ry", "cz", "orthogonal", "pauli"):
         return _rotation(entry.matrix, tensors).reshape(entry.blocks, entry.rows, entry.columns)
     if gate.kind == "constant":
-        matrix = torch.tensor(gate.value, dtype=torch.float64)
+        matrix = torch.tensor(gate.matrix.given, dtype=torch.float64)
     elif gate.kind == "diagonal":
         matrix = tensors[gate.parameter].reshape(-1, 1, 1)
     elif factor:

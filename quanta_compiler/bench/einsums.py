@@ -20,7 +20,7 @@ from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Se
 from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 from quanta_compiler.bench.rotations import rotation_matrix
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.parameters import all_stored
+from quanta_compiler.ir.parameters import all_stored, inner_size
 from quanta_compiler.kinds.kind import Form
 
 _LETTERS = 52
@@ -56,7 +56,7 @@ def _network(circuit: Circuit) -> _Network:
     factors: list[_Factor] = []
     for gate in circuit.gates:
         if gate.form is Form.FACTORS:
-            sizes.append(gate.rank or 1)
+            sizes.append(inner_size(gate, circuit.size(gate.rows), circuit.size(gate.columns)) or 1)
         factors += _factors(gate, len(sizes) - 1)
     return _Network(tuple(factors), tuple(sizes))
 
@@ -85,7 +85,7 @@ class _Tensors:
         self._rotations: dict[str, Callable[[], torch.Tensor]] = {}
         """What computes the tensors that are not stored as they are contracted."""
         for stored in all_stored(circuit):
-            is_rotation = stored.gate.matrix.stores_angles
+            is_rotation = stored.gate.matrix.is_made
             shape = stored.shape if is_rotation else shapes[stored.key]
             leaf = setting.gates[stored.key].view(shape).detach().requires_grad_(not stored.gate.frozen)
             self.leaves[stored.key] = leaf
@@ -95,7 +95,7 @@ class _Tensors:
         self.all = dict(self.leaves)
         for gate in circuit.gates:
             if gate.matrix.given is not None:
-                self.all[gate.name] = torch.tensor(gate.value, dtype=setting.dtype).view(shapes[gate.name])
+                self.all[gate.name] = torch.tensor(gate.matrix.given, dtype=setting.dtype).view(shapes[gate.name])
             elif gate.form is Form.SIGNS:
                 self.all[gate.name] = torch.ones(shapes[gate.name], dtype=setting.dtype)
                 self.all[gate.name][-1, -1] = -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +37,7 @@ def method_name(kind: str, made: Made) -> str:
 
 def method_prefix(kind: str) -> str:
     """Return what the functions of a kind's own text are called by in front: no name of ours is like that."""
-    return f"_{re.sub(r'[^0-9A-Za-z]', '_', kind)}__"
+    return f"_{kind}__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,12 @@ class ComputedLeaves:
     def _made(self, gate: Gate) -> tuple[str, str]:
         made = made_matrix(gate, self._size(gate.rows), self._size(gate.columns))
         sides = self._owner_sides(gate)
-        dims = [*self._lead(gate.parameter), *(reversed(sides) if gate.matrix.makes_transpose(*sides) else sides)]
+        # `per` axes of size 1 have no legs any more, but dimensions in what is stored.
+        stored, (part,) = self.stored_shapes[stored_name(gate.parameter)], gate.matrix.stored(*sides)
+        dims = [
+            *stored[: len(stored) - len(part.shape)],
+            *(reversed(sides) if gate.matrix.makes_transpose(*sides) else sides),
+        ]
         numbers = ("-" if made.is_negated else "") + stored_name(gate.parameter)
         given = ", ".join([numbers, *map(repr, made.arguments)])
         if len(given) > _LONG:

@@ -35,11 +35,11 @@ def constant_lines(circuit: Circuit, constants: Sequence[Gate], like: str, *, us
     `like` is a tensor that has the device and the dtype of the module.
     """
     for gate in constants:
-        assert gate.value is not None
+        assert gate.matrix.given is not None
         yield from ["", "@property", f"def constant_{gate.name}(self) -> torch.Tensor:"]
         yield f'    """What the file gives for {gate.name}, {list(matrix_shape(circuit, gate))}."""'
         yield "    rows = ("
-        for row in gate.value:
+        for row in gate.matrix.given:
             yield f"        {tuple(map(float, row))!r},"
         yield "    )"
         yield f'    return self._constant("constant_{gate.name}", rows)'

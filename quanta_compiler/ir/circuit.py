@@ -82,31 +82,6 @@ class Gate:
         """Return whether the gate's parameter, its own or a shared one, requires a gradient."""
         return self.matrix.trains and not self.frozen
 
-    @property
-    def rank(self) -> int | None:
-        """Return the option `rank` of the kind, None where it has none."""
-        return getattr(self.matrix, "rank", None)
-
-    @property
-    def value(self) -> tuple[tuple[float, ...], ...] | None:
-        """Return the option `value` of the kind, None where it has none."""
-        return self.matrix.given
-
-    @property
-    def map(self) -> str | None:
-        """Return the option `map` of the kind, None where it has none."""
-        return getattr(self.matrix, "map", None)
-
-    @property
-    def layers(self) -> int | None:
-        """Return the option `layers` of the kind, None where it has none."""
-        return getattr(self.matrix, "layers", None)
-
-    @property
-    def rank_parameters(self) -> int | None:
-        """Return the option `rank_parameters` of the kind, None where it has none."""
-        return getattr(self.matrix, "rank_parameters", None)
-
 
 @dataclass(frozen=True, slots=True)
 class Circuit:

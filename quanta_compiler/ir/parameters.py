@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.kinds.initialisers import INITIALISERS, Drawn
-from quanta_compiler.kinds.kind import Part
+from quanta_compiler.kinds.kind import Form, Part
 from quanta_compiler.kinds.made import Made
 
 
@@ -50,6 +50,13 @@ def stored_tensors(circuit: Circuit, gate: Gate) -> tuple[Stored, ...]:
     return tuple(
         Stored(gate.name + part.suffix, gate, (*per, *part.shape), part) for part in gate.matrix.stored(rows, columns)
     )
+
+
+def inner_size(gate: Gate, rows: int, columns: int) -> int | None:
+    """Return the columns of the first factor of a gate's matrix, the rows of the second; None where it has none."""
+    if gate.form is not Form.FACTORS:
+        return None
+    return gate.matrix.stored(*((columns, rows) if gate.transpose else (rows, columns)))[0].shape[-1]
 
 
 def made_matrix(gate: Gate, rows: int, columns: int) -> Made:

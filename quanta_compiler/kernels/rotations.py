@@ -16,10 +16,9 @@ from typing import Any
 import torch
 
 from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.ir.parameters import made_matrix
 from quanta_compiler.kernels.blocks import BlockMatrices
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
-from quanta_compiler.kinds.kind import Form
+from quanta_compiler.kinds.kind import Form, Kind
 from quanta_compiler.lowering.functions import applying, making
 from quanta_compiler.lowering.program import Call, Function, Join, Maker, Operation, Split, Turn
 from quanta_compiler.lowering.small_matrices import Contraction, block_groups, contracted_plan
@@ -120,14 +119,17 @@ def _whole(gate: Gate, entry: TableEntry) -> Whole:
     """Return what makes the matrices of the gate that owns the parameter."""
     rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
     if gate.form is Form.CIRCUIT:
-        size, smaller = max(rows, columns), min(rows, columns)
-        assert gate.layers is not None
-        alike = size, gate.layers, gate.rank_parameters
+        alike, smaller = gate.matrix.two_design(rows, columns), min(rows, columns)
         function = applying(plan_pauli(*alike, smaller, transpose=rows < columns))
         maker = _block_maker(making(plan_blocks(*alike, entry.blocks)))
-        return partial(_rotated_rows, maker, _rotation(function), (smaller, size), rows < columns)
-    made = made_matrix(gate, entry.rows, entry.columns)
-    is_transposed = gate.matrix.makes_transpose(rows, columns)
+        return partial(_rotated_rows, maker, _rotation(function), (smaller, alike[0]), rows < columns)
+    return made_by(gate.matrix, rows, columns)
+
+
+def made_by(kind: Kind, rows: int, columns: int) -> Whole:
+    """Return the function of a kind that makes matrices."""
+    made, is_transposed = kind.made(rows, columns), kind.makes_transpose(rows, columns)
+    assert made is not None, f"{kind.name} gates are no function of what they store"
     function = getattr(rotation_functions, made.function) if made.text is None else _defined(made.text)[made.function]
 
     def matrices(numbers: torch.Tensor) -> torch.Tensor:

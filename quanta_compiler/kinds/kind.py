@@ -183,6 +183,10 @@ class Kind:
         """Return the function that makes the matrices; only kinds of the form FUNCTION have one."""
         return None
 
+    def two_design(self, rows: int, columns: int) -> tuple[int, int, int | None]:
+        """Return the size, layers and K' of the circuit that the matrix is; only kinds of the form CIRCUIT have one."""
+        raise NotImplementedError(f"kind {self.name} is no circuit")
+
     def reference(self, numbers: Any, rows: int, columns: int) -> Any:
         """Return one matrix, `[rows, columns]`, of the stored numbers, both numpy arrays of float64.
 

@@ -53,6 +53,10 @@ class Pauli(Kind):
         """Return what the circuit costs, angle by angle."""
         return pauli_flops(max(rows, columns), self.layers, self.rank_parameters)
 
+    def two_design(self, rows: int, columns: int) -> tuple[int, int, int | None]:
+        """Return the circuit, which is on the larger side."""
+        return max(rows, columns), self.layers, self.rank_parameters
+
     def makes_transpose(self, rows: int, columns: int) -> bool:
         """Say that the smaller side is made as rows, which are rotated."""
         return rows >= columns

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, expand_pauli
 
@@ -201,9 +202,8 @@ def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
             step(gate.name, MatrixSource(gate, "", of_legs), gate, (), ())
         elif gate.form is Form.RESHAPE:
             step(gate.name, None, gate, gate.columns, gate.rows)
-        elif gate.form is Form.FACTORS and _is_cheaper_apart(gate, sizes):
-            assert gate.rank is not None
-            sizes.append(gate.rank)
+        elif (inner := _cheap_inner_size(gate, sizes)) is not None:
+            sizes.append(inner)
             bond = (len(sizes) - 1,)
             # The factors of a transposed share change places: (B A)^T = A^T B^T.
             first, second = ("B", "A") if gate.transpose else ("A", "B")
@@ -214,6 +214,8 @@ def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
     return steps
 
 
-def _is_cheaper_apart(gate: Gate, sizes: Sequence[int]) -> bool:
+def _cheap_inner_size(gate: Gate, sizes: Sequence[int]) -> int | None:
+    """Return the rank of factors that are cheaper applied one after the other; None where the product is, or is all."""
     rows, columns = _volume(gate.rows, sizes), _volume(gate.columns, sizes)
-    return gate.rank is not None and gate.rank * (rows + columns) < rows * columns
+    inner = inner_size(gate, rows, columns)
+    return inner if inner is not None and inner * (rows + columns) < rows * columns else None

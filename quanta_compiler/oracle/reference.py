@@ -6,15 +6,13 @@ It imports neither planner nor lowering nor emit, so that it shares no code with
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.spec import load_spec
-
-_ROTATIONS = ("ry", "orthogonal", "pauli")
-_OWN = (*_ROTATIONS, "dense", "lowrank", "diagonal", "cz", "slice", "constant")
 
 
 def reference_operator(module: torch.nn.Module) -> torch.Tensor:
@@ -64,22 +62,17 @@ def gate_matrix(circuit: Circuit, gate: Gate, tensors: Mapping[str, torch.Tensor
     if gate.kind == "slice":
         return torch.eye(rows, columns, dtype=torch.float64)[None]
     if gate.kind == "constant":
-        return torch.tensor(gate.value, dtype=torch.float64)[None]
+        return torch.tensor(gate.matrix.given, dtype=torch.float64)[None]
     if gate.kind == "diagonal":
         return torch.diag_embed(tensors[gate.parameter].to(torch.float64).reshape(-1, rows))
     if gate.kind == "cz":
         # The last index of both axes is the last of all.
         return torch.diag(torch.tensor([1.0] * (rows - 1) + [-1.0], dtype=torch.float64))[None]
-    if gate.kind not in _OWN:
-        # A kind of another package brings its own reference; what it stores is one tensor.
+    if gate.matrix.is_made:
         stored = tensors[gate.parameter].to(torch.float64)
-        blocks = stored.reshape(circuit.size(gate.per), *stored.shape[len(gate.per) :])
         shape = (columns, rows) if gate.transpose else (rows, columns)
-        matrix = torch.stack([torch.as_tensor(gate.matrix.reference(one.numpy(), *shape)) for one in blocks])
-    elif gate.kind in _ROTATIONS:
-        stored = tensors[gate.parameter].to(torch.float64)
-        blocks = stored.reshape(circuit.size(gate.per), stored.shape[-1])
-        shape = (columns, rows) if gate.transpose else (rows, columns)
+        (part,) = gate.matrix.stored(*shape)
+        blocks = stored.reshape(circuit.size(gate.per), *stored.shape[-len(part.shape) :])
         matrix = torch.stack([_rotation(gate, numbers, *shape) for numbers in blocks])
     elif gate.kind == "lowrank":
         left, right = tensors[f"{gate.parameter}.B"], tensors[f"{gate.parameter}.A"]
@@ -95,26 +88,26 @@ def _rotation(gate: Gate, numbers: torch.Tensor, rows: int, columns: int) -> tor
     if gate.kind == "ry":
         angle = numbers[gate.angle or 0]
         return _turned(angle, torch.eye(2, dtype=torch.float64), 1)
-    size = max(rows, columns)
+    size, options = max(rows, columns), gate.matrix.data()
     if gate.kind == "orthogonal":
-        return _from_lie_algebra(gate, numbers, size, min(rows, columns))[:rows, :columns]
-    assert gate.layers is not None
-    angles = iter(numbers)
-    matrix = _pauli(torch.eye(size, columns, dtype=torch.float64), gate.layers, gate.rank_parameters, angles)
+        return _from_lie_algebra(options, numbers, size, min(rows, columns))[:rows, :columns]
+    if gate.kind != "pauli":
+        return torch.as_tensor(gate.matrix.reference(numbers.numpy(), rows, columns), dtype=torch.float64)
+    angles, kept = iter(numbers), options.get("rank_parameters")
+    matrix = _pauli(torch.eye(size, columns, dtype=torch.float64), options["layers"], kept, angles)
     assert next(angles, None) is None, "every angle is used"
     return matrix[:rows]
 
 
-def _from_lie_algebra(gate: Gate, numbers: torch.Tensor, size: int, trained: int) -> torch.Tensor:
+def _from_lie_algebra(options: Mapping[str, Any], numbers: torch.Tensor, size: int, trained: int) -> torch.Tensor:
     """Return an orthogonal matrix, `[size, size]`; `numbers` lie below the diagonal, column by column."""
-    if gate.rank_parameters is not None:
-        trained = min(trained, gate.rank_parameters)
+    trained = min(trained, options.get("rank_parameters", trained))
     below = torch.zeros(size, size, dtype=torch.float64)
     lengths = [size - 1 - column for column in range(trained)]
     for column, entries in enumerate(torch.split(numbers, lengths)):
         below[column + 1 :, column] = entries
     skew = below - below.T
-    if gate.map == "cayley":
+    if options["map"] == "cayley":
         one = torch.eye(size, dtype=torch.float64)
         quotient: torch.Tensor = torch.linalg.solve(one - skew / 2, one + skew / 2)
         return quotient

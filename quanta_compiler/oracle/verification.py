@@ -134,7 +134,7 @@ def _reference_numbers(circuit: Circuit, gate: Gate) -> int:
     written = 2 * math.prod(blocks) * rows * columns
     size = max(rows, columns)
     if gate.kind == "orthogonal":
-        return written + (9 if gate.map == "cayley" else 17) * size * size
+        return written + (9 if gate.matrix.data()["map"] == "cayley" else 17) * size * size
     if gate.kind == "pauli":
         return written + 12 * size * (rows if gate.transpose else columns)
     return written

@@ -19,9 +19,8 @@ def expand_pauli(circuit: Circuit) -> Circuit:
     """
 
     def two_design(gate: Gate) -> Circuit:
-        assert gate.layers is not None
-        wires = circuit.size(gate.columns).bit_length() - 1
-        return two_design_circuit(wires, gate.layers, gate.rank_parameters, transpose=gate.transpose)
+        size, layers, kept = gate.matrix.two_design(circuit.size(gate.rows), circuit.size(gate.columns))
+        return two_design_circuit(size.bit_length() - 1, layers, kept, transpose=gate.transpose)
 
     return write_out(circuit, [gate for gate in circuit.gates if is_two_design(circuit, gate)], two_design)
 

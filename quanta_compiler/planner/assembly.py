@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.kinds.kind import Form, Merging
 from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results, volume
 from quanta_compiler.planner.leaves import gate_leaves
@@ -112,8 +113,9 @@ class Assembly:
     def _leaves(self, gate: Gate) -> list[Leaf]:
         if gate.name in self.applied:
             return [Leaf("angles", (), gate)]
-        rank = (self._new_leg(gate.rank, "r"),) if gate.rank is not None and gate.rank > 1 else ()
         rows, columns = (self.circuit.size(legs) for legs in (gate.rows, gate.columns))
+        inner = inner_size(gate, rows, columns)
+        rank = (self._new_leg(inner, "r"),) if inner is not None and inner > 1 else ()
         is_turned = gate.matrix.makes_transpose(*((columns, rows) if gate.transpose else (rows, columns)))
         return gate_leaves(gate, rank, is_turned, self.made.get(gate.name))
 

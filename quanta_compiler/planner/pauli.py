@@ -99,8 +99,7 @@ def one_by_one(circuit: Circuit) -> PauliForms:
 
 def _alike(circuit: Circuit, gate: Gate) -> Alike:
     """Return what `pauli` gates have in common that have the same blocks: size, layers, K'."""
-    assert gate.layers is not None
-    return max(circuit.size(gate.rows), circuit.size(gate.columns)), gate.layers, gate.rank_parameters
+    return gate.matrix.two_design(circuit.size(gate.rows), circuit.size(gate.columns))
 
 
 def _stacks(circuit: Circuit) -> Counter[Alike]:

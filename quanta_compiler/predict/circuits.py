@@ -7,7 +7,7 @@ the gate table, after the products that make its matrices.
 from __future__ import annotations
 
 from quanta_compiler.driver import CompiledCircuit
-from quanta_compiler.kinds.kind import Form
+from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.lowering.table import GateTable, lower_table
 from quanta_compiler.predict.programs import program_work
 from quanta_compiler.predict.rotations import product_work, table_rotations
@@ -46,9 +46,10 @@ def _composed(table: GateTable) -> Work:
     parts: list[Work] = []
     for entry in table.entries:
         gate = None if entry.matrix is None or entry.matrix.factor else entry.matrix.gate
-        if gate is None or gate.form is not Form.FACTORS or gate.rank is None:
+        inner = None if gate is None else inner_size(gate, entry.rows, entry.columns)
+        if gate is None or inner is None:
             continue
         rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
         trains = is_trained(entry)
-        parts.append(product_work(Product(rows, gate.rank, columns, entry.blocks), trains, trains))
+        parts.append(product_work(Product(rows, inner, columns, entry.blocks), trains, trains))
     return joined(parts)

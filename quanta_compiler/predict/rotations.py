@@ -130,8 +130,7 @@ def _pair_work(contraction: Contraction, pair: Pair, batch: int, needs_grad: tup
 
 
 def _pauli_work(gate: Gate, blocks: int, rows: int, columns: int) -> Work:
-    assert gate.layers is not None
-    alike = max(rows, columns), gate.layers, gate.rank_parameters
+    alike = gate.matrix.two_design(rows, columns)
     maker = making(plan_blocks(*alike, blocks))
     function = applying(plan_pauli(*alike, min(rows, columns), transpose=rows < columns))
     trained = gate.trains

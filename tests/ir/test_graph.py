@@ -204,10 +204,10 @@ def matrices(circuit: Circuit, seed: int = 0, *, stochastic: bool = False) -> di
         if gate.kind == "diagonal":
             tensors[gate.name] = draw(*per, rows, 1)[..., 0]
         if gate.kind == "lowrank":
-            assert gate.rank is not None
+            rank = gate.matrix.data()["rank"]
             tensors[f"{gate.name}.B"], tensors[f"{gate.name}.A"] = (
-                draw(*per, rows, gate.rank),
-                draw(*per, gate.rank, columns),
+                draw(*per, rows, rank),
+                draw(*per, rank, columns),
             )
     return tensors
 
