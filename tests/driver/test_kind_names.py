@@ -40,7 +40,7 @@ def names_in(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.Name) and node.id[0].isupper():
             yield node.id
         elif isinstance(node, ast.ImportFrom):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name for alias in node.names if alias.name[0].isupper())
 
 
 OTHER_WORDS = {"dense": ("bench/", "compare/", "pages/", "peft/readers.py")}
