@@ -31,7 +31,7 @@ class Kind:
     resized: float = 0.0
     """How often it changes its axes."""
     reshaped: float = 0.0
-    """How often its axes become others of the same size together, of those times."""
+    """How often its axes become others of the same size together, of those times; always where it must be square."""
     one_way: bool = False
     """No axis of it shrinks while another grows."""
     inits: tuple[Any, ...] = ()
@@ -64,6 +64,12 @@ def _angles(draw: random.Random, rows: int, columns: int) -> dict[str, Any]:
     return draw.choice(({}, {"layers": draw.randint(0, 3)})) | _some(draw, max(rows, columns).bit_length() - 1)
 
 
+def _planes(draw: random.Random, rows: int, columns: int) -> dict[str, Any]:
+    if rows == 1 or draw.random() < 0.4:
+        return {}
+    return {"pairs": [draw.sample(range(rows), 2) for _ in range(draw.randint(1, 6))]}
+
+
 def _some(draw: random.Random, most: int) -> dict[str, Any]:
     return {"rank_parameters": draw.randint(1, most)} if most and draw.random() < 0.4 else {}
 
@@ -82,6 +88,15 @@ KINDS: dict[str, Kind] = {
         inits=ROTATION_INITS,
         # A square matrix of side n stores about n^2 / 2 numbers: angles come to some pi at most.
         deviation=lambda length: 1 / math.sqrt(math.sqrt(max(length, 1))),
+    ),
+    "givens": Kind(
+        _planes,
+        most=48,
+        resized=0.3,
+        reshaped=1.0,
+        is_computed=True,
+        inits=ROTATION_INITS,
+        deviation=lambda length: 1.0,
     ),
     "pauli": Kind(
         _angles,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from plain_patterns import Axes, written_out
-from plain_rotations import Array, plain_orthogonal, plain_pauli, plain_ry
+from plain_rotations import Array, plain_givens, plain_orthogonal, plain_pauli, plain_ry
 
 
 def plain_operator(file: Mapping[str, Any], tensors: Mapping[str, Array]) -> Array:
@@ -91,7 +91,7 @@ def _matrix(
         signs = np.ones(n_rows)
         signs[-1] = -1
         return np.diag(signs)[None]
-    if kind in ("ry", "orthogonal", "pauli"):
+    if kind in ("ry", "orthogonal", "givens", "pauli"):
         stored = tensors[f"gates.{name}"]
         blocks = stored.reshape(math.prod(stored.shape[:-1]), stored.shape[-1])
         return np.array([_rotation(gate, numbers, n_rows, n_columns) for numbers in blocks])
@@ -103,6 +103,8 @@ def _rotation(gate: dict[str, Any], numbers: Array, n_rows: int, n_columns: int)
     size, kept = max(n_rows, n_columns), gate.get("rank_parameters")
     if gate["kind"] == "ry":
         return plain_ry(numbers.item())
+    if gate["kind"] == "givens":
+        return plain_givens(size, numbers, gate.get("pairs"))
     if gate["kind"] == "pauli":
         return plain_pauli(size, gate.get("layers", 1), numbers, kept)[:n_rows, :n_columns]
     trained = min(n_rows, n_columns) if kept is None else kept

@@ -1,4 +1,4 @@
-"""Matrices of `ry`, `orthogonal` and `pauli` gates in numpy, by the words of the interface.
+"""Matrices of `ry`, `orthogonal`, `givens` and `pauli` gates in numpy, by the words of the interface.
 
 It imports nothing of the compiler. A circuit's columns are Kronecker products, exponentials come from
 eigenvalues.
@@ -33,6 +33,18 @@ def plain_orthogonal(size: int, trained: int, numbers: Array, how: str) -> Array
     values, vectors = np.linalg.eigh(1j * skew)
     turned: Array = ((vectors * np.exp(-1j * values)) @ vectors.conj().T).real
     return turned
+
+
+def plain_givens(size: int, numbers: Array, pairs: list[list[int]] | None) -> Array:
+    """Return the product of rotations of planes, the last pair's on the left."""
+    if pairs is None:
+        pairs = [[i, i + 1] for i in range(0, size - 1, 2)] + [[i, i + 1] for i in range(1, size - 1, 2)]
+    matrix = np.eye(size)
+    for (i, j), angle in zip(pairs, numbers, strict=True):
+        turn = np.eye(size)
+        turn[np.ix_([i, j], [i, j])] = plain_ry(angle)
+        matrix = turn @ matrix
+    return matrix
 
 
 def plain_pauli(size: int, layers: int, numbers: Array, kept: int | None = None) -> Array:

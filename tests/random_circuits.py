@@ -197,7 +197,7 @@ class _Drawer:
             item |= kind.options(self.draw, smallest, smallest)
             item |= {"per": "rest"} if kind.inits and self.draw.random() < 0.2 else {}
         item |= self._drawn(kind) | ({"repeat": 2} if self.draw.random() < 0.2 else {})
-        if kind.resized and over and self.draw.random() < 0.2 and not item.get("rank_parameters"):
+        if kind.resized and kind.reshaped < 1 and over and self.draw.random() < 0.2 and not item.get("rank_parameters"):
             axis = self.draw.choice(over)
             size = self.draw.randint(1, 4)
             width = self.axes.size(list(self.axes.present)) // self.axes.present[axis] * size

@@ -29,6 +29,8 @@ SQUARE: dict[str, dict[str, Any]] = {
     "exp": _one("orthogonal", 6),
     "cayley": _one("orthogonal", 6, map="cayley"),
     "exp-few": _one("orthogonal", 6, rank_parameters=2),
+    "givens-9": _one("givens", 9),
+    "givens-pairs": _one("givens", 6, pairs=[[3, 0], [1, 5], [0, 2], [4, 5], [1, 2], [3, 4]]),
     "pauli-8": _one("pauli", 8),
     "pauli-16-deep": _one("pauli", 16, layers=3),
     "pauli-few": _one("pauli", 16, layers=2, rank_parameters=1),

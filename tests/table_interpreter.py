@@ -31,7 +31,7 @@ def matrix_of(entry: TableEntry, tensors: Mapping[str, torch.Tensor]) -> torch.T
     if entry.matrix is None:
         return torch.eye(entry.rows, entry.columns, dtype=torch.float64).expand(entry.blocks, -1, -1)
     gate, factor = entry.matrix.gate, entry.matrix.factor
-    if gate.kind in ("block", "ry", "cz", "orthogonal", "pauli"):
+    if gate.kind in ("block", "ry", "cz", "orthogonal", "givens", "pauli"):
         return _rotation(entry.matrix, tensors).reshape(entry.blocks, entry.rows, entry.columns)
     if gate.kind == "constant":
         matrix = torch.tensor(gate.matrix.given, dtype=torch.float64)

@@ -6,6 +6,7 @@ from quanta_compiler.kinds.constant import Constant
 from quanta_compiler.kinds.cz import Cz
 from quanta_compiler.kinds.dense import Dense
 from quanta_compiler.kinds.diagonal import Diagonal
+from quanta_compiler.kinds.givens import Givens
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.lowrank import Lowrank
 from quanta_compiler.kinds.orthogonal import Orthogonal
@@ -18,5 +19,5 @@ DEFAULT: Kind = Dense()
 SCALING: Kind = Diagonal()
 """What only scales."""
 KINDS: dict[str, type[Kind]] = {
-    kind.name: kind for kind in (Dense, Lowrank, Diagonal, Orthogonal, Pauli, Ry, Cz, Slice, Constant)
+    kind.name: kind for kind in (Dense, Lowrank, Diagonal, Orthogonal, Givens, Pauli, Ry, Cz, Slice, Constant)
 }

@@ -5,7 +5,7 @@ It imports neither planner nor lowering nor emit, so that it shares no code with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -91,6 +91,8 @@ def _rotation(gate: Gate, numbers: torch.Tensor, rows: int, columns: int) -> tor
     size, options = max(rows, columns), gate.matrix.data()
     if gate.kind == "orthogonal":
         return _from_lie_algebra(options, numbers, size, min(rows, columns))[:rows, :columns]
+    if gate.kind == "givens":
+        return _planes(options.get("pairs"), numbers, size)
     if gate.kind != "pauli":
         return torch.as_tensor(gate.matrix.reference(numbers.numpy(), rows, columns), dtype=torch.float64)
     angles, kept = iter(numbers), options.get("rank_parameters")
@@ -112,6 +114,18 @@ def _from_lie_algebra(options: Mapping[str, Any], numbers: torch.Tensor, size: i
         quotient: torch.Tensor = torch.linalg.solve(one - skew / 2, one + skew / 2)
         return quotient
     return torch.matrix_exp(skew)
+
+
+def _planes(pairs: Sequence[tuple[int, int]] | None, angles: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the product of rotations, the first pair's applied first; without pairs those of all neighbours."""
+    if pairs is None:
+        pairs = [(index, index + 1) for start in (0, 1) for index in range(start, size - 1, 2)]
+    matrix = torch.eye(size, dtype=torch.float64)
+    for (i, j), angle in zip(pairs, angles, strict=True):
+        cosine, sine = torch.cos(angle / 2), torch.sin(angle / 2)
+        one, other = matrix[i].clone(), matrix[j].clone()
+        matrix[i], matrix[j] = cosine * one - sine * other, sine * one + cosine * other
+    return matrix
 
 
 def _pauli(state: torch.Tensor, layers: int, kept: int | None, angles: Iterator[torch.Tensor]) -> torch.Tensor:

@@ -112,3 +112,28 @@ def cayley(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.T
         one = eye(lower, 2 * kept, 2 * kept)
         inverse = solve(one - inner / 2, right[..., :columns, :].mT)
         return (eye(lower, size, columns) + left @ inverse).to(numbers.dtype)
+
+
+def givens(numbers: torch.Tensor, size: int, rounds: tuple[range | tuple[int, ...], ...]) -> torch.Tensor:
+    """Return products of rotations of planes: [..., numbers] -> [..., size, size].
+
+    A round has the rows of disjoint pairs, one pair after the other, turned at once by half of their angles.
+    """
+    with torch.autocast(numbers.device.type, enabled=False):
+        wide = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+        turns = ry(wide.flatten()).view(*numbers.shape, 2, 2)
+        matrix = eye(wide, size, size).expand(*numbers.shape[:-1], size, size)
+        first = 0
+        for rows in rounds:
+            turn = turns[..., first : first + len(rows) // 2, :, :]
+            first += len(rows) // 2
+            if isinstance(rows, range):
+                above, pairs, below = matrix.tensor_split([rows.start, rows.stop], dim=-2)
+                turned = (turn @ pairs.reshape(*pairs.shape[:-2], -1, 2, size)).flatten(-3, -2)
+                matrix = torch.cat([above, turned, below], dim=-2)
+            else:
+                places = torch.tensor(rows, device=numbers.device)
+                pairs = matrix.index_select(-2, places)
+                turned = (turn @ pairs.reshape(*pairs.shape[:-2], -1, 2, size)).flatten(-3, -2)
+                matrix = matrix.index_copy(-2, places, turned)
+        return matrix.to(numbers.dtype).contiguous()

@@ -1,4 +1,4 @@
-"""A kind whose function is its own text: emitted files, the kernel and the reference agree, and what it costs counts."""
+"""A kind whose function is its own text: emitted files, the kernel and the reference agree, and its costs count."""
 
 from __future__ import annotations
 

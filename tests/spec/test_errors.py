@@ -107,6 +107,14 @@ WRONG: dict[str, str] = {
     "rotation_init": HEAD
     + "init: orthogonal\ngates:\n  - {axes: [0], kind: orthogonal, init: kaiming_uniform}\n"
     + "  - {pattern: each, kind: pauli, init: {scheme: identity}}\n",
+    "givens_pairs": HEAD
+    + "gates:\n  - {axes: [3], kind: givens, pairs: []}\n  - {axes: [3], kind: givens, pairs: 3}\n"
+    + "  - {axes: [3], kind: givens, pairs: [[0, 1], [2], 3, [1, 1], [-1, 2], [0, yes], [0, 1.5]]}\n",
+    "givens_out_of_range": HEAD
+    + "gates:\n  - {axes: [3], kind: givens, pairs: [[0, 1], [2, 4]]}\n"
+    + "  - {axes: [3], kind: givens, to: [2]}\n  - {pattern: each, kind: givens, pairs: [[0, 7]]}\n"
+    + "  - {axes: [3], kind: givens, init: orthogonal}\n  - {axes: [3], kind: orthogonal, pairs: [[0, 1]]}\n",
+    "givens_too_large": "version: 1\nname: example\nlayout: 65536x2\ngates: [{axes: [0], kind: givens}]\n",
     "unknown_map": HEAD + "gates:\n  - {axes: [0], kind: orthogonal, map: caley}\n",
     "map_no_name": HEAD + "gates:\n  - {pattern: each, kind: orthogonal, map: 1}\n",
     "keys_of_other_kinds": HEAD

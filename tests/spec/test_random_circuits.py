@@ -29,7 +29,7 @@ def test_every_kind_and_every_key_is_drawn() -> None:
     for name, kind in KINDS.items():
         wanted = ["axes", *["per", "init", "frozen"] * bool(kind.inits), *["to"] * bool(kind.resized)]
         assert all(keys[name, key] > 2 for key in wanted), name
-    for key in ("rank", "map", "layers", "rank_parameters", "value"):
+    for key in ("rank", "map", "layers", "rank_parameters", "pairs", "value"):
         assert any(count > 2 for (_, drawn), count in keys.items() if drawn == key), key
     patterns = Counter(
         item if isinstance(item, str) else item.get("pattern")
