@@ -163,7 +163,7 @@ def _steps(size: int, rounds: tuple[Rows, ...]) -> Iterator[Step]:
         yield Step("place", (size, size), 0, takes=())
         return
     brief = [Memory(angles, saved=place == 0, lasts=0) for place in range(4)]
-    # The first round turns what needs no gradient.
+    # The first round turns an identity, which needs no gradient.
     turns = Memory(4 * angles, saved=len(rounds) > 1)
     yield Step("elementwise", (angles, 2, 2), 4 * angles, takes=(*brief, turns))
     whole = size * size
@@ -175,7 +175,7 @@ def _steps(size: int, rounds: tuple[Rows, ...]) -> Iterator[Step]:
         if is_apart:
             # The rows are copied, by indices of 8 bytes.
             taken += [Memory(2 * len(rows), saved=True, is_shared=True), Memory(numbers, saved=True, lasts=0)]
-        yield Step("matmul", (len(rows), size), 4 * numbers, takes=tuple(taken))
+        yield Step("matmul", (len(rows), size), 4 * numbers, takes=tuple(taken), is_right_fixed=place == 0)
         made = (_matrix(whole, rounds, place + 1),) if place + 1 < len(rounds) else ()
         yield Step("place", (size, size), 0, takes=made)
 

@@ -42,6 +42,8 @@ class Step:
     """What it makes, in place of a result that is in memory until the function ends."""
     reads: tuple[Side, ...] = ("last",)
     """What a report lists as its operands."""
+    is_right_fixed: bool = False
+    """Whether the right side of a product comes from nothing stored, and has no gradient."""
 
     @property
     def memory(self) -> tuple[Memory, ...]:

@@ -38,7 +38,7 @@ def making_work(making: Making) -> Work:
             return Work((), ())
         case "matmul":
             inner = flops // (2 * count * rows * columns)
-            return product_work(Product(rows, inner, columns, count), trains, trains)
+            return product_work(Product(rows, inner, columns, count), trains, trains and not step.is_right_fixed)
         case "elementwise":
             return elementwise(Elementwise(count * rows * columns, flops, trains))
         case "exponential":

@@ -191,4 +191,4 @@ def test_the_documentation_lists_what_there_is_and_counts_right() -> None:
     assert set(tables[0]) == {*KINDS, "init", "zeros", "normal"}
     assert tables[1] == list(PATTERNS)
     (example,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
-    assert numbers(load_spec(example))[:6] == [28, 5 + 4, 22, 21, 1, 0]
+    assert numbers(load_spec(example))[:8] == [28, 5 + 4, 22, 21, 1, 0, 5, 3]
