@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.kernels.rotations import made_by
+from quanta_compiler.kernels.matrices.rotations import made_by
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.runtime.rotation_functions import ry
 

@@ -11,8 +11,8 @@ import torch
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engine import ENGINES, Engine, Runner, engine_for
+from quanta_compiler.kernels.matrices.rotations import Lookup, Rotations
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
-from quanta_compiler.kernels.rotations import Lookup, Rotations
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
 from quanta_compiler.spec import load_spec

