@@ -281,7 +281,7 @@ def test_the_circuits_use_everything() -> None:
     tables = [table_of_case(name) for name in CASES]
     entries = [entry for table in tables for entry in table.entries]
     gates = [(entry.matrix.gate, entry.matrix.factor) for entry in entries if entry.matrix]
-    kinds = {"dense", "lowrank", "diagonal", "constant", "block", "ry", "cz", "orthogonal", "pauli"}
+    kinds = {"dense", "lowrank", "diagonal", "constant", "block", "ry", "cz", "orthogonal", "givens", "pauli"}
     assert {gate.kind for gate, _ in gates} == kinds
     assert any(gate.per for gate, _ in gates if gate.kind == "block")
     assert {(gate.transpose, factor) for gate, factor in gates if gate.kind == "lowrank"} == {

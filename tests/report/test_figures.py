@@ -153,10 +153,11 @@ def test_peak_bytes_are_those_alive_at_once(case: int | str) -> None:
     module, report = circuit.module(backend="torch"), circuit.report
     x = torch.zeros(report.apply.planned_tokens, report.in_features)
     wanted = round(report.apply.peak_bytes_per_token * report.apply.planned_tokens), report.operator.peak_bytes
-    # An exponential or a solution takes memory of its own while it is computed.
+    # An exponential or a solution takes memory of its own while it is computed: of small matrices some KiB.
+    own = 5000 if "orthogonal" in computed_kinds(circuit) else 0
     near = 0.0 if not (computed := computed_kinds(circuit)) else 0.3 if "orthogonal" in computed else 0.2
-    assert peak_bytes(module, x, lambda: module(x)) == pytest.approx(wanted[0], rel=near)
-    assert peak_bytes(module, None, module.operator) == pytest.approx(wanted[1], rel=near)  # type: ignore[arg-type]
+    assert peak_bytes(module, x, lambda: module(x)) == pytest.approx(wanted[0], rel=near, abs=own)
+    assert peak_bytes(module, None, module.operator) == pytest.approx(wanted[1], rel=near, abs=own)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", CASES)
