@@ -10,7 +10,7 @@ from typing import Any
 
 import networkx as nx
 
-from quanta_compiler.ir.graph import INPUT, OUTPUT
+from quanta_compiler.ir.columns import INPUT, OUTPUT
 from quanta_compiler.kinds.two_design import is_power_of_two
 
 

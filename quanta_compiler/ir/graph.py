@@ -11,18 +11,10 @@ from itertools import pairwise
 import networkx as nx
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.columns import gate_columns, passing_legs
+from quanta_compiler.ir.columns import INPUT, OUTPUT, gate_node, in_columns, leg_ways
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
 from quanta_compiler.ir.reach import gates_to_full, wires_not_turned
 from quanta_compiler.kinds.kind import Form
-
-INPUT = "input"
-OUTPUT = "output"
-
-
-def gate_node(gate: Gate) -> str:
-    """Return the name of a gate's node."""
-    return f"gate:{gate.name}"
 
 
 def contraction_graph(circuit: Circuit) -> nx.MultiDiGraph[str]:
@@ -54,16 +46,12 @@ def contraction_graph(circuit: Circuit) -> nx.MultiDiGraph[str]:
         out_features=circuit.out_features,
         connected=gates_to_full(circuit) is not None,
     )
-    columns = gate_columns(circuit)
+    gates, end = in_columns(circuit)
     graph.add_node(INPUT, kind=INPUT, shape=_sizes(circuit, circuit.inputs), column=-1, rows=circuit.inputs)
-    order = sorted(range(len(circuit.gates)), key=lambda index: (columns[index], circuit.gates[index].position))
-    for index in order:
-        _add_gate(graph, circuit, circuit.gates[index], columns[index])
-    end = max(columns, default=-1) + 1
+    for column, gate in gates:
+        _add_gate(graph, circuit, gate, column)
     graph.add_node(OUTPUT, kind=OUTPUT, shape=_sizes(circuit, circuit.outputs), column=end, columns=circuit.outputs)
-
-    gates = [circuit.gates[index] for index in order]
-    for leg, stops in enumerate(_ways(circuit, gates)):
+    for leg, stops in enumerate(leg_ways(circuit, [gate for _, gate in gates])):
         for (source, _), (target, role) in pairwise(stops):
             axis = circuit.legs[leg]
             graph.add_edge(source, target, key=leg, leg=leg, axis=axis.axis, size=axis.size, role=role)
@@ -92,23 +80,3 @@ def _add_gate(graph: nx.MultiDiGraph[str], circuit: Circuit, gate: Gate, column:
         reshapes=gate.form is Form.RESHAPE,
         still_wires=wires_not_turned(circuit, gate),
     )
-
-
-def _ways(circuit: Circuit, gates: Sequence[Gate]) -> list[list[tuple[str, str]]]:
-    """Return for each leg the nodes that it visits in order, each with what the leg is to it."""
-    ways: list[list[tuple[str, str]]] = [[] for _ in circuit.legs]
-    for leg in circuit.inputs:
-        ways[leg].append((INPUT, "made"))
-    for gate in gates:
-        node, passing = gate_node(gate), passing_legs(gate)
-        for leg in passing:
-            ways[leg].append((node, "per" if leg in gate.per else "diagonal"))
-        for leg in gate.columns:
-            if leg not in passing:
-                ways[leg].append((node, "contracted"))
-        for leg in gate.rows:
-            if leg not in passing:
-                ways[leg].append((node, "made"))
-    for leg in circuit.outputs:
-        ways[leg].append((OUTPUT, "output"))
-    return ways
