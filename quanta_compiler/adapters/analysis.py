@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -38,17 +38,8 @@ class LayerFigures:
 
     def to_dict(self, top: int) -> dict[str, Any]:
         """Return plain data for `--json`, with the `top` largest singular values."""
-        return {
-            "layer": self.layer,
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "rank": self.rank,
-            "tolerance": self.tolerance,
-            "effective_rank": self.effective_rank,
-            "stable_rank": self.stable_rank,
-            "frobenius_norm": self.frobenius_norm,
-            "singular_values": self.values[:top].tolist(),
-        }
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("values", "right")}
+        return {**plain, "singular_values": self.values[:top].tolist()}
 
 
 def layer_figures(layer: str, update: Update, *, vectors: int, device: torch.device) -> LayerFigures:
@@ -127,9 +118,3 @@ def subspace_similarity(right: torch.Tensor, other: torch.Tensor) -> torch.Tenso
     rows = torch.arange(1, overlap.shape[0] + 1, dtype=overlap.dtype)[:, None]
     columns = torch.arange(1, overlap.shape[1] + 1, dtype=overlap.dtype)[None, :]
     return overlap / torch.minimum(rows, columns)
-
-
-def similarity(first: int, one: LayerFigures, second: int, other: LayerFigures) -> Similarity:
-    """Compare two updates of one layer."""
-    phi = subspace_similarity(one.right, other.right)
-    return Similarity(one.layer, first, second, one.in_features, phi)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.adapters.analysis import LayerFigures, Similarity, layer_figures, similarity
+from quanta_compiler.adapters.analysis import LayerFigures, Similarity, layer_figures, subspace_similarity
 from quanta_compiler.adapters.saved import SavedAdapter
 from quanta_compiler.diagnostics import refusal
 from quanta_compiler.text.words import some_of
@@ -88,7 +88,8 @@ def _similarities(adapters: Sequence[AnalyzedAdapter]) -> list[Similarity]:
         by_layer = {figures.layer: figures for figures in other.layers}
         for figures in adapters[0].layers:
             if figures.layer in by_layer:
-                found.append(similarity(0, figures, place, by_layer[figures.layer]))
+                phi = subspace_similarity(figures.right, by_layer[figures.layer].right)
+                found.append(Similarity(figures.layer, 0, place, figures.in_features, phi))
     return found
 
 

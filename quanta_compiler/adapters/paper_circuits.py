@@ -10,8 +10,6 @@ from typing import Any
 from quanta_compiler.adapters.paper_keys import Pair, PaperLayer, natural_key, pair_text, pairs_in_order
 from quanta_compiler.adapters.tensor_file import TensorFile
 from quanta_compiler.diagnostics import Diagnostic, problem, quote
-from quanta_compiler.models.targets import matches
-from quanta_compiler.text.words import some_of
 
 _NAME_LENGTH = 64
 """The longest name that a circuit may have."""
@@ -28,10 +26,6 @@ class PaperCircuit:
     def is_complete(self) -> bool:
         """Say whether every pair of axes has its gate, as the paper's code always has it."""
         return len(self.pairs) == len(pairs_in_order(len(self.layout)))
-
-    def layout_text(self) -> str:
-        """Return `16x8x8x4`."""
-        return "x".join(map(str, self.layout))
 
     def document(self) -> dict[str, Any]:
         """Return the circuit file: the pattern where it is complete, otherwise gate by gate."""
@@ -132,7 +126,8 @@ def target_names(file: TensorFile, layers: Sequence[PaperLayer]) -> list[str]:
     """
     adapted = {layer.module for layer in layers}
     endings = {_ending(module) for module in adapted}
-    wrapper = _wrapper(layers)
+    # What stands before the names of modules in the file.
+    wrapper = layers[0].prefix.removesuffix(layers[0].module)
     for key in file.shapes:
         module, _, parameter = key.removeprefix(wrapper).rpartition(".")
         module = module.removesuffix(".base_layer")
@@ -140,11 +135,6 @@ def target_names(file: TensorFile, layers: Sequence[PaperLayer]) -> list[str]:
             return sorted(adapted, key=natural_key)
     blocks = {tuple(sorted(_block(module) for module in adapted if _ending(module) == ending)) for ending in endings}
     return sorted(endings if len(blocks) == 1 else adapted, key=natural_key)
-
-
-def _wrapper(layers: Sequence[PaperLayer]) -> str:
-    """Return what stands before the names of modules in the file."""
-    return layers[0].prefix.removesuffix(layers[0].module)
 
 
 def _ending(module: str) -> str:
@@ -164,13 +154,3 @@ def base_features(file: TensorFile, layer: PaperLayer) -> tuple[int, int] | None
         if len(shape) == 2 and 1 not in shape:
             return shape[1], shape[0]
     return None
-
-
-def unused_patterns(patterns: Sequence[str], layers: Sequence[PaperLayer]) -> list[str]:
-    """Return the patterns that match no layer."""
-    return [pattern for pattern in patterns if not any(matches(pattern, layer.module) for layer in layers)]
-
-
-def layers_text(modules: Sequence[str]) -> str:
-    """Return the first few names of layers for a message."""
-    return some_of(list(modules))

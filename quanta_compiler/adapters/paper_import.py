@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,8 @@ from quanta_compiler.adapters.paper_circuits import (
     base_features,
     circuit_field,
     find_circuit,
-    layers_text,
     missing_gates,
     target_names,
-    unused_patterns,
 )
 from quanta_compiler.adapters.paper_keys import PaperLayer, read_layers
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
@@ -25,7 +24,7 @@ from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, refusal,
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.models.targets import matches
 from quanta_compiler.nn import wide
-from quanta_compiler.text.words import plural
+from quanta_compiler.text.words import plural, some_of
 
 Features = tuple[int, int]
 
@@ -94,16 +93,19 @@ def import_paper_adapter(path: Path, options: ImportOptions) -> PaperAdapter:
     features = {layer.module: _features(file, layer, circuits[layer.module], options) for layer in layers}
     tensors = _tensors(file, layers, circuits, features, options)
     config = _config(file, layers, circuits, options)
+    from quanta_compiler.peft.resolved import record
+
     for module, sizes in features.items():
-        config.record(module, fitted_spec(circuits[module].document(), *sizes), config.residual)
+        record(config, module, fitted_spec(circuits[module].document(), *sizes), config.residual)
     imported = [ImportedLayer(layer.module, circuits[layer.module], features[layer.module]) for layer in layers]
     return PaperAdapter(tuple(imported), config, tensors, tuple(warnings))
 
 
 def _check_options(file: TensorFile, layers: Sequence[PaperLayer], options: ImportOptions) -> None:
-    unused = unused_patterns([pattern for pattern, _ in options.features], layers)
+    modules = [layer.module for layer in layers]
+    unused = [pattern for pattern, _ in options.features if not any(matches(pattern, module) for module in modules)]
     if unused:
-        message = f"--features {unused[0]!r} means none of its layers: {layers_text([it.module for it in layers])}"
+        message = f"--features {unused[0]!r} means none of its layers: {some_of(modules)}"
         raise refusal(file.name, message, hint="a pattern is a regular expression for the end of a layer's name")
     has_copies = any(layer.frozen for layer in layers)
     if options.frozen_copy and not has_copies:
@@ -142,7 +144,7 @@ def _warnings(
     found = []
     lacking = missing_gates(circuits)
     if lacking:
-        message = f"gates are missing, the circuits are written without them: {layers_text(lacking)}"
+        message = f"gates are missing, the circuits are written without them: {some_of(lacking)}"
         found.append(warning(file.name, message, hint="the paper's code has a gate for every pair of axes"))
     guessed = [
         layer.module
@@ -152,13 +154,13 @@ def _warnings(
     if guessed:
         message = (
             f"it holds no base weight of {plural(len(guessed), 'layer')}, whose features are taken to be the product "
-            f"of the layout: {layers_text(guessed)}"
+            f"of the layout: {some_of(guessed)}"
         )
         hint = "say otherwise with --features, such as --features k_proj=8192:1024"
         found.append(warning(file.name, message, hint=hint))
     norms = [key for key in file.shapes if "Norm" in key]
     if norms:
-        message = f"the paper's code trains normalization layers as well; they are left out: {layers_text(norms)}"
+        message = f"the paper's code trains normalization layers as well; they are left out: {some_of(norms)}"
         found.append(warning(file.name, message, hint="copy them into the base model"))
     return found
 
@@ -168,13 +170,8 @@ def _said_features(layer: PaperLayer, options: ImportOptions) -> Features | None
 
 
 def _features(file: TensorFile, layer: PaperLayer, circuit: PaperCircuit, options: ImportOptions) -> Features:
-    said = _said_features(layer, options) or base_features(file, layer)
-    if said is not None:
-        return said
-    width = 1
-    for size in circuit.layout:
-        width *= size
-    return width, width
+    width = math.prod(circuit.layout)
+    return _said_features(layer, options) or base_features(file, layer) or (width, width)
 
 
 def _tensors(

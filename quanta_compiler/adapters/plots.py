@@ -16,6 +16,7 @@ import torch
 from quanta_compiler.adapters.analysis import LayerFigures, Similarity
 from quanta_compiler.adapters.analyze import Analysis
 from quanta_compiler.diagnostics import Diagnostic, clip, warning
+from quanta_compiler.text.words import evenly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -215,13 +216,7 @@ def _drawn_maps(similarities: Sequence[Similarity]) -> list[Similarity]:
             groups.setdefault((one.second, _kind(one.layer)), []).append(one)
     share = max(1, _MAPS_DRAWN // max(1, len(groups)))
     share = share - share % _COLUMNS if share > _COLUMNS else share
-    return [one for members in groups.values() for one in _evenly(members, share)][:_MAPS_DRAWN]
-
-
-def _evenly(members: Sequence[Similarity], count: int) -> list[Similarity]:
-    if len(members) <= count:
-        return list(members)
-    return [members[place * (len(members) - 1) // max(1, count - 1)] for place in range(count)]
+    return [one for members in groups.values() for one in evenly(members, share)][:_MAPS_DRAWN]
 
 
 def _draw_maps(analysis: Analysis, maps: Sequence[Similarity], block: SubFigure, panels: Sequence[Axes]) -> None:

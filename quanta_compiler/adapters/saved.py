@@ -15,7 +15,7 @@ from quanta_compiler.adapters.lora import lora_description, lora_updates, lora_w
 from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
 from quanta_compiler.adapters.paper_keys import natural_key
 from quanta_compiler.adapters.selection import chosen, refuse_nothing
-from quanta_compiler.adapters.tensor_file import TensorFile, open_safetensors
+from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, problem, quote, refusal
 from quanta_compiler.nn import wide
@@ -89,7 +89,7 @@ def _open_weights(folder: Path) -> TensorFile:
     if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLE_FILE).exists():
         message = f"the weights are a pickle, {PICKLE_FILE}; only safetensors are read"
         raise refusal(folder, message, hint="load the adapter with PEFT and save it again")
-    return open_safetensors(folder / WEIGHTS_FILE)
+    return open_tensors(folder / WEIGHTS_FILE)
 
 
 def _circuit_updates(
@@ -135,8 +135,10 @@ def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, t
     features = groups["features"].get("")
     if features is None or features.shape != (2,):
         raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
+    from quanta_compiler.peft.resolved import resolve
+
     in_features, out_features = map(int, features.tolist())
-    circuit, residual = config.resolve(layer, in_features, out_features)
+    circuit, residual = resolve(config, layer, in_features, out_features)
     if residual == "none":
         own = {name: groups["gates" if name in circuit.trained else "frozen"].get(name) for name in circuit.shapes}
         return CircuitUpdate(circuit, _checked(circuit.shapes, own, "gates"), None, float(config.scale))

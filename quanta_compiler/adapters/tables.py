@@ -85,7 +85,7 @@ def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Tabl
 
 def _group(layer: ImportedLayer) -> tuple[str, ...]:
     features = f"{layer.features[0]} -> {layer.features[1]}"
-    return features, layer.circuit.layout_text(), str(len(layer.circuit.pairs))
+    return features, "x".join(map(str, layer.circuit.layout)), str(len(layer.circuit.pairs))
 
 
 def _members(layers: Sequence[ImportedLayer]) -> str:

@@ -58,17 +58,6 @@ def open_tensors(path: Path) -> TensorFile:
         raise refusal(path, f"it cannot be read: {error.strerror or error}") from None
 
 
-def open_safetensors(path: Path) -> TensorFile:
-    """Open a safetensors file.
-
-    Raises:
-        SpecError: there is no such file, or it is damaged.
-
-    """
-    _refuse_what_is_no_file(path)
-    return _open_safetensors(path)
-
-
 def _refuse_what_is_no_file(path: Path) -> None:
     if path.is_dir():
         raise refusal(path, "it is a folder", hint="give the file of tensors inside it")

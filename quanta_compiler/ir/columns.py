@@ -1,8 +1,18 @@
-"""Which gates can act at once: the columns of the circuit diagram, read off the legs."""
+"""Which gates can act at once, and which a leg visits: the columns and the lines of pictures, read off the legs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quanta_compiler.ir.circuit import Circuit, Gate
+
+INPUT, OUTPUT = "input", "output"
+"""The nodes at the ends of a circuit's graph."""
+
+
+def gate_node(gate: Gate) -> str:
+    """Return the name of a gate's node."""
+    return f"gate:{gate.name}"
 
 
 def passing_legs(gate: Gate) -> tuple[int, ...]:
@@ -37,3 +47,27 @@ def gate_columns(circuit: Circuit) -> tuple[int, ...]:
             if leg not in passing:
                 made_before[leg] = column + 1
     return tuple(columns)
+
+
+def in_columns(circuit: Circuit) -> tuple[list[tuple[int, Gate]], int]:
+    """Return the gates with their columns, column by column, then in the order of the file, and how many there are."""
+    pairs = sorted(zip(gate_columns(circuit), circuit.gates, strict=True), key=lambda pair: (pair[0], pair[1].position))
+    return pairs, max((column for column, _ in pairs), default=-1) + 1
+
+
+def leg_ways(circuit: Circuit, gates: Sequence[Gate]) -> list[list[tuple[str, str]]]:
+    """Return for each leg the nodes that it visits in order, each with what the leg is to it."""
+    ways: list[list[tuple[str, str]]] = [[] for _ in circuit.legs]
+    for leg in circuit.inputs:
+        ways[leg].append((INPUT, "made"))
+    for gate in gates:
+        node, passing = gate_node(gate), passing_legs(gate)
+        for leg in passing:
+            ways[leg].append((node, "per" if leg in gate.per else "diagonal"))
+        for legs, role in ((gate.columns, "contracted"), (gate.rows, "made")):
+            for leg in legs:
+                if leg not in passing:
+                    ways[leg].append((node, role))
+    for leg in circuit.outputs:
+        ways[leg].append((OUTPUT, "output"))
+    return ways

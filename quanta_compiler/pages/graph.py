@@ -8,12 +8,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.columns import gate_columns, passing_legs
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.columns import INPUT, OUTPUT, gate_node, in_columns, leg_ways
 from quanta_compiler.ir.parameters import matrix_shape
-
-INPUT, OUTPUT = "input", "output"
-"""The nodes at the ends; those of gates are called `gate:<name>`."""
 
 
 def graph_data(circuit: Circuit) -> dict[str, list[dict[str, Any]]]:
@@ -24,45 +21,28 @@ def graph_data(circuit: Circuit) -> dict[str, list[dict[str, Any]]]:
     An edge is a stretch of an axis, with its `axis` and `size`, from the node (`source`) that makes or passes it to the
     next one (`target`) that passes or contracts it.
     """
-    columns = gate_columns(circuit)
-    end = max(columns, default=-1) + 1
-    order = sorted(range(len(circuit.gates)), key=lambda place: (columns[place], circuit.gates[place].position))
+    ordered, end = in_columns(circuit)
     gates = [
         {
-            "id": _id(circuit.gates[place]),
-            "name": circuit.gates[place].name,
-            "kind": circuit.gates[place].kind,
-            "words": circuit.gates[place].matrix.in_words(),
-            "parameter": circuit.gates[place].parameter,
-            "shape": matrix_shape(circuit, circuit.gates[place]),
-            "column": columns[place],
+            "id": gate_node(gate),
+            "name": gate.name,
+            "kind": gate.kind,
+            "words": gate.matrix.in_words(),
+            "parameter": gate.parameter,
+            "shape": matrix_shape(circuit, gate),
+            "column": column,
         }
-        for place in order
+        for column, gate in ordered
     ]
     nodes = [_end(circuit, INPUT, circuit.inputs, -1), *gates, _end(circuit, OUTPUT, circuit.outputs, end)]
     edges = [
         {"source": source, "target": target, "axis": leg.axis, "size": leg.size}
-        for leg, stops in zip(circuit.legs, _stops(circuit, [circuit.gates[place] for place in order]), strict=True)
-        for source, target in pairwise(stops)
+        for leg, stops in zip(circuit.legs, leg_ways(circuit, [gate for _, gate in ordered]), strict=True)
+        for (source, _), (target, _) in pairwise(stops)
     ]
     return {"nodes": nodes, "edges": edges}
-
-
-def _id(gate: Gate) -> str:
-    return f"gate:{gate.name}"
 
 
 def _end(circuit: Circuit, name: str, legs: tuple[int, ...], column: int) -> dict[str, Any]:
     shape = [circuit.legs[leg].size for leg in legs]
     return {"id": name, "name": name, "kind": name, "shape": shape, "column": column}
-
-
-def _stops(circuit: Circuit, gates: list[Gate]) -> list[list[str]]:
-    """Return for each leg the nodes on its way, in order."""
-    stops: list[list[str]] = [[INPUT] if leg in circuit.inputs else [] for leg in range(len(circuit.legs))]
-    for gate in gates:
-        for leg in dict.fromkeys((*passing_legs(gate), *gate.columns, *gate.rows)):
-            stops[leg].append(_id(gate))
-    for leg in circuit.outputs:
-        stops[leg].append(OUTPUT)
-    return stops

@@ -18,25 +18,19 @@ from quanta_compiler.models.targets import (
     is_of_preset,
     plain_targets,
 )
-from quanta_compiler.nn import FittedCircuit
 from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.refusals import NO_PARAMETERS
 from quanta_compiler.peft.registration import peft_type
 from quanta_compiler.peft.resolved import (
     FORMAT,
-    Resolved,
     auto_rule,
     checked_entries,
     checked_format,
-    record,
-    residual_for,
-    resolve,
 )
 from quanta_compiler.peft.saved import check_files
 from quanta_compiler.presets import DEFAULT, EXAMPLES
 from quanta_compiler.runtime.backends import check_backend
-from quanta_compiler.spec import CircuitSpec
 
 RESIDUALS = ("auto", "frozen_copy", "folded", "none")
 _BOTH = (
@@ -44,6 +38,10 @@ _BOTH = (
     "hint: leave one out (None); in a mapping a circuit may be a preset's file: circuit={'q_proj': {'version': 1, "
     f"'name': 'a', 'preset': {DEFAULT!r}}}, ...}}"
 )
+
+
+def _field(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"help": meaning})
 
 
 @dataclass
@@ -98,52 +96,31 @@ class QuantaConfig(PeftConfig):
 
     """
 
-    circuit: Any = field(
-        default=None, metadata={"help": "A circuit file, a circuit as a dict, or a mapping from target to either."}
+    circuit: Any = _field(None, "A circuit file, a circuit as a dict, or a mapping from target to either.")
+    preset: str | None = _field(None, f"The circuits where `circuit` is not given, such as `{EXAMPLES[0]}`.")
+    residual: str = _field("auto", "What the update is: `auto`, `frozen_copy`, `folded` or `none`.")
+    scale: float = _field(1.0, "Multiplies the update.")
+    dropout: float = _field(0.0, "Dropout probability of the adapter's input.")
+    init_weights: bool = _field(True, "Whether the adapter begins as its circuit says; False draws it apart.")
+    init_seed: int = _field(0, "The seed of the circuits' parameters.")
+    target_modules: list[str] | set[str] | str | None = _field(
+        None, "The modules to adapt: a list of names, a regular expression, or `all-linear`."
     )
-    preset: str | None = field(
-        default=None, metadata={"help": f"The circuits where `circuit` is not given, such as `{EXAMPLES[0]}`."}
+    exclude_modules: list[str] | set[str] | str | None = _field(
+        None, "Modules to leave alone: a list of names, or a regular expression."
     )
-    residual: str = field(
-        default="auto", metadata={"help": "What the update is: `auto`, `frozen_copy`, `folded` or `none`."}
+    layers_to_transform: list[int] | int | None = _field(None, "Indices of the layers to adapt.")
+    layers_pattern: list[str] | str | None = _field(
+        None, "The name of the module list that `layers_to_transform` counts."
     )
-    scale: float = field(default=1.0, metadata={"help": "Multiplies the update."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout probability of the adapter's input."})
-    init_weights: bool = field(
-        default=True, metadata={"help": "Whether the adapter begins as its circuit says; False draws it apart."}
-    )
-    init_seed: int = field(default=0, metadata={"help": "The seed of the circuits' parameters."})
-    target_modules: list[str] | set[str] | str | None = field(
-        default=None,
-        metadata={"help": "The modules to adapt: a list of names, a regular expression, or `all-linear`."},
-    )
-    exclude_modules: list[str] | set[str] | str | None = field(
-        default=None, metadata={"help": "Modules to leave alone: a list of names, or a regular expression."}
-    )
-    layers_to_transform: list[int] | int | None = field(
-        default=None, metadata={"help": "Indices of the layers to adapt."}
-    )
-    layers_pattern: list[str] | str | None = field(
-        default=None, metadata={"help": "The name of the module list that `layers_to_transform` counts."}
-    )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Other modules to train and to save with the adapter."}
-    )
-    backend: str = field(default="auto", metadata={"help": "How circuits are computed: `auto`, `torch` or `fused`."})
-    recompute: bool = field(
-        default=False, metadata={"help": "Keep only the input for backward on the `torch` backend too."}
-    )
-    target_parameters: list[str] | None = field(
-        default=None, metadata={"help": "Refused: circuits go on linear layers alone."}
-    )
-    circuit_hash: str | None = field(default=None, metadata={"help": "SHA-256 of `circuit`; filled in by itself."})
-    resolved: Any = field(
-        default=None, metadata={"help": "The circuits as they were made for each shape; filled in by itself."}
-    )
-    format: int | None = field(default=None, metadata={"help": "The format of the adapter; filled in by itself."})
-    package_version: str | None = field(
-        default=None, metadata={"help": "The version of quanta-compiler; filled in by itself."}
-    )
+    modules_to_save: list[str] | None = _field(None, "Other modules to train and to save with the adapter.")
+    backend: str = _field("auto", "How circuits are computed: `auto`, `torch` or `fused`.")
+    recompute: bool = _field(False, "Keep only the input for backward on the `torch` backend too.")
+    target_parameters: list[str] | None = _field(None, "Refused: circuits go on linear layers alone.")
+    circuit_hash: str | None = _field(None, "SHA-256 of `circuit`; filled in by itself.")
+    resolved: Any = _field(None, "The circuits as they were made for each shape; filled in by itself.")
+    format: int | None = _field(None, "The format of the adapter; filled in by itself.")
+    package_version: str | None = _field(None, "The version of quanta-compiler; filled in by itself.")
 
     def __post_init__(self) -> None:
         # Every saved file has the first, and `dataclasses.replace` passes on all of them.
@@ -210,24 +187,6 @@ class QuantaConfig(PeftConfig):
                     rf"`{name}` and write the indices into the keys, such as 'layers\.(?:0|1)\..*q_proj'"
                 )
             raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
-
-    def resolve(self, name: str, in_features: int, out_features: int) -> Resolved:
-        """Return the circuit and the residual for the module `name`: as it was saved, else by the rules of today.
-
-        Raises:
-            SpecError: a preset's options do not suit these widths.
-            FeaturesError: there is no circuit for the module, or it is written for other features.
-
-        """
-        return resolve(self, name, in_features, out_features)
-
-    def residual_for(self, name: str, fitted: FittedCircuit) -> str:
-        """Return what `residual` means for a circuit at the module `name`."""
-        return residual_for(self, name, fitted)
-
-    def record(self, name: str, spec: CircuitSpec, residual: str) -> None:
-        """Keep the circuit and the residual of the module `name`, to be saved with the adapter."""
-        record(self, name, spec, residual)
 
     def check_unchanged(self) -> None:
         """Raise AdapterError where a circuit or preset was assigned to past `__post_init__`, which nothing reads."""

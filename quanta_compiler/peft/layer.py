@@ -20,6 +20,7 @@ from quanta_compiler.peft.bases import (
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.folding_layer import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
+from quanta_compiler.peft.resolved import residual_for
 from quanta_compiler.peft.saved import check_layer
 from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors, held
 
@@ -93,7 +94,7 @@ class QuantaCircuitLayer(FoldingLayer):
     ) -> None:
         """Give the layer an adapter, or give the adapter its initial values again."""
         self._layer_name = layer_name
-        residual = config.residual_for(layer_name, fitted)
+        residual = residual_for(config, layer_name, fitted)
         if residual == "folded":
             self._refuse_folding()
         self.quanta_circuit_plan[adapter_name] = fitted

@@ -26,7 +26,7 @@ from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.readers import reader_of, tell_of_silent_layers
 from quanta_compiler.peft.refusals import NO_PARAMETERS, Refusals
 from quanta_compiler.peft.registration import METHOD
-from quanta_compiler.peft.resolved import FORMAT, Resolved
+from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
 from quanta_compiler.peft.saved import as_differences, readable, warn_of_nothing_saved
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
@@ -183,7 +183,7 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
             return None
         layer = f"{name} ({in_features} -> {out_features})"
         try:
-            resolved = config.resolve(name, in_features, out_features)
+            resolved = resolve(config, name, in_features, out_features)
         except SpecError as error:
             self._misfits.append(Problem(f"{layer}: {error}", _OWN_CIRCUIT))
         except FeaturesError as error:
@@ -192,7 +192,7 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
             fitted = resolved.fitted
             if fitted.trained:
                 _warn(fitted)
-                config.record(name, fitted.spec, resolved.residual)
+                record(config, name, fitted.spec, resolved.residual)
                 self._fits[name] = resolved
                 return fitted
             text = f"{layer}: circuit {fitted.spec.name!r} has no gate that trains"

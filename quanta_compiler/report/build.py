@@ -33,7 +33,8 @@ def build_report(  # noqa: PLR0917 - what was compiled, part by part
     """Gather every figure of a compiled circuit; `default_backend` is what `auto` takes on the CPU."""
     gates = gate_reports(circuit)
     tokens = apply.plan.tokens
-    backends = _torch_report(apply_cost, tokens), _fused_report(circuit, table, tokens)
+    per_token = (numbers / tokens for numbers in (apply_cost.flops, apply_cost.peak_bytes, apply_cost.saved_bytes))
+    backends = BackendReport("torch", *per_token), _fused_report(circuit, table, tokens)
     return Report(
         name=circuit.name,
         in_features=circuit.in_features,
@@ -48,10 +49,6 @@ def build_report(  # noqa: PLR0917 - what was compiled, part by part
         breakeven_tokens=breakeven(operator_cost.flops, apply_cost.flops, tokens),
         backends=tuple(sorted(backends, key=lambda backend: backend.name != default_backend)),
     )
-
-
-def _torch_report(cost: ProgramCost, tokens: int) -> BackendReport:
-    return BackendReport("torch", cost.flops / tokens, cost.peak_bytes / tokens, cost.saved_bytes / tokens)
 
 
 def _fused_report(circuit: Circuit, table: GateTable, tokens: int) -> BackendReport:

@@ -15,6 +15,7 @@ from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
 from quanta_compiler.kinds.looks import Look, Outline
 from quanta_compiler.report.rows import AxisWire, place_wires
 from quanta_compiler.report.wording import legend
+from quanta_compiler.text.words import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +247,7 @@ def _tooltip(circuit: Circuit, gate: Gate) -> str:
         lines.append(f"one matrix per index of {_axes(circuit, gate.per)}")
     shape = "×".join(map(str, matrix_shape(circuit, gate)))
     shared = f", shared with {printable(gate.parameter)}{' (transposed)' if gate.transpose else ''}"
-    parameters = _count(_parameters(circuit, gate), "frozen parameter" if gate.frozen else "parameter")
+    parameters = plural(_parameters(circuit, gate), "frozen parameter" if gate.frozen else "parameter")
     return "\n".join([*lines, f"matrix {shape}" + (shared if _is_shared(gate) else f", {parameters}")])
 
 
@@ -256,14 +257,10 @@ def _summary(circuit: Circuit, columns: int) -> str:
     return " · ".join(
         [
             sides[0] if sides[0] == sides[1] else " → ".join(sides),
-            _count(len(circuit.gates), "gate") + " in " + _count(columns, "column"),
-            _count(parameters, "parameter"),
+            plural(len(circuit.gates), "gate") + " in " + plural(columns, "column"),
+            plural(parameters, "parameter"),
         ]
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _boundary(side: str, before: int, after: int) -> str:

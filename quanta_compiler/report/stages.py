@@ -192,17 +192,14 @@ def _program_lines(program: Program, title: str) -> Iterator[str]:
             yield indent + _loop_heading(plan, program.loop)
             indent += "  "
         yield f"{indent}{_operation_line(program, operation)}"
-    place_text = "" if program.loop is None else f" to its place{''.join(map(_tie_text, program.loop.ties))}"
+    ties = () if program.loop is None else program.loop.ties
+    place_text = "".join([" to its place" if program.loop else "", *(f", where %{a} is %{b}" for a, b in ties)])
     yield f"{indent}-> v{program.output}{place_text}"
 
 
 def _operation_line(program: Program, operation: Operation) -> str:
     call = _operation_call(program, operation)
     return f"v{operation.result} = {call} [{_labelled(program.plan, operation.layout)}]"
-
-
-def _tie_text(tie: tuple[int, int]) -> str:
-    return f", where %{tie[0]} is %{tie[1]}"
 
 
 def _operation_call(program: Program, operation: Operation) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.lowering.table import GateTable, MatrixSource, TableEntry, Walk, lower_table
+from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, lower_table
 from quanta_compiler.report.wording import resized
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
@@ -18,11 +18,8 @@ _HOW_TO_READ = (
 def table_text(spec: CircuitSpec) -> str:
     """Return the gate table: what every entry reads, and where it writes forward and backward."""
     table = lower_table(build_circuit(spec))
-    return "\n".join([f"table {spec.name}: {_figures(table)}", _HOW_TO_READ, *_lines(table)]) + "\n"
-
-
-def _figures(table: GateTable) -> str:
-    return f"{table.in_features} -> {table.out_features} features, {table.flops_per_token} FLOPs per token"
+    figures = f"{table.in_features} -> {table.out_features} features, {table.flops_per_token} FLOPs per token"
+    return "\n".join([f"table {spec.name}: {figures}", _HOW_TO_READ, *_lines(table)]) + "\n"
 
 
 def _lines(table: GateTable) -> Iterator[str]:
@@ -52,17 +49,11 @@ def _matrix(entry: TableEntry) -> str:
     gate = entry.matrix.gate
     if gate.parts:
         return shape
-    parts = [f"{_kind(entry.matrix)} {shape}"]
+    parts = [f"factor {entry.matrix.factor} {shape}" if entry.matrix.factor else f"{gate.matrix.in_words()} {shape}"]
     if gate.parameter != gate.name:
         what = f"shares {gate.parameter}" if gate.angle is None else f"angle {gate.angle} of {gate.parameter}"
         parts.append(what + (" transposed" if gate.transpose else ""))
     return "; ".join([*parts, "frozen"] if gate.frozen else parts)
-
-
-def _kind(source: MatrixSource) -> str:
-    if source.factor:
-        return f"factor {source.factor}"
-    return source.gate.matrix.in_words()
 
 
 def _loops(walk: Walk) -> str:

@@ -21,7 +21,7 @@ from quanta_compiler.search.output import circuit_document, circuit_text, refuse
 from quanta_compiler.search.saved import candidate_data, read_fit, read_result, result_data, settings_data
 from quanta_compiler.search.workers import Team, Workers, team
 from quanta_compiler.text.progress import Progress
-from quanta_compiler.text.words import plural
+from quanta_compiler.text.words import evenly, plural
 
 if TYPE_CHECKING:
     from quanta_compiler.compare.figures import Conditions
@@ -164,7 +164,7 @@ def _search(request: Request, journal: Journal, workers: Team, progress: Progres
         if exploration.is_finished:
             journal.remove()  # Nothing in it is worth going on with.
         raise _nothing(request, exploration, workers, progress)
-    chosen = _spread(exploration.front, request.most)
+    chosen = evenly(exploration.front, request.most or len(exploration.front))
     documents = [circuit_document(space, candidate) for candidate in chosen]
     rows = _planned(request, documents, workers, progress)
     found = tuple(
@@ -198,15 +198,6 @@ def _nothing(request: Request, exploration: Exploration, workers: Team, progress
         return explore(settings, workers, deadline=request.deadline, progress=progress)
 
     return nothing_found(request.settings, exploration, explored)
-
-
-def _spread(front: Sequence[Candidate], most: int | None) -> tuple[Candidate, ...]:
-    """Return `most` of the front, evenly spread over its order, the first and the last among them."""
-    if most is None or len(front) <= most:
-        return tuple(front)
-    if most == 1:
-        return (front[0],)
-    return tuple(front[place * (len(front) - 1) // (most - 1)] for place in range(most))
 
 
 def plan_row(conditions: Conditions, document: dict[str, Any]) -> Row:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from quanta_compiler.diagnostics import quote
+
+_Item = TypeVar("_Item")
 
 
 def layout_text(layout: Mapping[str, int]) -> str:
@@ -51,6 +54,13 @@ def listed(words: Sequence[str], most: int) -> str:
 def some_of(words: Sequence[str]) -> str:
     """Return the first few words of a file, quoted, and how many more there are."""
     return listed([quote(word) for word in words], 5)
+
+
+def evenly(items: Sequence[_Item], most: int) -> list[_Item]:
+    """Return so many of some items at most, evenly spread over their order, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[place * (len(items) - 1) // max(1, most - 1)] for place in range(most)]
 
 
 def amount_text(value: float) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 import networkx as nx
 import pytest
 import torch
+from connectivity import connectivity
 from drawn_circuits import circuit_of, named_circuit, pair, random_circuit
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns
-from quanta_compiler.ir.graph import connectivity, contraction_graph
+from quanta_compiler.ir.graph import contraction_graph
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.oracle.reference import circuit_operator
 

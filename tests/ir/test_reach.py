@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from connectivity import connectivity
 from drawn_circuits import circuit_of, pair
 from drawn_kinds import KINDS, STORED
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from quanta_compiler import load_spec
 from quanta_compiler.ir import reach
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.ir.graph import connectivity, contraction_graph
+from quanta_compiler.ir.graph import contraction_graph
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.ir.reach import fewest_reached, gates_to_full
 from quanta_compiler.spec.short_notation import preset_document

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from connectivity import connectivity
 from drawn_circuits import circuit_of, pair
 from plain_oracle import plain_operator
 from plain_rotations import Array, plain_orthogonal, plain_pauli
@@ -16,7 +17,7 @@ from random_circuits import file_of
 from quanta_compiler import load_spec
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.ir.graph import connectivity, contraction_graph
+from quanta_compiler.ir.graph import contraction_graph
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.kinds.angles import lie_numbers

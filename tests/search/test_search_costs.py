@@ -129,7 +129,9 @@ def test_freedom_is_the_number_of_directions_where_gates_are_generic() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_every_axis_depends_on_every_axis_as_the_graph_says(seed: int) -> None:
-    from quanta_compiler.ir.graph import connectivity, contraction_graph
+    from connectivity import connectivity
+
+    from quanta_compiler.ir.graph import contraction_graph
 
     space, candidate = small_candidate(seed)
     circuit = compile_circuit(circuit_document(space, candidate)).circuit
