@@ -188,7 +188,8 @@ def test_random_circuits_for_batches_of_any_size(seed: int) -> None:
         try:
             assert_exports(random_file(seed), backend)
         except torch._dynamo.exc.UserError as refusal:
-            assert "satisfy the generated guard" in str(refusal)
+            if "satisfy the generated guard" not in str(refusal):
+                raise
             pytest.xfail("torch does not see that a view of an unknown batch is allowed: docs/exporting.md")
 
 
@@ -215,7 +216,8 @@ def test_random_circuits_run_in_onnx(seed: int) -> None:
     try:
         session = in_onnx(module, vectors(module, 4))
     except torch.onnx.OnnxExporterError as refusal:
-        assert "received all None or empty tensors" in str(refusal)
+        if "received all None or empty tensors" not in str(refusal):
+            raise
         pytest.xfail("ONNX joins no lists without entries: an orthogonal matrix of one index has no numbers")
     assert_runs(session, module)
 
