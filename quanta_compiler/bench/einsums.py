@@ -14,7 +14,6 @@ from typing import Any
 
 import opt_einsum
 import torch
-from opt_einsum.parser import get_symbol
 
 from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Setting
 from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
@@ -22,6 +21,7 @@ from quanta_compiler.bench.rotations import rotation_matrix
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import all_stored, inner_size
 from quanta_compiler.kinds.kind import Form
+from quanta_compiler.planner.published import equation as equation_of
 
 _LETTERS = 52
 """How many indices torch.einsum can tell apart."""
@@ -107,16 +107,6 @@ class _Tensors:
         return [tensors[key] if tensors[key].shape == shape else tensors[key].view(shape) for key, shape in self._reads]
 
 
-def _equation(terms: Sequence[Sequence[int]], output: Sequence[int]) -> str:
-    symbols: dict[int, str] = {}
-    for term in terms:
-        for leg in term:
-            symbols.setdefault(leg, get_symbol(len(symbols)))
-    return (
-        ",".join("".join(symbols[leg] for leg in term) for term in terms) + "->" + "".join(symbols[i] for i in output)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Contraction:
     """One einsum over the whole network, `[*operands] -> output`."""
@@ -130,7 +120,7 @@ def _apply_contraction(circuit: Circuit, network: _Network, tokens: int) -> _Con
     batch = len(network.sizes)
     terms = [(batch, *circuit.inputs), *(factor.legs for factor in network.factors)]
     shapes = [(tokens, *network.shape(circuit.inputs)), *(network.shape(factor.legs) for factor in network.factors)]
-    return _Contraction(_equation(terms, (batch, *circuit.outputs)), tuple(shapes), batch + 1)
+    return _Contraction(equation_of(terms, (batch, *circuit.outputs)), tuple(shapes), batch + 1)
 
 
 def _operator_contraction(circuit: Circuit, network: _Network) -> tuple[_Contraction, tuple[int, ...]]:
@@ -147,7 +137,7 @@ def _operator_contraction(circuit: Circuit, network: _Network) -> tuple[_Contrac
             eyes.append(sizes[leg])
         output.append(len(sizes) - 1 if leg in circuit.inputs else leg)
     shapes = tuple(tuple(sizes[leg] for leg in term) for term in terms)
-    return _Contraction(_equation(terms, (*output, *circuit.inputs)), shapes, len(sizes)), tuple(eyes)
+    return _Contraction(equation_of(terms, (*output, *circuit.inputs)), shapes, len(sizes)), tuple(eyes)
 
 
 def optimizer_for(operands: int) -> str:
@@ -250,7 +240,7 @@ def _steps(circuit: Circuit, network: _Network) -> tuple[list[str], list[int]]:
             state = [batch, *circuit.outputs]
         if len({*before, *factor.legs}) > _LETTERS:
             raise LeftOutError(f"torch.einsum knows {_LETTERS} indices, and a gate meets more")
-        equations.append(_equation([before, factor.legs], state))
+        equations.append(equation_of([before, factor.legs], state))
         volumes.append(math.prod(network.shape(state[1:]) if place < len(network.factors) - 1 else [circuit.out_size]))
     return equations, volumes
 

@@ -44,8 +44,8 @@ def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
         yield ("stream", (size,)), partial(_stream, size)
     yield ("restarted", ()), lambda device: _copied(_restarted_source(device, effort.restarted))
     yield ("gathered", ()), partial(_gathered, effort.gathered)
-    yield ("fresh", ()), partial(_fresh, effort.fresh_bytes)
-    yield ("filled", ()), partial(_filled, effort.fresh_bytes)
+    yield ("fresh", ()), lambda device: lambda: torch.empty(effort.fresh_bytes // 4, device=device).zero_()
+    yield ("filled", ()), lambda device: torch.empty(effort.fresh_bytes // 4, device=device).zero_
     for inner, numbers in grid_points((effort.inner, effort.numbers)):
         yield ("elementwise", (inner, numbers)), partial(_elementwise, inner, numbers)
         yield ("narrow", (inner, numbers)), partial(_transposed, numbers // inner, inner)
@@ -130,14 +130,6 @@ def _stream(size: int, device: torch.device) -> Run:
     source = torch.ones(size // 8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
-
-
-def _fresh(size: int, device: torch.device) -> Run:
-    return lambda: torch.empty(size // 4, device=device).zero_()
-
-
-def _filled(size: int, device: torch.device) -> Run:
-    return torch.empty(size // 4, device=device).zero_
 
 
 def _elementwise(inner: int, numbers: int, device: torch.device) -> Run:

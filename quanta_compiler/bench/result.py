@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from quanta_compiler.bench.limits import Limits
@@ -31,14 +31,9 @@ class ModeFigures:
 
     def to_dict(self, ratio_key: str) -> dict[str, Any]:
         """Return plain data, the ratio under the name that says to what."""
-        return {
-            **_timing_dict(self.timing),
-            ratio_key: self.ratio,
-            "flops": self.flops,
-            "matmul_limit_ratio": self.matmul_limit_ratio,
-            "copy_limit_ratio": self.copy_limit_ratio,
-            "peak_bytes": self.peak_bytes,
-        }
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        timing, ratio = named.pop("timing"), named.pop("ratio")
+        return {**_timing_dict(timing), ratio_key: ratio, **named}
 
 
 @dataclass(frozen=True, slots=True)

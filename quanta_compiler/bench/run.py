@@ -67,7 +67,12 @@ def bench(
         limits = limits_of(timings, setting.tokens, setting.features, dtype)
         return Bench(
             circuit=_circuit(compiled),
-            settings=_settings(setting, options),
+            settings={
+                "tokens": setting.tokens,
+                "dtype": options.dtype,
+                "rounds": options.rounds,
+                "threads": torch.get_num_threads(),
+            },
             machine=describe_machine(),
             others_cores=others,
             limits=limits,
@@ -191,13 +196,4 @@ def _circuit(compiled: CompiledCircuit) -> dict[str, Any]:
         "layout": report.layout,
         "gates": len(report.gates),
         "trainable_parameters": report.parameters.trainable,
-    }
-
-
-def _settings(setting: Setting, options: Options) -> dict[str, Any]:
-    return {
-        "tokens": setting.tokens,
-        "dtype": options.dtype,
-        "rounds": options.rounds,
-        "threads": torch.get_num_threads(),
     }

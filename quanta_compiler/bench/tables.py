@@ -8,8 +8,9 @@ from quanta_compiler.bench.options import OPERATOR, TRAINING
 from quanta_compiler.bench.result import Bench, ContestantFigures, Section, mode_title, modes_of
 from quanta_compiler.bench.timing import Timing
 from quanta_compiler.diagnostics import escape
+from quanta_compiler.report.terminal import circuit_line
 from quanta_compiler.text.tables import Cells, Column, Table, numbers
-from quanta_compiler.text.words import DASH, bytes_text, layout_text, plural
+from quanta_compiler.text.words import DASH, bytes_text, plural
 
 
 def bench_tables(bench: Bench) -> list[Table]:
@@ -26,9 +27,8 @@ def bench_tables(bench: Bench) -> list[Table]:
 def heading(bench: Bench) -> str:
     """Return the circuit in one line."""
     circuit = bench.circuit
-    features = f"{circuit['in_features']} -> {circuit['out_features']} features"
-    layout = layout_text(circuit["layout"])
-    return f"{escape(circuit['name'])}: {features}, layout {layout}, {plural(circuit['gates'], 'gate')}"
+    features = circuit["in_features"], circuit["out_features"]
+    return circuit_line(escape(circuit["name"]), features, circuit["layout"], circuit["gates"])
 
 
 def conditions(bench: Bench) -> str:

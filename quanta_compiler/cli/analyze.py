@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded
-from quanta_compiler.cli.options import picture_in, regex
+from quanta_compiler.cli.options import picture_option, regex
 from quanta_compiler.system.extras import require
 from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
 from quanta_compiler.text.progress import progress_bar
@@ -34,16 +34,7 @@ def _device(name: str) -> torch.device:
 def analyze(
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of saved adapters.")],
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            callback=picture_in(PICTURES),
-            help=f"Draw a picture: {', '.join(PICTURES)}.",
-        ),
-    ] = None,
+    output: Annotated[Path | None, picture_option(PICTURES)] = None,
     layers: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Only the layers in whose name it is found.")
     ] = None,

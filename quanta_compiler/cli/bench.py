@@ -14,7 +14,7 @@ import typer
 
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
 from quanta_compiler.cli.command import FAILED, guarded
-from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_in, some_of, split_names
+from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_option, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
@@ -60,16 +60,7 @@ def bench(
             help="Measure these beside ours, with commas between them.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            callback=picture_in(PICTURES),
-            help=f"Draw a picture: {', '.join(PICTURES)}.",
-        ),
-    ] = None,
+    output: Annotated[Path | None, picture_option(PICTURES)] = None,
     max_bytes: MaxBytes = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")

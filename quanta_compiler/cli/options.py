@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,15 +55,16 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
-def picture_in(endings: Iterable[str]) -> Callable[[Path | None], Path | None]:
-    """Return the check that a picture's name ends in one of the formats that can be drawn."""
+def picture_option(endings: Iterable[str]) -> Any:
+    """Return the option for a picture, whose name ends in one of the formats that can be drawn."""
 
     def check(path: Path | None) -> Path | None:
         if path is not None and path.suffix.lower() not in endings:
             raise typer.BadParameter(f"{str(path)!r} should end in one of {', '.join(endings)}")
         return path
 
-    return check
+    text = f"Draw a picture: {', '.join(endings)}."
+    return typer.Option("--output", "-o", metavar="FILE", callback=check, help=text)
 
 
 def regex(text: str) -> re.Pattern[str]:

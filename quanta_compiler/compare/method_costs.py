@@ -21,10 +21,10 @@ class MethodCost:
     work: Work
     saved_bytes: int
     """Kept for backward for the whole batch; what the method reads is included where it is kept."""
-    operator_flops: int | None
+    operator_flops: int | None = None
     """FLOPs of making the matrix of the update; None where the update is no matrix."""
-    rank_lower: int | None
-    rank_upper: int | None
+    rank_lower: int | None = None
+    rank_upper: int | None = None
     """Bounds of the update's rank, every matrix of numbers that train having full rank; None where it is no matrix."""
     note: str = ""
 
@@ -145,9 +145,6 @@ def bottleneck_cost(in_features: int, out_features: int, width: int, tokens: int
         trainable=width * (in_features + out_features),
         work=both(both(down, activation), up),
         saved_bytes=ELEMENT_BYTES * (tokens * in_features + numbers),
-        operator_flops=None,
-        rank_lower=None,
-        rank_upper=None,
         note=note,
     )
 
@@ -164,9 +161,6 @@ def prefix_cost(heads: int, head_width: int, key_value_width: int, length: int, 
         work=Work((keys, softmax, values), (transposed, keys, elementwise(scores, 2, 3), values, transposed)),
         # The weights of attention, and the prefix copied before the other keys and values.
         saved_bytes=ELEMENT_BYTES * (scores + prefix),
-        operator_flops=None,
-        rank_lower=None,
-        rank_upper=None,
         note="keys and values of each block, whatever the targets, trained as they are; the batch is one sequence",
     )
 

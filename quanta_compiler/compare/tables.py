@@ -63,12 +63,8 @@ def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
     return lambda row: DASH if (value := getattr(row, key)) is None else show(value)
 
 
-def _shape(row: Row) -> str:
-    return DASH if row.in_features is None else f"{row.in_features} -> {row.out_features}"
-
-
 _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
-    (_FEATURES, _shape),
+    (_FEATURES, lambda row: DASH if row.in_features is None else f"{row.in_features} -> {row.out_features}"),
     ("trainable", _of("trainable", "{:,}".format)),
     ("percent", _of("percent", percent_text)),
     ("forward FLOPs/token", _of("forward_flops_per_token", amount_text)),

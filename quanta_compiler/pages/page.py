@@ -39,7 +39,8 @@ def assemble(
         _text("assets/page.html"),
         {
             "policy": _policy(texts),
-            "title": escape(_encodable(title)),
+            # A file's name may have bytes that are no characters.
+            "title": escape(title.encode("utf-8", "replace").decode()),
             "style": _text("assets/page.css") + style,
             "body": _fill(_text(f"assets/{body}"), blocks or {}),
             "data": json_for_html(data),
@@ -71,8 +72,3 @@ def _text(path: str) -> str:
 def _fill(template: str, values: dict[str, str]) -> str:
     """Replace every `{{name}}`, in one go: what is filled in is not looked at again."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
-
-
-def _encodable(text: str) -> str:
-    """Return a text that UTF-8 can hold: a file's name may have bytes that are no characters."""
-    return text.encode("utf-8", "replace").decode()

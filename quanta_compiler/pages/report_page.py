@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.kinds import KINDS
@@ -10,7 +10,7 @@ from quanta_compiler.kinds.looks import Look
 from quanta_compiler.pages.graph import graph_data
 from quanta_compiler.pages.page import assemble
 from quanta_compiler.report.folding import folded_steps
-from quanta_compiler.report.report import Report, StepReport
+from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.spec import to_yaml
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -19,7 +19,10 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec
 def report_page(spec: CircuitSpec, circuit: Circuit, report: Report) -> str:
     """Return STEM.report.html: the same bytes for the same circuit, no time and no path in them."""
     plans = {"apply": report.apply.steps, "operator": report.operator.steps}
-    folds = {mode: _folds(report, steps) for mode, steps in plans.items()}
+    # The first and the last of each run of small steps that the page folds, as they are numbered: from 1.
+    folds = {
+        mode: [[fold.start + 1, fold.stop] for fold in folded_steps(report, steps)] for mode, steps in plans.items()
+    }
     looks = {kind.name: kind.look for kind in KINDS.values()} | {
         gate.kind: gate.matrix.look for gate in circuit.gates if gate.kind.isidentifier()
     }
@@ -41,8 +44,3 @@ def _kind_colours(looks: Mapping[str, Look]) -> str:
     light = " ".join(f"--kind-{name}: {look.stroke};" for name, look in looks.items())
     dark = " ".join(f"--kind-{name}: {look.dark_stroke};" for name, look in looks.items())
     return f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
-
-
-def _folds(report: Report, steps: Sequence[StepReport]) -> list[list[int]]:
-    """Return the first and the last of each run of small steps that the page folds, as they are numbered: from 1."""
-    return [[fold.start + 1, fold.stop] for fold in folded_steps(report, steps)]

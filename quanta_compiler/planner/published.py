@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from opt_einsum.parser import get_symbol
 
@@ -13,12 +13,15 @@ from quanta_compiler.planner.plan import Plan
 
 def einsum_equation(network: Network) -> str:
     """Return the network as an einsum equation, symbols in the order of their first appearance."""
-    symbols: dict[int, str] = {}
-    for operand in network.operands:
-        for leg in operand.legs:
-            symbols.setdefault(leg, get_symbol(len(symbols)))
-    terms = ["".join(symbols[leg] for leg in operand.legs) for operand in network.operands]
-    return ",".join(terms) + "->" + "".join(symbols[leg] for leg in network.output)
+    return equation([operand.legs for operand in network.operands], network.output)
+
+
+def equation(terms: Sequence[Sequence[int]], output: Sequence[int]) -> str:
+    """Return an einsum equation of operands that have these legs."""
+    legs = dict.fromkeys(leg for term in terms for leg in term)
+    symbols = {leg: get_symbol(place) for place, leg in enumerate(legs)}
+    *inputs, result = ("".join(symbols[leg] for leg in term) for term in (*terms, output))
+    return f"{','.join(inputs)}->{result}"
 
 
 def linear_path(plan: Plan, circuit: Circuit, network: Network) -> list[tuple[int, ...]]:

@@ -35,16 +35,17 @@ def report_tables(report: Report) -> tuple[Table, ...]:
 
 def title(report: Report) -> str:
     """Return a circuit in one line: name, widths, layout, number of gates."""
-    return _title(report.name, (report.in_features, report.out_features), report.layout, len(report.gates))
+    return circuit_line(report.name, (report.in_features, report.out_features), report.layout, len(report.gates))
 
 
 def circuit_title(circuit: Circuit) -> str:
     """Return the same line for a circuit that is not compiled."""
     layout = {circuit.legs[leg].axis: circuit.legs[leg].size for leg in circuit.inputs}
-    return _title(circuit.name, (circuit.in_features, circuit.out_features), layout, len(circuit.gates))
+    return circuit_line(circuit.name, (circuit.in_features, circuit.out_features), layout, len(circuit.gates))
 
 
-def _title(name: str, features: tuple[int, int], layout: dict[str, int], gates: int) -> str:
+def circuit_line(name: str, features: tuple[int, int], layout: Mapping[str, int], gates: int) -> str:
+    """Return the same line from its parts."""
     widths = f"{features[0]} -> {features[1]} features"
     return f"{name}: {widths}, layout {layout_text(layout)}, {plural(gates, 'gate')}"
 

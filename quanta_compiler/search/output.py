@@ -93,7 +93,9 @@ def write_front(folder: Path, circuits: Mapping[str, str], front: Mapping[str, A
     refuse_foreign(folder)
     files = {name: (f"{name}.yaml", text) for name, text in circuits.items()}
     for file, _ in files.values():
-        _refuse_strange(folder / file)
+        path = folder / file
+        if path.exists() and not _is_ours(path):
+            raise OutputError(f"{path} is not as a search wrote it: move it away, or choose another folder with -o")
     old = [folder / file for file in _listed(folder) if file not in {file for file, _ in files.values()}]
     text = json.dumps(front, indent=2, allow_nan=False) + "\n"
     paths = write_files(folder, {**files, FRONT_FILE: (FRONT_FILE, text)}, force=False)
@@ -110,11 +112,6 @@ def refuse_foreign(folder: Path) -> None:
     path = folder / FRONT_FILE
     if path.exists() and _front_of(path) is None:
         raise OutputError(f"{path} is not the front of a search: move it away, or choose another folder with -o")
-
-
-def _refuse_strange(path: Path) -> None:
-    if path.exists() and not _is_ours(path):
-        raise OutputError(f"{path} is not as a search wrote it: move it away, or choose another folder with -o")
 
 
 def _is_ours(path: Path) -> bool:

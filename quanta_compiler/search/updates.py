@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quanta_compiler.diagnostics import clip, did_you_mean
+from quanta_compiler.diagnostics import clip, did_you_mean, refusal
+from quanta_compiler.text.words import some_of
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +40,6 @@ def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features
 
     """
     from quanta_compiler.adapters.tensor_file import open_tensors
-    from quanta_compiler.diagnostics import refusal
-    from quanta_compiler.text.words import some_of
 
     for path in (file, base):
         if path is not None:
@@ -73,8 +72,6 @@ def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features
 
 def _refuse_index(path: Path, keys: Sequence[str]) -> None:
     """Raise SpecError where a file is the index of a checkpoint in several files."""
-    from quanta_compiler.diagnostics import refusal
-
     if path.suffix != ".json" or not path.is_file():
         return
     try:
@@ -87,8 +84,6 @@ def _refuse_index(path: Path, keys: Sequence[str]) -> None:
 
 
 def _check_base(base: TensorFile, keys: Sequence[str], wanted: tuple[int, int]) -> None:
-    from quanta_compiler.diagnostics import refusal
-
     for key in keys:
         shape = base.shapes.get(key)
         if shape is None:
@@ -107,7 +102,6 @@ def read_update(updates: Updates, key: str) -> torch.Tensor:
 
     """
     from quanta_compiler.adapters.tensor_file import open_tensors
-    from quanta_compiler.diagnostics import refusal
 
     weight = open_tensors(updates.file).read(key).float()
     if updates.base is not None:

@@ -179,14 +179,12 @@ def team(workers: Workers) -> Iterator[Team]:
             backend = _dask_backend(stack.enter_context(_dask_client(workers.cluster)))
         elif backend == "ray":
             stack.enter_context(_ray(workers.cluster))
-        stack.enter_context(parallel_config(backend=backend, n_jobs=_jobs(workers)))
+        stack.enter_context(
+            parallel_config(backend=backend, n_jobs=-1 if workers.backend in CLUSTERS else workers.jobs)
+        )
         returned = "list" if workers.backend == "ray" else "generator_unordered"
         # A task is a fraction of a second: one at a time, so that a time limit is kept and little is lost.
         yield Team(stack.enter_context(Parallel(return_as=returned, batch_size=1, pre_dispatch="2*n_jobs")), workers)
-
-
-def _jobs(workers: Workers) -> int:
-    return -1 if workers.backend in CLUSTERS else workers.jobs
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def tell(text: str) -> None:
 def tell_diagnostics(diagnostics: Iterable[Diagnostic], omitted: int = 0) -> None:
     """Write problems and warnings to stderr, coloured on a terminal; past a hundred only their number."""
     listed = list(diagnostics)
-    coloured = _is_coloured(sys.stderr)
+    coloured = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
     for diagnostic in listed[:SHOWN_LIMIT]:
         _write_message(_coloured(diagnostic) if coloured else diagnostic.render())
     more = max(0, len(listed) - SHOWN_LIMIT) + omitted
@@ -76,10 +76,6 @@ def _coloured(diagnostic: Diagnostic) -> str:
 def is_terminal(stream: TextIO | None) -> bool:
     """Return whether a person looks at a stream through a terminal that can do more than print lines."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _is_coloured(stream: TextIO | None) -> bool:
-    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def drawing_width() -> int:
