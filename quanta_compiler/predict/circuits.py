@@ -32,15 +32,6 @@ def circuit_work(compiled: CompiledCircuit, backend: str = "torch") -> Work:
     return both(made, Work((FusedPass(table, tokens),), (FusedPass(table, tokens, backward=True),)))
 
 
-def dense_work(in_features: int, out_features: int, tokens: int, trained: bool = True) -> Work:
-    """Return the work of `x @ weight.t()` with a weight `[out_features, in_features]`; frozen, it has no gradient."""
-    forward = Product(tokens, in_features, out_features)
-    backward = [Product(tokens, out_features, in_features)]
-    if trained:
-        backward.append(Product(out_features, tokens, in_features, is_transposed=True))
-    return Work((forward,), tuple(backward))
-
-
 def _composed(table: GateTable) -> Work:
     """Return the products that make low-rank matrices for the kernel, and those that take their gradients apart."""
     parts: list[Work] = []

@@ -12,10 +12,11 @@ import pytest
 from made_up_calibration import calibration
 from random_circuits import file_of
 
+from quanta_compiler.compare.method_costs import linear_work
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.predict.calibration import typical_calibration
-from quanta_compiler.predict.circuits import circuit_work, dense_work
+from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.engines.cpu import FEATURES
 from quanta_compiler.predict.engines.cpu import counts as counts_of
 from quanta_compiler.predict.grid import Grid, grid_points, rising
@@ -124,7 +125,7 @@ def test_more_tokens_take_longer(backend: str) -> None:
 
 def test_a_time_is_the_sum_of_its_parts() -> None:
     known = calibration()
-    first, second = dense_work(16, 64, 8), dense_work(64, 256, 8)
+    first, second = linear_work(8, 16, 64), linear_work(8, 64, 256)
     one, other = predicted_times(first, known), predicted_times(second, known)
     together = predicted_times(Work(first.forward + second.forward, first.backward + second.backward), known)
     assert together.forward_seconds == pytest.approx(one.forward_seconds + other.forward_seconds)
@@ -179,7 +180,7 @@ def test_what_is_known_to_be_faster_is_predicted_so() -> None:
         circuit_work(lora),
         circuit_work(quanta, "fused"),
         circuit_work(quanta),
-        dense_work(4096, 4096, 512),
+        linear_work(512, 4096, 4096),
     ]
     times = [predicted_times(work, known) for work in ordered]
     assert [one.forward_seconds for one in times] == sorted(one.forward_seconds for one in times)

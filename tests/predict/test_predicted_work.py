@@ -11,8 +11,9 @@ from compiled_circuits import counted_flops
 from drawn_kinds import STORED
 from random_circuits import file_of, random_file
 
+from quanta_compiler.compare.method_costs import linear_work
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.predict.circuits import circuit_work, dense_work
+from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.work import FusedPass, Pass, Permutation, Product, Work, both
 
 SEEDS = range(40)
@@ -123,16 +124,15 @@ def test_what_does_nothing_is_one_copy() -> None:
 
 
 def test_a_dense_layer() -> None:
-    work = dense_work(32, 48, 5)
+    work = linear_work(5, 32, 48)
     x, weight = torch.randn(5, 32, requires_grad=True), torch.randn(48, 32, requires_grad=True)
     flops = counted_flops(lambda: torch.autograd.grad((x @ weight.t()).sum(), (x, weight)))
     assert products(work) == flops == work.step_flops
     assert work.forward_flops == 2 * math.prod((32, 48, 5))
-    assert len(dense_work(32, 48, 5, trained=False).backward) == 1
 
 
 def test_work_one_after_the_other() -> None:
-    first, second = dense_work(2, 3, 4), dense_work(3, 5, 4)
+    first, second = linear_work(4, 2, 3), linear_work(4, 3, 5)
     joined = both(first, second)
     assert joined.forward == first.forward + second.forward
     assert joined.backward == second.backward + first.backward
