@@ -80,6 +80,12 @@ def did_you_mean(word: object, candidates: Iterable[str]) -> str | None:
     return by_lower_case[close[0]] if close else None
 
 
+def meant(word: object, candidates: Iterable[str], otherwise: str, mark: str = "`") -> str:
+    """Return the hint for a word that is none of the candidates: the one that is probably meant, or `otherwise`."""
+    close = did_you_mean(word, candidates)
+    return f"did you mean {mark}{close}{mark}?" if close else otherwise
+
+
 def _display_width(text: str) -> int:
     if text.isascii():
         return len(text)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quanta_compiler.diagnostics import did_you_mean
+from quanta_compiler.diagnostics import meant
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.")]
 Tokens = Annotated[
@@ -42,8 +42,7 @@ def some_of(noun: str, known: Iterable[str]) -> Callable[[str | None], str | Non
     def check(text: str | None) -> str | None:
         for name in () if text is None else split_names(text):
             if name not in known:
-                meant = did_you_mean(name, known)
-                hint = f"did you mean {meant!r}?" if meant else f"choose some of {', '.join(known)}"
+                hint = meant(name, known, f"choose some of {', '.join(known)}", mark="'")
                 raise typer.BadParameter(f"{name!r} is no {noun}: {hint}")
         return text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quanta_compiler.compare.methods import METHODS, Method, parse_method
-from quanta_compiler.diagnostics import Diagnostic, SpecError, did_you_mean, refusal
+from quanta_compiler.diagnostics import Diagnostic, SpecError, meant, refusal
 from quanta_compiler.models.fitting import FeaturesError, checked_document, fitted_spec, is_template
 from quanta_compiler.models.targets import check_targets, circuit_for, matches
 from quanta_compiler.presets.table import PRESETS
@@ -168,6 +168,5 @@ def baseline_entrant(text: str) -> Entrant:
     if method is not None:
         return MethodEntrant(text, *method)
     known = [*PRESETS, *METHODS]
-    meant = did_you_mean(name, known)
-    hint = f"did you mean {meant!r}?" if meant else f"there is {', '.join(known)}"
+    hint = meant(name, known, f"there is {', '.join(known)}", mark="'")
     raise CompareError(f"unknown baseline {text!r}: {hint}", "--baseline")

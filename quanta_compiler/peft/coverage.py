@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from quanta_compiler.diagnostics import did_you_mean
+from quanta_compiler.diagnostics import meant
 from quanta_compiler.models.fitting import FeaturesError
 from quanta_compiler.models.targets import is_mapping, matches, target_for
 from quanta_compiler.peft.errors import Problem
@@ -76,8 +76,7 @@ def _hint(key: str, names: Sequence[str]) -> str:
     meant_there = key.removeprefix("^").removeprefix(r"\A")
     if meant_there != key and (example := next((name for name in names if matches(meant_there, name)), None)):
         return f"drop the {key[: len(key) - len(meant_there)]!r}: it means the beginning of the whole name, {example!r}"
-    meant = did_you_mean(key, dict.fromkeys(name.rpartition(".")[2] for name in names))
-    correct = "correct it." if meant is None else f"did you mean {meant!r}?"
+    correct = meant(key, dict.fromkeys(name.rpartition(".")[2] for name in names), "correct it.", mark="'")
     return f"{correct} A key is a regular expression for the end of a module's name"
 
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.diagnostics import did_you_mean
+from quanta_compiler.diagnostics import meant
 from quanta_compiler.models.folder import CONFIG, ModelError, read_config
 from quanta_compiler.models.layers import ModelLayers, TargetLayer
 from quanta_compiler.peft.bases import layer_features
@@ -164,8 +164,7 @@ def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
     for target in targets:
         if not any(key == target or key.endswith(f".{target}") for key in modules):
             known = _linear_names(model)
-            meant = did_you_mean(target, known)
-            hint = f"did you mean {meant!r}?" if meant else f"there is {listed(known, _SHOWN_NAMES)}"
+            hint = meant(target, known, f"there is {listed(known, _SHOWN_NAMES)}", mark="'")
             raise ModelError(f"no module of {name} is called {target!r}: {hint}")
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quanta_compiler.diagnostics import clip, did_you_mean, refusal
+from quanta_compiler.diagnostics import clip, meant, refusal
 from quanta_compiler.text.words import some_of
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features
     wanted = (out_features, in_features)
     for key in keys:
         if key not in opened.shapes:
-            meant = did_you_mean(key, opened.shapes)
-            hint = f"did you mean {meant}?" if meant else f"it has {some_of(sorted(opened.shapes))}"
+            hint = meant(key, opened.shapes, f"it has {some_of(sorted(opened.shapes))}", mark="")
             raise refusal(file, f"there is no tensor {clip(key)!r}", hint=hint)
         if opened.shapes[key] != wanted:
             message = f"it is {_shape(opened.shapes[key])}, the layer's weight is {_shape(wanted)} (out x in)"

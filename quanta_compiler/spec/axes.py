@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from quanta_compiler.diagnostics import clip, did_you_mean, quote
+from quanta_compiler.diagnostics import clip, meant, quote
 from quanta_compiler.spec.names import POSITION
 from quanta_compiler.spec.values import AxisRef
 
@@ -88,8 +88,7 @@ class AxisState:
             return Absent(f"{user} axis {quote(ref)}, which {removed} removed", self._present_hint())
         if not self.known:
             return Absent()
-        close = did_you_mean(ref, (name for name in self.sizes if not name.isdigit()))
-        hint = f"did you mean `{close}`?" if close else self._present_hint()
+        hint = meant(ref, (name for name in self.sizes if not name.isdigit()), self._present_hint())
         return Absent(f"{user} axis {quote(ref)}, which does not exist here", hint)
 
     def _present_hint(self) -> str:

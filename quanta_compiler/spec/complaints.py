@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
+from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, meant, quote
 from quanta_compiler.kinds import DEFAULT
 from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
@@ -163,20 +163,14 @@ class Translator:
                 path, f"kind {quote(value)} is one of the package {quote(name)}, which is missing", hint
             )
             return
-        close = did_you_mean(value, {*kinds, *plugin_names()})
-        hint = f"did you mean `{close}`?" if close else _one_of((*kinds, *sorted(plugin_names())))
+        hint = meant(value, {*kinds, *plugin_names()}, _one_of((*kinds, *sorted(plugin_names()))))
         self.problems.error(path, f"unknown kind {quote(value)} of a {what}", hint)
 
     def _unknown_word(self, path: DataPath, value: Any) -> None:
         """Report a value that is none of the words that its key takes."""
         key = str(path[-1])
         words = OPTIMIZERS if key == "optimizer" else _words(self.forms.options[key])
-        if not isinstance(value, str):
-            self.problems.error(path, f"`{key}` must be a name, got {describe(value)}", _one_of(words))
-            return
-        close = did_you_mean(value, words)
-        hint = f"did you mean `{close}`?" if close else _one_of(words)
-        self.problems.error(path, f"unknown {key} {quote(value)}", hint)
+        report_unknown(key, path, value, words, self.problems)
 
     def _home(self, key: str) -> str | None:
         """Say where a key belongs that not all gates take."""
@@ -214,14 +208,12 @@ class Translator:
         return (self._home(key) if is_option else None) or _WRITE_OUT
 
 
-def report_unknown_preset(name: Any, presets: Collection[str], problems: Problems) -> None:
-    """Report a preset that there is not."""
-    if not isinstance(name, str):
-        problems.error(("preset",), f"`preset` must be a name, got {describe(name)}", _one_of(presets))
+def report_unknown(key: str, path: DataPath, value: Any, words: Collection[str], problems: Problems) -> None:
+    """Report a value that is none of the words that its key takes."""
+    if not isinstance(value, str):
+        problems.error(path, f"`{key}` must be a name, got {describe(value)}", _one_of(words))
         return
-    close = did_you_mean(name, presets)
-    hint = f"did you mean `{close}`?" if close else _one_of(presets)
-    problems.error(("preset",), f"unknown preset {quote(name)}", hint)
+    problems.error(path, f"unknown {key} {quote(value)}", meant(value, words, _one_of(words)))
 
 
 def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str]:

@@ -21,7 +21,7 @@ from quanta_compiler.spec.complaints import (
     Translator,
     by_mapping,
     data_path,
-    report_unknown_preset,
+    report_unknown,
 )
 from quanta_compiler.spec.models import CircuitFile, Forms, forms
 from quanta_compiler.spec.patterns import MIXED
@@ -56,13 +56,6 @@ class Document:
     """Top-level keys whose value was refused: the models hold a placeholder."""
 
 
-@dataclass(slots=True)
-class PresetDocument:
-    """A preset file's model; what could not be read of it has its default."""
-
-    file: PresetFile
-
-
 _ROUNDS = 4
 _KEYS = 100
 """No mapping but `to` has a tenth of that."""
@@ -76,7 +69,7 @@ _STRUCTURE = ("name", "axes", "to", "pattern", "repeat")
 """Keys that say a gate's effect on the axes; what remains of it where its matrix cannot be read."""
 
 
-def read_document(data: Any, problems: Problems) -> Document | PresetDocument | None:
+def read_document(data: Any, problems: Problems) -> Document | PresetFile | None:
     """Validate plain data; report every problem, and return what can be gone on with."""
     if not isinstance(data, dict):
         hint = "such as `version: 1`, `name: example`, `layout: 16x8x8x4`, `gates: [all_pairs]`"
@@ -129,21 +122,21 @@ def added_kinds(data: Mapping[Any, Any]) -> tuple[type[Kind], ...]:
     return tuple(found)
 
 
-def _read_preset(data: dict[Any, Any], problems: Problems) -> PresetDocument | None:
-    """Validate a file that names a preset in place of its gates."""
+def _read_preset(data: dict[Any, Any], problems: Problems) -> PresetFile | None:
+    """Validate a file that names a preset in place of its gates; what cannot be read of it has its default."""
     from quanta_compiler.presets.table import PRESETS
     from quanta_compiler.spec.preset_models import PresetFile, preset_model
 
     name = data["preset"]
     model = preset_model(name) if isinstance(name, str) and name in PRESETS else PresetFile
     if model is PresetFile:
-        report_unknown_preset(name, PRESETS, problems)
+        report_unknown("preset", ("preset",), name, PRESETS, problems)
         # Which options it takes is not known: only what every preset takes is checked.
         data = {**{key: data[key] for key in PresetFile.model_fields if key in data}, "preset": ""}
     # A round can bring up what the last one's problems kept pydantic from looking at.
     for _ in range(_ROUNDS):
         try:
-            return PresetDocument(model.model_validate(data))
+            return model.model_validate(data)
         except ValidationError as error:
             translator = Translator(data, forms(), problems)
             data = dict(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, quote
+from quanta_compiler.diagnostics import DataPath, Problems, meant, quote
 from quanta_compiler.kinds import DEFAULT, limits
 from quanta_compiler.kinds.initialisers import INITIALISERS
 from quanta_compiler.kinds.kind import AxisSize
@@ -337,13 +337,8 @@ class GateResolver:
                 message = f"{label} shares the parameter of {quote(share)}, which comes later"
                 hint = "give the parameter to the earlier gate, and the `share` to the later one"
             else:
-                close = did_you_mean(share, earlier)
                 message = f"{label} shares the parameter of {quote(share)}, but there is no such gate"
-                hint = (
-                    f"did you mean `{close}`?"
-                    if close
-                    else "name an earlier gate; unnamed ones are g0, g1, … by position"
-                )
+                hint = meant(share, earlier, "name an earlier gate; unnamed ones are g0, g1, … by position")
             self.problems.error(draft.at("share"), message, hint)
         specs = [entry.spec for entry in self.entries if entry.spec is not None]
         return tuple(specs) if len(specs) == len(self.entries) else None

@@ -37,6 +37,10 @@ def _init_of(schemes: tuple[str, ...]) -> Any:
     ]
 
 
+def _width(key: str) -> Any:
+    return PlainValidator(partial(values.check_width, key))
+
+
 # Where None stands in a type here it is only the default: the checks refuse a null in the file.
 Version = Annotated[int, PlainValidator(values.check_version), WithJsonSchema(parts.VERSION)]
 CircuitName = Annotated[str, PlainValidator(values.check_circuit_name), WithJsonSchema(parts.CIRCUIT_NAME)]
@@ -57,8 +61,8 @@ PatternTo = Annotated[
 ]
 InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSchema(parts.INIT)]
 RotationInit = _init_of(ANGLES)
-InFeatures = Annotated[int | None, PlainValidator(values.check_in_features), WithJsonSchema(parts.IN_FEATURES)]
-OutFeatures = Annotated[int | None, PlainValidator(values.check_out_features), WithJsonSchema(parts.OUT_FEATURES)]
+InFeatures = Annotated[int | None, _width("in_features"), WithJsonSchema(parts.IN_FEATURES)]
+OutFeatures = Annotated[int | None, _width("out_features"), WithJsonSchema(parts.OUT_FEATURES)]
 Packages = Annotated[dict[str, str] | None, PlainValidator(values.check_packages), WithJsonSchema(parts.PACKAGES)]
 Repeat = Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")]
 Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]

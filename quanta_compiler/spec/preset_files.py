@@ -22,7 +22,7 @@ from quanta_compiler.presets.family import Expansion, Family
 from quanta_compiler.presets.layouts import AUTO_RULE, Layout
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.document import Document, PresetDocument, read_document
+from quanta_compiler.spec.document import Document, read_document
 from quanta_compiler.spec.loader import DictSource
 from quanta_compiler.spec.preset_models import PresetFile
 from quanta_compiler.spec.render import init_data
@@ -34,7 +34,7 @@ _UNEVEN = 16
 
 
 def resolve_preset(
-    document: PresetDocument,
+    file: PresetFile,
     problems: Problems,
     in_features: int | None,
     out_features: int | None,
@@ -45,7 +45,6 @@ def resolve_preset(
     `in_features` and `out_features` are taken where the file does not write its own; `out_features` is `in_features`
     where neither gives it. `auto_rule` is the rule by which layouts are chosen.
     """
-    file = document.file
     if problems.has_errors:
         return None
     columns = _in_features(file, in_features, problems)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from quanta_compiler.diagnostics import Problems, did_you_mean
+from quanta_compiler.diagnostics import Problems, meant
 from quanta_compiler.presets.family import Family
 from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.presets.table import PRESETS
-from quanta_compiler.spec.document import PresetDocument, read_document
+from quanta_compiler.spec.document import Document, read_document
 from quanta_compiler.spec.loader import DictSource
 
 
@@ -39,9 +39,9 @@ def preset_document(text: str) -> dict[str, Any]:
     errors = problems.errors()
     if errors:
         raise ValueError(f"{text!r}: {errors[0].message}" + (f" ({errors[0].hint})" if errors[0].hint else ""))
-    assert isinstance(read, PresetDocument)
+    assert not isinstance(read, Document | None)
     for option in options:
-        default = getattr(read.file, option)
+        default = getattr(read, option)
         document.setdefault(option, {"auto": default.auto} if isinstance(default, Layout) else default)
     return document
 
@@ -50,10 +50,8 @@ def known_family(name: str) -> type[Family]:
     """Return the family of a name; ValueError where there is none."""
     if name in PRESETS:
         return PRESETS[name]
-    close = did_you_mean(name, PRESETS)
-    raise ValueError(
-        f"unknown preset {name!r}: " + (f"did you mean {close!r}?" if close else f"there is {', '.join(PRESETS)}")
-    )
+    hint = meant(name, PRESETS, f"there is {', '.join(PRESETS)}", mark="'")
+    raise ValueError(f"unknown preset {name!r}: {hint}")
 
 
 def _option_of(family: type[Family], piece: str) -> tuple[str, Any]:

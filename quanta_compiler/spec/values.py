@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quanta_compiler.diagnostics import DataPath, clip, did_you_mean, quote
+from quanta_compiler.diagnostics import DataPath, clip, meant, quote
 from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.checks import (
     Problem,
@@ -52,18 +52,9 @@ def check_circuit_name(value: Any) -> str:
     return value
 
 
-def check_in_features(value: Any) -> int:
-    """Check the length of the input vector."""
-    return _check_integer(value, "`in_features`", limits.WIDTH)
-
-
-def check_out_features(value: Any) -> int:
-    """Check the length of the output vector."""
-    return _check_integer(value, "`out_features`", limits.WIDTH)
-
-
-def _check_integer(value: Any, what: str, largest: int) -> int:
-    problem = integer_problem(value, what, 1, largest)
+def check_width(key: str, value: Any) -> int:
+    """Check the length of the input vector, or of the output vector."""
+    problem = integer_problem(value, f"`{key}`", 1, limits.WIDTH)
     refuse_if([((), problem, None)] if problem else [])
     return int(value)
 
@@ -84,9 +75,7 @@ def check_pattern_name(value: Any) -> str:
     if not isinstance(value, str):
         refuse([((), f"`pattern` must be a name, got {describe(value)}", f"the patterns are {words}")])
     if value not in PATTERNS:
-        close = did_you_mean(value, PATTERNS)
-        hint = f"did you mean `{close}`?" if close else f"the patterns are {words}"
-        refuse([((), f"unknown pattern {quote(value)}", hint)])
+        refuse([((), f"unknown pattern {quote(value)}", meant(value, PATTERNS, f"the patterns are {words}"))])
     return value
 
 
@@ -226,8 +215,7 @@ def _check_scheme(scheme: Any, path: DataPath) -> None:
         if isinstance(scheme, str)
         else f"`scheme` must be a name, got {describe(scheme)}"
     )
-    close = did_you_mean(scheme, ENTRIES)
-    refuse([(path, message, f"did you mean `{close}`?" if close else f"the schemes are {', '.join(ENTRIES)}")])
+    refuse([(path, message, meant(scheme, ENTRIES, f"the schemes are {', '.join(ENTRIES)}"))])
 
 
 def check_packages(value: Any) -> dict[str, str]:
