@@ -48,12 +48,7 @@ class Analysis:
 def analyze(
     adapters: Sequence[SavedAdapter], *, vectors: int, device: torch.device, advance: Callable[[], None]
 ) -> Analysis:
-    """Compute everything; `advance` is called after every layer. At most `vectors` singular vectors are compared.
-
-    Raises:
-        SpecError: the adapters are of different models.
-
-    """
+    """Compute everything; `advance` is called after every layer. At most `vectors` singular vectors are compared."""
     _check_common_layers(adapters)
     analyzed = []
     kept = vectors if len(adapters) > 1 else 0

@@ -17,12 +17,7 @@ from quanta_compiler.system.files import write_file
 
 
 def write_picture(analysis: Analysis, path: Path, top: int) -> tuple[Diagnostic, ...]:
-    """Draw the analysis into `path`, in the format of its ending; return warnings about what is not drawn.
-
-    Raises:
-        OutputError: the file cannot be written.
-
-    """
+    """Draw the analysis into `path`, in the format of its ending; return warnings about what is not drawn."""
     suffix = path.suffix.lower()
     if suffix == ".html":
         from quanta_compiler.adapters.pages import analysis_page

@@ -52,12 +52,7 @@ def _no_kernel(dtype: torch.dtype) -> str:
 
 
 def our_contestant(name: str, setting: Setting) -> Contestant:
-    """Return one of `options.OURS`.
-
-    Raises:
-        LeftOutError: this installation cannot make it.
-
-    """
+    """Return one of `options.OURS`."""
     module: Any = make_module(setting.compiled, setting.dtype, name)
     named = dict(module.named_parameters())
     with torch.no_grad():

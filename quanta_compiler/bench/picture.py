@@ -25,12 +25,7 @@ _SHORT = 50.0
 
 
 def write_picture(bench: Bench, path: Path) -> None:
-    """Draw the measurement into `path`, in the format of its ending.
-
-    Raises:
-        OutputError: the file cannot be written.
-
-    """
+    """Draw the measurement into `path`, in the format of its ending."""
     write_file(path, render(bench, path.suffix.lower()[1:]))
 
 

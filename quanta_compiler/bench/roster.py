@@ -64,12 +64,7 @@ class Roster:
         self._held = 2.0 * copy_bytes(setting.tokens, setting.features, setting.dtype) + matmul_bytes(setting.dtype)
 
     def circuit_group(self) -> Group:
-        """Return everything that stands where the circuit stands: ours first, the others, and other layers.
-
-        Raises:
-            LimitError: our own way to compute the circuit has no room.
-
-        """
+        """Return everything that stands where the circuit stands: ours first, the others, and other layers."""
         group = Group("circuit", "ratio_to_ours", [])
         first, *others = our_names(self.setting.compiled, self.setting.dtype)
         for name in (first, *others):

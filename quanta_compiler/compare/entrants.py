@@ -112,12 +112,7 @@ def renamed(error: SpecError, source: str) -> SpecError:
 
 
 def file_entrant(text: str) -> CircuitEntrant:
-    """Read `FILE`, or `TARGET=FILE,TARGET=FILE` where the layers of a model get circuits of their own.
-
-    Raises:
-        SpecError: a file is no circuit; every problem in it is listed.
-
-    """
+    """Read `FILE`, or `TARGET=FILE,TARGET=FILE` where the layers of a model get circuits of their own."""
     return CircuitEntrant(text, {target: _document(file) for target, file in named_files(text).items()})
 
 

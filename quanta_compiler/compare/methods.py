@@ -51,12 +51,7 @@ class Method:
         return self.name if self.value_meaning is None else f"{self.name}:{self.example}"
 
     def per_model(self, model: ModelLayers, value: int, tokens: int) -> MethodCost:
-        """Return the cost on each targeted layer of a model, or in each of its blocks.
-
-        Raises:
-            ValueError: the model's configuration does not say what the method needs.
-
-        """
+        """Return the cost on each targeted layer of a model, or in each of its blocks."""
         if self.per_block is not None:
             return self.per_block(model, value, tokens)
         assert self.per_layer is not None, "what has no layer to be on is in the blocks"

@@ -40,12 +40,7 @@ def circuit_of_preset(preset: object) -> dict[str, Any]:
 
 
 def is_of_preset(stored: Any, preset: object) -> bool:
-    """Say whether a stored circuit was made from a preset, by this version or by one that wrote other options out.
-
-    Raises:
-        ValueError: the preset is unknown, or its options are wrong.
-
-    """
+    """Say whether a stored circuit was made from a preset, by this version or by one that wrote other options out."""
     document = circuit_of_preset(preset)
     return isinstance(stored, Mapping) and all(stored.get(key) == document[key] for key in ("preset", "name"))
 

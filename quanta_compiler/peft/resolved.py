@@ -57,12 +57,7 @@ def auto_rule(format: int | None) -> int:
 
 
 def place(circuit: Any, name: str, in_features: int, out_features: int) -> str:
-    """Return what a resolved circuit is filed under: `24 -> 16`, in a mapping `k_proj: 24 -> 16`.
-
-    Raises:
-        FeaturesError: no circuit of the mapping is for the module `name`, or two are.
-
-    """
+    """Return what a resolved circuit is filed under: `24 -> 16`, in a mapping `k_proj: 24 -> 16`."""
     target = target_for(circuit, name)
     shape = f"{in_features} -> {out_features}"
     return shape if target is None else f"{target}: {shape}"

@@ -29,8 +29,6 @@ FONTS = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Helvetica, Arial, 'DejaVu 
 # Light colours stand in attributes, which every renderer understands; the style sheet only holds the dark ones.
 PAPER, INK, MUTED, WIRE, BAND = "#ffffff", "#1c2430", "#667080", "#4d5866", "#f4f6f9"
 DARK_PAPER, DARK_INK, DARK_MUTED, DARK_WIRE, DARK_BAND = "#14181f", "#e8ebf0", "#98a2b1", "#9aa5b4", "#1b212b"
-
-
 _ROUNDING = {Outline.SOFT: 11, Outline.PILL: HALF}
 """How round the corners of a box are; 4 of one that is not listed."""
 

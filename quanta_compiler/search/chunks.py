@@ -16,8 +16,6 @@ from quanta_compiler.search.words import Alphabet, Node, Word, alphabet, has_twi
 
 _IDLE_DESCENTS = 1_000
 """A sampled chunk ends after so many walks in a row that found nothing within the limits."""
-
-
 _DEALT_GATES = 2
 """The words of a length are dealt out to chunks by their first gates."""
 

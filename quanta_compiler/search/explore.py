@@ -13,8 +13,6 @@ from quanta_compiler.text.progress import Progress
 
 _CHUNK = 4_000
 """About so many layouts are a chunk: a fraction of a second."""
-
-
 _FEW = 10_000
 """So few layouts are costed sooner than processes are started."""
 

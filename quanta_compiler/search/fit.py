@@ -67,12 +67,7 @@ class Fit:
 
 
 def run_fit(options: FitOptions, task: FitTask) -> Fit:
-    """Fit one circuit to one update.
-
-    Raises:
-        SpecError: the update cannot be read, or is not finite.
-
-    """
+    """Fit one circuit to one update."""
     from quanta_compiler.bench.threads import torch_threads
     from quanta_compiler.driver import compile_circuit
 

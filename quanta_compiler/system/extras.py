@@ -17,8 +17,6 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "transformers": ("peft", "4.56"),
 }
 """For every package its extra and the oldest version that works: those of pyproject.toml, as a test holds."""
-
-
 PEFT = ("peft", "transformers", "safetensors")
 """What adapters need."""
 

@@ -37,8 +37,9 @@ def names_in(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in said:
             yield node.value
-        elif isinstance(node, ast.Name) and node.id[0].isupper():
-            yield node.id
+        elif isinstance(node, ast.Name | ast.Attribute):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            yield from [name] if name[0].isupper() else []
         elif isinstance(node, ast.ImportFrom):
             yield from (alias.name for alias in node.names if alias.name[0].isupper())
 
@@ -59,9 +60,12 @@ def test_a_kind_s_name_occurs_in_few_files(kind: str) -> None:
 def compared_kinds(tree: ast.Module) -> Iterator[str]:
     """Yield what compares something called a kind with a string, or asks whether it is one of some."""
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Compare):
+        if isinstance(node, ast.Compare):
+            sides: list[ast.AST] = [node.left, *node.comparators]
+        elif isinstance(node, ast.Match):
+            sides = [node.subject, *(case.pattern for case in node.cases)]
+        else:
             continue
-        sides = [node.left, *node.comparators]
         parts = [part for side in sides for part in ast.walk(side)]
         has_text = any(isinstance(part, ast.Constant) and isinstance(part.value, str) for part in parts)
         called = {getattr(side, "attr", getattr(side, "id", None)) for side in sides}
