@@ -86,17 +86,9 @@ def circuit_template(
     in_features: int | None = None,
     out_features: int | None = None,
 ) -> str:
-    """Return a commented circuit file with gates.
+    """Return a commented circuit file with gates; raise TemplateError where an option is wrong.
 
-    Args:
-        options: what was given; a `layout` must be, as a circuit file writes it, such as `16x8x8x4` or `{auto: 4}`.
-        name: the circuit's name; by default one from the layout's sizes.
-        in_features: the input's width, where it is not the product of the layout.
-        out_features: the output's width, likewise.
-
-    Raises:
-        TemplateError: one of them is wrong.
-
+    A `layout` must be among the options, as a circuit file writes it, such as `16x8x8x4` or `{auto: 4}`.
     """
     for option in options:
         if option != "layout":
@@ -149,18 +141,10 @@ def preset_template(
     in_features: int | None = None,
     out_features: int | None = None,
 ) -> str:
-    """Return a commented circuit file that names a preset.
+    """Return a commented circuit file that names a preset; raise TemplateError where an option is wrong.
 
-    Args:
-        preset: the name, or the short notation such as `lora:8`.
-        options: what was given of the preset's options; a layout as a circuit file writes it.
-        name: the circuit's name; by default that of the preset.
-        in_features: the input's width; by default 4096, or the product of a layout that is written out.
-        out_features: the output's width; by default the input's.
-
-    Raises:
-        TemplateError: one of them is wrong.
-
+    The preset may be in short notation, such as `lora:8`; a layout among the options is as a circuit file writes it.
+    The input's width is by default 4096, or the product of a layout that is written out.
     """
     try:
         document = preset_document(preset)

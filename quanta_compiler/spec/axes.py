@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from quanta_compiler.diagnostics import clip, meant, quote
+from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.spec.names import POSITION
 from quanta_compiler.spec.values import AxisRef
 
@@ -33,6 +34,8 @@ class AxisState:
 
     def __init__(self, names: tuple[str, ...], sizes: tuple[int, ...], positional: bool) -> None:
         self.names = names
+        self.layout = tuple(AxisSize(name, size) for name, size in zip(names, sizes, strict=True))
+        """The axes as they began."""
         self.positional = positional
         self.sizes: dict[str, int | None] = dict(zip(names, sizes, strict=True))
         self.known = True

@@ -72,21 +72,9 @@ def resolve(
     return spec
 
 
-class _State(AxisState):
-    """The axes, with the layout that they began as."""
-
-    @property
-    def layout(self) -> tuple[AxisSize, ...]:
-        return self._layout
-
-    def __init__(self, names: tuple[str, ...], sizes: tuple[int, ...], positional: bool) -> None:
-        super().__init__(names, sizes, positional)
-        self._layout = tuple(AxisSize(name, size) for name, size in zip(names, sizes, strict=True))
-
-
-def _input_state(document: Document, layout: Layout, width: int | None, problems: Problems) -> _State:
+def _input_state(document: Document, layout: Layout, width: int | None, problems: Problems) -> AxisState:
     """Return the axes of the input layout; an unknown state where the layout could not be read."""
-    unknown = _State((), (), True)
+    unknown = AxisState((), (), True)
     unknown.known = False
     if "layout" in document.unreadable:
         return unknown
@@ -104,7 +92,7 @@ def _input_state(document: Document, layout: Layout, width: int | None, problems
         if refuse_many_axes(layout, sizes, ("layout",), problems):
             return unknown
     names = layout.names or tuple(str(index) for index in range(len(sizes)))
-    state = _State(names, sizes, layout.names is None)
+    state = AxisState(names, sizes, layout.names is None)
     product = math.prod(sizes)
     if product > limits.WIDTH:
         message = f"the layout {state.layout_text} has a product beyond the limit of {limits.WIDTH}"
@@ -122,7 +110,7 @@ def refuse_many_axes(layout: Layout, sizes: tuple[int, ...], path: DataPath, pro
 
 
 def _resolve_gates(
-    document: Document, state: _State, problems: Problems
+    document: Document, state: AxisState, problems: Problems
 ) -> tuple[tuple[GateSpec, ...] | None, tuple[DataPath, ...]]:
     """Resolve all gates in order, and say where each stands; the state is afterwards that of the output."""
     resolver = GateResolver(state, document.file.init or Init(ENTRIES[0]), problems)
@@ -153,7 +141,7 @@ def _resolve_gates(
     return resolver.finish(), tuple(entry.draft.path for entry in resolver.entries if entry.draft)
 
 
-def _output(document: Document, state: _State, problems: Problems) -> tuple[AxisSize, ...] | None:
+def _output(document: Document, state: AxisState, problems: Problems) -> tuple[AxisSize, ...] | None:
     """Return the final axes in the order in which they are flattened."""
     wanted = document.file.output
     if wanted is None:
