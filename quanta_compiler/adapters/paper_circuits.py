@@ -44,7 +44,7 @@ def find_circuit(file: TensorFile, layer: PaperLayer, given: tuple[int, ...] | N
     """Return the circuit of one layer, or every reason why its gates make none; `given` is the user's layout."""
     sizes, problems = _axis_sizes(file, layer)
     problems += _pairing_problems(file, layer)
-    axis_count = layer.axis_count()
+    axis_count = -min(min(pair) for pair in (*layer.trained, *layer.frozen))
     told = "x".join(str(sizes.get(axis, "?")) for axis in range(-axis_count, 0))
     if given is not None:
         wrong = axis_count > len(given) or any(given[axis] != size for axis, size in sizes.items())

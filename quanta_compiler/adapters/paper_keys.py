@@ -40,10 +40,6 @@ class PaperLayer:
     trained: dict[Pair, str] = field(default_factory=dict)
     frozen: dict[Pair, str] = field(default_factory=dict)
 
-    def axis_count(self) -> int:
-        """Return the number of axes that the gates speak of."""
-        return -min(min(pair) for pair in (*self.trained, *self.frozen))
-
 
 @dataclass(frozen=True, slots=True)
 class _Gate:

@@ -223,7 +223,10 @@ class _Table:
                 if isinstance(entrant, MethodEntrant):
                     self._add_method(entrant, shape)
                 elif asked or entrant.is_baseline or entrant.fixed_shape in (None, shape):
-                    self._add_circuit(entrant, shape)
+                    try:
+                        self.rows.append(self._row(entrant, "", shape))
+                    except SpecError as error:
+                        self._leave_out(error)
         return f"a dense {' or '.join(f'{rows} x {columns}' for columns, rows in shapes)} layer"
 
     def _add_method(self, entrant: MethodEntrant, shape: Shape) -> None:
@@ -239,12 +242,6 @@ class _Table:
             return
         whole = shape[0] * shape[1]
         self.rows.append(method_row(entrant, cost, self.conditions, shape=shape, layers=1, whole=whole))
-
-    def _add_circuit(self, entrant: CircuitEntrant, shape: Shape) -> None:
-        try:
-            self.rows.append(self._row(entrant, "", shape))
-        except SpecError as error:
-            self._leave_out(error)
 
     def add_model(self, entrants: Sequence[Entrant], layers: ModelLayers) -> str:
         """Add a row for everybody, summed over the layers of a model; return what percentages are of."""
