@@ -73,7 +73,6 @@ class FoldingLayer(BaseTunerLayer):
             self.quanta_circuit_folded[adapter] = FoldedWeight(folded, sources)
 
     def _fold_again(self, adapter: str) -> None:
-        """Fold anew what is folded."""
         if self.quanta_circuit_residual[adapter] == "folded":
             self._fold(adapter)
 

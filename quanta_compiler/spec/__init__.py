@@ -96,7 +96,6 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Any, Prob
 
 
 def _open(source: str | os.PathLike[str]) -> tuple[TextSource, Problems]:
-    """Return the text of a source and a collector for its problems."""
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if not isinstance(path, str):
         raise TypeError(f"a circuit is a path, a YAML text or a dict, not {type(source).__name__}")

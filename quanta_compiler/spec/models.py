@@ -113,7 +113,6 @@ def _name_of(kind: type[Kind]) -> tuple[Any, Any]:
 
 
 def _gate_model(kind: type[Kind]) -> type[FileModel]:
-    """Return the model of a gate of a kind."""
     keys: dict[str, tuple[Any, Any]] = {"axes": (Axes, ...)}
     if kind.takes_to:
         keys["to"] = (To, None)
@@ -122,7 +121,6 @@ def _gate_model(kind: type[Kind]) -> type[FileModel]:
 
 
 def _pattern_model(kind: type[Kind]) -> type[FileModel]:
-    """Return the model of a pattern of gates of a kind."""
     keys: dict[str, tuple[Any, Any]] = {"pattern": (RuleName, ...), "repeat": (Repeat, 1), "axes": (PatternAxes, None)}
     keys |= {"kind": _name_of(kind), **_options(kind)}
     if kind.may_resize:

@@ -76,7 +76,6 @@ def resolve_preset(
 
 
 def _family(file: PresetFile, auto_rule: int) -> Family:
-    """Return the family with the options of the file."""
     family = PRESETS[file.preset]
     options = {option: getattr(file, option) for option in family.options()}
     if "layout" in options:

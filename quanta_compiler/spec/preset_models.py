@@ -44,7 +44,6 @@ def preset_model(name: str) -> type[PresetFile]:
 
 
 def _field(option: dataclasses.Field[Any]) -> tuple[Any, Any]:
-    """Return the type and the field of an option."""
     key, default = option.metadata["key"], option.default
     if not isinstance(default, Layout):
         return type_of(key), default
