@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quanta_compiler.cli.main import main
+from quanta_compiler.cli import main
 
 if __name__ == "__main__":
     main()

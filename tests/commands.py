@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer.testing import CliRunner, Result
 
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 
 
 def quanta(*arguments: str, stdin: str | None = None) -> Result:

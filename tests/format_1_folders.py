@@ -66,7 +66,7 @@ def make_imported() -> None:
         state[f"a.quanta_weights.{a} {b}"] = start + 0.02 * torch.randn(shape, generator=generator)
     with tempfile.TemporaryDirectory() as work:
         save_file(state, f"{work}/state.safetensors")
-        code = "from quanta_compiler.cli.main import main; main()"
+        code = "from quanta_compiler.cli import main; main()"
         command = [sys.executable, "-c", code, "import", f"{work}/state.safetensors"]
         subprocess.run([*command, "-o", str(HERE / "imported")], check=True)
     model = PeftModel.from_pretrained(net("a"), str(HERE / "imported"))

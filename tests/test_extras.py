@@ -72,7 +72,7 @@ sys.modules.update(dict.fromkeys({blocked}))
 OTHERS = ("accelerate", "bitsandbytes", "gguf", "numpy", "pandas", "scipy", "torchao", "tqdm")
 """What comes with an extra, or happens to be installed."""
 EVERYTHING = """
-from quanta_compiler.cli.main import main
+from quanta_compiler.cli import main
 for command in {commands}:
     sys.argv = ["quanta", *command]
     try:

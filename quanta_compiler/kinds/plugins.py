@@ -7,6 +7,7 @@ nothing that it names. Packages are looked at when a file has a kind that this p
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,8 +20,6 @@ from quanta_compiler.kinds.made import Made
 GROUP = "quanta_compiler.kinds"
 PACKAGES = "packages"
 """The key of a file that says from which packages its kinds are: `{householder: quanta-householder==0.1}`."""
-_FORMS = (Form.MATRIX, Form.FACTORS, Form.DIAGONAL, Form.FUNCTION)
-"""Forms for which a stage needs nothing but what the kind says."""
 
 
 class PluginError(Exception):
@@ -89,12 +88,16 @@ def _loaded(entry: EntryPoint) -> type[Kind]:
         raise PluginError(f"{whose} is {entry.value}, which is no class derived from Kind", _REPORT)
     if kind.name != entry.name or not entry.name.isidentifier():
         raise PluginError(f"{whose} calls itself {kind.name!r}; a kind has one name, an identifier", _REPORT)
-    if kind.form not in _FORMS:
-        forms = ", ".join(form.name for form in _FORMS)
-        raise PluginError(f"{whose} has the form {kind.form.name}; packages can bring the forms {forms}", _REPORT)
+    if kind.form is not Form.FUNCTION:
+        # The others are what stages know by themselves.
+        raise PluginError(f"{whose} has the form {kind.form.name}; packages bring the form FUNCTION", _REPORT)
+    if kind.reference is Kind.reference:
+        raise PluginError(f"{whose} brings no `reference` that its matrix is compared with", _REPORT)
     return kind
 
 
+PACKAGE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+_-]+))?\Z")
+"""A package with its version, as pip writes them."""
 _REPORT = "tell its authors; docs/extending.md says what a kind gives"
 
 
@@ -117,13 +120,13 @@ def guarded(kind: Kind, rows: int, columns: int) -> Iterator[None]:
         yield
         return
     with _blamed(kind.name, f"fails for a matrix {rows} x {columns}"):
-        kind.stored(rows, columns)
+        if len(kind.stored(rows, columns)) != 1:
+            raise ValueError("`stored` gives several tensors, and a function takes one")
         kind.flops(rows, columns)
         kind.largest_rank(rows, columns)
         kind.in_words()
         kind.notes()
-        if kind.form is Form.FUNCTION:
-            _check_made(kind, kind.made(rows, columns))
+        _check_made(kind, kind.made(rows, columns))
         yield
 
 
@@ -136,6 +139,6 @@ def _check_made(kind: Kind, made: Made | None) -> None:
     if made.text is None:
         raise PluginError(f"kind {kind.name!r} of {package} gives no text of its function", _REPORT)
     defined = [node.name for node in ast.parse(made.text).body if isinstance(node, ast.FunctionDef)]
-    if made.function not in defined or any(not name.startswith(kind.name) for name in defined):
+    if made.function not in defined:
         fact = f"the text of kind {kind.name!r} of {package} defines {', '.join(defined) or 'nothing'}"
-        raise PluginError(fact, f"it defines {made.function!r}, and functions whose names begin with {kind.name!r}")
+        raise PluginError(fact, f"it defines {made.function!r}, and the functions that this calls")

@@ -77,8 +77,8 @@ def _check_class(circuit_class: type) -> None:
         )
     try:
         written = compile_circuit(load_spec(json.loads(circuit_class.circuit))).source  # type: ignore[attr-defined]
-    except SpecError:
-        written = ""
+    except SpecError as error:
+        raise ValueError(f"{place} holds a circuit that cannot be read here:\n{error}") from error
     if written != source:
         raise ValueError(
             f"{place} is not what this version of quanta-compiler writes for its circuit: compile the circuit again "

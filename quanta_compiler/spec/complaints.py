@@ -9,7 +9,7 @@ from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, meant,
 from quanta_compiler.kinds import DEFAULT
 from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
-from quanta_compiler.kinds.plugins import PACKAGES, PluginError, find_kind, plugin_names
+from quanta_compiler.kinds.plugins import PACKAGE, PACKAGES, PluginError, find_kind, plugin_names
 from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, SharedGate
 from quanta_compiler.spec.patterns import PATTERNS
 
@@ -36,6 +36,8 @@ class Translator:
         self.data = data
         self.forms = forms
         self.problems = problems
+        self.told: set[str] = set()
+        """Kinds of which has been said that they cannot be used."""
 
     def _value_at(self, path: DataPath) -> Any:
         value: Any = self.data
@@ -148,23 +150,30 @@ class Translator:
             self._unknown_kind((*path, "kind"), value, what, kinds)
 
     def _unknown_kind(self, path: DataPath, value: str, what: str, kinds: Collection[str]) -> None:
-        """Report a kind that there is not, or one of a package that is missing or broken."""
+        """Report a kind that there is not, or once for all gates one of a package that is missing or broken."""
+        reason = self._reason(value)
+        if reason is None:
+            hint = meant(value, {*kinds, *plugin_names()}, _one_of((*kinds, *sorted(plugin_names()))))
+            self.problems.error(path, f"unknown kind {quote(value)} of a {what}", hint)
+        elif value not in self.told:
+            self.told.add(value)
+            self.problems.error(path, reason.fact, reason.hint)
+
+    def _reason(self, kind: str) -> PluginError | None:
+        """Return why a kind of another package cannot be used; None where nothing says that it is one."""
         try:
-            find_kind(value)
+            find_kind(kind)
         except PluginError as error:
-            self.problems.error(path, error.fact, error.hint)
-            return
+            return error
         packages = self.data.get(PACKAGES)
-        package = packages.get(value) if isinstance(packages, dict) else None
-        if isinstance(package, str):
-            name, _, version = package.partition("==")
-            hint = f"pip install {name}" + (f"; the circuit was saved with version {version}" if version else "")
-            self.problems.error(
-                path, f"kind {quote(value)} is one of the package {quote(name)}, which is missing", hint
-            )
-            return
-        hint = meant(value, {*kinds, *plugin_names()}, _one_of((*kinds, *sorted(plugin_names()))))
-        self.problems.error(path, f"unknown kind {quote(value)} of a {what}", hint)
+        given = packages.get(kind) if isinstance(packages, dict) else None
+        package = PACKAGE.match(given) if isinstance(given, str) else None
+        if package is None:
+            return None
+        name, version = package["name"], package["version"]
+        fact = f"kind {quote(kind)} is one of the package {quote(name)}, which is missing"
+        saved = f"; the circuit was saved with version {version}" if version else ""
+        return PluginError(fact, f"pip install {name}, where you trust it{saved}")
 
     def _unknown_word(self, path: DataPath, value: Any) -> None:
         """Report a value that is none of the words that its key takes."""

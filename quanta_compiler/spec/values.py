@@ -19,6 +19,7 @@ from quanta_compiler.kinds.checks import (
     refuse_if,
 )
 from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES, INITIALISERS
+from quanta_compiler.kinds.plugins import PACKAGE
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.layout_values import size_problems
 from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, gate_name_problem
@@ -220,7 +221,9 @@ def _check_scheme(scheme: Any, path: DataPath) -> None:
 
 def check_packages(value: Any) -> dict[str, str]:
     """Check which packages bring the kinds of a file: names of kinds, and packages with their versions."""
-    if not isinstance(value, dict) or not all(isinstance(text, str) for item in value.items() for text in item):
-        hint = "such as `{householder: quanta-householder==0.1}`; `quanta expand` writes it"
+    hint = "such as `{householder: quanta-householder==0.1}`; `quanta expand` writes it"
+    if not isinstance(value, dict):
         refuse([((), f"`packages` is a mapping from kinds to packages, got {describe(value)}", hint)])
+    wrong = [kind for kind, package in value.items() if not isinstance(package, str) or not PACKAGE.match(package)]
+    refuse_if([((kind,), f"expected a package with its version, got {describe(value[kind])}", hint) for kind in wrong])
     return dict(value)

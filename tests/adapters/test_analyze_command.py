@@ -277,7 +277,7 @@ def test_lora_needs_neither_peft_nor_matplotlib() -> None:
     loras()
     code = """
 import sys
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 assert "torch" not in sys.modules
 try:
     app(["analyze", "first", "other"])

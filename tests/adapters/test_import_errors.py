@@ -14,7 +14,7 @@ from paper_checkpoints import State, generator, paper_layer
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 
 Golden = Callable[[str, str], None]
 LAYOUT = (4, 3, 2)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from quanta_compiler.bench import run, timing
 from quanta_compiler.bench.options import DTYPES, NAMES
 from quanta_compiler.bench.timing import Timing
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 from quanta_compiler.system.machine import Load
 
 CIRCUIT = "version: 1\nname: small\nlayout: 4x4x2\ngates: [all_pairs]\n"
@@ -237,7 +237,7 @@ def test_help_is_plain_text_in_a_pipe() -> None:
 def test_help_and_wrong_usage_load_neither_torch_nor_opt_einsum() -> None:
     code = """
 import sys
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 for arguments in (["bench", "--help"], ["bench", "circuit.yaml", "--dtype", "int8"]):
     try:
         app(arguments)

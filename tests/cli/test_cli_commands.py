@@ -13,8 +13,8 @@ from commands import quanta
 from typer.testing import CliRunner
 
 from quanta_compiler import compile_circuit, load_spec
+from quanta_compiler.cli.app import app
 from quanta_compiler.cli.expand import STAGE_NAMES
-from quanta_compiler.cli.main import app
 from quanta_compiler.report import stages
 
 GOOD = "version: 1\nname: small-4\nlayout: 4x4x2\ngates: [all_pairs]\n"

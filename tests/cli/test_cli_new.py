@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from quanta_compiler import load_spec
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 
 LAYOUTS = [
     "16x8x8x4",

@@ -25,7 +25,7 @@ def circuit(tmp_path: Path) -> Path:
 def test_the_five_commands_import_neither_torch_nor_networkx(circuit: Path) -> None:
     code = f"""
 import sys
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 for command in (["check"], ["expand"], ["draw"], ["report"], ["compile", "-o", {str(circuit.parent)!r}]):
     try:
         app([*command, {str(circuit)!r}])
@@ -87,7 +87,7 @@ def interrupt(file):
 files.read_circuit = interrupt
 import sys
 sys.argv = ["quanta", "expand", {str(circuit)!r}]
-from quanta_compiler.cli.main import main
+from quanta_compiler.cli import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)

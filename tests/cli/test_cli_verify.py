@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import quanta_compiler.driver
 from quanta_compiler import CompiledCircuit, compile_circuit
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.oracle import verification
 

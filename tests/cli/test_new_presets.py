@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from quanta_compiler import compile_circuit, load_spec
-from quanta_compiler.cli.main import app
+from quanta_compiler.cli.app import app
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec.short_notation import preset_document
 

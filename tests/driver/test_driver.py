@@ -222,7 +222,7 @@ def test_the_compiler_loads_no_torch() -> None:
     script = (
         "import sys\n"
         "from quanta_compiler.driver import compile_circuit\n"
-        "import quanta_compiler.cli.main\n"
+        "import quanta_compiler.cli.app\n"
         "compiled = compile_circuit({'version': 1, 'name': 't', 'layout': '4x3x2', 'gates': ['all_pairs']})\n"
         "compiled.report.to_json(); compiled.files()\n"
         "print([name for name in ('torch', 'transformers', 'networkx') if name in sys.modules])\n"

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from installed_kinds import EXAMPLE
 from peft import PeftModel, get_peft_model
 from random_circuits import error, file_of
 
-from quanta_compiler import reference_operator
+from quanta_compiler import accelerate, reference_operator
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.kinds import plugins
 from quanta_compiler.peft import QuantaConfig
+from quanta_compiler.spec import models
 
 pytestmark = pytest.mark.usefixtures("householder")
 GATES: list[Any] = [
@@ -83,6 +86,24 @@ def test_an_emitted_file_runs_without_the_package(tmp_path: Path) -> None:
     code = "import torch; from alone import Circuit; print(Circuit()(torch.ones(60)).shape)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "torch.Size([40])\n", done.stderr
+
+
+def test_an_imported_file_is_accelerated_where_the_package_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_circuit(FILE).write(tmp_path)["py"].rename(tmp_path / "accelerated_householder.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = import_module("accelerated_householder").Circuit()
+    x = torch.randn(3, 60)
+    before = module(x)
+    assert error(accelerate(module, backend="fused")(x), before) < 1e-5
+    del sys.modules["accelerated_householder"]
+    again = import_module("accelerated_householder").Circuit()
+    for function in (plugins._brought, plugins.find_kind, models.forms):
+        function.cache_clear()
+    monkeypatch.setattr(plugins, "entry_points", lambda group: ())
+    with pytest.raises(
+        ValueError, match="kind 'householder' is one of the package 'quanta-householder', which is missing"
+    ):
+        accelerate(again)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -31,6 +31,9 @@ class Broken(Kind):
 
     def made(self, rows, columns):
         {made}
+
+    def reference(self, numbers, rows, columns):
+        return None
 """
 
 
@@ -82,10 +85,14 @@ def test_the_schema_has_the_kinds_of_installed_packages() -> None:
 
 def test_a_missing_package_is_named_with_what_to_install() -> None:
     packages = {"householder": "quanta-householder==0.1"}
-    assert refusal(file_of("4x3", [GATE], packages=packages)).splitlines() == [
+    # Once for all gates.
+    assert refusal(file_of("4x3", [GATE, [0], GATE], packages=packages)).splitlines() == [
         "<dict>: gates[0].kind: kind 'householder' is one of the package 'quanta-householder', which is missing",
-        "  hint: pip install quanta-householder; the circuit was saved with version 0.1",
+        "  hint: pip install quanta-householder, where you trust it; the circuit was saved with version 0.1",
     ]
+    odd = refusal(file_of("4x3", [GATE], packages={"householder": "x; rm -rf /"}))
+    assert "packages.householder: expected a package with its version, got the text 'x; rm -rf /'" in odd
+    assert "unknown kind 'householder' of a gate" in odd
     assert "unknown kind 'householder' of a gate" in refusal(file_of("4x3", [GATE]))
     assert "`packages` is a mapping from kinds to packages, got a list" in refusal(file_of("4", [[0]], packages=[1]))
 
@@ -109,7 +116,7 @@ def test_two_packages_of_one_kind_are_refused(install: Install) -> None:
             "fails for a matrix 4 x 4: Syntax",
         ),
         ("return Made('broken', (), (Step('matmul', (4, 4), 1),))", "gives no text of its function"),
-        ("return Made('f', (), (Step('matmul', (4, 4), 1),), 'def f(x): return x')", "defines f"),
+        ("return Made('f', (), (Step('matmul', (4, 4), 1),), 'def g(x): return x')", "defines g"),
     ],
 )
 def test_a_kind_that_is_broken_is_one_clear_error(made: str, fact: str, install: Install) -> None:
@@ -127,7 +134,8 @@ def test_a_kind_that_is_broken_is_one_clear_error(made: str, fact: str, install:
         ("import no_such_module", "cannot be loaded: ModuleNotFoundError"),
         ("Broken = 3", "is module_broken:Broken, which is no class derived from Kind"),
         (BROKEN.format(made="return None").replace('"broken"', '"other"'), "calls itself 'other'"),
-        (BROKEN.format(made="return None").replace("FUNCTION", "CIRCUIT"), "has the form CIRCUIT"),
+        (BROKEN.format(made="return None").replace("FUNCTION", "MATRIX"), "has the form MATRIX"),
+        (BROKEN.format(made="return None").replace("reference", "plain"), "brings no `reference`"),
     ],
 )
 def test_a_module_that_is_broken_is_one_clear_error(text: str, fact: str, install: Install) -> None:

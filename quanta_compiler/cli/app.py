@@ -80,7 +80,7 @@ def _quanta(
     pass
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line."""
     # Plugins of pydantic are looked for in every installed package, which takes longer than most commands.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
