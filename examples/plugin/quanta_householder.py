@@ -60,6 +60,10 @@ class Householder(Kind):
         size = max(rows, columns)
         return (Part("", (self._count(size), size), rows, columns),)
 
+    def fixed_gain(self, rows: int, columns: int) -> float:
+        """Return what an orthogonal matrix, or a part of one, makes of the mean square of its input."""
+        return min(rows, columns) / rows
+
     def made(self, rows: int, columns: int) -> Made:
         """Return the function, and what it costs: two products and a difference a reflection."""
         size = max(rows, columns)

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from quanta_compiler.kinds.checks import integer_problem, refuse_if
 from quanta_compiler.kinds.kind import Complaint, Sides, shown
 from quanta_compiler.kinds.limits import WIDTH
-from quanta_compiler.kinds.options import Checked, Key
+from quanta_compiler.kinds.options import Integer, Key
 
-
-def _check_rank_parameters(value: Any) -> int:
-    problem = integer_problem(value, "`rank_parameters`", 1, WIDTH)
-    refuse_if([((), problem, "leave it out to train all")] if problem else [])
-    return int(value)
-
-
-KEPT_LEGEND = "K': rank_parameters, which trains a part of the angles"
 RANK_PARAMETERS = Key(
-    Checked(
-        _check_rank_parameters,
-        {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": WIDTH,
-            "description": "How many columns of the Lie parameters are trained, or angles of each column of a circuit.",
-        },
-    ),
+    Integer(1, WIDTH),
     "How many columns of the Lie parameters are trained, or angles of each column of a circuit.",
+    hint="leave it out to train all",
     words=lambda kept: f", K' {kept}",
     note=lambda kept: f"K'={kept}",
-    legend=KEPT_LEGEND,
+    legend="K': rank_parameters, which trains a part of the angles",
 )
 """K', of Quantum-PEFT (Koike-Akino et al. 2025)."""
 

@@ -43,7 +43,6 @@ _VALUE = Key(
             "type": "array",
             "items": {"type": "array", "items": {"type": "number"}, "minItems": 1},
             "minItems": 1,
-            "description": "The matrix, a list of rows.",
         },
     ),
     "The matrix, a list of rows.",

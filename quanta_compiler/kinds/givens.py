@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,7 +56,6 @@ _PAIRS = Key(
                 "maxItems": 2,
             },
             "minItems": 1,
-            "description": "The pairs of indices of the flattened axes that are turned, in their order.",
         },
     ),
     "The pairs of indices of the flattened axes that are turned, in their order; by default all neighbours.",
@@ -121,10 +121,9 @@ class Givens(Kind):
         if rows != columns:
             message = f"{label} is a `givens` gate, whose matrix is square, and its axes need {rows} x {columns}"
             yield Complaint(("to",), message, "leave `to` out, or use `kind: orthogonal`, which can be rectangular")
-        if rows * rows > GATE_NUMBERS:
-            message = (
-                f"the matrix of {label}, {rows} x {rows}, is made in full, which is limited to {GATE_NUMBERS} numbers"
-            )
+        numbers = rows * rows * math.prod(axis.size for axis in gate.per)
+        if numbers > GATE_NUMBERS:
+            message = f"the matrix of {label} is made in full, {numbers} numbers; the limit is {GATE_NUMBERS}"
             yield Complaint(("axes",), message, "act on fewer axes, or use `kind: pauli`")
         for place, pair in enumerate(self.pairs or ()):
             if max(pair) >= rows:

@@ -120,8 +120,8 @@ class Kind:
     is_made: ClassVar[bool]
     """Whether its matrix is computed, of what is stored or of nothing."""
     may_resize: ClassVar[bool] = True
+    """Whether `to` of a gate may be anything but its axes."""
     takes_to: ClassVar[bool] = True
-    """Whether a gate takes `to`; where it may not resize, that must be what its axes are."""
     takes_per: ClassVar[bool] = True
     axes_in_patterns: ClassVar[int | None] = None
     """How many axes a gate has, where a pattern of other gates cannot have its kind; None where any."""
@@ -137,7 +137,7 @@ class Kind:
 
     def __init_subclass__(cls) -> None:
         cls.trains = bool(cls.schemes)
-        cls.stores_angles = cls.schemes not in ((), ENTRIES)
+        cls.stores_angles = cls.trains and cls.form in (Form.ANGLE, Form.FUNCTION, Form.CIRCUIT)
         cls.is_diagonal = cls.form in (Form.DIAGONAL, Form.SIGNS)
         cls.is_made = cls.form in (Form.SIGNS, Form.ANGLE, Form.FUNCTION, Form.CIRCUIT)
 
@@ -232,7 +232,7 @@ class Kind:
         return [key for name, key in self.options().items() if getattr(self, name) is not None]
 
     def data(self) -> dict[str, Any]:
-        """Return the options as a file writes them; those that are left out have no value."""
+        """Return the options as a file writes them, what JSON can hold; those that are left out have no value."""
         values = {name: getattr(self, name) for name in self.options()}
         return {name: _plain(value) for name, value in values.items() if value is not None}
 

@@ -159,22 +159,24 @@ def _made(account: Account, gate: Gate) -> Tensor:
     """Count the function that makes the matrices of a gate."""
     count, rows, columns = (account.gate_size(legs) for legs in (gate.per, gate.rows, gate.columns))
     books, made = account.books, made_matrix(gate, rows, columns)
-    taken: list[tuple[Storage, int | None]] = []
+    lasting: dict[int | None, list[Storage]] = {}
+    """What is taken, by the place of the last step that it is in memory for."""
     name = gate.parameter
     for place, step in enumerate(made.steps):
         for memory in step.memory:
             storage = books.new_storage(memory.numbers * (1 if memory.is_shared else count))
             storage.saved = memory.saved and gate.trains
-            taken.append((storage, None if memory.lasts is None else place + memory.lasts))
+            last = None if memory.lasts is None else place + memory.lasts
+            lasting.setdefault(last, []).append(storage)
         if step.op != "place":
             operands = tuple(gate.parameter if side == "stored" else name for side in step.reads)
             op = "matmul" if step.op == "matmul" else "elementwise"
             books.step(op, operands, (count, *step.shape), Making(step, count, gate.trains), count * step.flops)
             name = books.result_name()
-        for storage in [storage for storage, last in taken if last == place]:
+        for storage in lasting.pop(place, ()):
             books.free(storage)
     result = books.new_storage(count * rows * columns)
-    for storage, _ in taken:
+    for storage in (storage for left in lasting.values() for storage in left):
         books.free(storage)
     return Tensor(name, result, gate.trains)
 

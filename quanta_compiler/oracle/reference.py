@@ -12,6 +12,7 @@ import torch
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.kinds.plugins import blamed
 from quanta_compiler.spec import load_spec
 
 
@@ -94,7 +95,8 @@ def _rotation(gate: Gate, numbers: torch.Tensor, rows: int, columns: int) -> tor
     if gate.kind == "givens":
         return _planes(options.get("pairs"), numbers, size)
     if gate.kind != "pauli":
-        return torch.as_tensor(gate.matrix.reference(numbers.numpy(), rows, columns), dtype=torch.float64)
+        with blamed(gate.kind, "gives no reference"):
+            return torch.as_tensor(gate.matrix.reference(numbers.numpy(), rows, columns), dtype=torch.float64)
     angles, kept = iter(numbers), options.get("rank_parameters")
     matrix = _pauli(torch.eye(size, columns, dtype=torch.float64), options["layers"], kept, angles)
     assert next(angles, None) is None, "every angle is used"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, meant, quote
@@ -171,6 +174,9 @@ class Translator:
         if package is None:
             return None
         name, version = package["name"], package["version"]
+        with suppress(PackageNotFoundError):
+            fact = f"the package {name} {metadata.version(name)} has no kind {quote(kind)}"
+            return PluginError(fact, "install the version that the circuit was saved with")
         fact = f"kind {quote(kind)} is one of the package {quote(name)}, which is missing"
         saved = f"; the circuit was saved with version {version}" if version else ""
         return PluginError(fact, f"pip install {name}, where you trust it{saved}")

@@ -16,7 +16,7 @@ from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean
 from quanta_compiler.kinds import KINDS, limits
 from quanta_compiler.kinds.checks import describe
 from quanta_compiler.kinds.kind import Kind
-from quanta_compiler.kinds.plugins import PluginError, find_kind
+from quanta_compiler.kinds.plugins import PACKAGES, PluginError, find_kind, package_of
 from quanta_compiler.spec.complaints import (
     Translator,
     by_mapping,
@@ -90,7 +90,7 @@ def read_document(data: Any, problems: Problems) -> Document | PresetFile | None
             **data,
             "gates": [_without_clutter(item, index, document, problems) for index, item in enumerate(gates)],
         }
-    known = forms(added_kinds(data))
+    known = forms(added_kinds(data, problems))
     # A round can bring up what the last one's problems kept pydantic from looking at.
     for _ in range(_ROUNDS):
         try:
@@ -106,19 +106,28 @@ def read_document(data: Any, problems: Problems) -> Document | PresetFile | None
     return None
 
 
-def added_kinds(data: Mapping[Any, Any]) -> tuple[type[Kind], ...]:
-    """Return the kinds that a file names and that other packages bring; those that are broken are reported later."""
-    gates = data.get("gates")
-    named = (
-        {item["kind"]: None for item in gates if isinstance(item, dict) and isinstance(item.get("kind"), str)}
-        if (isinstance(gates, list | tuple))
-        else {}
-    )
+def added_kinds(data: Mapping[Any, Any], problems: Problems) -> tuple[type[Kind], ...]:
+    """Return the kinds that a file names and that other packages bring; those that are broken are reported later.
+
+    The package that the file was saved with is compared with the one that is installed.
+    """
+    gates, packages = data.get("gates"), data.get(PACKAGES)
+    if not isinstance(gates, list | tuple):
+        return ()
+    named = {item["kind"]: None for item in gates if isinstance(item, dict) and isinstance(item.get("kind"), str)}
     found: list[type[Kind]] = []
     for name in named:
         with suppress(PluginError):
             kind = None if name in KINDS else find_kind(name)
             found += [kind] if kind is not None else []
+    for kind in found:
+        given = packages.get(kind.name) if isinstance(packages, dict) else None
+        installed = package_of(kind.name) or ""
+        if isinstance(given, str) and given != installed:
+            is_other = given.partition("==")[0] != installed.partition("==")[0]
+            report = problems.error if is_other else problems.warning
+            fact = f"the circuit was saved with kind {kind.name!r} of {given}, and {installed} is installed"
+            report((PACKAGES, kind.name), fact, "its matrix may be another")
     return tuple(found)
 
 

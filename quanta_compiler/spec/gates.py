@@ -9,7 +9,7 @@ from quanta_compiler.diagnostics import DataPath, Problems, meant, quote
 from quanta_compiler.kinds import DEFAULT, limits
 from quanta_compiler.kinds.initialisers import INITIALISERS
 from quanta_compiler.kinds.kind import AxisSize
-from quanta_compiler.kinds.plugins import PluginError, guarded
+from quanta_compiler.kinds.plugins import PluginError, checked
 from quanta_compiler.spec.axes import Absent, AxisState, find_all, position_of
 from quanta_compiler.spec.circuit_spec import GateSpec, Init
 from quanta_compiler.spec.document import BrokenItem
@@ -258,7 +258,8 @@ class GateResolver:
             share=draft.share,
             transpose=draft.transpose,
         )
-        if spec.matrix.is_diagonal and spec.to != spec.axes:
+        may_resize = spec.matrix.may_resize or (owner is not None and not spec.matrix.is_diagonal)
+        if not may_resize and spec.to != spec.axes:
             message = f"{label} is {spec.kind} and cannot change its axes"
             self.problems.error(draft.at("to"), message, f"leave `to` out, or use `kind: {DEFAULT.name}`")
             return None
@@ -266,8 +267,7 @@ class GateResolver:
             # What is wrong with its matrix is said of the gate that has the parameter: here the shape counts.
             return spec if self._check_share(draft, label, spec, owner) else None
         try:
-            with guarded(spec.matrix, *spec.shape[-2:]):
-                complaints = list(spec.matrix.check(spec, label))
+            complaints = checked(spec.matrix, spec, label)
         except PluginError as error:
             self.problems.error(draft.at("kind"), error.fact, error.hint)
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Annotated, Any, Literal, cast, get_args
@@ -20,6 +20,7 @@ from quanta_compiler.kinds import DEFAULT, KINDS, limits
 from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.options import Checked, Integer, Key, Sizes, Word
+from quanta_compiler.kinds.plugins import blamed
 from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.spec import layout_values, values
 from quanta_compiler.spec import schema_parts as parts
@@ -74,8 +75,8 @@ class FileModel(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
 
-def type_of(key: Key) -> Any:
-    """Return what pydantic checks the value of an option with."""
+def type_of(key: Key, kind: str = DEFAULT.name) -> Any:
+    """Return what pydantic checks the value of an option with; what a kind's check raises is put down to it."""
     match key.type:
         case Integer(least, most):
             return Annotated[int, Field(ge=least, le=most, description=key.meaning)]
@@ -86,13 +87,22 @@ def type_of(key: Key) -> Any:
                 Layout, PlainValidator(layout_values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT)
             ]
         case Checked(check, schema):
-            return Annotated[Any, PlainValidator(check), WithJsonSchema(schema)]
+            described = {**schema, "description": key.meaning}
+            return Annotated[Any, PlainValidator(partial(_checked, check, kind)), WithJsonSchema(described)]
+
+
+def _checked(check: Callable[[Any], Any], kind: str, value: Any) -> Any:
+    with blamed(kind, "fails for the value of an option", passing=(ValueError,)):
+        return check(value)
 
 
 def _options(kind: type[Kind]) -> dict[str, tuple[Any, Any]]:
     fields = dataclasses.fields(kind)
     return {
-        field.name: (type_of(field.metadata["key"]), ... if field.default is dataclasses.MISSING else field.default)
+        field.name: (
+            type_of(field.metadata["key"], kind.name),
+            ... if field.default is dataclasses.MISSING else field.default,
+        )
         for field in fields
     }
 
@@ -117,7 +127,7 @@ def _gate_model(kind: type[Kind]) -> type[FileModel]:
     if kind.takes_to:
         keys["to"] = (To, None)
     keys |= {"name": (GateName, None), "kind": _name_of(kind), **_options(kind), **_parameter(kind, (Per, ()))}
-    return _model(f"{kind.__name__}Gate", kind.meaning, keys)
+    return _model(f"{kind.name.title()}Gate", kind.meaning, keys)
 
 
 def _pattern_model(kind: type[Kind]) -> type[FileModel]:
@@ -126,7 +136,7 @@ def _pattern_model(kind: type[Kind]) -> type[FileModel]:
     if kind.may_resize:
         keys["to"] = (PatternTo, None)
     keys |= _parameter(kind, (PatternPer, None))
-    return _model(f"{kind.__name__}Pattern", f"A pattern of {kind.name} gates.", keys)
+    return _model(f"{kind.name.title()}Pattern", f"A pattern of {kind.name} gates.", keys)
 
 
 def _model(name: str, meaning: str, keys: dict[str, tuple[Any, Any]]) -> type[FileModel]:

@@ -117,7 +117,9 @@ def test_torch_is_imported_where_it_may_be(path: Path) -> None:
 
 
 def test_the_oracle_shares_no_code_with_what_it_judges() -> None:
-    assert rooms(PACKAGE / "oracle" / "reference.py", at_load=False) <= {"ir", "spec"}
+    used = modules(PACKAGE / "oracle" / "reference.py", at_load=False)
+    # Kinds of other packages bring a reference of their own, and are blamed for it.
+    assert {one.partition(".")[0] for one in used if not one.startswith("kinds.plugins")} <= {"ir", "spec"}, used
 
 
 def test_only_the_planner_imports_opt_einsum_and_only_the_graph_networkx() -> None:

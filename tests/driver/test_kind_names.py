@@ -69,7 +69,8 @@ def compared_kinds(tree: ast.Module) -> Iterator[str]:
         parts = [part for side in sides for part in ast.walk(side)]
         has_text = any(isinstance(part, ast.Constant) and isinstance(part.value, str) for part in parts)
         called = {getattr(side, "attr", getattr(side, "id", None)) for side in sides}
-        if "kind" in called and has_text:
+        is_name = any(isinstance(side, ast.Attribute) and ast.unparse(side).endswith("matrix.name") for side in sides)
+        if ("kind" in called or is_name) and has_text:
             yield ast.unparse(node)
 
 

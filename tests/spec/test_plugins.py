@@ -10,14 +10,16 @@ import pytest
 from installed_kinds import Install
 from random_circuits import file_of
 
+from quanta_compiler import reference_operator
 from quanta_compiler.diagnostics import SpecError
+from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds.plugins import PluginError, all_plugins
 from quanta_compiler.spec import load_spec, to_dict, to_yaml
 from quanta_compiler.spec.schema import json_schema, schema_text
 
 GATE = {"axes": [0, 1], "kind": "householder", "reflections": 3}
 BROKEN = """
-from quanta_compiler.kinds.kind import Form, Kind, Part
+from quanta_compiler.kinds.kind import Complaint, Form, Kind, Part
 from quanta_compiler.kinds.made import Made, Step
 
 class Broken(Kind):
@@ -29,12 +31,23 @@ class Broken(Kind):
     def stored(self, rows, columns):
         return (Part("", (rows,), rows, columns),)
 
+    def fixed_gain(self, rows, columns):
+        return 1.0
+
     def made(self, rows, columns):
-        {made}
+        text = "def broken(numbers):\\n    return torch.diag_embed(numbers)"
+        return Made("broken", (), (Step("elementwise", (rows, columns), 1),), text)
 
     def reference(self, numbers, rows, columns):
         return None
 """
+"""A kind that is whole but for its reference; `broken` puts something else in the place of a part."""
+STEPS = "(Step('matmul', (4, 4), 1),)"
+
+
+def broken(method: str, body: str) -> str:
+    """Return the module with another method."""
+    return f"{BROKEN}\n    def {method}:\n        {body}\n"
 
 
 def refusal(file: dict[str, Any]) -> str:
@@ -99,28 +112,44 @@ def test_a_missing_package_is_named_with_what_to_install() -> None:
 
 def test_two_packages_of_one_kind_are_refused(install: Install) -> None:
     for name in ("one", "other"):
-        install(name, f"module_{name}", BROKEN.format(made="return None"), kinds=("Broken",))
+        install(name, f"module_{name}", BROKEN, kinds=("Broken",))
     message = refusal(file_of("4x3", [{"axes": [0], "kind": "broken"}]))
     assert "kind 'broken' is brought by one 0.1 and other 0.1" in message
     assert "hint: uninstall all but one of them" in message
 
 
 @pytest.mark.parametrize(
-    ("made", "fact"),
+    ("method", "body", "fact"),
     [
-        ("return None", "says nothing of what its matrix costs: `made` gives no steps"),
-        ("return Made('broken', (), (), 'def broken(x): return x')", "`made` gives no steps"),
-        ("raise RuntimeError('no matrix today')", "fails for a matrix 4 x 4: RuntimeError: no matrix today"),
+        ("made(self, *_)", "return None", "says nothing of what its matrix costs: `made` gives no steps"),
+        ("made(self, *_)", "return Made('broken', (), (), 'def broken(x): return x')", "`made` gives no steps"),
         (
-            "return Made('broken', (), (Step('matmul', (4, 4), 1),), 'def f(x: return')",
-            "fails for a matrix 4 x 4: Syntax",
+            "made(self, *_)",
+            "raise RuntimeError('no matrix today')",
+            "fails for a matrix 4 x 4: RuntimeError: no matrix",
         ),
-        ("return Made('broken', (), (Step('matmul', (4, 4), 1),))", "gives no text of its function"),
-        ("return Made('f', (), (Step('matmul', (4, 4), 1),), 'def g(x): return x')", "defines g"),
+        ("made(self, *_)", "raise SystemExit(3)", "fails for a matrix 4 x 4: SystemExit: 3"),
+        ("made(self, *_)", f"return Made('f', (), {STEPS}, 'def f(x: return')", "fails for a matrix 4 x 4: SyntaxE"),
+        ("made(self, *_)", f"return Made('broken', (), {STEPS})", "gives no text of its function"),
+        (
+            "made(self, *_)",
+            f"return Made('broken', (object(),), {STEPS}, 'def broken(x):\\n  return x')",
+            "SyntaxError",
+        ),
+        ("made(self, *_)", f"return Made('f', (), {STEPS}, 'def g(x):\\n  return x')", "is not 'f' and the functions"),
+        ("made(self, *_)", f"return Made('f', (), {STEPS}, 'import math\\ndef f(x):\\n  return x')", "is not 'f' and"),
+        ("made(self, *_)", f"return Made('f', (), {STEPS}, 'def f(x): return x')", "is not 'f' and the functions"),
+        ("stored(self, *_)", "return ()", "`stored` gives 0 tensors, and a function takes one"),
+        ("check(self, *_)", "yield None", "`check` yields what is no Complaint"),
+        ("check(self, *_)", "raise KeyError('axes')", "fails for a matrix 4 x 4: KeyError: 'axes'"),
+        ("note(self)", "return 3", "`note` and what options say of themselves are texts"),
+        ("fixed_gain(self, *_)", "return None", "`flops`, `largest_rank` and `fixed_gain` are numbers"),
+        ("ways(self, *_)", "return 1 / 0", "fails for a matrix 4 x 4: ZeroDivisionError"),
+        ("makes_transpose(self, *_)", "return 1 / 0", "fails for a matrix 4 x 4: ZeroDivisionError"),
     ],
 )
-def test_a_kind_that_is_broken_is_one_clear_error(made: str, fact: str, install: Install) -> None:
-    install("pack", "module_broken", BROKEN.format(made=made), kinds=("Broken",))
+def test_a_kind_that_is_broken_is_one_clear_error(method: str, body: str, fact: str, install: Install) -> None:
+    install("pack", "module_broken", broken(method, body), kinds=("Broken",))
     message = refusal(file_of("4x3", [{"axes": [0], "kind": "broken"}]))
     assert message.count("hint: ") == 1
     assert "<dict>: gates[0].kind: " in message
@@ -128,21 +157,66 @@ def test_a_kind_that_is_broken_is_one_clear_error(made: str, fact: str, install:
     assert fact in message
 
 
+OPTION = """
+from dataclasses import dataclass
+from quanta_compiler.kinds.options import Checked, Integer, Key, option
+{}
+@dataclass(frozen=True)
+class Broken(Broken):
+    {}
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
         ("import no_such_module", "cannot be loaded: ModuleNotFoundError"),
+        ("raise SystemExit(3)", "cannot be loaded: SystemExit: 3"),
         ("Broken = 3", "is module_broken:Broken, which is no class derived from Kind"),
-        (BROKEN.format(made="return None").replace('"broken"', '"other"'), "calls itself 'other'"),
-        (BROKEN.format(made="return None").replace("FUNCTION", "MATRIX"), "has the form MATRIX"),
-        (BROKEN.format(made="return None").replace("reference", "plain"), "brings no `reference`"),
+        (BROKEN.replace('"broken"\n', '"other"\n', 1), "calls itself 'other'"),
+        (BROKEN.replace('    name = "broken"\n', ""), "calls itself None"),
+        (BROKEN.replace("meaning =", "sense ="), "has no `meaning` in words"),
+        (BROKEN + "    look = None\n", "or a `look` that is no Look"),
+        (BROKEN.replace("FUNCTION", "MATRIX"), "has the form MATRIX"),
+        (BROKEN.replace('("zeros", "normal")', '("identity",)'), "has the schemes ('identity',)"),
+        (BROKEN.replace("    schemes", "    drawn_by"), "has the schemes ('kaiming_uniform'"),
+        (BROKEN.replace("reference", "plain"), "brings no `reference`"),
+        (BROKEN.replace("fixed_gain", "gain"), "or no `fixed_gain`"),
+        (OPTION.format(BROKEN, "count: int = 3"), "has fields that are no options with a Key"),
+        (OPTION.format(BROKEN, "axes: int = option(Key(Integer(1, 9), 'N'), 1)"), "mean something else: axes"),
+        (OPTION.format(BROKEN, "rank: int = option(Key(Integer(1, 9), 'N'), 1)"), "mean something else: rank"),
     ],
 )
 def test_a_module_that_is_broken_is_one_clear_error(text: str, fact: str, install: Install) -> None:
     install("pack", "module_broken", text, kinds=("Broken",))
     message = refusal(file_of("4x3", [{"axes": [0], "kind": "broken"}]))
     assert "kind 'broken' of pack 0.1" in message
+    assert message.count("hint: ") == 1
     assert fact in message
+    with pytest.raises(PluginError, match=r"kind 'broken' of pack 0\.1"):
+        schema_text()
+
+
+def test_the_check_of_an_option_and_the_reference_are_blamed_on_the_package(install: Install) -> None:
+    text = OPTION.format(BROKEN, "count: int = option(Key(Checked(lambda value: 1 / value, {}), 'N'), 1)")
+    install("pack", "module_broken", text, kinds=("Broken",))
+    with pytest.raises(PluginError, match="fails for the value of an option: ZeroDivisionError"):
+        load_spec(file_of("4", [{"axes": [0], "kind": "broken", "count": 0}]))
+    module = compile_circuit(file_of("4", [{"axes": [0], "kind": "broken", "count": 1}])).module()
+    with pytest.raises(PluginError, match=r"kind 'broken' of pack 0\.1 gives no reference"):
+        reference_operator(module)
+
+
+@pytest.mark.usefixtures("householder")
+def test_another_package_is_refused_and_another_version_told() -> None:
+    message = refusal(file_of("4x3", [GATE], packages={"householder": "other==7.0"}))
+    assert (
+        "packages.householder: the circuit was saved with kind 'householder' of other==7.0, and quanta-house" in message
+    )
+    spec = load_spec(file_of("4x3", [GATE], packages={"householder": "quanta-householder==7.0"}))
+    assert [warning.path for warning in spec.warnings] == ["packages.householder"]
+    unknown = refusal(file_of("4x3", [{"axes": [0], "kind": "hous"}], packages={"hous": "pytest==1"}))
+    assert f"the package pytest {pytest.__version__} has no kind 'hous'" in unknown
 
 
 def test_a_package_cannot_take_a_name_of_ours(install: Install) -> None:
