@@ -6,8 +6,6 @@
 Names are loaded when they are first used, so that `import quanta_compiler` is quick and takes torch only where it must.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING

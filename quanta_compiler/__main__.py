@@ -1,7 +1,5 @@
 """`python -m quanta_compiler` is the command `quanta`."""
 
-from __future__ import annotations
-
 from quanta_compiler.cli import main
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ Every text that a user reads about a circuit file passes through here. What come
 it is shown: the file may be a stranger's, and must not steer the terminal.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

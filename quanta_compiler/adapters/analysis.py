@@ -1,7 +1,5 @@
 """What a trained update looks like: ranks, norms, singular values, and how far two updates share their subspaces."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

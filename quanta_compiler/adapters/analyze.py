@@ -1,7 +1,5 @@
 """Saved adapters looked at layer by layer, and beside each other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The updates of a saved adapter of PEFT's LoRA: `B A` times its scaling."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Writing adapters: whole ones or none, and nothing over somebody's own work."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """An analysis as one HTML file: the picture and the tables, nothing loaded from elsewhere."""
 
-from __future__ import annotations
-
 from html import escape
 
 from quanta_compiler.adapters.analyze import Analysis

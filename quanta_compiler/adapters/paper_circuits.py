@@ -1,7 +1,5 @@
 """The circuits that gates of the QuanTA paper's code make up, and which layers have which."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

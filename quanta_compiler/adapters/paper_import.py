@@ -1,7 +1,5 @@
 """A state dict of the QuanTA paper's own code, turned into a saved adapter of ours."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

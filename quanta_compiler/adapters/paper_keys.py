@@ -7,8 +7,6 @@ axes, then input axes. `quanta_weights2` holds the frozen copies. Ports of that 
 behind the pair and write it `n1_n2`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The same analysis gives the same bytes with the same matplotlib; before 3.11 its layout differs in the sixth decimal.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Saved adapters, read without a base model: ours, and those of PEFT's LoRA."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Which layers of a saved adapter are looked at."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 

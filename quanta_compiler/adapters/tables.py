@@ -1,7 +1,5 @@
 """What `quanta import` and `quanta analyze` print, as tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

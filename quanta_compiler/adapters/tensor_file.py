@@ -1,7 +1,5 @@
 """Files of named tensors, read without running anything that is in them: safetensors, and torch's weights alone."""
 
-from __future__ import annotations
-
 import pickle
 import warnings
 import zipfile

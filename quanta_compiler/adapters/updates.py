@@ -4,8 +4,6 @@ Everything is computed in float64: T - S of a short training is far smaller than
 noise of full rank.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol

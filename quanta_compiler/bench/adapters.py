@@ -1,7 +1,5 @@
 """PEFT methods on a frozen layer: ours, and those nearest in kind."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any

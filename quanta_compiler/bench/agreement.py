@@ -3,8 +3,6 @@
 The judge is the compiled module in float64 with the same gates; einsum and opt_einsum share no code with it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

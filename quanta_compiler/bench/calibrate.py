@@ -1,7 +1,5 @@
 """What predicted times are made of, measured on one device: operations by shape, launches, the kernel's loops."""
 
-from __future__ import annotations
-
 import datetime
 import math
 import random

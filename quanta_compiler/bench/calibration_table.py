@@ -1,7 +1,5 @@
 """A calibration as a table for people: a few of its rates, and where it is kept."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from quanta_compiler.diagnostics import escape

@@ -1,7 +1,5 @@
 """A clock for single operations on any device, for what is measured once and kept."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

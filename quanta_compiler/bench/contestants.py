@@ -1,7 +1,5 @@
 """What takes part in a measurement: something with a forward pass, and tensors that train."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

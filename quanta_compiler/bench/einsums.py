@@ -4,8 +4,6 @@ Where our report publishes a low-rank gate as one operand, here it is two: nobod
 and `orthogonal` gates are computed from what trains in every pass.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

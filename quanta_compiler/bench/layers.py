@@ -1,7 +1,5 @@
 """Layers of the same shape that are no circuit: a dense one, and LoRA as two matrix products."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Two limits, measured in the same rounds as everything else: how fast torch multiplies and how fast it copies here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

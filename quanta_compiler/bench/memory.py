@@ -5,8 +5,6 @@ tensors this finds what a recomputed block keeps as well. What a kernel allocate
 not seen.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Tensors are full of ones: drawing them would take longer than what is timed, which does not depend on the numbers.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """What `quanta bench` is asked for; no torch here, so that wrong usage is told at once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 FORWARD, TRAINING, OPERATOR = "forward", "forward_backward", "operator"

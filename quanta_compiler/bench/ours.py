@@ -1,7 +1,5 @@
 """Our own contestants: the compiled module with each of its backends."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """What a measurement finds, as data: the JSON has the same names."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

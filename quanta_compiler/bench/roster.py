@@ -1,7 +1,5 @@
 """Who takes part: contestants made one after the other, those left out that cannot be made or have no room."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """The matrices of gates that are made of what they store, for an einsum."""
 
-from __future__ import annotations
-
 import torch
 
 from quanta_compiler.ir.circuit import Gate

@@ -1,7 +1,5 @@
 """The measurement: do the contestants agree, what do they keep in memory, and how long do they take."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any

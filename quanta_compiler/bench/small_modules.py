@@ -1,7 +1,5 @@
 """Whole modules that a calibration is made of: what calling takes, and the kernel's rates, fitted to many shapes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any

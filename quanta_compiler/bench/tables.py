@@ -1,7 +1,5 @@
 """A measurement as tables for people."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from quanta_compiler.bench.options import OPERATOR, TRAINING

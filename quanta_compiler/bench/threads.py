@@ -1,7 +1,5 @@
 """How many threads torch takes while something is measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

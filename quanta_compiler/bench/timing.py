@@ -1,7 +1,5 @@
 """Time, measured in interleaved rounds: whatever else the machine does strikes all alike."""
 
-from __future__ import annotations
-
 import gc
 import math
 import random

@@ -1,7 +1,5 @@
 """The command line: one file a command."""
 
-from __future__ import annotations
-
 
 def main() -> None:
     """Run the command line."""

@@ -3,8 +3,6 @@
 Modules are imported where a command needs them, so that every command answers at once.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

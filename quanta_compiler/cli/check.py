@@ -1,7 +1,5 @@
 """`quanta check`: circuit files read, every problem in them printed."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """What every command runs in: no traceback for a user's mistake, and one exit code each."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Callable, Iterator

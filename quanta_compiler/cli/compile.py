@@ -1,7 +1,5 @@
 """`quanta compile`: the module and what goes with it, written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

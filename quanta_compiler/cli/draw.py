@@ -1,7 +1,5 @@
 """`quanta draw`: the circuit as a picture, in text or in a file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

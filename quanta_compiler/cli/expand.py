@@ -1,7 +1,5 @@
 """`quanta expand`: the circuit written out, or what a later stage makes of it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`quanta import`: a checkpoint of the paper's code, turned into an adapter."""
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`quanta new`: options parsed, a circuit file printed."""
 
-from __future__ import annotations
-
 from functools import cache
 from inspect import Parameter, Signature
 from typing import Annotated, Any

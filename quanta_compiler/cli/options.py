@@ -1,7 +1,5 @@
 """Options that several commands have, and the checks of what is given for one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path

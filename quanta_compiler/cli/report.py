@@ -1,7 +1,5 @@
 """`quanta report`: what a circuit costs, printed or as a page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

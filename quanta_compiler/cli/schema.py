@@ -1,7 +1,5 @@
 """`quanta schema`: the JSON Schema of circuit files, printed."""
 
-from __future__ import annotations
-
 from quanta_compiler.cli.command import guarded
 from quanta_compiler.text.console import print_result
 

@@ -1,7 +1,5 @@
 """The circuit file that `quanta new` prints: complete, commented, and valid as it stands."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """`quanta verify`: the compiled module run beside the reference."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """What takes part in a comparison: circuit files and baselines, and the circuit that each is for a layer's widths."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

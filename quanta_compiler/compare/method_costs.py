@@ -4,8 +4,6 @@ Products and sums within the update are counted, one FLOP an element; adding the
 it is not for circuits. Backward takes the gradients of the method's own numbers and of what it reads.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One line of a comparison, and what its figures are called and mean."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 ADAMW_BYTES = 8

@@ -1,7 +1,5 @@
 """A comparison for people: a table, in several parts where the terminal is too narrow for all columns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

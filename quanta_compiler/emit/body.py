@@ -1,7 +1,5 @@
 """Statements as the lines of a function: under headings, with comments that keep to the width."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 

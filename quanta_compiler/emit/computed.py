@@ -1,7 +1,5 @@
 """Leaves that are computed from what is stored: a statement for each, or one for all RY."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property

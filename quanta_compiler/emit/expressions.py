@@ -1,7 +1,5 @@
 """Operations of a program as Python expressions over torch tensors."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

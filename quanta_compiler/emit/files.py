@@ -1,7 +1,5 @@
 """A circuit's files: how they are called, and nothing over somebody's own work."""
 
-from __future__ import annotations
-
 import keyword
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`reset_parameters` of an emitted module: what is stored is drawn; and its constants."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from quanta_compiler.emit.computed import stored_name

@@ -1,7 +1,5 @@
 """`operator()` of an emitted module: built at once, or slice by slice, each written to its place."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 

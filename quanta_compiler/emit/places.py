@@ -1,7 +1,5 @@
 """Where the slices of an operator stand in its matrix, and how a slice is read to be written there."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Those that every circuit has alike stand in `runtime/rotation_functions.py`, whi
 torch.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import re

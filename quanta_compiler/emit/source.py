@@ -4,8 +4,6 @@ No text of a circuit file reaches the source except as an identifier that the sp
 literal.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

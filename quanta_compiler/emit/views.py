@@ -1,7 +1,5 @@
 """Views of contiguous tensors where the number of tokens is not known, as when a module is exported."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

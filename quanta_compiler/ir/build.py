@@ -1,7 +1,5 @@
 """CircuitSpec -> Circuit: names become legs."""
 
-from __future__ import annotations
-
 from quanta_compiler.ir.circuit import Circuit, Gate, Leg
 from quanta_compiler.ir.verify import verify
 from quanta_compiler.kinds.kind import AxisSize

@@ -1,7 +1,5 @@
 """Which gates can act at once, and which a leg visits: the columns and the lines of pictures, read off the legs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from quanta_compiler.ir.circuit import Circuit, Gate

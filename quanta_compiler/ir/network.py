@@ -4,8 +4,6 @@
 network that a report publishes as an einsum; the planner works on finer leaves of it (see `planner/leaves.py`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Circuit, Gate

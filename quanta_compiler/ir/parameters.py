@@ -1,7 +1,5 @@
 """What a circuit stores: shapes, counts and names of its tensors, as the state dict lists them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ set of joint indices. A gate that trains reaches all of what it makes, whatever 
 combinations of what its digits can be are reached, and no others.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 

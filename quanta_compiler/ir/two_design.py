@@ -1,7 +1,5 @@
 """The two-design circuit of a `pauli` gate as a circuit of its own, on legs of size 2."""
 
-from __future__ import annotations
-
 from quanta_compiler.ir.circuit import Circuit, Gate, Leg
 from quanta_compiler.kinds.two_design import TURNS, two_design
 

@@ -1,7 +1,5 @@
 """The invariants of a circuit; passes are checked against them."""
 
-from __future__ import annotations
-
 from quanta_compiler.ir.circuit import Circuit, Gate
 
 

@@ -5,8 +5,6 @@ and a dtype and is ready runs there; `QUANTA_ENGINE` names one by force. To add 
 and for predicted times what it counts, by its name, in `predict/engines/`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from functools import lru_cache

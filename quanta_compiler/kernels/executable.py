@@ -1,7 +1,5 @@
 """A circuit made ready to run: its table, the engines' forms of it, and where its matrices come from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Emitted classes with another way to run their forward pass; parameters, state dict and `operator()` are theirs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

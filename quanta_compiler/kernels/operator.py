@@ -7,8 +7,6 @@ all that it needs, and another process that imports this package runs it.
 What computes is the engine for the device and the dtype (engines/). None keeps more than the input.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, cast

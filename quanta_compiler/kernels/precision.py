@@ -1,7 +1,5 @@
 """The dtypes of sums, and autocast kept out of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 

@@ -1,7 +1,5 @@
 """The kinds of gates, one file each: what a kind accepts, stores and costs, what it can reach, and how it looks."""
 
-from __future__ import annotations
-
 from quanta_compiler.kinds.constant import Constant
 from quanta_compiler.kinds.cz import Cz
 from quanta_compiler.kinds.dense import Dense

@@ -1,7 +1,5 @@
 """What kinds of gates have in common whose matrix is orthogonal and made of angles, or of entries of a Lie algebra."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from quanta_compiler.kinds.kind import Complaint, Sides, shown

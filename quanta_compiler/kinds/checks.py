@@ -1,7 +1,5 @@
 """What the checks of values have in common: how to refuse, and the sentences about numbers."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, NoReturn
 

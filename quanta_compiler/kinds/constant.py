@@ -1,7 +1,5 @@
 """`constant`: a fixed matrix that the file gives."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

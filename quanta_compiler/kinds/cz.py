@@ -1,7 +1,5 @@
 """`cz`: -1 where both axes are at their last index, 1 elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar

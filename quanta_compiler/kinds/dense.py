@@ -1,7 +1,5 @@
 """`dense`: a matrix that is trained entry by entry."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quanta_compiler.kinds.kind import Form, Kind, Merging

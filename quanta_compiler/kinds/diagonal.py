@@ -1,7 +1,5 @@
 """`diagonal`: each index of the axes is scaled by a trained number."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """`givens`: a product of rotations of planes, each of two indices of the flattened axes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Rows and columns are those of what is drawn, `[*per, rows, columns]`; a diagonal is a column vector.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

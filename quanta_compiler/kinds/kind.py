@@ -5,8 +5,6 @@ the report. Stages know forms of matrices, not the names of kinds; what else dif
 No torch and no pydantic: reading a file loads this.
 """
 
-from __future__ import annotations
-
 import enum
 import math
 from collections.abc import Iterator, Sequence

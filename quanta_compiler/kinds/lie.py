@@ -1,7 +1,5 @@
 """The steps of `exponential` and `cayley` in rotation_functions.py: a function of a matrix, or of its factors."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quanta_compiler.kinds.angles import lie_numbers

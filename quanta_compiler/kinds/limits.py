@@ -4,8 +4,6 @@ The limits are far above any adapter in use; they stand so that a typing error o
 instead of with an exhausted memory.
 """
 
-from __future__ import annotations
-
 FILE_BYTES = 1 << 20
 """A circuit of 10,000 gates written out takes about this much."""
 

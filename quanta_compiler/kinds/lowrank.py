@@ -1,7 +1,5 @@
 """`lowrank`: the product B A of two trained factors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The function that makes the matrices of a kind of gate: its text, for emitted files and the kernel, and its cost."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, Literal

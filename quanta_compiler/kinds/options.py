@@ -1,7 +1,5 @@
 """Options as files write them: what a value may be, and what is said of it in the JSON Schema, in help and in hints."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

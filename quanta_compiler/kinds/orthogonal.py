@@ -1,7 +1,5 @@
 """`orthogonal`: made of a skew-symmetric matrix by the exponential or by Cayley's map."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """`pauli`: an orthogonal matrix of a few angles, a two-design circuit of RY and CZ."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar

@@ -4,8 +4,6 @@ Only a package that is installed can bring one, never a name in a file: a saved 
 nothing that it names. Packages are looked at when a file has a kind that this package does not have.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """`ry`: an axis of size 2 turned by a trained angle."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """`slice`: the identity, its first rows, or its first columns."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quanta_compiler.kinds.kind import Form, Kind

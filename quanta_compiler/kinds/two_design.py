@@ -5,8 +5,6 @@ that are no power of two are a recursive cosine-sine decomposition (eq. (4) ther
 which they are applied, and angles are numbered in that order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The books of a program: its steps, its tensors, and the memory that they share."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

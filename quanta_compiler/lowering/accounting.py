@@ -1,7 +1,5 @@
 """What a program costs: its steps, the memory it needs at once, and what autograd keeps of it for backward."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 A size that is no power of two is a sum n = n1 + n2, diag(U1, U2) C diag(V1, V2): this is the one place that says so.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Plan -> Program: straight, or where a result is large, in a loop over slices of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The ways to lower one step of a plan from one layout: what is copied, and which layout comes out."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass

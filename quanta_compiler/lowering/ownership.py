@@ -1,7 +1,5 @@
 """Whether a program's result is memory of its own, whatever the batch: a module returns nobody else's."""
 
-from __future__ import annotations
-
 from quanta_compiler.lowering.program import (
     Call,
     Copy,

@@ -1,7 +1,5 @@
 """What computing and applying rotations costs, as the emitted functions (emit/rotations.py) do it on torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ Only legs of the result are fixed, and a step is in the loop only if its tensor 
 once, in front. So every step is computed once for every index, as it is without a loop, and no FLOP is added.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

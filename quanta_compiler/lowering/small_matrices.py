@@ -1,7 +1,5 @@
 """How the matrices of a gate table's rotations are made from the matrices of RY and the signs of CZ."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

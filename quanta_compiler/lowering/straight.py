@@ -1,7 +1,5 @@
 """Plan -> Program without a loop."""
 
-from __future__ import annotations
-
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.chains import Lowering
 from quanta_compiler.lowering.functions import applying, making

@@ -10,8 +10,6 @@ innermost, a number is a whole vector and may be written anywhere at the same pr
 reverse; a gradient is stored in the order (blocks, rest, rows) of the entry that made the state.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

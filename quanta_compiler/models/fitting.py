@@ -1,7 +1,5 @@
 """Which circuit a file is for a layer: templates take the layer's widths, others are padded, truncated or refused."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

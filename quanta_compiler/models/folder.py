@@ -1,7 +1,5 @@
 """A folder with a Hugging Face `config.json`, looked at before anything is imported that takes seconds."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What is known of a model's layers without its weights."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 It imports neither planner nor lowering nor emit, so that it shares no code with what it judges.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

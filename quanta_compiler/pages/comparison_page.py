@@ -1,7 +1,5 @@
 """The page of a comparison: cost against parameters, and every figure in a table that sorts and filters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from quanta_compiler.pages.page import assemble

@@ -3,8 +3,6 @@
 The nodes and edges are those of `ir.graph.contraction_graph`, which a test compares.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

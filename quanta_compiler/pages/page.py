@@ -5,8 +5,6 @@ What comes from a user goes into the page as JSON in an element that browsers do
 allowed at all.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The page of one circuit: what it looks like, what it costs and where, and how it is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from quanta_compiler.ir.circuit import Circuit

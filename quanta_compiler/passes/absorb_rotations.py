@@ -1,7 +1,5 @@
 """Compose runs of `ry` and `cz` into blocks: each by itself is a way through the memory for two numbers."""
 
-from __future__ import annotations
-
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.kinds.kind import Merging
 from quanta_compiler.passes.canonical_order import canonical_order

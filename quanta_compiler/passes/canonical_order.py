@@ -1,7 +1,5 @@
 """Put commuting gates into one order, so that files which differ only in it get the same plan."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit, Gate

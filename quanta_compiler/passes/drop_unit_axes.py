@@ -1,7 +1,5 @@
 """Leave out axes of size 1: their legs carry nothing, and a contraction over one is a product of scalars."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit, Gate

@@ -1,7 +1,5 @@
 """Write square `pauli` gates on a power of two out as their RY and CZ, or as their blocks, on legs of size 2."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Compose runs of gates into blocks where one matrix is cheaper to build and apply than its gates are to apply."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -9,8 +9,6 @@ PEFT has no entry points for methods of other packages: a program that only load
 (`PeftModel.from_pretrained`) must import this package as well, before it does.
 """
 
-from __future__ import annotations
-
 from quanta_compiler.system.extras import PEFT, require
 
 require("quanta_compiler.peft", *PEFT)

@@ -1,7 +1,5 @@
 """What a base layer is: its sizes, its dtype, where it computes, and what stands against changing its weight."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar

@@ -1,7 +1,5 @@
 """The part of a model card that shows an adapter's circuits; what others have written there stays."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

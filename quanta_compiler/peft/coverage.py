@@ -1,7 +1,5 @@
 """Which keys of a mapping no layer's circuit comes from."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 

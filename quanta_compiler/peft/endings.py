@@ -1,7 +1,5 @@
 """How adapters leave a model: merged where every weight can take them, and with nothing of ours left behind."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

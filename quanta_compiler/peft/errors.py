@@ -1,7 +1,5 @@
 """What can be wrong with an adapter, told with the layer, the fact and the remedy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

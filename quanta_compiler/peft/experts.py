@@ -1,7 +1,5 @@
 """Experts of a mixture of experts that are one tensor for all of them, where no adapter of ours can be put."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from typing import Any

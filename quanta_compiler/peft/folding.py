@@ -1,7 +1,5 @@
 """The folded weight W - scale S, and whether the W and the S of which it was made are still there."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

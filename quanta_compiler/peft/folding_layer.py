@@ -1,7 +1,5 @@
 """The part of an adapted layer that puts W - scale S in the place of the base weight W."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

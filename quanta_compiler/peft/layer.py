@@ -1,7 +1,5 @@
 """An adapted layer: the base layer with the circuits of one or more adapters beside it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any

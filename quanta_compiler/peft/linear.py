@@ -1,7 +1,5 @@
 """The adapted linear layer: its forward pass, and merging."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tuner: finds the circuit for every target, and replaces all targets or none."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Modules that read the weight of a linear layer instead of calling the layer: an adapter on it would do nothing."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What PEFT's LoRA can do and circuit adapters cannot: refused with what to do in its place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn

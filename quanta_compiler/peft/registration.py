@@ -1,7 +1,5 @@
 """A name of our own in PEFT's closed enumeration of methods."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from peft import PeftType

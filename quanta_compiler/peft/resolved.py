@@ -4,8 +4,6 @@ A preset or `{auto: N}` is a rule, and rules change from version to version. A s
 rules made of each shape, and a layer of such a shape gets that circuit, whatever today's rules say.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

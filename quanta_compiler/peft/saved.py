@@ -1,7 +1,5 @@
 """Saved weights: files that are damaged, and tensors that do not fit, are refused before any weight is changed."""
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

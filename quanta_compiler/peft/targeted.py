@@ -1,7 +1,5 @@
 """A model's layers by its `config.json` alone: built without weights, its targets resolved by PEFT itself."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 import warnings

@@ -1,7 +1,5 @@
 """Containers for what an adapted layer holds beside its trained gates."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The base layer's weight, read and written whole: plain, quantized, or sharded by FSDP2."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """One plan of one mode, step by step: runs of gates are ordered, slices and `pauli` gates reshape what has come out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 

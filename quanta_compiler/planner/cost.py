@@ -1,7 +1,5 @@
 """What a contraction costs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

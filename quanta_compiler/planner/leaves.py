@@ -1,7 +1,5 @@
 """The tensors that a plan starts from."""
 
-from __future__ import annotations
-
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.planner.plan import Leaf, PauliPlan

@@ -3,8 +3,6 @@
 The limits count tensors, never seconds, so a plan is the same on every machine.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """`pauli` gates: applied by their structure, or as a matrix that is made by applying it to few vectors."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Circuit -> Plan: the cheapest of several ways to contract the network of one mode."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit

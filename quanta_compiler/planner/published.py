@@ -1,7 +1,5 @@
 """A plan as others read it: one einsum over whole gates, and opt_einsum's linear path through it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from opt_einsum.parser import get_symbol

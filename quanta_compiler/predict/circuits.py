@@ -4,8 +4,6 @@ On the `torch` backend that is the program, as predict/programs.py counts it. On
 the gate table, after the products that make its matrices.
 """
 
-from __future__ import annotations
-
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.lowering.table import GateTable, lower_table

@@ -1,7 +1,5 @@
 """The grids of a calibration; every time is in seconds, every number a float32."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quanta_compiler.predict.grid import Grid

@@ -3,8 +3,6 @@
 A product has one more for every operand that needs a gradient, and a copy into another order goes back by another copy.
 """
 
-from __future__ import annotations
-
 from quanta_compiler.lowering.account import Executed, Making, Resized, StepCost
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.program import Copy, Matmul, Multiply, Program

@@ -1,7 +1,5 @@
 """The work of making the matrices of rotations from what is stored, as torch does it for either backend."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

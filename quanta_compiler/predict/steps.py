@@ -1,7 +1,5 @@
 """What the steps of a program ask of a machine, forward and backward: products, copies, elementwise operations."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

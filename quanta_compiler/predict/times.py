@@ -1,7 +1,5 @@
 """Work and a calibration make a time: every operation takes what its arithmetic or its memory takes, and its launch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The FLOPs of a comparison and its predicted times are both read off here, so tha
 is 2 FLOPs; numbers have 4 bytes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

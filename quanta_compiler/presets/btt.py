@@ -1,7 +1,5 @@
 """`btt`: a block tensor train."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from quanta_compiler.presets.family import FACTORS, Expansion, Family, number

@@ -1,7 +1,5 @@
 """`butterfly`: sparse factors of 2 x 2 blocks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quanta_compiler.presets.family import Expansion, Family

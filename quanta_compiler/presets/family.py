@@ -3,8 +3,6 @@
 Everywhere here n is in_features and m is out_features; n_k and m_k are their factors, axis by axis.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """`krona`: a Kronecker product."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -4,8 +4,6 @@ There are two rules. Files follow the second. The first is for adapters that wer
 circuits are read as what was trained.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

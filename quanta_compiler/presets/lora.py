@@ -1,7 +1,5 @@
 """`lora`: a low-rank product."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`loretta`: a LoRA whose factors are tensor trains."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

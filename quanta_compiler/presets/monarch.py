@@ -1,7 +1,5 @@
 """`monarch`: two block-diagonal matrices."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`quanta`: a gate for every pair of axes."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

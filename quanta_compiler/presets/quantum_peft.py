@@ -1,7 +1,5 @@
 """`quantum_peft`: a low-rank product of orthogonal factors from few angles."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

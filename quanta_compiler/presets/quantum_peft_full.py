@@ -1,7 +1,5 @@
 """`quantum_peft_full`: one orthogonal matrix from few angles."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from quanta_compiler.kinds.options import LAYERS, option

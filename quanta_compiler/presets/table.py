@@ -1,7 +1,5 @@
 """The table of families."""
 
-from __future__ import annotations
-
 from quanta_compiler.kinds.options import Integer
 from quanta_compiler.presets.btt import BlockTensorTrain
 from quanta_compiler.presets.butterfly import Butterfly

@@ -1,7 +1,5 @@
 """`tt`: a tensor-train matrix; and the trains that other families are made of."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

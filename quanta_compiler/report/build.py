@@ -1,7 +1,5 @@
 """Circuit, programs and their costs -> Report."""
 
-from __future__ import annotations
-
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.network import apply_network, operator_network
 from quanta_compiler.kinds.kind import Form

@@ -4,8 +4,6 @@ Gates of one column of the graph can act at once. Where their spans cross, as th
 drawn side by side in several *slots* of that column, so that boxes never overlap.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The figures that follow from a circuit's shapes alone: rank bounds, gain at initialization, cost gate by gate."""
 
-from __future__ import annotations
-
 import math
 
 from quanta_compiler.ir.circuit import Circuit, Gate

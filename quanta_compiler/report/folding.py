@@ -1,7 +1,5 @@
 """Which steps of a plan are told in one line: the many small ones that make the matrices of rotations."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby

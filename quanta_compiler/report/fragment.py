@@ -4,8 +4,6 @@ Static, with its styles on the elements: notebooks that are not trusted, and the
 and style sheets but keep this. It takes the colours of the page around it, dark or light.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 

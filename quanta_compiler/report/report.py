@@ -1,7 +1,5 @@
 """The report: every figure of a compiled circuit in one record, with the keys of STEM.report.json."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The rows of a circuit diagram: which wire runs where."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ Legs are written `%number`, with `axis:size` where they are made; tensors of a p
 `v0`, `v1`. Nothing here is needed to compile.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MappingProxyType
 

@@ -1,7 +1,5 @@
 """The circuit diagram as SVG: one self-contained file that reads well on light and dark paper."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from html import escape
 

@@ -1,7 +1,5 @@
 """The gate table as text: `quanta expand --stage table`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from quanta_compiler.ir.build import build_circuit

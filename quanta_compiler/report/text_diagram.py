@@ -1,7 +1,5 @@
 """The circuit diagram as text for a terminal: three lines to a row, in as many bands as its width asks for."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from itertools import pairwise

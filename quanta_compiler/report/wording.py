@@ -1,7 +1,5 @@
 """What several texts say in the same words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from quanta_compiler.ir.circuit import Gate

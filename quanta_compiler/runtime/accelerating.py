@@ -1,7 +1,5 @@
 """Emitted files that are imported by training code, with the project's engines: `quanta_compiler.accelerate`."""
 
-from __future__ import annotations
-
 import json
 import linecache
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """How a circuit can be computed, by name. No torch here: what compares and predicts names backends too."""
 
-from __future__ import annotations
-
 RUNNING = ("torch", "fused")
 """The emitted forward pass, and the gate table in one pass by an engine (kernels/engines/)."""
 BACKENDS = ("auto", *RUNNING)

@@ -1,7 +1,5 @@
 """Emitted sources as live classes: made once for every source, and picklable by it."""
 
-from __future__ import annotations
-
 import copyreg
 import hashlib
 import linecache

@@ -4,8 +4,6 @@ Emitted files contain these functions, word for word, as static methods of their
 file as text), so they use nothing but torch and the functions above them.
 """
 
-from __future__ import annotations
-
 import torch
 
 

@@ -1,7 +1,5 @@
 """Why a search has found nothing: which limit no layout meets, said of all layouts only where all were looked at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any

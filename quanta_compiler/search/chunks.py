@@ -1,7 +1,5 @@
 """A part of a search that one process costs by itself: it needs the space and its own number, and returns a front."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The figures are those of a report (report/figures.py) before the planner has fou
 the FLOPs and of what is kept for backward, and the very numbers for parameters and rank bounds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The search itself: length after length of words as long as there is room for all of one, and a sample of the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """The Pareto front: the layouts that no other one beats in every objective."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ A process that is killed loses what it had in hand, nothing else: a line that wa
 have said is done again.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

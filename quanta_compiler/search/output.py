@@ -1,7 +1,5 @@
 """What a search leaves in its folder: a circuit file for every layout of the front, and front.json."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256

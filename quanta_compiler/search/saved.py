@@ -1,7 +1,5 @@
 """Candidates and chunks as JSON, for the journal and front.json; the figures are computed again when they are read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """What is searched: the layouts of a width, the gates that may act on them, and the limits that all must meet."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

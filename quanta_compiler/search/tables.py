@@ -1,7 +1,5 @@
 """The front of a search for people."""
 
-from __future__ import annotations
-
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.run import Found, Outcome

@@ -12,8 +12,6 @@ larger one would have to change the axis, at the cost of more numbers. Such word
 every prefix of a word that has them, so words are grown gate by gate and dropped as soon as they fail.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -5,8 +5,6 @@
 Everything that is wrong with a file is found here and raised as one SpecError; later stages may rely on the spec.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import replace

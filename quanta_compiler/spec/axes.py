@@ -1,7 +1,5 @@
 """The axes of the state while the gates of a file are gone through."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 

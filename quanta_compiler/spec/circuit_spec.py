@@ -1,7 +1,5 @@
 """The resolved circuit file: what every later stage reads."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

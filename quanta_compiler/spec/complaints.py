@@ -1,7 +1,5 @@
 """pydantic's errors in our own words: a place, the fact and the remedy."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from importlib import metadata

@@ -1,7 +1,5 @@
 """Entries of `gates` as single gates: patterns written out, forms made one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """A circuit file's bytes: bounded, regular, UTF-8."""
 
-from __future__ import annotations
-
 import os
 import stat
 import sys

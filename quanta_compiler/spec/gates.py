@@ -1,7 +1,5 @@
 """One gate after the other: its axes, its matrix, its name, and the parameter that it may share."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 

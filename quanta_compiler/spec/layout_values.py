@@ -1,7 +1,5 @@
 """Checks of layouts, in every notation: `16x8x8x4`, `[16, 8, 8, 4]`, `{a: 16, b: 8}`, `{auto: 4}`."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -5,8 +5,6 @@ the loader take long or fail with anything but a diagnostic. PyYAML's own constr
 of duplicate keys, run tags, and read scalars by YAML 1.1.
 """
 
-from __future__ import annotations
-
 import gc
 import re
 from collections.abc import Callable, Iterable

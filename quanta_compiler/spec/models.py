@@ -4,8 +4,6 @@ What holds between gates is checked in `resolve`. Values with several notations 
 each stands here, beside the field that it describes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import operator

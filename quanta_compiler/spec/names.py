@@ -1,7 +1,5 @@
 """Which names a file may give to circuits, gates and axes."""
 
-from __future__ import annotations
-
 import keyword
 import re
 

@@ -1,7 +1,5 @@
 """Patterns: lists of gates by rule, one table row each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

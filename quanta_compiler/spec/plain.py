@@ -1,7 +1,5 @@
 """Data that a program hands over, as the plain types that a file would give."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -9,8 +9,6 @@
 What is wrong with such a circuit is told at the options that it comes from.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

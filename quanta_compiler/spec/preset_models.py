@@ -1,7 +1,5 @@
 """Preset files as they are written, as pydantic models: one for each family, of the family's own options."""
 
-from __future__ import annotations
-
 import dataclasses
 from functools import cache
 from typing import Any, Literal, cast

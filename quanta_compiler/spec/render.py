@@ -1,7 +1,5 @@
 """CircuitSpec back to data and to YAML that compiles to the same circuit."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

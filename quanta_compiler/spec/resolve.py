@@ -1,7 +1,5 @@
 """Models to CircuitSpec: names, axes, sizes and everything else that holds between the parts of a file."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

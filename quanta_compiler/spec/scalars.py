@@ -4,8 +4,6 @@ PyYAML reads `on` as true, `1:20` as 80 and `010` as 8; editors that follow YAML
 disagree is refused, with a hint, rather than read either way.
 """
 
-from __future__ import annotations
-
 import re
 
 Scalar = str | int | float | bool | None

@@ -4,8 +4,6 @@ It says what can be said of one value at a time; what holds between gates only `
 `quanta schema` alone: generating it costs more than reading a file.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """JSON Schema of the values that may be written in several ways, with the texts that an editor shows."""
 
-from __future__ import annotations
-
 import keyword
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Presets in short notation, as the command line and comparisons take them: `lora:8`."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

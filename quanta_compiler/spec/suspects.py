@@ -1,7 +1,5 @@
 """Warnings of what compiles, but can hardly be meant: gates that are one matrix, and axes that nothing mixes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -3,8 +3,6 @@
 Each check takes the data as read and returns what the models hold, or refuses it with every problem in it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, clip, meant, quote

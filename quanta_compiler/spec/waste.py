@@ -1,7 +1,5 @@
 """Warnings of layouts that waste a part of what is computed; each names a better one, where there is one."""
 
-from __future__ import annotations
-
 import math
 
 from quanta_compiler.diagnostics import Problems

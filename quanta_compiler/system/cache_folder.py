@@ -4,8 +4,6 @@ It is `$QUANTA_CACHE` if that is set, else `$XDG_CACHE_HOME/quanta-compiler`, el
 torch and Hugging Face's libraries keep theirs on every system. It may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

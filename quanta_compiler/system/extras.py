@@ -1,7 +1,5 @@
 """Packages that only some commands need: the extra that installs each, and what is said where it is missing."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Files written whole: what is interrupted or has no room leaves what was there before."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator, Mapping

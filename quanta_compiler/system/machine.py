@@ -1,7 +1,5 @@
 """The machine that something is measured on, and what else runs on it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import time

@@ -1,7 +1,5 @@
 """How much memory there is, and the error where something would need more."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

@@ -1,7 +1,5 @@
 """What is said, and where: results to stdout, messages to stderr, plain text in a pipe."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """How far something long is: a bar on stderr where a person looks at it, nothing elsewhere."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Numbers with their nouns and units, as everything that is printed has them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 

@@ -5,8 +5,6 @@ four numbers and a one. Pairs of neighbours are multiplied, all at once, until o
 has more FLOPs than contracting small tensors, and far fewer calls, which are what takes time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -5,8 +5,6 @@ function is what that makes, the one that emitted files have. A `pauli` gate tha
 to the first rows of an identity matrix.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial

@@ -4,8 +4,6 @@ An engine here says what it counts in a call, so that its times can be predicted
 than the emitted file. `portable` is missing: nobody chooses it for its speed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ through the table in tiles of 16, and the counts are those of one tile: "lines" 
 all its tokens. The choice is made by fewer figures, which no calibration is needed for.
 """
 
-from __future__ import annotations
-
 import math
 
 from quanta_compiler.kinds.kind import Form

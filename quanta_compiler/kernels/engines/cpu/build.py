@@ -24,8 +24,6 @@ the program decides otherwise, which INFO would not, and what is printed cannot 
 built is a RuntimeWarning, once in a process.
 """
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -10,8 +10,6 @@ last, makes a difference.
 Only what loads is kept. What a compiler made in vain is remembered for an hour, in `circuit-KEY-COMPILER.failed`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """The C++ compiler of this machine: which one it is, which flags it takes, what it complains about."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

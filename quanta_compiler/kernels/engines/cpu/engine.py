@@ -1,7 +1,5 @@
 """The engine `cpu`: one C++ kernel for all circuits (circuit.cpp), built by the user's compiler on first use."""
 
-from __future__ import annotations
-
 import torch
 
 from quanta_compiler.kernels.engines.cpu.build import build_problem as problem

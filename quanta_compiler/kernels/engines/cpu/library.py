@@ -1,7 +1,5 @@
 """The compiled kernel's functions, and a gate table in the form that they read."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A built library in this process, or why it does not load, and what to do about it."""
 
-from __future__ import annotations
-
 import ctypes
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """The engine `portable`: a gate table carried out by torch alone, on any device, where no other engine runs."""
 
-from __future__ import annotations
-
 import torch
 
 from quanta_compiler.kernels.engines.portable.table import PortableTable

@@ -4,8 +4,6 @@ The memory contract is the kernel's: nothing is kept for backward but the input,
 time are computed again.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 
