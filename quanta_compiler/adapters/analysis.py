@@ -1,13 +1,16 @@
-"""What a trained update looks like: ranks, norms, singular values, and how far two updates share their subspaces."""
+"""Saved adapters looked at layer by layer: ranks, norms, singular values; and how far two share their subspaces."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
+from quanta_compiler.adapters.saved import SavedAdapter
 from quanta_compiler.adapters.updates import Update
+from quanta_compiler.diagnostics import refusal
+from quanta_compiler.text.words import some_of
 
 _EPSILON = torch.finfo(torch.float32).eps
 """Weights are trained in float32 or less, whatever they are looked at in."""
@@ -42,8 +45,7 @@ class LayerFigures:
 
 def layer_figures(layer: str, update: Update, *, vectors: int, device: torch.device) -> LayerFigures:
     """Compute the figures of one layer, and at most `vectors` right singular vectors; a zero update has rank 0."""
-    found = update.decompose(vectors, device)
-    values = found.values
+    values, right = update.decompose(vectors, device)
     out_features, in_features = update.shape
     largest = float(values[0]) if len(values) else 0.0
     tolerance = max(in_features, out_features) * _EPSILON * largest
@@ -55,47 +57,31 @@ def layer_figures(layer: str, update: Update, *, vectors: int, device: torch.dev
         out_features=out_features,
         rank=rank,
         tolerance=tolerance,
-        effective_rank=effective_rank(values),
+        effective_rank=float(torch.special.entr(values / values.sum()).sum().exp()) if values.any() else 0.0,
         stable_rank=squared / largest**2 if rank else 0.0,
         frobenius_norm=math.sqrt(squared),
         values=values,
-        right=found.right[:, : min(rank, vectors)],
+        right=right[:, : min(rank, vectors)],
     )
-
-
-def effective_rank(values: torch.Tensor) -> float:
-    """Return exp(-sum p ln p), p being the singular values divided by their sum; 0 for a zero matrix."""
-    total = float(values.sum())
-    if total == 0:
-        return 0.0
-    shares = values / total
-    return float(torch.special.entr(shares).sum().exp())
 
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """The subspace similarity of one layer's updates in two adapters."""
+    """The subspace similarity of one layer's updates in two adapters, the first and another."""
 
     layer: str
-    first: int
-    second: int
-    """The places of the two adapters in the command line."""
+    other: int
+    """The place of the other adapter in the command line."""
     in_features: int
     phi: torch.Tensor
-    """float64 `[count of the first, count of the second]`: at `[i - 1, j - 1]` that of the first i and j vectors."""
-
-    def at(self, i: int, j: int) -> float | None:
-        """Return phi(i, j), or None where an update has fewer singular vectors."""
-        if i > self.phi.shape[0] or j > self.phi.shape[1]:
-            return None
-        return float(self.phi[i - 1, j - 1])
+    """float64 `[count of the first, count of the other]`: at `[i - 1, j - 1]` that of the first i and j vectors."""
 
     def to_dict(self, points: Sequence[int]) -> dict[str, Any]:
         """Return plain data for `--json`: phi(i, j) for all i and j of `points` that both updates have."""
         rows, columns = self.phi.shape
         return {
             "layer": self.layer,
-            "adapters": [self.first, self.second],
+            "adapters": [0, self.other],
             "in_features": self.in_features,
             "phi": [
                 {"i": i, "j": j, "phi": float(self.phi[i - 1, j - 1])}
@@ -116,3 +102,78 @@ def subspace_similarity(right: torch.Tensor, other: torch.Tensor) -> torch.Tenso
     rows = torch.arange(1, overlap.shape[0] + 1, dtype=overlap.dtype)[:, None]
     columns = torch.arange(1, overlap.shape[1] + 1, dtype=overlap.dtype)[None, :]
     return overlap / torch.minimum(rows, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzedAdapter:
+    """An adapter and the figures of its layers."""
+
+    path: str
+    description: str
+    layers: tuple[LayerFigures, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What `quanta analyze` finds: every adapter by itself, and the first beside each of the others."""
+
+    adapters: tuple[AnalyzedAdapter, ...]
+    similarities: tuple[Similarity, ...]
+
+    def to_dict(self, top: int) -> dict[str, Any]:
+        """Return plain data for `--json`."""
+        return {
+            "adapters": [
+                {
+                    "path": adapter.path,
+                    "description": adapter.description,
+                    "layers": [figures.to_dict(top) for figures in adapter.layers],
+                }
+                for adapter in self.adapters
+            ],
+            "similarities": [one.to_dict(similarity_points(self.similarities)) for one in self.similarities],
+        }
+
+
+def analyze(
+    adapters: Sequence[SavedAdapter], *, vectors: int, device: torch.device, advance: Callable[[], None]
+) -> Analysis:
+    """Compute everything; `advance` is called after every layer. At most `vectors` singular vectors are compared."""
+    _check_common_layers(adapters)
+    analyzed: list[AnalyzedAdapter] = []
+    similarities: list[Similarity] = []
+    kept = vectors if len(adapters) > 1 else 0
+    for place, adapter in enumerate(adapters):
+        layers = []
+        for layer, update in adapter.updates.items():
+            layers.append(layer_figures(layer, update, vectors=kept, device=device))
+            advance()
+        analyzed.append(AnalyzedAdapter(adapter.path, adapter.description, tuple(layers)))
+        by_layer = {figures.layer: figures for figures in layers if place}
+        for figures in analyzed[0].layers:
+            if figures.layer in by_layer:
+                phi = subspace_similarity(figures.right, by_layer[figures.layer].right)
+                similarities.append(Similarity(figures.layer, place, figures.in_features, phi))
+    return Analysis(tuple(analyzed), tuple(similarities))
+
+
+def _check_common_layers(adapters: Sequence[SavedAdapter]) -> None:
+    """Raise SpecError where the first adapter and another have no layer in common, or one of another shape."""
+    first = adapters[0]
+    for other in adapters[1:]:
+        common = [layer for layer in first.updates if layer in other.updates]
+        if not common:
+            message = f"it has no layer in common with {first.path}: {some_of(list(other.updates))}"
+            hint = f"{first.path} has {some_of(list(first.updates))}; compare adapters of one model"
+            raise refusal(other.path, message, hint=hint)
+        for layer in common:
+            (rows, columns), (known_rows, known_columns) = other.updates[layer].shape, first.updates[layer].shape
+            if (rows, columns) != (known_rows, known_columns):
+                message = f"it has {columns} -> {rows} features, in {first.path} {known_columns} -> {known_rows}"
+                raise refusal(other.path, message, place=layer, hint="compare adapters of one model")
+
+
+def similarity_points(similarities: Sequence[Similarity]) -> tuple[int, ...]:
+    """Return 1, 2, 4, … up to the largest number of vectors that two updates both have."""
+    largest = max((min(one.phi.shape) for one in similarities), default=0)
+    return tuple(2**power for power in range(largest.bit_length()))

@@ -3,19 +3,18 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from quanta_compiler.adapters.paper_keys import natural_key
-from quanta_compiler.adapters.selection import chosen, refuse_nothing
 from quanta_compiler.adapters.tensor_file import TensorFile
-from quanta_compiler.adapters.updates import FactoredUpdate
-from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, quote, refusal, warning
+from quanta_compiler.adapters.updates import FactoredUpdate, layer_updates
+from quanta_compiler.diagnostics import Diagnostic, quote, refusal, warning
 from quanta_compiler.models.targets import matches
 
-_KEY = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.lora_(?P<part>[A-Za-z_]+?)(?P<bias>\.bias)?(?:\.weight)?")
+_KEY = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.lora_(?P<part>[A-Za-z_]+?)(?:\.weight)?")
 _VARIANTS = (
     "use_dora",
     "use_qalora",
@@ -60,36 +59,17 @@ def lora_updates(
     if variants:
         message = f"`{variants[0]}` is set: the update of this LoRA is not B A alone"
         raise refusal(source, message, hint="merge it into its model, and look at the difference of the weights")
-    parts: dict[str, dict[str, str]] = {}
-    names = set()
-    for key in file.shapes:
-        found = _KEY.fullmatch(key)
-        if found is None or found["bias"]:
-            continue
-        names.add(found["layer"])
-        if chosen(layers, found["layer"]):
-            parts.setdefault(found["layer"], {})[found["part"]] = key
-    refuse_nothing(file, parts, layers, names)
-    updates: dict[str, FactoredUpdate] = {}
-    problems: list[Diagnostic] = []
-    for layer in sorted(parts, key=natural_key):
-        try:
-            updates[layer] = _update(config, layer, parts[layer], file)
-        except ValueError as error:
-            hint = "leave the layer out with --layers, or restore the files that were saved"
-            problems.append(problem(file.name, str(error), place=layer, hint=hint))
-    if problems:
-        raise SpecError(problems)
-    return updates
+    hint = "leave the layer out with --layers, or restore the files that were saved"
+    return layer_updates(file, _KEY, layers, partial(_update, config), hint)
 
 
-def _update(config: Mapping[str, Any], layer: str, keys: Mapping[str, str], file: TensorFile) -> FactoredUpdate:
+def _update(config: Mapping[str, Any], layer: str, parts: Mapping[str, torch.Tensor]) -> FactoredUpdate:
     """Return the update of one layer; raise ValueError where its tensors are no B and A of a linear layer."""
-    if set(keys) != {"A", "B"}:
-        if any(part.startswith("embedding") for part in keys):
+    if set(parts) != {"A", "B"}:
+        if any(part.startswith("embedding") for part in parts):
             raise ValueError("it is an embedding; `analyze` looks at linear layers")
-        raise ValueError(f"it has lora_{' and lora_'.join(sorted(keys))}, not lora_A and lora_B alone")
-    right, left = file.read(keys["A"]), file.read(keys["B"])
+        raise ValueError(f"it has lora_{' and lora_'.join(sorted(parts))}, not lora_A and lora_B alone")
+    right, left = parts["A"], parts["B"]
     if right.dim() != 2 or left.dim() != 2:
         raise ValueError(f"lora_A is {list(right.shape)}: it is a convolution; `analyze` looks at linear layers")
     if left.shape[1] != right.shape[0]:

@@ -6,15 +6,16 @@ Figures are made without pyplot: no state is shared with the caller's own plots.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quanta_compiler.adapters.analysis import LayerFigures, Similarity
-from quanta_compiler.adapters.analyze import Analysis
+from quanta_compiler.adapters.analysis import Analysis, LayerFigures, Similarity
 from quanta_compiler.diagnostics import Diagnostic, clip, warning
 from quanta_compiler.text.words import evenly
 
@@ -56,8 +57,10 @@ class _Section:
 
     title: str
     panels: int
-    height: float
+    draw: Callable[[Sequence[Axes]], None]
+    height: float = _PANEL
     """Of one row, in inches."""
+    shares_y: bool = True
 
     @property
     def columns(self) -> int:
@@ -77,9 +80,14 @@ def make_figure(analysis: Analysis) -> Figure:
     maps = _drawn_maps(analysis.similarities)
     thin = " (thin: every layer; bold: their median)" if deep else ""
     sections = (
-        _Section(f"Singular values of the updates{thin}", len(kinds), _PANEL),
-        _Section("Effective rank of the updates", len(deep), 0.8 * _PANEL),
-        _Section("Subspace similarity of the first $i$ and $j$ right singular vectors", len(maps), _PANEL),
+        _Section(f"Singular values of the updates{thin}", len(kinds), partial(_draw_spectra, analysis, kinds)),
+        _Section("Effective rank of the updates", len(deep), partial(_draw_depths, analysis, deep), 0.8 * _PANEL),
+        _Section(
+            "Subspace similarity of the first $i$ and $j$ right singular vectors",
+            len(maps),
+            partial(_draw_maps, analysis, maps),
+            shares_y=False,
+        ),
     )
     drawn = [section for section in sections if section.panels]
     heights = [section.rows * section.height + 0.35 for section in drawn]
@@ -90,17 +98,10 @@ def make_figure(analysis: Analysis) -> Figure:
     _draw_legend(analysis, head)
     for section, block in zip(drawn, blocks, strict=True):
         block.suptitle(section.title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-        grid = block.subplots(section.rows, section.columns, squeeze=False, sharey=section is not sections[2])
-        panels = list(grid.ravel())
+        panels = list(block.subplots(section.rows, section.columns, squeeze=False, sharey=section.shares_y).ravel())
         for unused in panels[section.panels :]:
             unused.set_visible(False)
-        used = panels[: section.panels]
-        if section is sections[0]:
-            _draw_spectra(analysis, kinds, used)
-        elif section is sections[1]:
-            _draw_depths(analysis, deep, used)
-        else:
-            _draw_maps(analysis, maps, block, used)
+        section.draw(panels[: section.panels])
     return figure
 
 
@@ -150,23 +151,15 @@ def _draw_spectra(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axe
                     markersize=3,
                 )
             if len(layers) > 1:
-                middle = _median([it.values[: it.rank] for it in layers])
-                axes.plot(range(1, len(middle) + 1), middle, color=colour, linewidth=1.6)
+                # At every index that all curves have.
+                length = min(it.rank for it in layers)
+                middle = torch.stack([it.values[:length] for it in layers]).quantile(0.5, dim=0).tolist()
+                axes.plot(range(1, length + 1), middle, color=colour, linewidth=1.6)
         axes.set_yscale("log")
         if longest > 16:
             axes.set_xscale("log")
-            _plain_numbers(axes.xaxis, (1.0,))
-        axes.set_title(clip(kind, 40))
-        axes.set_xlabel("index $k$")
-        axes.grid(visible=True, which="major", linewidth=0.3, alpha=0.5)
-    _label_first(panels, "singular value $s_k$")
-
-
-def _median(curves: Sequence[torch.Tensor]) -> list[float]:
-    """Return the median at every index that all curves have."""
-    length = min(len(curve) for curve in curves)
-    middle: list[float] = torch.stack([curve[:length] for curve in curves]).quantile(0.5, dim=0).tolist()
-    return middle
+            _plain_numbers(axes.xaxis)
+    _label(panels, kinds, "index $k$", "singular value $s_k$")
 
 
 def _draw_depths(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axes]) -> None:
@@ -189,21 +182,27 @@ def _draw_depths(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axes
             )
         if is_wide:
             axes.set_yscale("log")
-            _plain_numbers(axes.yaxis, (1.0,))
+            _plain_numbers(axes.yaxis)
         else:
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    _label(panels, kinds, "block", "effective rank")
+
+
+def _label(panels: Sequence[Axes], kinds: Sequence[str], x: str, y: str) -> None:
+    for kind, axes in zip(kinds, panels, strict=True):
         axes.set_title(clip(kind, 40))
-        axes.set_xlabel("block")
+        axes.set_xlabel(x)
         axes.grid(visible=True, which="major", linewidth=0.3, alpha=0.5)
-    _label_first(panels, "effective rank")
+    for axes in panels[::_COLUMNS]:
+        axes.set_ylabel(y)
 
 
-def _plain_numbers(axis: Axis, subs: Sequence[float]) -> None:
+def _plain_numbers(axis: Axis) -> None:
     """Label a logarithmic axis 1, 10, 100, not with powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_locator(LogLocator(subs=(1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
@@ -213,15 +212,17 @@ def _drawn_maps(similarities: Sequence[Similarity]) -> list[Similarity]:
     groups: dict[tuple[int, str], list[Similarity]] = {}
     for one in similarities:
         if min(one.phi.shape):
-            groups.setdefault((one.second, _kind(one.layer)), []).append(one)
+            groups.setdefault((one.other, _kind(one.layer)), []).append(one)
     share = max(1, _MAPS_DRAWN // max(1, len(groups)))
     share = share - share % _COLUMNS if share > _COLUMNS else share
     return [one for members in groups.values() for one in evenly(members, share)][:_MAPS_DRAWN]
 
 
-def _draw_maps(analysis: Analysis, maps: Sequence[Similarity], block: SubFigure, panels: Sequence[Axes]) -> None:
+def _draw_maps(analysis: Analysis, maps: Sequence[Similarity], panels: Sequence[Axes]) -> None:
     """Draw phi(i, j) of every pair of updates on one scale from 0 to 1."""
-    names = adapter_names(analysis)
+    from matplotlib.ticker import MaxNLocator
+
+    names = _names(analysis)
     titles = _map_titles([one.layer for one in maps])
     several = len(analysis.adapters) > 2
     image = None
@@ -241,19 +242,13 @@ def _draw_maps(analysis: Analysis, maps: Sequence[Similarity], block: SubFigure,
         axes.set_title(titles[one.layer])
         axes.spines[:].set_visible(True)
         for axis in (axes.xaxis, axes.yaxis):
-            _whole_numbers(axis)
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
         if place % _COLUMNS == 0:
-            axes.set_ylabel(f"$i$, {names[one.first]}")
+            axes.set_ylabel(f"$i$, {names[0]}")
         if place + _COLUMNS >= len(maps) or several:
-            axes.set_xlabel(f"$j$, {names[one.second]}")
+            axes.set_xlabel(f"$j$, {names[one.other]}")
     assert image is not None
-    block.colorbar(image, ax=list(panels), label="$\\phi(i, j)$", shrink=0.7, aspect=25, pad=0.02)
-
-
-def _whole_numbers(axis: Axis) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
+    panels[0].figure.colorbar(image, ax=list(panels), label="$\\phi(i, j)$", shrink=0.7, aspect=25, pad=0.02)
 
 
 def _map_titles(layers: Sequence[str]) -> Mapping[str, str]:
@@ -262,14 +257,12 @@ def _map_titles(layers: Sequence[str]) -> Mapping[str, str]:
     if len(set(short.values())) == len(short):
         return {layer: clip(title, 40) for layer, title in short.items()}
     parts = {layer: layer.split(".") for layer in layers}
-    shared = 0
-    shortest = min((len(words) for words in parts.values()), default=1)
-    while shared < shortest - 1 and len({tuple(words[: shared + 1]) for words in parts.values()}) == 1:
-        shared += 1
+    columns = zip(*(words[:-1] for words in parts.values()), strict=False)
+    shared = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, columns))
     return {layer: clip(".".join(words[shared:]), 40) for layer, words in parts.items()}
 
 
-def adapter_names(analysis: Analysis) -> list[str]:
+def _names(analysis: Analysis) -> list[str]:
     """Return what pictures call the adapters: their folders' names, or the whole paths where two are alike."""
     paths = [Path(adapter.path) for adapter in analysis.adapters]
     names = [path.resolve().name for path in paths]
@@ -279,16 +272,10 @@ def adapter_names(analysis: Analysis) -> list[str]:
 def _draw_legend(analysis: Analysis, head: SubFigure) -> None:
     from matplotlib.lines import Line2D
 
-    names = adapter_names(analysis)
+    names = _names(analysis)
     handles = [Line2D([], [], color=_COLOURS[place % len(_COLOURS)], linewidth=1.6) for place in range(len(names))]
     labels = [f"{name} ({adapter.description})" for name, adapter in zip(names, analysis.adapters, strict=True)]
     head.legend(handles, labels, loc="center left", frameon=False, ncols=1, borderaxespad=0.3)
-
-
-def _label_first(panels: Sequence[Axes], text: str) -> None:
-    """Label the left panel of every row."""
-    for axes in panels[::_COLUMNS]:
-        axes.set_ylabel(text)
 
 
 def left_out(analysis: Analysis, path: Path) -> tuple[Diagnostic, ...]:

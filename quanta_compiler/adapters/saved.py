@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,15 @@ import torch
 
 from quanta_compiler.adapters.lora import lora_description, lora_updates, lora_warnings
 from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
-from quanta_compiler.adapters.paper_keys import natural_key
-from quanta_compiler.adapters.selection import chosen, refuse_nothing
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
-from quanta_compiler.adapters.updates import CircuitUpdate, Update
-from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, problem, quote, refusal
+from quanta_compiler.adapters.updates import CircuitUpdate, Update, layer_updates
+from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote, refusal
 from quanta_compiler.nn import wide
 from quanta_compiler.text.words import some_of
 
 _OURS = "QUANTA_CIRCUIT"
 _KEY = re.compile(
-    r"(?:base_model\.model\.)?(?P<layer>.+)\.quanta_circuit_(?P<group>delta|gates|frozen|features)(?:\.(?P<name>[^.]+))?"
+    r"(?:base_model\.model\.)?(?P<layer>.+)\.quanta_circuit_(?P<part>(?:delta|gates|frozen|features)(?:\.[^.]+)?)"
 )
 
 
@@ -57,8 +56,7 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     else:
         description, updates = lora_description(config), lora_updates(folder / CONFIG_FILE, config, file, layers)
         warnings = lora_warnings(folder / CONFIG_FILE, config)
-    ordered = {layer: updates[layer] for layer in sorted(updates, key=natural_key)}
-    return SavedAdapter(str(folder), description, ordered, warnings)
+    return SavedAdapter(str(folder), description, updates, warnings)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -94,24 +92,12 @@ def _circuit_updates(
     folder: Path, file: TensorFile, layers: re.Pattern[str] | None
 ) -> tuple[str, dict[str, CircuitUpdate]]:
     config = _quanta_config(folder)
-    tensors: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
-    for key in file.shapes:
-        found = _KEY.fullmatch(key)
-        if found is not None and chosen(layers, found["layer"]):
-            groups = tensors.setdefault(found["layer"], {"delta": {}, "gates": {}, "frozen": {}, "features": {}})
-            groups[found["group"]][found["name"] or ""] = file.read(key)
-    refuse_nothing(file, tensors, layers, (found["layer"] for key in file.shapes if (found := _KEY.fullmatch(key))))
-    updates: dict[str, CircuitUpdate] = {}
-    problems: list[Diagnostic] = []
-    for layer, groups in tensors.items():
-        try:
-            updates[layer] = _circuit_update(config, layer, groups)
-        except (ValueError, SpecError) as error:
-            hint = "the folder's files do not belong together, or were changed: restore those that were saved"
-            problems.append(problem(file.name, str(error), place=layer, hint=hint))
-    if problems:
-        raise SpecError(problems)
-    return _description(config, updates), updates
+    hint = "the folder's files do not belong together, or were changed: restore those that were saved"
+    updates = layer_updates(file, _KEY, layers, partial(_circuit_update, config), hint)
+    names = sorted({update.circuit.spec.name for update in updates.values()})
+    shown = names if len(names) <= 3 else [*names[:3], "…"]
+    scale = f", scale {config.scale:g}" if config.scale != 1 else ""
+    return f"circuit {', '.join(shown)}, residual {config.residual}{scale}", updates
 
 
 def _quanta_config(folder: Path) -> Any:
@@ -128,48 +114,37 @@ def _quanta_config(folder: Path) -> Any:
         raise refusal(folder / CONFIG_FILE, escape(message), hint=remedy) from None
 
 
-def _circuit_update(config: Any, layer: str, groups: Mapping[str, Mapping[str, torch.Tensor]]) -> CircuitUpdate:
+def _circuit_update(config: Any, layer: str, parts: Mapping[str, torch.Tensor]) -> CircuitUpdate:
     """Return the update of one layer; raise ValueError where its tensors do not fit its circuit."""
-    features = groups["features"].get("")
-    if features is None or features.shape != (2,):
-        raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
     from quanta_compiler.peft.resolved import resolve
 
-    in_features, out_features = map(int, features.tolist())
-    circuit, residual = resolve(config, layer, in_features, out_features)
-    if residual == "none":
-        own = {name: groups["gates" if name in circuit.trained else "frozen"].get(name) for name in circuit.shapes}
-        return CircuitUpdate(circuit, _checked(circuit.shapes, own, "gates"), None, float(config.scale))
-    frozen = _checked(circuit.shapes, {name: groups["frozen"].get(name) for name in circuit.shapes}, "frozen")
+    features = parts.get("features")
+    if features is None or features.shape != (2,):
+        raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
+    circuit, residual = resolve(config, layer, *map(int, features.tolist()))
+    has_copy = residual != "none"
+    frozen = _checked(circuit.shapes, parts, "frozen", circuit.shapes if has_copy else circuit.fixed)
     # Adapters saved in format 1 hold T, those of today the difference; T is composed in float32, as layers do it.
-    group = "gates" if groups["gates"] else "delta"
-    own = {name: groups[group].get(name) for name in circuit.trained}
-    moved = _checked({name: circuit.shapes[name] for name in circuit.trained}, own, group)
+    group = "gates" if not has_copy or any(part.startswith("gates.") for part in parts) else "delta"
+    own = _checked(circuit.shapes, parts, group, circuit.trained)
     if group == "delta":
-        moved = {name: wide(frozen[name]) + wide(tensor) for name, tensor in moved.items()}
-    return CircuitUpdate(circuit, {**frozen, **moved}, frozen, float(config.scale))
+        own = {name: wide(frozen[name]) + wide(tensor) for name, tensor in own.items()}
+    return CircuitUpdate(circuit, {**frozen, **own}, frozen if has_copy else None, float(config.scale))
 
 
 def _checked(
-    shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, torch.Tensor | None], group: str
+    shapes: Mapping[str, tuple[int, ...]], parts: Mapping[str, torch.Tensor], group: str, names: Iterable[str]
 ) -> dict[str, torch.Tensor]:
-    """Return the tensors; raise ValueError where one is missing, of another shape, or not finite."""
+    """Return tensors of a group; raise ValueError where one is missing, of another shape, or not finite."""
     checked: dict[str, torch.Tensor] = {}
-    for name, shape in shapes.items():
-        tensor = tensors.get(name)
+    for name in names:
+        key, shape = f"{group}.{name}", shapes[name]
+        tensor = parts.get(key)
         if tensor is None:
-            raise ValueError(f"`quanta_circuit_{group}.{name}` is missing")
+            raise ValueError(f"`quanta_circuit_{key}` is missing")
         if tuple(tensor.shape) != shape:
-            found, wanted = list(tensor.shape), list(shape)
-            raise ValueError(f"`quanta_circuit_{group}.{name}` is {found}, the circuit needs {wanted}")
+            raise ValueError(f"`quanta_circuit_{key}` is {list(tensor.shape)}, the circuit needs {list(shape)}")
         if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"`quanta_circuit_{group}.{name}` holds NaN or infinite numbers")
+            raise ValueError(f"`quanta_circuit_{key}` holds NaN or infinite numbers")
         checked[name] = tensor
     return checked
-
-
-def _description(config: Any, updates: Mapping[str, CircuitUpdate]) -> str:
-    names = sorted({update.circuit.spec.name for update in updates.values()})
-    shown = names if len(names) <= 3 else [*names[:3], "…"]
-    scale = f", scale {config.scale:g}" if config.scale != 1 else ""
-    return f"circuit {', '.join(shown)}, residual {config.residual}{scale}"

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from quanta_compiler.adapters.analysis import LayerFigures, Similarity
-from quanta_compiler.adapters.analyze import Analysis, AnalyzedAdapter, similarity_points
+from quanta_compiler.adapters.analysis import Analysis, AnalyzedAdapter, LayerFigures, Similarity, similarity_points
 from quanta_compiler.adapters.paper_import import ImportedLayer, PaperAdapter
 from quanta_compiler.diagnostics import clip, escape
 from quanta_compiler.text.tables import Column, Table, numbers
@@ -15,7 +14,7 @@ def analysis_tables(analysis: Analysis, top: int) -> list[Table]:
     """Return a table for every adapter, and one for every pair that is compared."""
     tables = [_figures_table(adapter, top) for adapter in analysis.adapters]
     for place, other in enumerate(analysis.adapters[1:], start=1):
-        similarities = [one for one in analysis.similarities if one.second == place]
+        similarities = [one for one in analysis.similarities if one.other == place]
         tables.append(_similarity_table(analysis.adapters[0], other, similarities))
     return tables
 
@@ -59,10 +58,10 @@ def _similarity_table(first: AnalyzedAdapter, other: AnalyzedAdapter, similariti
 
 def _similarity_row(one: Similarity, points: Sequence[int]) -> tuple[str, ...]:
     """Return phi at the points, and what two random subspaces of the last size would have: i / in_features."""
-    values = [one.at(point, point) for point in points]
-    last = max((point for point, value in zip(points, values, strict=True) if value is not None), default=None)
-    chance = "" if last is None else f"{last / one.in_features:.3f}"
-    return (clip(one.layer, 160), *(DASH if value is None else f"{value:.3f}" for value in values), chance)
+    known = [point for point in points if point <= min(one.phi.shape)]
+    values = [f"{float(one.phi[point - 1, point - 1]):.3f}" for point in known]
+    chance = f"{known[-1] / one.in_features:.3f}" if known else ""
+    return (clip(one.layer, 160), *values, *[DASH] * (len(points) - len(known)), chance)
 
 
 def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Table]:

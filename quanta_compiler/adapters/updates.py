@@ -4,35 +4,24 @@ Everything is computed in float64: T - S of a short training is far smaller than
 noise of full rank.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeVar
 
 import torch
 
+from quanta_compiler.adapters.paper_keys import natural_key
+from quanta_compiler.adapters.tensor_file import TensorFile
+from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, refusal
 from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.text.words import some_of
 
+Decomposition = tuple[torch.Tensor, torch.Tensor]
+"""All singular values in descending order, `[min(in, out)]`, and right singular vectors, `[in_features, count]`.
 
-@dataclass(frozen=True, slots=True)
-class Decomposition:
-    """Singular values in descending order, `[min(in, out)]`, and right singular vectors, `[in_features, count]`."""
-
-    values: torch.Tensor
-    right: torch.Tensor
-
-
-class Update(Protocol):
-    """The update `W' - W` of one layer, `[out_features, in_features]`."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return `(out_features, in_features)`."""
-
-    def matrix(self, device: torch.device) -> torch.Tensor:
-        """Return the update in float64."""
-
-    def decompose(self, vectors: int, device: torch.device) -> Decomposition:
-        """Return all singular values and at most `vectors` right singular vectors, in float64 on the CPU."""
+At most as many vectors as are asked for; in float64 on the CPU.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +51,7 @@ class FactoredUpdate:
         _, values, right = torch.linalg.svd(self.scale * upper @ lower.T, full_matrices=False)
         padded = torch.zeros(min(self.shape), dtype=torch.float64)
         padded[: len(values)] = values.cpu()
-        return Decomposition(padded, (basis @ right[:vectors].T).cpu())
+        return padded, (basis @ right[:vectors].T).cpu()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +91,55 @@ class CircuitUpdate:
         gram = matrix @ matrix.T if is_wide else matrix.T @ matrix
         if vectors == 0:
             values = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt()
-            return Decomposition(values.cpu(), torch.zeros(self.shape[1], 0, dtype=torch.float64))
+            return values.cpu(), torch.zeros(self.shape[1], 0, dtype=torch.float64)
         squares, basis = torch.linalg.eigh(gram)
         values = squares.flip(0).clamp(min=0).sqrt()
         first = basis.flip(1)[:, : min(vectors, len(values))]
         if is_wide:
             # V = M^T U / s; a vector of a value that is zero means nothing, and is left zero.
             first = matrix.T @ (first / values[: first.shape[1]].clamp(min=torch.finfo(torch.float64).tiny))
-        return Decomposition(values.cpu(), first.cpu())
+        return values.cpu(), first.cpu()
+
+
+Update = FactoredUpdate | CircuitUpdate
+"""The update `W' - W` of one layer, `[out_features, in_features]`."""
+_Made = TypeVar("_Made", bound=Update)
+
+
+def layer_updates(
+    file: TensorFile,
+    keys: re.Pattern[str],
+    layers: re.Pattern[str] | None,
+    make: Callable[[str, Mapping[str, torch.Tensor]], _Made],
+    hint: str,
+) -> dict[str, _Made]:
+    """Return the updates of those layers whose name `layers` finds something in, sorted by name, numbers counted.
+
+    `keys` matches the keys of an adapter's tensors, with the groups `layer` and `part`; `make` gets a layer's name and
+    its tensors by part, and raises ValueError or SpecError where they are no update; `hint` says what to do then.
+
+    Raises:
+        SpecError: no layer is left, a tensor cannot be read, or `make` refuses a layer; all of these are named.
+
+    """
+    found = [(match, key) for key in file.shapes if (match := keys.fullmatch(key))]
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for match, key in found:
+        if layers is None or layers.search(match["layer"]):
+            parts.setdefault(match["layer"], {})[match["part"]] = file.read(key)
+    if not parts:
+        if not found:
+            raise refusal(file.name, "it holds no adapted layer", hint="restore the file that was saved")
+        known = sorted({match["layer"] for match, _ in found}, key=natural_key)
+        pattern = "" if layers is None else layers.pattern
+        raise refusal(file.name, f"--layers {pattern!r} finds none of its layers: {some_of(known)}")
+    updates: dict[str, _Made] = {}
+    problems: list[Diagnostic] = []
+    for layer in sorted(parts, key=natural_key):
+        try:
+            updates[layer] = make(layer, parts[layer])
+        except (ValueError, SpecError) as error:
+            problems.append(problem(file.name, str(error), place=layer, hint=hint))
+    if problems:
+        raise SpecError(problems)
+    return updates

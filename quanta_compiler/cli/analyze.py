@@ -56,7 +56,7 @@ def analyze(
     if output is not None:
         require("a picture", "matplotlib")
     require("`quanta analyze`", "safetensors")
-    from quanta_compiler.adapters.analyze import analyze as analyze_adapters
+    from quanta_compiler.adapters.analysis import analyze as analyze_adapters
     from quanta_compiler.adapters.saved import read_adapter
     from quanta_compiler.adapters.tables import analysis_tables
 
