@@ -1,7 +1,7 @@
 """The circuits that gates of the QuanTA paper's code make up, and which layers have which."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,22 +20,35 @@ class PaperCircuit:
     layout: tuple[int, ...]
     pairs: tuple[Pair, ...]
 
-    @property
-    def is_complete(self) -> bool:
-        """Say whether every pair of axes has its gate, as the paper's code always has it."""
-        return len(self.pairs) == len(pairs_in_order(len(self.layout)))
+    def missing(self) -> list[Pair]:
+        """Return the pairs of axes without a gate; the paper's code has one for each."""
+        return [pair for pair in pairs_in_order(len(self.layout)) if pair not in self.pairs]
 
     def document(self) -> dict[str, Any]:
         """Return the circuit file: the pattern where it is complete, otherwise gate by gate."""
         name = "-".join(["quanta", *map(str, self.layout)])
         axis_count = len(self.layout)
-        gates: list[Any] = [[axis_count + b, axis_count + a] for a, b in self.pairs]
         return {
             "version": 1,
             "name": name if len(name) <= _NAME_LENGTH else "quanta",
             "layout": list(self.layout),
-            "gates": ["all_pairs"] if self.is_complete else gates,
+            "gates": [[axis_count + b, axis_count + a] for a, b in self.pairs] if self.missing() else ["all_pairs"],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedLayer:
+    """One layer of the new adapter."""
+
+    keys: PaperLayer
+    circuit: PaperCircuit
+    features: tuple[int, int]
+    """in_features and out_features."""
+
+    @property
+    def module(self) -> str:
+        """Return the module's name in the base model."""
+        return self.keys.module
 
 
 def find_circuit(file: TensorFile, layer: PaperLayer, given: tuple[int, ...] | None) -> PaperCircuit | list[Diagnostic]:
@@ -85,38 +98,28 @@ def _pairing_problems(file: TensorFile, layer: PaperLayer) -> list[Diagnostic]:
     return problems
 
 
-def missing_gates(circuits: Mapping[str, PaperCircuit]) -> list[str]:
-    """Return the layers that lack a gate of some pair, each with those pairs."""
-    lacking = []
-    for module, circuit in circuits.items():
-        pairs = [pair for pair in pairs_in_order(len(circuit.layout)) if pair not in circuit.pairs]
-        if pairs:
-            lacking.append(f"{module} (no {pair_text(pairs)})")
-    return lacking
-
-
-def circuit_field(circuits: Mapping[str, PaperCircuit]) -> dict[str, Any]:
+def circuit_field(layers: Sequence[ImportedLayer]) -> dict[str, Any]:
     """Return one circuit for all layers, or a mapping from as few names as tell the layers apart.
 
     A layer's last name component stands for all layers that end in it, where these share one circuit; otherwise
     their full names are listed.
     """
-    if len(set(circuits.values())) == 1:
-        return next(iter(circuits.values())).document()
-    by_ending: dict[str, dict[str, PaperCircuit]] = {}
-    for module, circuit in circuits.items():
-        by_ending.setdefault(_ending(module), {})[module] = circuit
+    if len({layer.circuit for layer in layers}) == 1:
+        return layers[0].circuit.document()
+    by_ending: dict[str, list[ImportedLayer]] = {}
+    for layer in layers:
+        by_ending.setdefault(_ending(layer.module), []).append(layer)
     field: dict[str, Any] = {}
     for ending, members in by_ending.items():
-        if len(set(members.values())) == 1:
-            field[re.escape(ending)] = next(iter(members.values())).document()
+        if len({layer.circuit for layer in members}) == 1:
+            field[re.escape(ending)] = members[0].circuit.document()
         else:
             # PEFT lets any prefix stand before a pattern: `^` keeps a short name from matching inside a longer one.
-            field |= {f"^{re.escape(module)}": circuit.document() for module, circuit in members.items()}
+            field |= {f"^{re.escape(layer.module)}": layer.circuit.document() for layer in members}
     return field
 
 
-def target_names(file: TensorFile, layers: Sequence[PaperLayer]) -> list[str]:
+def target_names(file: TensorFile, layers: Sequence[ImportedLayer]) -> list[str]:
     """Return `target_modules`: last name components where these mean exactly the adapted layers, else full names.
 
     What else the model has is known as far as the file holds its weights. Without them, the components are taken where
@@ -125,7 +128,7 @@ def target_names(file: TensorFile, layers: Sequence[PaperLayer]) -> list[str]:
     adapted = {layer.module for layer in layers}
     endings = {_ending(module) for module in adapted}
     # What stands before the names of modules in the file.
-    wrapper = layers[0].prefix.removesuffix(layers[0].module)
+    wrapper = layers[0].keys.prefix.removesuffix(layers[0].module)
     for key in file.shapes:
         module, _, parameter = key.removeprefix(wrapper).rpartition(".")
         module = module.removesuffix(".base_layer")

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from quanta_compiler.adapters.paper_circuits import (
+    ImportedLayer,
     PaperCircuit,
     base_features,
     circuit_field,
     find_circuit,
-    missing_gates,
     target_names,
 )
-from quanta_compiler.adapters.paper_keys import PaperLayer, read_layers
+from quanta_compiler.adapters.paper_keys import PaperLayer, pair_text, read_layers
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
 from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, refusal, warning
 from quanta_compiler.models.fitting import fitted_spec
@@ -38,15 +38,6 @@ class ImportOptions:
     """False: the update is the trained circuit alone."""
     scale: float = 1.0
     base_model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedLayer:
-    """One layer of the new adapter."""
-
-    module: str
-    circuit: PaperCircuit
-    features: Features
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +74,26 @@ def import_paper_adapter(path: Path, options: ImportOptions) -> PaperAdapter:
         SpecError: the file cannot be read, or what it holds is no adapter; every problem is listed.
 
     """
-    file = open_tensors(path)
-    layers = read_layers(file)
-    _check_options(file, layers, options)
-    circuits = _circuits(file, layers, options)
-    warnings = _warnings(file, layers, circuits, options)
-    features = {layer.module: _features(file, layer, circuits[layer.module], options) for layer in layers}
-    tensors = _tensors(file, layers, circuits, features, options)
-    config = _config(file, layers, circuits, options)
+    from quanta_compiler.peft import QuantaConfig
     from quanta_compiler.peft.resolved import record
 
-    for module, sizes in features.items():
-        record(config, module, fitted_spec(circuits[module].document(), *sizes), config.residual)
-    imported = [ImportedLayer(layer.module, circuits[layer.module], features[layer.module]) for layer in layers]
-    return PaperAdapter(tuple(imported), config, tensors, tuple(warnings))
+    file = open_tensors(path)
+    found = read_layers(file)
+    _check_options(file, found, options)
+    layers = _imported(file, found, options)
+    warnings = _warnings(file, layers, options)
+    tensors = _tensors(file, layers, options)
+    config = QuantaConfig(
+        circuit=circuit_field(layers),
+        residual="frozen_copy" if options.frozen_copy else "none",
+        scale=options.scale,
+        target_modules=target_names(file, layers),
+        base_model_name_or_path=options.base_model,
+        inference_mode=True,
+    )
+    for layer in layers:
+        record(config, layer.module, fitted_spec(layer.circuit.document(), *layer.features), config.residual)
+    return PaperAdapter(layers, config, tensors, tuple(warnings))
 
 
 def _check_options(file: TensorFile, layers: Sequence[PaperLayer], options: ImportOptions) -> None:
@@ -118,37 +115,38 @@ def _check_options(file: TensorFile, layers: Sequence[PaperLayer], options: Impo
         raise refusal(file.name, message, hint="leave out --no-frozen-copy")
 
 
-def _circuits(file: TensorFile, layers: Sequence[PaperLayer], options: ImportOptions) -> dict[str, PaperCircuit]:
-    circuits: dict[str, PaperCircuit] = {}
+def _imported(file: TensorFile, layers: Sequence[PaperLayer], options: ImportOptions) -> tuple[ImportedLayer, ...]:
+    imported: list[ImportedLayer] = []
     problems: list[Diagnostic] = []
     for layer in layers:
         if options.frozen_copy and layer.trained and not layer.frozen:
             message = "it has no frozen copies (`quanta_weights2`), other layers have"
             problems.append(problem(file.name, message, place=layer.module, hint="take the whole state dict"))
-        found = find_circuit(file, layer, options.layout)
-        if isinstance(found, PaperCircuit):
-            circuits[layer.module] = found
+        circuit = find_circuit(file, layer, options.layout)
+        if isinstance(circuit, PaperCircuit):
+            width = math.prod(circuit.layout)
+            imported.append(ImportedLayer(layer, circuit, _known_features(file, layer, options) or (width, width)))
         else:
-            problems += found
+            problems += circuit
     if problems:
         raise SpecError(problems)
-    return circuits
+    return tuple(imported)
 
 
-def _warnings(
-    file: TensorFile, layers: Sequence[PaperLayer], circuits: Mapping[str, PaperCircuit], options: ImportOptions
-) -> list[Diagnostic]:
+def _known_features(file: TensorFile, layer: PaperLayer, options: ImportOptions) -> Features | None:
+    """Return in_features and out_features as the user says them, else by the base weight, where the file holds it."""
+    said = (features for pattern, features in options.features if matches(pattern, layer.module))
+    return next(said, None) or base_features(file, layer)
+
+
+def _warnings(file: TensorFile, layers: Sequence[ImportedLayer], options: ImportOptions) -> list[Diagnostic]:
     """Return what the adapter cannot tell, or leaves out."""
     found = []
-    lacking = missing_gates(circuits)
+    lacking = [f"{it.module} (no {pair_text(missing)})" for it in layers if (missing := it.circuit.missing())]
     if lacking:
         message = f"gates are missing, the circuits are written without them: {some_of(lacking)}"
         found.append(warning(file.name, message, hint="the paper's code has a gate for every pair of axes"))
-    guessed = [
-        layer.module
-        for layer in layers
-        if base_features(file, layer) is None and _said_features(layer, options) is None
-    ]
+    guessed = [layer.module for layer in layers if _known_features(file, layer.keys, options) is None]
     if guessed:
         message = (
             f"it holds no base weight of {plural(len(guessed), 'layer')}, whose features are taken to be the product "
@@ -163,30 +161,15 @@ def _warnings(
     return found
 
 
-def _said_features(layer: PaperLayer, options: ImportOptions) -> Features | None:
-    return next((features for pattern, features in options.features if matches(pattern, layer.module)), None)
-
-
-def _features(file: TensorFile, layer: PaperLayer, circuit: PaperCircuit, options: ImportOptions) -> Features:
-    width = math.prod(circuit.layout)
-    return _said_features(layer, options) or base_features(file, layer) or (width, width)
-
-
-def _tensors(
-    file: TensorFile,
-    layers: Sequence[PaperLayer],
-    circuits: Mapping[str, PaperCircuit],
-    features: Mapping[str, Features],
-    options: ImportOptions,
-) -> dict[str, torch.Tensor]:
+def _tensors(file: TensorFile, layers: Sequence[ImportedLayer], options: ImportOptions) -> dict[str, torch.Tensor]:
     """Return the adapter's tensors as matrices: D = T - S, in float32 at least, and S; T alone where there is no S."""
     tensors: dict[str, torch.Tensor] = {}
     problems: list[Diagnostic] = []
     for layer in layers:
         start = f"base_model.model.{layer.module}.quanta_circuit_"
-        tensors[f"{start}features"] = torch.tensor(features[layer.module], dtype=torch.float32)
-        for position, pair in enumerate(circuits[layer.module].pairs):
-            keys = [layer.trained[pair], *([layer.frozen[pair]] if options.frozen_copy else [])]
+        tensors[f"{start}features"] = torch.tensor(layer.features, dtype=torch.float32)
+        for position, pair in enumerate(layer.circuit.pairs):
+            keys = [layer.keys.trained[pair], *([layer.keys.frozen[pair]] if options.frozen_copy else [])]
             matrices = [_matrix(file, key) for key in keys]
             problems += [matrix for matrix in matrices if isinstance(matrix, Diagnostic)]
             trained, *copies = [matrix for matrix in matrices if isinstance(matrix, torch.Tensor)] or [torch.empty(0)]
@@ -213,18 +196,3 @@ def _matrix(file: TensorFile, key: str) -> torch.Tensor | Diagnostic:
     rows = tensor.shape[0] * tensor.shape[1]
     # A copy of its own: safetensors refuses tensors that share memory.
     return tensor.reshape(rows, rows).clone(memory_format=torch.contiguous_format)
-
-
-def _config(
-    file: TensorFile, layers: Sequence[PaperLayer], circuits: Mapping[str, PaperCircuit], options: ImportOptions
-) -> Any:
-    from quanta_compiler.peft import QuantaConfig
-
-    return QuantaConfig(
-        circuit=circuit_field(circuits),
-        residual="frozen_copy" if options.frozen_copy else "none",
-        scale=options.scale,
-        target_modules=target_names(file, layers),
-        base_model_name_or_path=options.base_model,
-        inference_mode=True,
-    )

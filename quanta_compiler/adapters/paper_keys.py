@@ -10,6 +10,7 @@ behind the pair and write it `n1_n2`.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from quanta_compiler.adapters.tensor_file import TensorFile
 from quanta_compiler.diagnostics import Diagnostic, SpecError, problem, quote, refusal
@@ -39,10 +40,7 @@ class PaperLayer:
     frozen: dict[Pair, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Gate:
-    """What a key says."""
-
+class _Gate(NamedTuple):
     prefix: str
     adapter: str
     pair: Pair
@@ -59,14 +57,12 @@ def read_layers(file: TensorFile) -> list[PaperLayer]:
     gates: dict[str, _Gate] = {}
     problems: list[Diagnostic] = []
     for key, shape in file.shapes.items():
-        found = _GATE.fullmatch(key)
-        if found is None:
-            continue
-        gate = _read_gate(shape, found)
-        if isinstance(gate, _Gate):
-            gates[key] = gate
-        else:
-            problems.append(problem(file.name, gate[0], place=key, hint=gate[1]))
+        if found := _GATE.fullmatch(key):
+            gate = _read_gate(shape, found)
+            if isinstance(gate, _Gate):
+                gates[key] = gate
+            else:
+                problems.append(problem(file.name, gate[0], place=key, hint=gate[1]))
     if problems:
         raise SpecError(problems)
     if not gates:
@@ -90,7 +86,10 @@ def _read_gate(shape: tuple[int, ...], found: re.Match[str]) -> _Gate | tuple[st
         return f"the key names the axes {first} and {second}", _FORM
     if len(shape) != 4 or shape[:2] != shape[2:] or 0 in shape:
         size = "x".join(map(str, shape)) or "a single number"
-        return f"the gate is {size}, not `[d_{second}, d_{first}, d_{second}, d_{first}]`", _shape_hint(shape)
+        hint = "the file was changed after the paper's code wrote it: take the original"
+        if len(shape) == 4:
+            hint = "the paper's code has gates with equal input and output axes only"
+        return f"the gate is {size}, not `[d_{second}, d_{first}, d_{second}, d_{first}]`", hint
     if not _WRAPPERS.sub("", f"{found['module'] or ''}."):
         return "the key names no module", "save the state dict of the whole model, not that of one layer"
     adapter = rest["before"] or rest["after"] or "default"
@@ -111,12 +110,6 @@ def _layers(file: TensorFile, gates: dict[str, _Gate]) -> list[PaperLayer]:
     if problems:
         raise SpecError(problems)
     return sorted(layers.values(), key=lambda layer: natural_key(layer.module))
-
-
-def _shape_hint(shape: tuple[int, ...]) -> str:
-    if len(shape) == 4:
-        return "the paper's code has gates with equal input and output axes only"
-    return "the file was changed after the paper's code wrote it: take the original"
 
 
 def pairs_in_order(axis_count: int) -> list[Pair]:

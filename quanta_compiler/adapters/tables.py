@@ -1,10 +1,11 @@
 """What `quanta import` and `quanta analyze` print, as tables."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quanta_compiler.adapters.analysis import Analysis, AnalyzedAdapter, LayerFigures, Similarity, similarity_points
-from quanta_compiler.adapters.paper_import import ImportedLayer, PaperAdapter
+from quanta_compiler.adapters.paper_import import PaperAdapter
 from quanta_compiler.diagnostics import clip, escape
 from quanta_compiler.text.tables import Column, Table, numbers
 from quanta_compiler.text.words import DASH, plural
@@ -68,10 +69,11 @@ def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Tabl
     """Return what was written, and the layers that share a circuit and a shape, line by line."""
     remarks = {"config": "the circuits and settings", "weights": plural(len(adapter.tensors), "tensor")}
     written = tuple((escape(str(path)), remarks[kind]) for kind, path in paths.items())
-    groups: dict[tuple[str, ...], list[ImportedLayer]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for layer in adapter.layers:
-        groups.setdefault(_group(layer), []).append(layer)
-    rows = tuple((_members(layers), *group) for group, layers in groups.items())
+        features, layout = f"{layer.features[0]} -> {layer.features[1]}", "x".join(map(str, layer.circuit.layout))
+        groups.setdefault((features, layout, str(len(layer.circuit.pairs))), []).append(layer.module)
+    rows = tuple((_members(modules), *group) for group, modules in groups.items())
     heading = f"imported: {plural(len(adapter.layers), 'layer')}, residual {adapter.config.residual}"
     columns = (Column("layers"), Column("features"), Column("layout"), *numbers("gates"))
     return [
@@ -80,17 +82,9 @@ def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Tabl
     ]
 
 
-def _group(layer: ImportedLayer) -> tuple[str, ...]:
-    features = f"{layer.features[0]} -> {layer.features[1]}"
-    return features, "x".join(map(str, layer.circuit.layout)), str(len(layer.circuit.pairs))
-
-
-def _members(layers: Sequence[ImportedLayer]) -> str:
+def _members(modules: Sequence[str]) -> str:
     """Return how many layers end in which name: `32 q_proj, 32 v_proj`."""
-    if len(layers) == 1:
-        return clip(layers[0].module, 160)
-    counts: dict[str, int] = {}
-    for layer in layers:
-        ending = layer.module.rpartition(".")[2]
-        counts[ending] = counts.get(ending, 0) + 1
+    if len(modules) == 1:
+        return clip(modules[0], 160)
+    counts = Counter(module.rpartition(".")[2] for module in modules)
     return ", ".join(f"{count} {clip(ending)}" for ending, count in counts.items())
