@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from peft.config import PeftConfig
@@ -20,28 +20,23 @@ from quanta_compiler.models.targets import (
 )
 from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
-from quanta_compiler.peft.refusals import NO_PARAMETERS
 from quanta_compiler.peft.registration import peft_type
-from quanta_compiler.peft.resolved import (
-    FORMAT,
-    auto_rule,
-    checked_entries,
-    checked_format,
-)
+from quanta_compiler.peft.resolved import FORMAT, auto_rule, checked_entries, checked_format
 from quanta_compiler.peft.saved import check_files
-from quanta_compiler.presets import DEFAULT, EXAMPLES
+from quanta_compiler.presets import DEFAULT
 from quanta_compiler.runtime.backends import check_backend
 
+_NO_PARAMETERS = (
+    "`target_parameters` is not supported: circuits go on linear layers, not on bare parameters\n"
+    "hint: leave it out and name linear layers in `target_modules`; the experts of a mixture of experts that are "
+    "held as tensors of all experts stay as they are"
+)
 RESIDUALS = ("auto", "frozen_copy", "folded", "none")
 _BOTH = (
     "`circuit` and `preset` are both given, and only one can be taken\n"
     "hint: leave one out (None); in a mapping a circuit may be a preset's file: circuit={'q_proj': {'version': 1, "
     f"'name': 'a', 'preset': {DEFAULT!r}}}, ...}}"
 )
-
-
-def _field(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"help": meaning})
 
 
 @dataclass
@@ -96,31 +91,25 @@ class QuantaConfig(PeftConfig):
 
     """
 
-    circuit: Any = _field(None, "A circuit file, a circuit as a dict, or a mapping from target to either.")
-    preset: str | None = _field(None, f"The circuits where `circuit` is not given, such as `{EXAMPLES[0]}`.")
-    residual: str = _field("auto", "What the update is: `auto`, `frozen_copy`, `folded` or `none`.")
-    scale: float = _field(1.0, "Multiplies the update.")
-    dropout: float = _field(0.0, "Dropout probability of the adapter's input.")
-    init_weights: bool = _field(True, "Whether the adapter begins as its circuit says; False draws it apart.")
-    init_seed: int = _field(0, "The seed of the circuits' parameters.")
-    target_modules: list[str] | set[str] | str | None = _field(
-        None, "The modules to adapt: a list of names, a regular expression, or `all-linear`."
-    )
-    exclude_modules: list[str] | set[str] | str | None = _field(
-        None, "Modules to leave alone: a list of names, or a regular expression."
-    )
-    layers_to_transform: list[int] | int | None = _field(None, "Indices of the layers to adapt.")
-    layers_pattern: list[str] | str | None = _field(
-        None, "The name of the module list that `layers_to_transform` counts."
-    )
-    modules_to_save: list[str] | None = _field(None, "Other modules to train and to save with the adapter.")
-    backend: str = _field("auto", "How circuits are computed: `auto`, `torch` or `fused`.")
-    recompute: bool = _field(False, "Keep only the input for backward on the `torch` backend too.")
-    target_parameters: list[str] | None = _field(None, "Refused: circuits go on linear layers alone.")
-    circuit_hash: str | None = _field(None, "SHA-256 of `circuit`; filled in by itself.")
-    resolved: Any = _field(None, "The circuits as they were made for each shape; filled in by itself.")
-    format: int | None = _field(None, "The format of the adapter; filled in by itself.")
-    package_version: str | None = _field(None, "The version of quanta-compiler; filled in by itself.")
+    circuit: Any = None
+    preset: str | None = None
+    residual: str = "auto"
+    scale: float = 1.0
+    dropout: float = 0.0
+    init_weights: bool = True
+    init_seed: int = 0
+    target_modules: list[str] | set[str] | str | None = None
+    exclude_modules: list[str] | set[str] | str | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    backend: str = "auto"
+    recompute: bool = False
+    target_parameters: list[str] | None = None
+    circuit_hash: str | None = None
+    resolved: Any = None
+    format: int | None = None
+    package_version: str | None = None
 
     def __post_init__(self) -> None:
         # Every saved file has the first, and `dataclasses.replace` passes on all of them.
@@ -219,7 +208,7 @@ class QuantaConfig(PeftConfig):
         if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
             raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
         if self.target_parameters:
-            raise ValueError(NO_PARAMETERS)
+            raise ValueError(_NO_PARAMETERS)
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write adapter_config.json, and the circuits into the model card."""

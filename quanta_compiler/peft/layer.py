@@ -2,21 +2,16 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.nn import FittedCircuit, is_sharded, whole, wide
-from quanta_compiler.peft.bases import (
-    computing_device,
-    computing_dtype,
-    layer_features,
-    quantization_of,
-)
+from quanta_compiler.peft.bases import computing_device, computing_dtype, layer_features, quantization_of
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.folding_layer import FoldingLayer
+from quanta_compiler.peft.folding import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import residual_for
 from quanta_compiler.peft.saved import check_layer
@@ -47,12 +42,8 @@ class QuantaCircuitLayer(FoldingLayer):
     was_called = False
     """Whether a forward pass has called the layer; written without being read, so that compiled code needs no guard."""
 
-    if TYPE_CHECKING:
-        # PEFT's own, and so not known to the checker.
-        active_adapters: list[str]
-        get_base_weight: Callable[[], torch.Tensor]
-        set_base_weight: Callable[[torch.Tensor], None]
-        _get_base_layer_device_and_dtype: Callable[[Any], tuple[torch.device | None, torch.dtype | None]]
+    active_adapters: list[str]
+    get_base_layer: Callable[[], Any]
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
         self.base_layer = base_layer

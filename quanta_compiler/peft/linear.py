@@ -1,4 +1,4 @@
-"""The adapted linear layer: its forward pass, and merging."""
+"""The adapted linear layer: its forward pass, and merging into a weight that is plain, quantized or sharded."""
 
 import warnings
 from typing import Any
@@ -8,12 +8,12 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from peft.utils import quantization_extra_repr
 from torch import nn
 
-from quanta_compiler.nn import FittedCircuit
-from quanta_compiler.peft.bases import check_merging, fetch_partitioned, gathered
+from quanta_compiler.nn import FittedCircuit, is_sharded, whole
+from quanta_compiler.peft.bases import check_merging, computing_device, fetch_partitioned, gathered
 from quanta_compiler.peft.config import QuantaConfig
+from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.saved import check_state
-from quanta_compiler.peft.weights import read_weight, write_weight
 
 
 class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
@@ -120,7 +120,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
                     f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
                     "nothing was changed"
                 )
-        write_weight(self, weight)
+        _write_weight(self, weight)
 
     @gathered()
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
@@ -161,3 +161,54 @@ def _settle_loaded(module: Any, _: Any) -> None:
     for adapter in list(module.quanta_circuit_plan):
         module.take_difference(adapter)
         module._fold_again(adapter)
+
+
+def read_weight(layer: Any) -> torch.Tensor:
+    """Return a copy of the base weight as a plain tensor, dequantized, gathered from all processes."""
+    base = layer.get_base_layer()
+    _unpack(base)
+    try:
+        weight: torch.Tensor = layer.get_base_weight()
+    except NotImplementedError as error:
+        raise AdapterError(f"{layer._layer_name}: {error}\nhint: keep the adapter beside it") from error
+    if weight.is_meta and computing_device(base, weight.device).type != "meta":
+        raise AdapterError(
+            f"{layer._layer_name}: its weight is offloaded\n"
+            "hint: merge and unmerge by the model: merge_adapter(), unmerge_adapter(), merge_and_unload()"
+        )
+    if is_sharded(weight):
+        return whole(weight)
+    # Dequantizing has made a new tensor already.
+    return weight.clone() if layer.quantization_backend is None else weight
+
+
+def _unpack(base: Any) -> None:
+    """Bring back the plain form of a 4-bit weight that bitsandbytes has packed for inference, as it does on some CPUs.
+
+    PEFT dequantizes the plain form alone, without noticing.
+    """
+    if not getattr(getattr(getattr(base, "weight", None), "quant_state", None), "packing_format_for_cpu", False):
+        return
+    # Asking for the state unpacks the weight (bitsandbytes 0.50), but leaves scales that are no codes turned over.
+    base.state_dict()
+    state = base.weight.quant_state
+    if not state.nested and state.absmax.dim() == 2:
+        state.absmax = state.absmax.T.reshape(-1).float()
+
+
+def _write_weight(layer: Any, weight: torch.Tensor) -> None:
+    """Store a new base weight: quantized again, or each process's own part of it."""
+    own = None if layer.quantization_backend is not None else layer.get_base_weight()
+    if own is None or not is_sharded(own):
+        base = layer.get_base_layer()
+        if own is not None and base.weight.is_inference() and not torch.is_inference_mode_enabled():
+            # It was made in inference mode, and would stay what no forward pass outside of it can use.
+            base.weight = torch.nn.Parameter(weight, requires_grad=False)
+        else:
+            layer.set_base_weight(weight)
+        return
+    from torch.distributed.tensor import distribute_tensor
+
+    # In place: FSDP2 remembers the storage of its shard, and would not see another tensor.
+    with torch.no_grad():
+        own.copy_(distribute_tensor(weight, own.device_mesh, own.placements))

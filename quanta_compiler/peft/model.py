@@ -1,8 +1,9 @@
-"""The tuner: finds the circuit for every target, and replaces all targets or none."""
+"""The tuner: finds the circuit for every target, replaces all targets or none, and leaves nothing of ours behind."""
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
@@ -13,23 +14,20 @@ from transformers.pytorch_utils import Conv1D
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.models.fitting import FeaturesError
 from quanta_compiler.nn import FittedCircuit
-from quanta_compiler.peft.bases import layer_features, quantization_of
+from quanta_compiler.peft.bases import check_merging, layer_features, quantization_of, sharing
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.coverage import coverage, module_names, shown
-from quanta_compiler.peft.endings import Endings, watch
-from quanta_compiler.peft.errors import Problem, raise_problems
-from quanta_compiler.peft.experts import warn_about_experts
+from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
-from quanta_compiler.peft.readers import reader_of, tell_of_silent_layers
-from quanta_compiler.peft.refusals import NO_PARAMETERS, Refusals
+from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers, warn_about_experts
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
-from quanta_compiler.peft.saved import as_differences, readable, warn_of_nothing_saved
+from quanta_compiler.peft.saved import as_differences, check_state, readable, warn_of_nothing_saved
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
-class QuantaCircuitModel(Refusals, Endings, BaseTuner):
+class QuantaCircuitModel(BaseTuner):
     """A model with circuits on its target modules; made by `peft.get_peft_model`."""
 
     prefix: str = f"{METHOD}_"
@@ -67,7 +65,11 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
         config.format = FORMAT
         for text in warned:
             warnings.warn(text, stacklevel=2)
-        watch(model)
+        # What is loaded is checked before any tensor is copied, and layers that training does not call are told of.
+        _stop_watching(model)
+        hooked: Any = model
+        hooked.register_load_state_dict_pre_hook(check_state)
+        hooked.register_forward_hook(tell_of_silent_layers)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; the first time in training, say which adapted layers it did not call."""
@@ -140,8 +142,6 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
         current_key: str,
         **optional_kwargs: Any,
     ) -> None:
-        if "parameter_name" in optional_kwargs:
-            raise ValueError(NO_PARAMETERS)
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         reader = reader_of(parent, target_name)
         if reader is not None:
@@ -197,12 +197,86 @@ class QuantaCircuitModel(Refusals, Endings, BaseTuner):
             self._misfits.append(Problem(text, "leave out `frozen`, or add a gate"))
         return None
 
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge the adapters into the base weights, where all of them can be merged.
+
+        Raises:
+            AdapterError: a weight cannot take an update; every such layer is named, and no weight is changed.
+
+        """
+        self._check_merging(adapter_names)
+        super().merge_adapter(adapter_names, safe_merge)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter; with the last one, also the hooks on the model."""
+        super().delete_adapter(adapter_name)
+        if not self.peft_config:
+            _stop_watching(self.model)
+
+    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:
+        if merge:
+            self._check_merging(kwargs.get("adapter_names"))
+        model = super()._unload_and_optionally_merge(merge, **kwargs)
+        _stop_watching(self.model)
+        return model
+
+    def _check_merging(self, adapter_names: list[str] | None) -> None:
+        """Raise AdapterError where adapters cannot be merged, and say which weights have other owners."""
+        layers = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, QuantaCircuitLayer)
+            and any(module.has_adapter(adapter) for adapter in adapter_names or module.active_adapters)
+        }
+        check_merging(layers)
+        for name, others in sharing(self.model, layers):
+            warnings.warn(
+                f"merging changes {name} and {', '.join(others)}: they share one weight\n"
+                "hint: give the layer its own first (layer.weight = torch.nn.Parameter(layer.weight.clone())), or keep "
+                "the adapter beside it",
+                stacklevel=4,
+            )
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Refuse arguments of a forward pass that PEFT would drop, before anything runs."""
+        if kwargs.get("adapter_names") is not None:
+            raise AdapterError(
+                "`adapter_names` is not supported by circuit adapters: one forward pass has the same adapters for all "
+                "of its rows\nhint: sort the rows by adapter, and call the model once for each, after "
+                "model.set_adapter(name); rows without an adapter go in `with model.disable_adapter():`"
+            )
+        if kwargs.get("alora_offsets") is not None:
+            raise AdapterError(
+                "`alora_offsets` belongs to activated LoRA, and circuit adapters act on every token\nhint: leave it out"
+            )
+        yield
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: the sum of several circuits is no circuit.
+
+        Raises:
+            AdapterError: always.
+
+        """
+        raise AdapterError(
+            "`add_weighted_adapter` is not supported by circuit adapters: a weighted sum of circuits is no circuit\n"
+            "hint: activate the adapters together, and their updates are added: model.base_model.set_adapter(['a', "
+            "'b']), each weighted by layer.set_scale('a', weight) of the adapted layers; or turn them into LoRAs with "
+            "peft.convert_to_lora, and combine those"
+        )
+
+
+def _stop_watching(model: Any) -> None:
+    """Leave no hook of ours on a model."""
+    for hooks in (model._load_state_dict_pre_hooks, model._forward_hooks):
+        remove_hooks(hooks, check_state, tell_of_silent_layers)
+
 
 def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
     """Return a function that gives a model back the modules, tensors and adapters that it has now."""
     resolved = config.resolved
-    kinds = ("_modules", "_parameters", "_buffers")
-    registries = [(registry, dict(registry)) for module in model.modules() for registry in _registries(module, kinds)]
+    registries = [(registry, dict(registry)) for module in model.modules() for registry in _registries(module)]
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
 
     def undo() -> None:
@@ -216,9 +290,9 @@ def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
     return undo
 
 
-def _registries(module: nn.Module, kinds: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _registries(module: Any) -> Iterator[dict[str, Any]]:
     """Yield the dicts that hold what a module consists of, and what a layer knows of its adapters."""
-    yield from (getattr(module, kind) for kind in kinds)
+    yield from (module._modules, module._parameters, module._buffers)
     if isinstance(module, nn.ParameterDict):
         yield module._keys
     if isinstance(module, QuantaCircuitLayer):
