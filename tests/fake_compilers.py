@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from quanta_compiler.kernels.engines.cpu import build, compiler, loader
+from quanta_compiler.kernels.engines.cpu import build, compiler
 
 REAL = next(filter(None, map(shutil.which, compiler.COMPILERS)), None)
 needs_a_compiler = pytest.mark.skipif(REAL is None, reason="there is no C++ compiler")
@@ -42,7 +42,7 @@ print("nothing" if library is None else "a kernel")
 
 
 @cache
-def small_library(source: str = f'extern "C" int quanta_abi() {{ return {loader.ABI}; }}') -> bytes:
+def small_library(source: str = f'extern "C" int quanta_abi() {{ return {compiler.ABI}; }}') -> bytes:
     """Compile in no time what passes for a kernel."""
     assert REAL is not None
     with tempfile.TemporaryDirectory() as folder:

@@ -140,7 +140,6 @@ def _known_features(file: TensorFile, layer: PaperLayer, options: ImportOptions)
 
 
 def _warnings(file: TensorFile, layers: Sequence[ImportedLayer], options: ImportOptions) -> list[Diagnostic]:
-    """Return what the adapter cannot tell, or leaves out."""
     found = []
     lacking = [f"{it.module} (no {pair_text(missing)})" for it in layers if (missing := it.circuit.missing())]
     if lacking:

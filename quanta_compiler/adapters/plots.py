@@ -53,8 +53,6 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A block of panels of one sort."""
-
     title: str
     panels: int
     draw: Callable[[Sequence[Axes]], None]
@@ -111,13 +109,11 @@ def _kind(layer: str) -> str:
 
 
 def _depth(layer: str) -> int | None:
-    """Return the first number in a layer's name: the block that it is in."""
     found = re.search(r"(?<![^.])\d+(?![^.])", layer)
     return int(found.group()) if found else None
 
 
 def _kinds(analysis: Analysis) -> list[str]:
-    """Return the kinds of layers, in the order of the first adapter's layers."""
     return list(dict.fromkeys(_kind(it.layer) for adapter in analysis.adapters for it in adapter.layers))
 
 
@@ -126,7 +122,6 @@ def _of_kind(layers: Sequence[LayerFigures], kind: str) -> list[LayerFigures]:
 
 
 def _has_depth(analysis: Analysis, kind: str) -> bool:
-    """Say whether there are several blocks with such a layer."""
     depths = {_depth(it.layer) for adapter in analysis.adapters for it in _of_kind(adapter.layers, kind)}
     return len(depths - {None}) > 1
 
@@ -163,7 +158,6 @@ def _draw_spectra(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axe
 
 
 def _draw_depths(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axes]) -> None:
-    """Draw the effective rank over the blocks of the model."""
     from matplotlib.ticker import MaxNLocator
 
     ranks = [it.effective_rank for adapter in analysis.adapters for it in adapter.layers if it.rank]

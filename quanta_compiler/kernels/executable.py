@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.kernels.engine import ENGINES, Engine, Runner, engine_for
+from quanta_compiler.kernels.engine import Engine, Runner, engine_for
 from quanta_compiler.kernels.matrices.rotations import Lookup, Rotations
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
 from quanta_compiler.kinds.kind import Form
@@ -48,10 +48,6 @@ class Executable:
             entry.blocks * entry.rows * entry.columns for entry in self.table.entries if entry.matrix is not None
         ]
         self._runners = _Runners(self.table)
-
-    def preferring(self) -> tuple[str, ...]:
-        """Return the engines that are expected to be faster than the emitted file, by name."""
-        return tuple(engine.name for engine in ENGINES if engine.prefers(self.table, self.tokens))
 
     def matrices(self, lookup: Lookup, like: torch.Tensor) -> list[torch.Tensor]:
         """Return the matrices of all entries that have one, from the tensors that a circuit stores.
@@ -139,7 +135,6 @@ def _is_rotation(source: MatrixSource) -> bool:
 
 
 def _stored_by(source: MatrixSource) -> tuple[str, str] | None:
-    """Return a tensor that an entry's matrices come from; None where that is nothing."""
     if source.gate.matrix.given is not None:
         return source.gate.name, "value"
     if _is_rotation(source):

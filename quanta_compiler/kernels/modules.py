@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from quanta_compiler.kernels.engine import engine_name
+from quanta_compiler.kernels.engine import ENGINES, engine_name
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.kernels.precision import is_autocast
@@ -23,14 +23,15 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
     plain: Forward = _recomputing(base.forward) if recompute else base.forward
     if backend == "fused":
         return _subclass(base, _fused(base))
-    preferring = executable(base.circuit).preferring() if backend == "auto" else ()
-    if preferring:
-        return _subclass(base, _automatic(_fused(base), plain, preferring))
+    if backend == "auto":
+        found = executable(base.circuit)
+        faster = tuple(engine.name for engine in ENGINES if engine.prefers(found.table, found.tokens))
+        if faster:
+            return _subclass(base, _automatic(_fused(base), plain, faster))
     return _subclass(base, plain) if recompute else base
 
 
 def _subclass(base: Any, forward: Forward) -> Any:
-    """Return a class of the same name and place, with another forward pass."""
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "forward": forward}
     forward.__doc__ = base.forward.__doc__
     return type("Circuit", (base,), members)
@@ -46,9 +47,9 @@ def _recomputing(plain: Forward) -> Forward:
     return forward
 
 
-def _automatic(fused: Forward, plain: Forward, preferring: tuple[str, ...]) -> Forward:
+def _automatic(fused: Forward, plain: Forward, faster: tuple[str, ...]) -> Forward:
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        if engine_name(x.device.type, x.dtype) in preferring:
+        if engine_name(x.device.type, x.dtype) in faster:
             return fused(self, x)
         return plain(self, x)
 

@@ -9,6 +9,7 @@ What computes is the engine for the device and the dtype (engines/). None keeps 
 
 import math
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
-from quanta_compiler.kernels.engines.portable.table import apply_table
+from quanta_compiler.kernels.engines.portable.engine import apply_table
 from quanta_compiler.kernels.executable import Matrices, executable
 from quanta_compiler.kernels.precision import is_autocast, matrix_dtype, without_autocast
 
@@ -132,16 +133,11 @@ def _apply_with_gradient(x: torch.Tensor, matrices: Matrices, circuit: str) -> t
 def _apply_batched(
     info: Any, dims: tuple[Any, ...], x: torch.Tensor, matrices: Matrices, circuit: str
 ) -> tuple[torch.Tensor, int]:
-    """Apply the circuit under torch.vmap."""
     x_dim, matrix_dims, _ = dims
     if all(dim is None for dim in matrix_dims):
         return cast(torch.Tensor, APPLY(x.movedim(x_dim, 0), matrices, circuit)), 0
     results = [
-        APPLY(
-            x if x_dim is None else x.select(x_dim, place),
-            [m if dim is None else m.select(dim, place) for m, dim in zip(matrices, matrix_dims, strict=True)],
-            circuit,
-        )
+        APPLY(_at(x, x_dim, place), list(map(_at, matrices, matrix_dims, repeat(place))), circuit)
         for place in range(info.batch_size)
     ]
     return torch.stack(results), 0
@@ -152,21 +148,21 @@ def _backward_batched(
 ) -> tuple[list[torch.Tensor], list[int]]:
     """Compute gradients under torch.vmap, one after the other: of several outputs, say, for a Jacobian."""
     grad_dim, x_dim, matrix_dims = dims[:3]
-
-    def at(tensor: Any, dim: int | None, place: int) -> Any:
-        return tensor if dim is None else tensor.select(dim, place)
-
     results = [
         APPLY_BACKWARD(
-            at(grad, grad_dim, place),
-            at(x, x_dim, place),
-            [at(matrix, dim, place) for matrix, dim in zip(matrices, matrix_dims, strict=True)],
+            _at(grad, grad_dim, place),
+            _at(x, x_dim, place),
+            list(map(_at, matrices, matrix_dims, repeat(place))),
             *rest,
         )
         for place in range(info.batch_size)
     ]
     stacked = [torch.stack(tensors) for tensors in zip(*results, strict=True)]
     return stacked, [0] * len(stacked)
+
+
+def _at(tensor: Any, dim: int | None, place: int) -> Any:
+    return tensor if dim is None else tensor.select(dim, place)
 
 
 def _apply_flops(x: tuple[int, ...], matrices: Any, circuit: str, *_: Any, **__: Any) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from peft.utils import resolve_quantization_backend
@@ -13,8 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from quanta_compiler.peft.errors import Problem, raise_problems
 from quanta_compiler.peft.registration import METHOD
 
-_Given = ParamSpec("_Given")
-_Result = TypeVar("_Result")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 _PLAIN = (nn.Linear.forward, Conv1D.forward)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -49,14 +48,11 @@ def quantization_of(base: nn.Module, **kwargs: Any) -> Any:
     PEFT refuses torchao's tensors where it does not know how the model was quantized. That is needed for merging alone.
     """
     again = kwargs.get("get_apply_tensor_subclass")
-    backend = resolve_quantization_backend(base, **{**kwargs, "get_apply_tensor_subclass": again or _unknown})
+    # Anything but None stands for it: a layer that cannot be quantized again is not merged.
+    backend = resolve_quantization_backend(base, **{**kwargs, "get_apply_tensor_subclass": again or object})
     if again is None and hasattr(backend, "get_apply_tensor_subclass"):
         backend.supports_merge = False
     return backend
-
-
-def _unknown() -> Any:
-    raise AssertionError("a layer that cannot be quantized again is not merged")
 
 
 def obstacle_to_folding(layer: Any) -> str | None:
@@ -93,7 +89,8 @@ def _obstacle_to_merging(layer: Any, name: str) -> Problem | None:
         text = f"its weight is computed anew in every forward pass ({computed[0]}), and the update would be lost"
         return _not_merged(name, text, f"call `{computed[1]}` first, or")
     weight = base.weight
-    if _is_wrapped(weight):
+    # Of a tensor type of its own, other than a shard of FSDP2.
+    if type(weight.data) is not torch.Tensor and not hasattr(weight, "full_tensor"):
         return _not_merged(name, f"its weight is a {type(weight).__name__}, which is written by its own library")
     plain = type(base).forward in _PLAIN
     if weight.dtype in _FLOATS:
@@ -136,11 +133,6 @@ _REMOVED_BY = {
     "WeightNorm": "torch.nn.utils.remove_weight_norm(layer)",
     "SpectralNorm": "torch.nn.utils.remove_spectral_norm(layer)",
 }
-
-
-def _is_wrapped(weight: torch.Tensor) -> bool:
-    """Say whether a weight is of a tensor type of its own, other than a shard of FSDP2."""
-    return type(weight.data) is not torch.Tensor and not hasattr(weight, "full_tensor")
 
 
 def _computes_otherwise(base: Any) -> bool:
@@ -211,27 +203,23 @@ def fetch_partitioned(layer: Any) -> None:
             parameter.all_gather()
 
 
-def _is_to_gather(parameter: Any) -> bool:
-    """Say whether a parameter is partitioned and no caller holds it gathered, as TRL does where it merges."""
-    return is_partitioned(parameter) and not getattr(parameter, "_ds_z3_gathered_param_context_depth", 0)
-
-
-def gathered(*, written: bool = False) -> Callable[[Callable[_Given, _Result]], Callable[_Given, _Result]]:
+def gathered(*, written: bool = False) -> Callable[[_Method], _Method]:
     """Wrap a method of an adapted layer: its tensors are whole there, also where DeepSpeed (ZeRO-3) has spread them."""
 
-    def wrap(method: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    def wrap(method: _Method) -> _Method:
         @wraps(method)
-        def with_whole_tensors(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-            layer: Any = args[0]
-            spread = [parameter for parameter in layer.parameters() if _is_to_gather(parameter)]
+        def with_whole_tensors(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            # Those that a caller holds gathered, as TRL does where it merges, are whole already.
+            held = "_ds_z3_gathered_param_context_depth"
+            spread = [one for one in layer.parameters() if is_partitioned(one) and not getattr(one, held, 0)]
             if not spread:
-                return method(*args, **kwargs)
+                return method(layer, *args, **kwargs)
             import deepspeed
 
             # Every process computes the same; what the first one has written is spread again.
             with deepspeed.zero.GatheredParameters(spread, modifier_rank=0 if written else None):
-                return method(*args, **kwargs)
+                return method(layer, *args, **kwargs)
 
-        return with_whole_tensors
+        return cast(_Method, with_whole_tensors)
 
     return wrap

@@ -64,7 +64,6 @@ def _section(config: Any) -> Iterator[str]:
 
 
 def _circuit(place: str, entry: Mapping[str, Any], scale: float) -> Iterator[str]:
-    """Yield the circuit for one shape, as `quanta expand` prints it."""
     target, _, shape = place.rpartition(": ")
     named = f" whose names end in `{target}`" if target else ""
     yield f"Layers{named} with {shape} features: residual `{entry['residual']}`, scale {scale:g}."

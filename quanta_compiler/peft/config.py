@@ -192,7 +192,6 @@ class QuantaConfig(PeftConfig):
             )
 
     def _check_values(self) -> None:
-        """Refuse values that no later step could explain."""
         if self.residual not in RESIDUALS:
             raise ValueError(f"`residual` is one of {', '.join(RESIDUALS)}, got {self.residual!r}")
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:

@@ -1,7 +1,7 @@
 """Which keys of a mapping no layer's circuit comes from."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -10,15 +10,6 @@ from quanta_compiler.diagnostics import meant
 from quanta_compiler.models.fitting import FeaturesError
 from quanta_compiler.models.targets import is_mapping, matches, target_for
 from quanta_compiler.peft.errors import Problem
-
-
-class Coverage(NamedTuple):
-    """What became of the keys that no layer took its circuit from."""
-
-    unmatched: tuple[Problem, ...]
-    """Keys that match no module of the model."""
-    passed_over: tuple[str, ...]
-    """Keys whose modules are not adapted, or take the circuit of a longer key; each as a sentence."""
 
 
 def module_names(model: nn.Module) -> list[str]:
@@ -33,10 +24,13 @@ def module_names(model: nn.Module) -> list[str]:
     return names
 
 
-def coverage(circuit: Any, names: Sequence[str], adapted: Collection[str]) -> Coverage:
-    """Say which keys of `circuit` reached no layer; `names` are the model's modules, `adapted` those with a circuit."""
+def coverage(circuit: Any, names: Sequence[str], adapted: Collection[str]) -> tuple[list[Problem], list[str]]:
+    """Return the keys of `circuit` that match no module, and those that reached no layer though they do, as sentences.
+
+    `names` are the model's modules, `adapted` those with a circuit.
+    """
     if not is_mapping(circuit):
-        return Coverage((), ())
+        return [], []
     reached = set(_reached(circuit, adapted))
     unmatched: list[Problem] = []
     passed_over: list[str] = []
@@ -58,7 +52,7 @@ def coverage(circuit: Any, names: Sequence[str], adapted: Collection[str]) -> Co
                 f"the circuit for {key!r} reaches no layer: {shown(layers)} takes the circuit of the longer key "
                 f"{shown(list(map(repr, others)))}; of several keys that match, the longest counts"
             )
-    return Coverage(tuple(unmatched), tuple(passed_over))
+    return unmatched, passed_over
 
 
 def _reached(circuit: Any, adapted: Collection[str]) -> Iterator[str]:

@@ -94,14 +94,11 @@ class FoldingLayer(BaseTunerLayer):
         self._told_of_training = False
 
     def _refuse_folding(self) -> None:
-        """Raise AdapterError where no weight can stand in the place of the base layer."""
-        reason = obstacle_to_folding(self)
-        if reason is None:
-            return
-        raise AdapterError(
-            f"{self._layer_name}: `residual='folded'` puts a weight in the place of the layer, and {reason}\n"
-            "hint: take `frozen_copy`, which never looks at the weight"
-        )
+        if reason := obstacle_to_folding(self):
+            raise AdapterError(
+                f"{self._layer_name}: `residual='folded'` puts a weight in the place of the layer, and {reason}\n"
+                "hint: take `frozen_copy`, which never looks at the weight"
+            )
 
     def _fold(self, adapter: str) -> None:
         """Store W - scale S, in the dtype of the weight; later where W holds merged updates now."""
@@ -153,8 +150,7 @@ class FoldingLayer(BaseTunerLayer):
                 self._fold(adapter)
                 folded = self.quanta_circuit_folded[adapter]
             self._unsure_folds.discard(adapter)
-        weight: torch.Tensor = folded.weight
-        return weight
+        return folded.weight  # type: ignore[no-any-return]
 
     def _warn_of_training(self) -> None:
         if not torch.compiler.is_compiling() and not self._told_of_training:

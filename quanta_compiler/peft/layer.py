@@ -13,7 +13,7 @@ from quanta_compiler.peft.bases import computing_device, computing_dtype, layer_
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.folding import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
-from quanta_compiler.peft.resolved import residual_for
+from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_layer
 from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors, held
 
@@ -33,16 +33,14 @@ class QuantaCircuitLayer(FoldingLayer):
     """
 
     adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates")
-    other_param_names = (
-        *(f"{METHOD}_frozen", f"{METHOD}_features", f"{METHOD}_folded", f"{METHOD}_dropout", f"{METHOD}_scale"),
-        *(f"{METHOD}_configured_scale", f"{METHOD}_residual", f"{METHOD}_plan", f"{METHOD}_backend"),
-        f"{METHOD}_computed_in",
-    )
+    _parts = "frozen features folded dropout scale configured_scale residual plan backend computed_in"
+    other_param_names = tuple(f"quanta_circuit_{part}" for part in _parts.split())
 
     was_called = False
     """Whether a forward pass has called the layer; written without being read, so that compiled code needs no guard."""
 
     active_adapters: list[str]
+    get_base_weight: Callable[[], torch.Tensor]
     get_base_layer: Callable[[], Any]
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
@@ -76,18 +74,17 @@ class QuantaCircuitLayer(FoldingLayer):
         self,
         adapter_name: str,
         config: QuantaConfig,
-        fitted: FittedCircuit,
+        fit: Resolved,
         layer_name: str,
         inference_mode: bool = False,
         **kwargs: Any,
     ) -> None:
         """Give the layer an adapter, or give the adapter its initial values again."""
         self._layer_name = layer_name
-        residual = residual_for(config, layer_name, fitted)
-        if residual == "folded":
+        if fit.residual == "folded":
             self._refuse_folding()
-        self.quanta_circuit_plan[adapter_name] = fitted
-        self.quanta_circuit_residual[adapter_name] = residual
+        self.quanta_circuit_plan[adapter_name] = fit.fitted
+        self.quanta_circuit_residual[adapter_name] = fit.residual
         self.quanta_circuit_scale[adapter_name] = config.scale
         self.quanta_circuit_configured_scale[adapter_name] = config.scale
         self.quanta_circuit_backend[adapter_name] = (config.backend, config.recompute)
@@ -120,7 +117,6 @@ class QuantaCircuitLayer(FoldingLayer):
             del self.quanta_circuit_folded[adapter]
 
     def _holder(self, adapter: str) -> Any:
-        """Return what holds the parameters of an adapter that train."""
         differences = self.quanta_circuit_delta
         return (differences if adapter in differences else self.quanta_circuit_gates)[adapter]
 
@@ -149,9 +145,8 @@ class QuantaCircuitLayer(FoldingLayer):
 
     def cast_adapter(self, adapter: str) -> None:
         """Round what trains to the base layer's dtype, as `autocast_adapter_dtype=False` asks for."""
-        for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
-            if adapter in container:
-                container[adapter].to(self._base_dtype())
+        if self.has_adapter(adapter):
+            self._holder(adapter).to(self._base_dtype())
 
     def _drawn(self, fitted: FittedCircuit, config: QuantaConfig) -> tuple[Tensors, Tensors]:
         """Return all tensors of S and those of T that train; empty ones for a model on the meta device."""
@@ -272,10 +267,8 @@ class QuantaCircuitLayer(FoldingLayer):
         """Divide the scale of the active adapters, or return to that of their configuration."""
         for adapter in self.active_adapters:
             if adapter in self.quanta_circuit_scale:
-                before = self.quanta_circuit_scale[adapter]
-                self._set_scale(
-                    adapter, self.quanta_circuit_configured_scale[adapter] if scale is None else before / scale
-                )
+                own = self.quanta_circuit_configured_scale[adapter]
+                self._set_scale(adapter, own if scale is None else self.quanta_circuit_scale[adapter] / scale)
 
     def _set_scale(self, adapter: str, scale: float) -> None:
         self.quanta_circuit_scale[adapter] = scale

@@ -8,11 +8,12 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from peft.utils import quantization_extra_repr
 from torch import nn
 
-from quanta_compiler.nn import FittedCircuit, is_sharded, whole
+from quanta_compiler.nn import is_sharded, whole
 from quanta_compiler.peft.bases import check_merging, computing_device, fetch_partitioned, gathered
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.layer import QuantaCircuitLayer
+from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_state
 
 
@@ -24,7 +25,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         base_layer: nn.Module,
         adapter_name: str,
         config: QuantaConfig,
-        fitted: FittedCircuit,
+        fit: Resolved,
         layer_name: str,
         **kwargs: Any,
     ) -> None:
@@ -32,7 +33,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         QuantaCircuitLayer.__init__(self, base_layer, **kwargs)
         self._active_adapter = adapter_name
         self._merged_scales: dict[str, float] = {}
-        self.update_layer(adapter_name, config, fitted, layer_name, **kwargs)
+        self.update_layer(adapter_name, config, fit, layer_name, **kwargs)
         module: Any = self
         module.register_load_state_dict_pre_hook(check_state)
         module.register_load_state_dict_post_hook(_settle_loaded)
@@ -157,7 +158,6 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
 
 
 def _settle_loaded(module: Any, _: Any) -> None:
-    """Train the difference where T has been loaded, and fold the frozen copies anew."""
     for adapter in list(module.quanta_circuit_plan):
         module.take_difference(adapter)
         module._fold_again(adapter)

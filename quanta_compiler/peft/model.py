@@ -80,14 +80,16 @@ class QuantaCircuitModel(BaseTuner):
 
     def _check_circuits(self, config: QuantaConfig, names: list[str], *, is_new: bool) -> list[str]:
         """Refuse circuits that do not fit, and those of a new adapter that match no module; return what to warn of."""
-        found = coverage(config.circuit, names, self._fits)
+        unmatched, passed_over = coverage(config.circuit, names, self._fits)
         if not is_new:
             raise_problems(_DO_NOT_FIT, self._misfits)
-            return [f"{problem.text}\nhint: {problem.hint}" for problem in found.unmatched]
+            return [f"{problem.text}\nhint: {problem.hint}" for problem in unmatched]
         if self._fits or self._misfits:
-            raise_problems(_DO_NOT_FIT, [*self._misfits, *found.unmatched])
-        away = [name for name, fit in self._fits.items() if _begins_away(fit)] if config.init_weights else []
-        return [*found.passed_over, *([_AWAY.format(shown(away))] if away else [])]
+            raise_problems(_DO_NOT_FIT, [*self._misfits, *unmatched])
+        # Where the update is T, and T is not zero, a layer does not begin as its base layer.
+        own = {name: fit.fitted for name, fit in self._fits.items() if fit.residual == "none" and config.init_weights}
+        away = [name for name, fitted in own.items() if not fitted.starts_at_zero]
+        return [*passed_over, *([_AWAY.format(shown(away))] if away else [])]
 
     @classmethod
     def _get_adapter_state_dict(
@@ -99,9 +101,8 @@ class QuantaCircuitModel(BaseTuner):
         unwanted_adapter_names: list[str],
     ) -> dict[str, Any]:
         """Select what is saved, as PEFT does, and say where that is nothing."""
-        saved: dict[str, Any] = super()._get_adapter_state_dict(
-            model, config, adapter_name, state_dict, unwanted_adapter_names
-        )
+        names = adapter_name, state_dict, unwanted_adapter_names
+        saved: dict[str, Any] = super()._get_adapter_state_dict(model, config, *names)
         warn_of_nothing_saved(state_dict, saved)
         as_differences(saved)
         return saved
@@ -110,10 +111,8 @@ class QuantaCircuitModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Any]
     ) -> dict[str, Any]:
-        """Take what is loaded in the form of today."""
-        remapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(
-            model=model, config=config, adapter_name=adapter_name, state_dict=readable(model, adapter_name, state_dict)
-        )
+        given = readable(model, adapter_name, state_dict)
+        remapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, given)
         return remapped
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
@@ -124,7 +123,6 @@ class QuantaCircuitModel(BaseTuner):
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        """Put a layer in the place of another; unloading puts the base layer back."""
         if isinstance(new_module, QuantaCircuitLayer) or getattr(child, "base_layer", None) is new_module:
             # PEFT would copy the layer's weight onto itself, and some quantized layers have none of that name; and
             # move adapters to the device of the weight, which is "meta" while accelerate offloads it.
@@ -148,21 +146,20 @@ class QuantaCircuitModel(BaseTuner):
             text = f"{current_key}: {reader} reads its weight past its forward, an adapter on it would do nothing"
             self._misfits.append(Problem(text, _EXCLUDE))
             return
-        fitted = self._fit(peft_config, base, current_key)
-        if fitted is None:
+        fit = self._fit(peft_config, base, current_key)
+        if fit is None:
             return
         kwargs = get_quantization_kwargs(self)
         if isinstance(target, QuantaCircuitLayer):
-            target.update_layer(adapter_name, peft_config, fitted, current_key, **kwargs)
+            target.update_layer(adapter_name, peft_config, fit, current_key, **kwargs)
             return
-        layer = QuantaCircuitLinear(target, adapter_name, peft_config, fitted, current_key, **kwargs)
+        layer = QuantaCircuitLinear(target, adapter_name, peft_config, fit, current_key, **kwargs)
         if adapter_name not in self.active_adapters:
             # An additional adapter is not trained before it is chosen.
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
-    def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> FittedCircuit | None:
-        """Return the circuit for a target; note why there is none."""
+    def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> Resolved | None:
         backend = quantization_of(base, **get_quantization_kwargs(self))
         if not isinstance(base, nn.Linear | Conv1D) and getattr(backend, "layer_type", None) != "linear":
             # PEFT's own tests and users look for this type and this beginning.
@@ -192,7 +189,7 @@ class QuantaCircuitModel(BaseTuner):
                 _warn(fitted)
                 record(config, name, fitted.spec, resolved.residual)
                 self._fits[name] = resolved
-                return fitted
+                return resolved
             text = f"{layer}: circuit {fitted.spec.name!r} has no gate that trains"
             self._misfits.append(Problem(text, "leave out `frozen`, or add a gate"))
         return None
@@ -268,7 +265,6 @@ class QuantaCircuitModel(BaseTuner):
 
 
 def _stop_watching(model: Any) -> None:
-    """Leave no hook of ours on a model."""
     for hooks in (model._load_state_dict_pre_hooks, model._forward_hooks):
         remove_hooks(hooks, check_state, tell_of_silent_layers)
 
@@ -291,18 +287,12 @@ def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
 
 
 def _registries(module: Any) -> Iterator[dict[str, Any]]:
-    """Yield the dicts that hold what a module consists of, and what a layer knows of its adapters."""
     yield from (module._modules, module._parameters, module._buffers)
     if isinstance(module, nn.ParameterDict):
         yield module._keys
     if isinstance(module, QuantaCircuitLayer):
         named = (getattr(module, name) for name in module.other_param_names)
         yield from (registry for registry in named if isinstance(registry, dict))
-
-
-def _begins_away(fit: Resolved) -> bool:
-    """Say whether a layer does not begin as its base layer: the update is T, and T is not zero."""
-    return fit.residual == "none" and not fit.fitted.starts_at_zero
 
 
 _DO_NOT_FIT = "circuits do not fit their targets:"
@@ -313,10 +303,10 @@ _AWAY = (
 _EXCLUDE = "exclude it: QuantaConfig(exclude_modules=[...])"
 _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
 _warned: set[CircuitSpec] = set()
+"""Each is told once of what is wasted, or cannot learn."""
 
 
 def _warn(fitted: FittedCircuit) -> None:
-    """Say once for every circuit and shape what is wasted, or cannot learn."""
     if fitted.spec in _warned:
         return
     _warned.add(fitted.spec)

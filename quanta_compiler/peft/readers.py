@@ -1,6 +1,5 @@
 """Modules that read the weight of a linear layer instead of calling the layer: an adapter on it would do nothing."""
 
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,31 +66,16 @@ A slow test looks through the installed packages for what is missing here.
 """
 
 
-def _bloom_slices(module: Any) -> bool:
-    return bool(module.pretraining_tp > 1 and module.slow_but_exact)
-
-
-def _ordered(module: Any) -> bool:
-    return bool(getattr(module.config, "use_ordered_embeddings", False))
-
-
-def _rescaled(module: Any) -> bool:
-    # In eval mode transformers divides this weight in place, and so the layer's output, but not the adapter's.
-    return bool(0 < module.config.rescale_every <= module.layer_id)
-
-
-def _fast_path(module: Any) -> bool:
-    return bool(module.self_attn.batch_first and module.activation_relu_or_gelu)
-
-
 _ONLY_IF: dict[str, Callable[[Any], bool]] = {
-    "TransformerEncoderLayer": _fast_path,
-    "BloomAttention": _bloom_slices,
-    "BloomMLP": _bloom_slices,
-    "Gemma4AssistantForCausalLM": _ordered,
-    "Gemma4UnifiedAssistantForCausalLM": _ordered,
-    "RwkvSelfAttention": _rescaled,
-    "RwkvFeedForward": _rescaled,
+    # The fast path of inference.
+    "TransformerEncoderLayer": lambda it: it.self_attn.batch_first and it.activation_relu_or_gelu,
+    **dict.fromkeys(("BloomAttention", "BloomMLP"), lambda it: it.pretraining_tp > 1 and it.slow_but_exact),
+    **dict.fromkeys(
+        ("Gemma4AssistantForCausalLM", "Gemma4UnifiedAssistantForCausalLM"),
+        lambda it: getattr(it.config, "use_ordered_embeddings", False),
+    ),
+    # In eval mode transformers divides this weight in place, and so the layer's output, but not the adapter's.
+    **dict.fromkeys(("RwkvSelfAttention", "RwkvFeedForward"), lambda it: 0 < it.config.rescale_every <= it.layer_id),
 }
 """Classes that read the weight only as they are configured."""
 
@@ -156,7 +140,7 @@ def _never_called(model: nn.Module) -> list[str]:
         for name, layer in layers.items()
         if not layer.was_called
         and any(f"{METHOD}_" in key and parameter.requires_grad for key, parameter in layer.named_parameters())
-        and not any(_is_expert(model, part) for part in _ancestors(name))
+        and not any(_names_expert(part, model.get_submodule(part)) for part in _ancestors(name))
         and not any(siblings in ran and block not in ran for siblings, block in _blocks(model, name))
     ]
 
@@ -166,13 +150,7 @@ def _ancestors(name: str) -> Iterator[str]:
     yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
-def _is_expert(model: nn.Module, name: str) -> bool:
-    names = (name.rpartition(".")[2], type(model.get_submodule(name)).__name__)
-    return any(re.search("expert", part, re.IGNORECASE) for part in names)
-
-
 def _blocks(model: nn.Module, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the lists that a layer is in, and the element of each that holds it."""
     for block in _ancestors(name):
         siblings = block.rpartition(".")[0]
         if isinstance(model.get_submodule(siblings), nn.ModuleList | nn.ModuleDict):
@@ -210,16 +188,16 @@ def warn_about_experts(model: nn.Module, config: Any) -> None:
 def _expert_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the parameters `[experts, rows, columns]` of modules of experts, with their names."""
     for name, module in model.named_modules():
-        if not _holds_experts(name, module):
+        counted = any(isinstance(getattr(module, key, None), int) for key in ("num_experts", "num_local_experts"))
+        if not counted and not _names_expert(name, module):
             continue
         for key, parameter in module.named_parameters(recurse=False):
             if parameter.dim() == 3 and parameter.shape[0] > 1:
                 yield f"{name}.{key}" if name else key, parameter
 
 
-def _holds_experts(name: str, module: nn.Module) -> bool:
-    counted = any(isinstance(getattr(module, key, None), int) for key in ("num_experts", "num_local_experts"))
-    return counted or "expert" in f"{name} {type(module).__name__}".lower()
+def _names_expert(name: str, module: nn.Module) -> bool:
+    return "expert" in f"{name} {type(module).__name__}".lower()
 
 
 def _is_meant(config: Any, module: str, parameter: str) -> bool:
@@ -227,8 +205,8 @@ def _is_meant(config: Any, module: str, parameter: str) -> bool:
     targets = config.target_modules
     if targets is None:
         return False
-    names = [f"{module}.{alias}" for alias in (parameter, *_FUSED.get(parameter, ()))]
-    names += [f"{module}.0.{alias}" for alias in (parameter, *_FUSED.get(parameter, ()))]
+    aliases = (parameter, *_FUSED.get(parameter, ()))
+    names = [f"{module}.{inside}{alias}" for inside in ("", "0.") for alias in aliases]
     found = [check_target_module_exists(config, name) for name in (module, *names)]
     if any(isinstance(one, _ExcludedModule) for one in found[:2]):
         return False

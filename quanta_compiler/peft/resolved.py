@@ -20,7 +20,7 @@ FORMAT = 2
 """The format of saved adapters that is written; 1, which had no marker, held T and S and no resolved circuits."""
 
 Entries = dict[str, dict[str, Any]]
-"""What `QuantaConfig.resolved` holds: by `place`, the circuit, its residual, and the SHA-256 of both."""
+"""What `QuantaConfig.resolved` holds: by width and target, the circuit, its residual, and the SHA-256 of both."""
 
 
 class Resolved(NamedTuple):
@@ -54,7 +54,7 @@ def auto_rule(format: int | None) -> int:
     return 1 if format == 1 else AUTO_RULE
 
 
-def place(circuit: Any, name: str, in_features: int, out_features: int) -> str:
+def _place(circuit: Any, name: str, in_features: int, out_features: int) -> str:
     """Return what a resolved circuit is filed under: `24 -> 16`, in a mapping `k_proj: 24 -> 16`."""
     target = target_for(circuit, name)
     shape = f"{in_features} -> {out_features}"
@@ -69,23 +69,17 @@ def resolve(config: Any, name: str, in_features: int, out_features: int) -> Reso
         FeaturesError: there is no circuit for the module, or it is written for other features.
 
     """
-    entry = config.resolved.get(place(config.circuit, name, in_features, out_features))
+    entry = config.resolved.get(_place(config.circuit, name, in_features, out_features))
     document = circuit_for(config.circuit, name) if entry is None else entry["circuit"]
     fitted = fit_circuit(document, in_features, out_features, auto_rule=auto_rule(config.format))
-    return Resolved(fitted, residual_for(config, name, fitted))
-
-
-def residual_for(config: Any, name: str, fitted: FittedCircuit) -> str:
-    """Return what `auto` means at a layer: as the adapter was saved, or by the circuit."""
-    entry = config.resolved.get(place(config.circuit, name, fitted.in_features, fitted.out_features))
-    if config.residual == "auto" and entry is not None:
-        return str(entry["residual"])
-    return chosen_residual(config.residual, fitted)
+    # What `auto` means: as the adapter was saved, or by the circuit.
+    is_known = config.residual == "auto" and entry is not None
+    return Resolved(fitted, str(entry["residual"]) if is_known else chosen_residual(config.residual, fitted))
 
 
 def record(config: Any, name: str, spec: CircuitSpec, residual: str) -> None:
     """Write down in the configuration what its circuit is at a layer; a dict that others hold stays as it is."""
-    key = place(config.circuit, name, spec.in_features, spec.out_features)
+    key = _place(config.circuit, name, spec.in_features, spec.out_features)
     known = config.resolved.get(key)
     if known is None or known["residual"] != residual:
         entry = {"circuit": stored_document(to_dict(spec)), "residual": residual}

@@ -59,8 +59,8 @@ def check_keys(keys: Collection[str], place: str) -> None:
 
 def warn_of_nothing_saved(state_dict: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Warn where PEFT finds nothing of the adapter in a state dict that has it under other keys."""
-    if any(f"{METHOD}_" in key for key in state_dict) and not any(f"{METHOD}_" in key for key in saved):
-        other = next(key for key in state_dict if f"{METHOD}_" in key)
+    other = next((key for key in state_dict if f"{METHOD}_" in key), None)
+    if other is not None and not any(f"{METHOD}_" in key for key in saved):
         warnings.warn(
             f"nothing of the circuit adapter is saved: the state dict has keys such as {other!r}, which no layer of "
             f"the model has\nhint: {_SAVE_WHOLE}",
@@ -143,7 +143,10 @@ def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, 
     for key in state_dict:
         layer, part, tensor = key.partition(f".{METHOD}_")
         if part and key.startswith(prefix) and key not in known:
-            problems.append(_unexpected(layer, tensor, is_adapted=layer in layers))
+            lacking = "the configuration has no place for it", _OTHER_CIRCUIT
+            if layer not in layers:
+                lacking = "the model has no such adapted layer", _OTHER_MODEL
+            problems.append(Problem(f"{_shown(layer)}: {tensor} is saved, and {lacking[0]}", lacking[1]))
     raise_problems("the saved adapter does not fit the model:", problems)
 
 
@@ -156,15 +159,7 @@ def check_layer(layer: Any, adapter: str, name: str) -> None:
     raise_problems("the loaded adapter does not fit the model:", problems)
 
 
-def _unexpected(layer: str, tensor: str, is_adapted: bool) -> Problem:
-    name = _shown(layer)
-    if is_adapted:
-        return Problem(f"{name}: {tensor} is saved, and the configuration has no place for it", _OTHER_CIRCUIT)
-    return Problem(f"{name}: {tensor} is saved, and the model has no such adapted layer", _OTHER_MODEL)
-
-
 def _shown(name: str) -> str:
-    """Return a layer's name as the base model has it."""
     return name.rstrip(".").removeprefix(_MODEL)
 
 

@@ -42,7 +42,9 @@ def read_model(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers
 
     """
     data = read_config(folder)
-    name = _name(data, folder)
+    # Some files hold the path of the folder that the model was saved from.
+    written = data.get("_name_or_path")
+    name = written if isinstance(written, str) and written.strip() else folder.resolve().name
     with _quiet():
         model = _build(folder, data)
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -50,15 +52,8 @@ def read_model(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers
     return ModelLayers(name=name, parameters=parameters, layers=layers, **_widths(model.config))
 
 
-def _name(data: dict[str, Any], folder: Path) -> str:
-    """Return the model's name; some files hold the path of the folder that it was saved from."""
-    written = data.get("_name_or_path")
-    return written if isinstance(written, str) and written.strip() else folder.resolve().name
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what transformers and PEFT have to say on a model that nobody is going to run."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
@@ -70,7 +65,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _build(folder: Path, data: dict[str, Any]) -> Any:
-    """Return the model without weights."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
@@ -103,7 +97,6 @@ def _architecture(config: Any) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    """Return the beginning of an error of transformers, which may be many lines."""
     return textwrap.shorten(str(error), _SHOWN_CHARACTERS, placeholder=" …") or type(error).__name__
 
 
@@ -128,7 +121,6 @@ class _Targets(QuantaCircuitModel):
 
 
 def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tuple[TargetLayer, ...]:
-    """Return the layers that an adapter with these targets is put on."""
     if targets is not None and not targets:
         raise ModelError("no target is given: name layers, or `all-linear`")
     if isinstance(targets, str):
@@ -153,7 +145,17 @@ def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tup
         ) from None
     except Exception as error:
         raise ModelError(f"PEFT cannot look for targets in {name}: {_one_line(error)}") from None
-    return tuple(_target_layer(*one, model_name=name) for one in found)
+    layers = []
+    for key, module, parent in found:
+        if not isinstance(module, nn.Linear | Conv1D):
+            fault = f"is no linear layer, but a module of type {type(module).__name__}"
+        elif isinstance(parent, nn.MultiheadAttention):
+            fault = "belongs to torch's MultiheadAttention, which reads its weight past any adapter"
+        else:
+            layers.append(TargetLayer(key, *layer_features(module)))
+            continue
+        raise ModelError(f"{key} of {name} {fault}: leave it out")
+    return tuple(layers)
 
 
 def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
@@ -170,16 +172,6 @@ def _linear_names(model: Any) -> list[str]:
     """Return the last parts of the names of all layers that a circuit can be put on, in the model's order."""
     found = (key.rpartition(".")[2] for key, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
     return list(dict.fromkeys(found))
-
-
-def _target_layer(key: str, module: nn.Module, parent: nn.Module, model_name: str) -> TargetLayer:
-    if not isinstance(module, nn.Linear | Conv1D):
-        kind = type(module).__name__
-        raise ModelError(f"{key} of {model_name} is no linear layer, but a module of type {kind}: leave it out")
-    if isinstance(parent, nn.MultiheadAttention):
-        kind = "torch's MultiheadAttention, which reads its weight past any adapter"
-        raise ModelError(f"{key} of {model_name} belongs to {kind}: leave it out")
-    return TargetLayer(key, *layer_features(module))
 
 
 def _widths(config: Any) -> dict[str, int]:
@@ -205,7 +197,6 @@ def _widths(config: Any) -> dict[str, int]:
 
 
 def _number(config: Any, *names: str) -> int:
-    """Return the first of some fields that is a number, else 0; a few models have a list in its place."""
     for name in names:
         try:
             value = getattr(config, name, None)

@@ -113,7 +113,7 @@ def third(monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]) -
     """Put it before the others."""
     made = Third()
     monkeypatch.setattr("quanta_compiler.kernels.engine.ENGINES", (made, *ENGINES))
-    monkeypatch.setattr("quanta_compiler.kernels.executable.ENGINES", (made, *ENGINES))
+    monkeypatch.setattr("quanta_compiler.kernels.modules.ENGINES", (made, *ENGINES))
     name_engine("")
     return made
 

@@ -23,7 +23,7 @@ from fake_compilers import (
     small_library,
 )
 
-from quanta_compiler.kernels.engines.cpu import build, compiler, loader
+from quanta_compiler.kernels.engines.cpu import build, compiler
 
 pytestmark = [needs_posix, needs_a_compiler]
 
@@ -145,11 +145,15 @@ def of_another_machine(library: bytes) -> bytes:
     ("library", "reason", "hint"),
     [
         (
-            lambda: small_library(f'extern "C" int quanta_abi() {{ return {loader.ABI + 1}; }}'),
-            f"has the interface {loader.ABI + 1}, not {loader.ABI}",
+            lambda: small_library(f'extern "C" int quanta_abi() {{ return {compiler.ABI + 1}; }}'),
+            f"has the interface {compiler.ABI + 1}, not {compiler.ABI}",
             "hint: it is tried again",
         ),
-        (lambda: small_library("int nothing;"), f"has the interface None, not {loader.ABI}", "hint: it is tried again"),
+        (
+            lambda: small_library("int nothing;"),
+            f"has the interface None, not {compiler.ABI}",
+            "hint: it is tried again",
+        ),
         (lambda: b"This is no library.", "the library does not load: ", "hint: name another compiler in $CXX; it is"),
         (
             lambda: small_library("void missing(); int quanta_abi() { missing(); return 1; }"),

@@ -14,7 +14,7 @@ from quick_seeds import every_second
 from random_circuits import error
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.kernels.engines.portable import table
+from quanta_compiler.kernels.engines.portable import engine as portable
 
 SEEDS = range(160)
 EXACT = 1e-11
@@ -91,7 +91,7 @@ def test_the_portable_path_computes_what_the_kernel_does(seed: int, monkeypatch:
     everything = [True] * (1 + len(matrices))
     compare(kernel(grad, x, matrices, everything), plainly(grad, x, matrices, everything))
     for numbers in (1, 4 * 400 * len(circuit.spec.gates)):
-        monkeypatch.setattr(table, "_CHUNK_NUMBERS", numbers)
+        monkeypatch.setattr(portable, "_CHUNK_NUMBERS", numbers)
         compare(kernel(grad, x, matrices, everything), plainly(grad, x, matrices, everything))
     some = [place % 2 == seed % 2 for place in range(len(everything))]
     compare(kernel(grad, x, matrices, some), plainly(grad, x, matrices, some))

@@ -16,7 +16,7 @@ from fused_circuits import assert_close, executable_of, gradients, on_both, vect
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.kernels.engines.cpu.library import KernelTable
+from quanta_compiler.kernels.engines.cpu.engine import KernelTable
 from quanta_compiler.lowering.table import lower_table
 
 EXACT = 1e-11

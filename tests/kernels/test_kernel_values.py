@@ -11,7 +11,7 @@ from fused_circuits import TOKENS, both_paths, executable_of, gradients, matrice
 from quick_seeds import every_second
 from random_circuits import error, random_file
 
-from quanta_compiler.kernels.engines.portable import table
+from quanta_compiler.kernels.engines.portable import engine as portable
 from quanta_compiler.oracle.reference import reference_operator
 
 SEEDS = range(160)
@@ -50,7 +50,7 @@ def test_the_portable_path_computes_what_the_kernel_does(seed: int, monkeypatch:
     assert error(plainly(x, matrices), expected) < EXACT
     # A token at a time, and a few.
     for numbers in (1, 4 * 400 * len(circuit.spec.gates)):
-        monkeypatch.setattr(table, "_CHUNK_NUMBERS", numbers)
+        monkeypatch.setattr(portable, "_CHUNK_NUMBERS", numbers)
         assert error(plainly(x, matrices), expected) < EXACT
     for dtype in (torch.float32, torch.bfloat16):
         rounded = copy.deepcopy(plain).to(dtype)

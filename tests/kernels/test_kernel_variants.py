@@ -16,7 +16,7 @@ from random_circuits import error
 
 from quanta_compiler.kernels.engines.cpu.build import SOURCE
 from quanta_compiler.kernels.engines.cpu.compiler import KernelError, find_compiler
-from quanta_compiler.kernels.engines.cpu.library import KernelTable
+from quanta_compiler.kernels.engines.cpu.engine import KernelTable
 from quanta_compiler.kernels.engines.portable import engine as portable
 
 pytestmark = pytest.mark.slow

@@ -108,7 +108,6 @@ class _Factors:
         return (torch.arange(self.copies) // faster % self.sizes[leg])[:, None]
 
     def _place(self, slot: Slot) -> torch.Tensor:
-        """Return which of an RY's matrices every copy takes."""
         assert slot.turn is not None
         place, where = torch.zeros(self.copies, dtype=torch.int64), dict(slot.where)
         for leg in slot.turn.per:

@@ -76,7 +76,6 @@ class Rotations:
             ]
 
     def _alone(self, gate: Gate, count: int, turns: torch.Tensor, wholes: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the matrices of a gate that stands in no block."""
         if gate.form is Form.SIGNS:
             # The last index of all axes is the last of the gate.
             return cz(turns.detach(), 1, count)
@@ -114,7 +113,6 @@ def _contracted(contraction: Contraction, leaves: Sequence[torch.Tensor]) -> tor
 
 
 def _whole(gate: Gate, entry: TableEntry) -> Whole:
-    """Return what makes the matrices of the gate that owns the parameter."""
     rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
     if gate.form is Form.CIRCUIT:
         alike, smaller = gate.matrix.two_design(rows, columns), min(rows, columns)
@@ -159,7 +157,6 @@ def _rotated_rows(
 
 
 def _block_maker(maker: Maker) -> BlockMaker:
-    """Return what makes the blocks of a stack of gates."""
     if maker.halves:
         return partial(_blocks_of_halves, maker, [_block_maker(half) for half in maker.halves])
     return partial(_two_design_blocks, [contracted_plan(block.plan) for block in maker.programs])
@@ -191,7 +188,6 @@ def _blocks_of_halves(maker: Maker, halves: Sequence[BlockMaker], angles: torch.
 # A function is called twice by the one that is made of it and another.
 @lru_cache(maxsize=256)
 def _rotation(function: Function) -> Rotation:
-    """Return what applies a function."""
     plan = function.program.plan
     if function.is_identity:
         return lambda x, _: x
@@ -210,13 +206,11 @@ def _two_design(
     x: torch.Tensor,
     blocks: Blocks,
 ) -> torch.Tensor:
-    """Contract vectors with blocks, by their places."""
     leaves = [x.reshape(*x.shape[:-2], *shape), *(blocks[place] for place in order)]
     return _contracted(contraction, leaves).reshape(x.shape)
 
 
 def _executed(steps: Sequence[Step], x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
-    """Run the operations of a function behind its input."""
     values = [x]
     for step in steps:
         values += step(values, blocks)
@@ -224,7 +218,6 @@ def _executed(steps: Sequence[Step], x: torch.Tensor, blocks: Blocks) -> torch.T
 
 
 def _step(operation: Operation, sizes: Sequence[int]) -> Step:
-    """Return what executes an operation on vectors or on their halves."""
     size = sizes[operation.layout[-1]]
     match operation:
         case Split(source=source, start=start):

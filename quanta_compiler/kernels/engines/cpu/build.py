@@ -51,10 +51,12 @@ from quanta_compiler.kernels.engines.cpu.compiler import (
     KernelError,
     LoadError,
     MissingSymbolError,
+    OtherPlaceError,
     compile_library,
     find_compiler,
+    load_copy,
+    load_library,
 )
-from quanta_compiler.kernels.engines.cpu.loader import OtherPlaceError, load_copy, load_library
 from quanta_compiler.system.cache_folder import cache_folder
 
 SOURCE = Path(__file__).with_name("circuit.cpp")
@@ -67,25 +69,24 @@ class _Kernel:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._library: ctypes.CDLL | None = None
-        self._error: KernelError | None = None
+        self._found: ctypes.CDLL | KernelError | None = None
         self._told = False
 
-    def get(self, *, tell: bool) -> tuple[ctypes.CDLL | None, KernelError | None]:
+    def get(self, *, tell: bool) -> ctypes.CDLL | KernelError:
         with self._lock:
-            if self._library is None and self._error is None:
+            if self._found is None:
                 try:
-                    self._library = _find_or_build()
+                    self._found = _find_or_build()
                 except KernelError as error:
-                    self._error = error
+                    self._found = error
                 except OSError as error:
-                    self._error = KernelError(str(error))
+                    self._found = KernelError(str(error))
             told = self._told
             self._told = told or tell
-        if self._error is not None and tell and not told:
+        if isinstance(self._found, KernelError) and tell and not told:
             # Outside of the lock and with everything settled, because a warning may be turned into an exception.
-            warnings.warn(_warning(self._error), RuntimeWarning, stacklevel=3)
-        return self._library, self._error
+            warnings.warn(_warning(self._found), RuntimeWarning, stacklevel=3)
+        return self._found
 
 
 _KERNEL = _Kernel()
@@ -96,15 +97,16 @@ def kernel_library() -> ctypes.CDLL | None:
 
     The first None of a process comes with a RuntimeWarning that says why, unless the user has turned the kernel off.
     """
-    return None if _turned_off() else _KERNEL.get(tell=True)[0]
+    found = None if _turned_off() else _KERNEL.get(tell=True)
+    return None if isinstance(found, KernelError) else found
 
 
 def build_problem() -> str | None:
     """Return why `kernel_library()` is None, as a sentence without a full stop; None where it is not."""
     if _turned_off():
         return f"QUANTA_KERNEL={os.environ['QUANTA_KERNEL']} turns the fused kernel off"
-    error = _KERNEL.get(tell=False)[1]
-    return None if error is None else error.reason
+    found = _KERNEL.get(tell=False)
+    return found.reason if isinstance(found, KernelError) else None
 
 
 def _turned_off() -> bool:
@@ -145,7 +147,6 @@ def _find_or_build() -> ctypes.CDLL:
 
 
 def _folder() -> tuple[Path | None, str]:
-    """Return the cache folder, or None and why there is none."""
     try:
         return cache_folder(), ""
     except OSError as error:
@@ -153,7 +154,6 @@ def _folder() -> tuple[Path | None, str]:
 
 
 def _how_often(folder: Path | None, problem: str) -> str:
-    """Say how often a user will wait for a build."""
     if folder is not None:
         try:
             tempfile.TemporaryFile(dir=folder).close()
@@ -185,7 +185,6 @@ def _cached(folder: Path | None, stem: str) -> ctypes.CDLL | None:
 
 
 def _build(compiler: Compiler, source: bytes, folder: Path | None, stem: str) -> ctypes.CDLL:
-    """Return a new library, which is kept if it loads."""
     with tempfile.TemporaryDirectory(prefix="quanta-compiler-", ignore_cleanup_errors=True) as scratch:
         problem: KernelError | None = None
         for libraries in LIBRARIES:

@@ -107,7 +107,6 @@ def keep_library(built: Path, folder: Path | None, stem: str) -> Path | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes have left."""
     for pattern in ("circuit-*.tmp", "circuit-*.lock", "circuit-*.failed"):
         for path in folder.glob(pattern):
             if time.time() - _modified(path) > STALE:

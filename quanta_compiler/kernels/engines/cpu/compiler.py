@@ -1,5 +1,6 @@
-"""The C++ compiler of this machine: which one it is, which flags it takes, what it complains about."""
+"""The C++ compiler of this machine: which one it is, which flags it takes, whether what it makes loads."""
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -9,6 +10,8 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,10 @@ OPTIONAL_FLAGS = ((_NATIVE, _OPENMP), (_NATIVE,), (_OPENMP,), ())
 """To be tried in turn: Apple's clang has no OpenMP, and an old assembler does not know a new CPU's instructions."""
 LIBRARIES: tuple[tuple[str, ...], ...] = ((), ("-lstdc++", "-lm"), ("-lc++", "-lm"))
 """To be tried in turn: a compiler of C, which translates C++ as well, links no library of C++ by itself."""
+ABI = 1
+"""What the library's `quanta_abi()` must return."""
+_ELF = b"\x7fELF"
+_HEADER_BYTES = 20
 
 _LOG = logging.getLogger("quanta_compiler")
 
@@ -45,6 +52,10 @@ class MissingSymbolError(LoadError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, "name a C++ compiler in $CXX, such as g++ or clang++")
+
+
+class OtherPlaceError(LoadError):
+    """A library that may load from another folder: the system does not let this one be executed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +160,65 @@ def _first_error(log: str, status: int) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
     return (errors or lines or [f"it ended with status {status}"])[0][:200]
+
+
+def load_library(path: Path) -> ctypes.CDLL:
+    """Load a library that is whole, from where it lies.
+
+    Raises:
+        LoadError: it does not load.
+
+    """
+    _check_machine(path)
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise _explained(str(error)) from error
+    abi = library.quanta_abi() if hasattr(library, "quanta_abi") else None
+    if abi != ABI:
+        raise LoadError(f"the library {path} has the interface {abi}, not {ABI}")
+    return library
+
+
+def load_copy(path: Path) -> ctypes.CDLL:
+    """Load a library by way of a copy in the folder for temporary files, which goes at once.
+
+    Raises:
+        LoadError: it does not load.
+        OSError: there is no room for it.
+
+    """
+    with tempfile.TemporaryDirectory(prefix="quanta-compiler-", ignore_cleanup_errors=True) as scratch:
+        return load_library(Path(shutil.copyfile(path, Path(scratch, path.name))))
+
+
+def _explained(complaint: str) -> LoadError:
+    reason = f"the library does not load: {complaint}"
+    if "undefined symbol" in complaint or "symbol not found" in complaint.lower():
+        return MissingSymbolError(reason)
+    if "failed to map segment" in complaint or "not permitted" in complaint or "Permission denied" in complaint:
+        return OtherPlaceError(reason, "QUANTA_CACHE names another folder for it, one that may be executed from")
+    return LoadError(reason, "name another compiler in $CXX")
+
+
+def _check_machine(path: Path) -> None:
+    """Raise LoadError for a library of another machine: the loader says only that there is no such file."""
+    try:
+        own, made = _header(Path(sys.executable)), _header(path)
+    except OSError:
+        return
+    if own.startswith(_ELF) and made.startswith(_ELF) and _machine(own) != _machine(made):
+        raise LoadError(
+            "the library that the compiler made is for another kind of machine than this one",
+            "name a compiler for this machine in $CXX",
+        )
+
+
+def _header(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_HEADER_BYTES)
+
+
+def _machine(header: bytes) -> tuple[bytes, bytes]:
+    """Return the class and byte order that an ELF header names, and the instruction set."""
+    return header[4:6], header[18:20]
