@@ -29,27 +29,10 @@ _MOVED = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin that move a part of the base weight into `B A`."""
 
 
-def lora_description(config: Mapping[str, Any]) -> str:
-    """Return the method and its settings: `LoRA, r = 8, alpha = 16`."""
-    varied = " (and others)" if config.get("rank_pattern") or config.get("alpha_pattern") else ""
-    stabilized = ", rank-stabilized" if config.get("use_rslora") else ""
-    return f"LoRA, r = {config.get('r')}, alpha = {config.get('lora_alpha')}{varied}{stabilized}"
-
-
-def lora_warnings(source: Path, config: Mapping[str, Any]) -> tuple[Diagnostic, ...]:
-    """Warn of `B A` that is not what training changed."""
-    start = str(config.get("init_lora_weights"))
-    if not start.lower().startswith(_MOVED):
-        return ()
-    message = f"`init_lora_weights` is {quote(start)}: B A holds a part of the base weight besides the update"
-    hint = "save it with PEFT's `path_initial_model_for_weight_conversion`"
-    return (warning(source, message, hint=hint),)
-
-
 def lora_updates(
     source: Path, config: Mapping[str, Any], file: TensorFile, layers: re.Pattern[str] | None
-) -> dict[str, FactoredUpdate]:
-    """Return the updates by layer.
+) -> tuple[str, dict[str, FactoredUpdate], tuple[Diagnostic, ...]]:
+    """Return the method and its settings (`LoRA, r = 8, alpha = 16`), the updates by layer, and warnings.
 
     Raises:
         SpecError: a setting or a tensor makes the update something else than `B A`, or the files disagree.
@@ -60,7 +43,17 @@ def lora_updates(
         message = f"`{variants[0]}` is set: the update of this LoRA is not B A alone"
         raise refusal(source, message, hint="merge it into its model, and look at the difference of the weights")
     hint = "leave the layer out with --layers, or restore the files that were saved"
-    return layer_updates(file, _KEY, layers, partial(_update, config), hint)
+    updates = layer_updates(file, _KEY, layers, partial(_update, config), hint)
+    varied = " (and others)" if config.get("rank_pattern") or config.get("alpha_pattern") else ""
+    stabilized = ", rank-stabilized" if config.get("use_rslora") else ""
+    description = f"LoRA, r = {config.get('r')}, alpha = {config.get('lora_alpha')}{varied}{stabilized}"
+    warnings = []
+    start = str(config.get("init_lora_weights"))
+    if start.lower().startswith(_MOVED):
+        message = f"`init_lora_weights` is {quote(start)}: B A holds a part of the base weight besides the update"
+        hint = "save it with PEFT's `path_initial_model_for_weight_conversion`"
+        warnings.append(warning(source, message, hint=hint))
+    return description, updates, tuple(warnings)
 
 
 def _update(config: Mapping[str, Any], layer: str, parts: Mapping[str, torch.Tensor]) -> FactoredUpdate:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.adapters.lora import lora_description, lora_updates, lora_warnings
+from quanta_compiler.adapters.lora import lora_updates
 from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
 from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update, layer_updates
@@ -49,14 +49,9 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
         message = f"it is an adapter of the method {quote(method)}; `analyze` reads {_OURS} and LORA"
         raise refusal(folder / CONFIG_FILE, message, hint="merge it into its model and convert the difference to LoRA")
     file = _open_weights(folder)
-    updates: Mapping[str, Update]
-    warnings: tuple[Diagnostic, ...] = ()
     if method == _OURS:
-        description, updates = _circuit_updates(folder, file, layers)
-    else:
-        description, updates = lora_description(config), lora_updates(folder / CONFIG_FILE, config, file, layers)
-        warnings = lora_warnings(folder / CONFIG_FILE, config)
-    return SavedAdapter(str(folder), description, updates, warnings)
+        return SavedAdapter(str(folder), *_circuit_updates(folder, file, layers))
+    return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

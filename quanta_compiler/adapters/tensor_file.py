@@ -13,7 +13,8 @@ import torch
 from quanta_compiler.diagnostics import clip, refusal
 from quanta_compiler.system.extras import require
 
-SAVE_HINT = "save it with `safetensors.torch.save_file`, or as `torch.save(model.state_dict(), file)`"
+_COPY_HINT = "copy it again: a transfer was probably cut off"
+_SAVE_HINT = "save it with `safetensors.torch.save_file`, or as `torch.save(model.state_dict(), file)`"
 _WRAPPERS = ("state_dict", "model", "module")
 """Keys under which training scripts put a state dict beside other things."""
 _SAFETENSORS_HEADER = 8
@@ -39,7 +40,7 @@ class TensorFile:
         try:
             return self._read(key).detach()
         except Exception as error:
-            raise refusal(self.name, f"it cannot be read: {_first_line(error)}", place=key, hint=SAVE_HINT) from None
+            raise refusal(self.name, f"it cannot be read: {_first_line(error)}", place=key, hint=_SAVE_HINT) from None
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -49,20 +50,16 @@ def open_tensors(path: Path) -> TensorFile:
         SpecError: there is no such file, it is damaged, or it holds what is no tensor.
 
     """
-    _refuse_what_is_no_file(path)
-    try:
-        return _open_safetensors(path) if _is_safetensors(path) else _open_torch(path)
-    except OSError as error:
-        raise refusal(path, f"it cannot be read: {error.strerror or error}") from None
-
-
-def _refuse_what_is_no_file(path: Path) -> None:
     if path.is_dir():
         raise refusal(path, "it is a folder", hint="give the file of tensors inside it")
     if not path.exists():
         raise refusal(path, "there is no such file")
     if path.stat().st_size == 0:
-        raise refusal(path, "the file is empty", hint="copy it again: a transfer was probably cut off")
+        raise refusal(path, "the file is empty", hint=_COPY_HINT)
+    try:
+        return _open_safetensors(path) if _is_safetensors(path) else _open_torch(path)
+    except OSError as error:
+        raise refusal(path, f"it cannot be read: {error.strerror or error}") from None
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -83,7 +80,7 @@ def _open_safetensors(path: Path) -> TensorFile:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, OSError, ValueError) as error:
         message = f"it is no safetensors file, or a damaged one: {_first_line(error)}"
-        raise refusal(path, message, hint="copy it again: a transfer was probably cut off") from None
+        raise refusal(path, message, hint=_COPY_HINT) from None
     return TensorFile(str(path), shapes, file.get_tensor)
 
 
@@ -96,14 +93,14 @@ def _open_torch(path: Path) -> TensorFile:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         message = f"it is a pickle of more than tensors, which is not opened because it could run code: {_cause(error)}"
-        raise refusal(path, message, hint=SAVE_HINT) from None
+        raise refusal(path, message, hint=_SAVE_HINT) from None
     except Exception as error:  # What a damaged pickle raises is up to its bytes.
         message = f"it is no file of tensors, or a damaged one: {_first_line(error)}"
-        raise refusal(path, message, hint=SAVE_HINT) from None
+        raise refusal(path, message, hint=_SAVE_HINT) from None
     tensors = _state_dict(loaded)
     if tensors is None:
         message = f"it holds a {type(loaded).__name__}, no state dict (a dict of tensors)"
-        raise refusal(path, message, hint=SAVE_HINT)
+        raise refusal(path, message, hint=_SAVE_HINT)
     return TensorFile(str(path), {key: tuple(tensor.shape) for key, tensor in tensors.items()}, tensors.__getitem__)
 
 

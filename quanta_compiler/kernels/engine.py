@@ -14,6 +14,7 @@ import torch
 
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
+from quanta_compiler.kernels.precision import Gradients, Matrices
 from quanta_compiler.lowering.table import GateTable
 from quanta_compiler.runtime.backends import EngineError
 
@@ -26,16 +27,12 @@ class Runner(Protocol):
     Vectors are contiguous; matrices come as they are stored: of any floating-point dtype and any strides.
     """
 
-    def forward(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]`, in memory of its own."""
 
     def backward(
-        self,
-        grad: torch.Tensor,
-        x: torch.Tensor | None,
-        matrices: Sequence[torch.Tensor],
-        needed: Sequence[bool],
-    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+        self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
+    ) -> Gradients:
         """Return the gradients of the input and of the matrices, from that of the output, `[tokens, out_features]`.
 
         `needed` says which, the input first; None stands for the others. `x`, `[tokens, in_features]`, is only read for

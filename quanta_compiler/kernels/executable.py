@@ -10,12 +10,10 @@ import torch
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engine import Engine, Runner, engine_for
 from quanta_compiler.kernels.matrices.rotations import Lookup, Rotations
-from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
+from quanta_compiler.kernels.precision import Matrices, matrix_dtype, without_autocast
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
 from quanta_compiler.spec import load_spec
-
-Matrices = Sequence[torch.Tensor]
 
 
 class _Runners(dict[Engine, Runner]):
@@ -38,15 +36,13 @@ class Executable:
         self.tokens = spec.tokens
         self.table: GateTable = lower_table(circuit)
         self.in_features, self.out_features = circuit.in_features, circuit.out_features
-        sources = [entry.matrix for entry in self.table.entries if entry.matrix is not None]
-        self._readers = [None if _is_rotation(source) else _reader(source) for source in sources]
-        rotations = [entry for entry in self.table.entries if entry.matrix is not None and _is_rotation(entry.matrix)]
+        entries = [(entry, entry.matrix) for entry in self.table.entries if entry.matrix is not None]
+        self._readers = [None if _is_rotation(source) else _reader(source) for _, source in entries]
+        rotations = [entry for entry, source in entries if _is_rotation(source)]
         self._rotations = Rotations(rotations) if rotations else None
-        self.first_stored = next(filter(None, map(_stored_by, sources)), None)
+        self.first_stored = next(filter(None, (_stored_by(source) for _, source in entries)), None)
         """A tensor that the circuit stores, by its gate and part: all have one dtype. None where it stores none."""
-        self.numbers = [
-            entry.blocks * entry.rows * entry.columns for entry in self.table.entries if entry.matrix is not None
-        ]
+        self.numbers = [entry.blocks * entry.rows * entry.columns for entry, _ in entries]
         self._runners = _Runners(self.table)
 
     def matrices(self, lookup: Lookup, like: torch.Tensor) -> list[torch.Tensor]:

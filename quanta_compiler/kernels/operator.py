@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from quanta_compiler.kernels.engines.portable.engine import apply_table
-from quanta_compiler.kernels.executable import Matrices, executable
-from quanta_compiler.kernels.precision import is_autocast, matrix_dtype, without_autocast
+from quanta_compiler.kernels.executable import executable
+from quanta_compiler.kernels.precision import Matrices, is_autocast, matrix_dtype, without_autocast
 
 # Untyped in torch.
 _LIBRARY: Any = cast(Any, torch.library.Library)("quanta_compiler", "DEF")
@@ -45,11 +45,7 @@ def _fake_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tens
 
 
 def _fake_backward(
-    grad: torch.Tensor,
-    x: torch.Tensor | None,
-    matrices: Matrices,
-    circuit: str,
-    needed: Sequence[bool],
+    grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, circuit: str, needed: Sequence[bool]
 ) -> list[torch.Tensor]:
     results = [grad.new_empty((*grad.shape[:-1], executable(circuit).in_features))] if needed[0] else []
     return results + [matrix.new_empty(matrix.shape) for matrix, one in zip(matrices, needed[1:], strict=True) if one]
@@ -91,11 +87,7 @@ def _differentiable_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> 
 
 
 def _differentiable_backward(
-    grad: torch.Tensor,
-    x: torch.Tensor | None,
-    matrices: Matrices,
-    circuit: str,
-    needed: Sequence[bool],
+    grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, circuit: str, needed: Sequence[bool]
 ) -> list[torch.Tensor]:
     """Return the same gradients in a form that can be differentiated again, at the memory of plain autograd."""
     if x is None:

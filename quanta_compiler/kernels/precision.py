@@ -1,9 +1,14 @@
-"""The dtypes of sums, and autocast kept out of them."""
+"""The matrices that engines get, the dtypes of sums, and autocast kept out of them."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+
+Matrices = Sequence[torch.Tensor]
+"""One for every entry of a gate table that has one."""
+Gradients = tuple[torch.Tensor | None, list[torch.Tensor | None]]
+"""Of the vectors and of the matrices; None where it is not needed."""
 
 
 def matrix_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -11,7 +16,7 @@ def matrix_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def sum_matrices(matrices: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+def sum_matrices(matrices: Matrices, dtype: torch.dtype) -> list[torch.Tensor]:
     """Return matrices contiguous and in the dtype of the sums beside vectors of `dtype`."""
     wanted = matrix_dtype(dtype)
     # Asked first, because one token is over in the time that a dozen calls without effect take.

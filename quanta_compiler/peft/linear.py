@@ -134,14 +134,12 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         if not self.has_adapter(adapter):
             raise KeyError(f"no adapter {adapter!r} on this layer: there is {', '.join(self.quanta_circuit_plan)}")
         shape = (self.in_features, self.out_features)
-        delta = None
+        dtype = self.compute_dtype(adapter)
+        wide = torch.promote_types(dtype, torch.float32)
+        delta = torch.zeros(shape if self.fan_in_fan_out else shape[::-1], dtype=wide, device=self._base_device())
         for columns, block in self.delta_blocks(adapter, self.quanta_circuit_scale[adapter]):
-            if delta is None:
-                delta = block.new_empty(shape if self.fan_in_fan_out else shape[::-1])
-            part = delta[columns] if self.fan_in_fan_out else delta[:, columns]
-            part.copy_(block if self.fan_in_fan_out else block.T)
-        assert delta is not None
-        return delta.to(self.compute_dtype(adapter))
+            self._add(delta, columns, block)
+        return delta.to(dtype)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Say that the update is added to the weight, so that a low-rank one can stand for it."""

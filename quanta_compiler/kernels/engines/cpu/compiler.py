@@ -29,7 +29,6 @@ LIBRARIES: tuple[tuple[str, ...], ...] = ((), ("-lstdc++", "-lm"), ("-lc++", "-l
 ABI = 1
 """What the library's `quanta_abi()` must return."""
 _ELF = b"\x7fELF"
-_HEADER_BYTES = 20
 
 _LOG = logging.getLogger("quanta_compiler")
 
@@ -204,21 +203,18 @@ def _explained(complaint: str) -> LoadError:
 def _check_machine(path: Path) -> None:
     """Raise LoadError for a library of another machine: the loader says only that there is no such file."""
     try:
-        own, made = _header(Path(sys.executable)), _header(path)
+        own, made = _machine(Path(sys.executable)), _machine(path)
     except OSError:
         return
-    if own.startswith(_ELF) and made.startswith(_ELF) and _machine(own) != _machine(made):
+    if own.startswith(_ELF) and made.startswith(_ELF) and own != made:
         raise LoadError(
             "the library that the compiler made is for another kind of machine than this one",
             "name a compiler for this machine in $CXX",
         )
 
 
-def _header(path: Path) -> bytes:
+def _machine(path: Path) -> bytes:
+    """Return the class, byte order and instruction set that an ELF header names, behind its first bytes."""
     with open(path, "rb") as file:
-        return file.read(_HEADER_BYTES)
-
-
-def _machine(header: bytes) -> tuple[bytes, bytes]:
-    """Return the class and byte order that an ELF header names, and the instruction set."""
-    return header[4:6], header[18:20]
+        header = file.read(20)
+    return header[:6] + header[18:]

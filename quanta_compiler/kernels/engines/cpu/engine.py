@@ -9,7 +9,7 @@ import torch
 
 from quanta_compiler.kernels.engines.cpu.build import build_problem as problem
 from quanta_compiler.kernels.engines.cpu.build import kernel_library
-from quanta_compiler.kernels.precision import sum_matrices
+from quanta_compiler.kernels.precision import Gradients, Matrices, sum_matrices
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, offsets
 from quanta_compiler.predict.engines.cpu import prefers
 
@@ -95,7 +95,7 @@ class KernelTable:
         found = [next(given) if has_matrix else None for has_matrix in self._has_matrix]
         return (ctypes.c_void_p * len(found))(*(None if tensor is None else tensor.data_ptr() for tensor in found))
 
-    def forward(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]`.
 
         Raises:
@@ -118,12 +118,8 @@ class KernelTable:
         return y
 
     def backward(
-        self,
-        grad: torch.Tensor,
-        x: torch.Tensor | None,
-        matrices: Sequence[torch.Tensor],
-        needed: Sequence[bool],
-    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+        self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
+    ) -> Gradients:
         """Return the gradients of the input and of the matrices, from that of the output, as `Runner` says.
 
         Raises:

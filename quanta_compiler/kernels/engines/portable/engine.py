@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from quanta_compiler.kernels.precision import matrix_dtype, sum_matrices, without_autocast
+from quanta_compiler.kernels.precision import Gradients, Matrices, matrix_dtype, sum_matrices, without_autocast
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk
 
 _CHUNK_NUMBERS = 2**24
 """Numbers in all states of the tokens that are taken at a time."""
 
 
-def apply_table(table: GateTable, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+def apply_table(table: GateTable, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
     """Return `[tokens, in_features] -> [tokens, out_features]`, differentiable; `matrices` have the dtype of `x`."""
     return _resized(_states(table, x, matrices)[-1], table.out_features)
 
@@ -49,7 +49,7 @@ class PortableTable:
     def __init__(self, table: GateTable) -> None:
         self._table = table
 
-    def forward(self, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]` in the dtype of `x`."""
         table, matrices = self._table, sum_matrices(matrices, x.dtype)
         y = x.new_empty((*x.shape[:-1], table.out_features))
@@ -60,12 +60,8 @@ class PortableTable:
         return y
 
     def backward(
-        self,
-        grad: torch.Tensor,
-        x: torch.Tensor | None,
-        matrices: Sequence[torch.Tensor],
-        needed: Sequence[bool],
-    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+        self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
+    ) -> Gradients:
         """Return the gradients of the input and of the matrices, in this order."""
         table, matrices = self._table, sum_matrices(matrices, grad.dtype)
         dx = grad.new_empty((grad.shape[0], table.in_features)) if needed[0] else None
@@ -88,7 +84,7 @@ def _backward_chunk(
     table: GateTable,
     grad: torch.Tensor,
     states: list[torch.Tensor] | None,
-    matrices: Sequence[torch.Tensor],
+    matrices: Matrices,
     sums: Sequence[torch.Tensor | None],
 ) -> torch.Tensor:
     """Walk the entries in reverse: add to `sums`, return the gradient of the first state, the input in order."""
@@ -118,7 +114,7 @@ def _chunks(table: GateTable, tokens: int) -> Iterator[slice]:
     return (slice(first, first + step) for first in range(0, tokens, step))
 
 
-def _states(table: GateTable, x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _states(table: GateTable, x: torch.Tensor, matrices: Matrices) -> list[torch.Tensor]:
     """Return the states that the entries read, and the last one: `[tokens, numbers]` each."""
     states = [_placed(_resized(x, table.in_size), table.read)]
     given = iter(matrices)
