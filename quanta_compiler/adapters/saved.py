@@ -48,7 +48,10 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     if method not in (_OURS, "LORA"):
         message = f"it is an adapter of the method {quote(method)}; `analyze` reads {_OURS} and LORA"
         raise refusal(folder / CONFIG_FILE, message, hint="merge it into its model and convert the difference to LoRA")
-    file = _open_weights(folder)
+    if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLE_FILE).exists():
+        message = f"the weights are a pickle, {PICKLE_FILE}; only safetensors are read"
+        raise refusal(folder, message, hint="load the adapter with PEFT and save it again")
+    file = open_tensors(folder / WEIGHTS_FILE)
     if method == _OURS:
         return SavedAdapter(str(folder), *_circuit_updates(folder, file, layers))
     return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
@@ -60,7 +63,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         fact = "it is a file" if folder.exists() else "there is no such folder"
         raise refusal(folder, fact, hint="give the folder that `save_pretrained` wrote; one on a hub, download first")
     if not path.is_file():
-        raise refusal(folder, f"it is no saved adapter: it has no {CONFIG_FILE}", hint=_inner_adapters(folder))
+        # PEFT saves an adapter that is not called `default` one level down.
+        inner = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG_FILE}"))
+        hint = f"there are adapters inside: {some_of(inner)}" if inner else None
+        raise refusal(folder, f"it is no saved adapter: it has no {CONFIG_FILE}", hint=hint)
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -68,19 +74,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise refusal(path, "it is no JSON object", hint="restore the file that was saved")
     return config
-
-
-def _inner_adapters(folder: Path) -> str | None:
-    """Say where adapters are in a folder of them: PEFT saves one that is not called `default` one level down."""
-    inner = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG_FILE}"))
-    return f"there are adapters inside: {some_of(inner)}" if inner else None
-
-
-def _open_weights(folder: Path) -> TensorFile:
-    if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLE_FILE).exists():
-        message = f"the weights are a pickle, {PICKLE_FILE}; only safetensors are read"
-        raise refusal(folder, message, hint="load the adapter with PEFT and save it again")
-    return open_tensors(folder / WEIGHTS_FILE)
 
 
 def _circuit_updates(

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from quanta_compiler.adapters.analysis import Analysis, AnalyzedAdapter, LayerFigures, Similarity, similarity_points
+from quanta_compiler.adapters.analysis import Analysis, AnalyzedAdapter, Similarity, similarity_points
 from quanta_compiler.adapters.paper_import import PaperAdapter
 from quanta_compiler.diagnostics import clip, escape
 from quanta_compiler.text.tables import Column, Table, numbers
@@ -28,20 +28,19 @@ def _figures_table(adapter: AnalyzedAdapter, top: int) -> Table:
         Column(f"largest {plural(top, 'singular value')}", is_remark=True),
     )
     title = f"{escape(adapter.path)}: {escape(adapter.description)}, {plural(len(adapter.layers), 'layer')}"
-    return Table(title, columns, tuple(_figures_row(figures, top) for figures in adapter.layers))
-
-
-def _figures_row(figures: LayerFigures, top: int) -> tuple[str, ...]:
-    values = figures.values[: min(top, figures.rank)].tolist()
-    return (
-        clip(figures.layer, 160),
-        f"{figures.out_features} x {figures.in_features}",
-        f"{figures.rank:,}",
-        f"{figures.effective_rank:,.1f}",
-        f"{figures.stable_rank:,.1f}",
-        f"{figures.frobenius_norm:#.3g}",
-        "  ".join(f"{value:#.3g}" for value in values),
-    )
+    rows = [
+        (
+            clip(figures.layer, 160),
+            f"{figures.out_features} x {figures.in_features}",
+            f"{figures.rank:,}",
+            f"{figures.effective_rank:,.1f}",
+            f"{figures.stable_rank:,.1f}",
+            f"{figures.frobenius_norm:#.3g}",
+            "  ".join(f"{value:#.3g}" for value in figures.values[: min(top, figures.rank)].tolist()),
+        )
+        for figures in adapter.layers
+    ]
+    return Table(title, columns, tuple(rows))
 
 
 def _similarity_table(first: AnalyzedAdapter, other: AnalyzedAdapter, similarities: Sequence[Similarity]) -> Table:

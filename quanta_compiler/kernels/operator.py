@@ -102,21 +102,17 @@ def _differentiable_backward(
         return list(torch.autograd.grad(y, wanted, grad, create_graph=twice))
 
 
-def _nobody_watches(x: torch.Tensor, matrices: Matrices) -> bool:
-    """Say whether a call can be answered at once: no mode, no subclass and no lazy view has a say in it."""
-    if _get_current_dispatch_mode() is not None:
-        return False
-    return all(type(tensor) in (torch.Tensor, torch.nn.Parameter) and not tensor.is_neg() for tensor in (x, *matrices))
-
-
 def _apply_with_gradient(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         # Neither torch.func nor forward differentiation has a place for an autograd implementation of our own.
         return _differentiable_apply(x, matrices, circuit)
     if torch.is_grad_enabled() and (x.requires_grad or any(matrix.requires_grad for matrix in matrices)):
         return cast(torch.Tensor, cast(Any, _Apply).apply(circuit, x, *matrices))
-    if _nobody_watches(x, matrices):
-        # A second dispatch would take a tenth of the time of one token.
+    if _get_current_dispatch_mode() is None and all(
+        type(tensor) in (torch.Tensor, torch.nn.Parameter) and not tensor.is_neg() for tensor in (x, *matrices)
+    ):
+        # No mode, no subclass and no lazy view has a say in it, and a second dispatch would take a tenth of the time of
+        # one token.
         return _apply(x, matrices, circuit)
     with torch._C._AutoDispatchBelowAutograd():
         return cast(torch.Tensor, APPLY(x, matrices, circuit))

@@ -42,7 +42,10 @@ class FoldedWeight(nn.Module):
         super().__init__()
         # Computed again after loading.
         self.register_buffer("weight", weight, persistent=False)
-        self._sources = [_source(tensor) for tensor in (*sources, weight)]
+        self._sources = [
+            _Source(id(tensor), _version(tensor), _samples(tensor).clone(), _sums(tensor))
+            for tensor in (*sources, weight)
+        ]
 
     def is_made_of(self, sources: Sequence[torch.Tensor], *, closely: bool) -> bool:
         """Say whether the sources, W first and in the same order, are what they were."""
@@ -58,10 +61,6 @@ class FoldedWeight(nn.Module):
             elif position == 0 and tensor.is_cpu and not torch.equal(_samples(tensor), then.samples):
                 return False
         return True
-
-
-def _source(tensor: torch.Tensor) -> _Source:
-    return _Source(id(tensor), _version(tensor), _samples(tensor).clone(), _sums(tensor))
 
 
 def _version(tensor: Any) -> int:
@@ -118,7 +117,7 @@ class FoldingLayer(BaseTunerLayer):
         # What inference mode makes could not be trained with.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
             folded = weight.detach().clone()
-            frozen = held(self.quanta_circuit_frozen, adapter)
+            frozen = held(self.quanta_circuit_frozen[adapter])
             dtype = torch.promote_types(weight.dtype, torch.float32)
             for columns, block in fitted.operator_blocks(frozen, dtype, weight.device):
                 self._add(folded, columns, block * -scale)
@@ -130,7 +129,7 @@ class FoldingLayer(BaseTunerLayer):
 
     def _fold_sources(self, adapter: str) -> list[torch.Tensor]:
         """Return W, then the tensors of S."""
-        return [whole(self.get_base_layer().weight), *held(self.quanta_circuit_frozen, adapter).values()]
+        return [whole(self.get_base_layer().weight), *held(self.quanta_circuit_frozen[adapter]).values()]
 
     def folded_weight(self, adapter: str) -> torch.Tensor | None:
         """Return W - scale S of a folded adapter, made anew where W or S have changed.
@@ -140,7 +139,13 @@ class FoldingLayer(BaseTunerLayer):
         """
         sources, is_compiling = self._fold_sources(adapter), torch.compiler.is_compiling()
         if sources[0].requires_grad and torch.is_grad_enabled():
-            self._warn_of_training()
+            if not is_compiling and not self._told_of_training:
+                self._told_of_training = True
+                warnings.warn(
+                    f"{self._layer_name}: the base weight trains, so nothing is folded into it; W, T and S are "
+                    "applied, as with `residual='frozen_copy'`",
+                    stacklevel=2,
+                )
             return None
         folded: Any = self.quanta_circuit_folded._modules.get(adapter)
         if is_compiling and (folded is None or folded.weight.dtype != sources[0].dtype):
@@ -151,15 +156,6 @@ class FoldingLayer(BaseTunerLayer):
                 folded = self.quanta_circuit_folded[adapter]
             self._unsure_folds.discard(adapter)
         return folded.weight  # type: ignore[no-any-return]
-
-    def _warn_of_training(self) -> None:
-        if not torch.compiler.is_compiling() and not self._told_of_training:
-            self._told_of_training = True
-            warnings.warn(
-                f"{self._layer_name}: the base weight trains, so nothing is folded into it; W, T and S are applied, as "
-                "with `residual='frozen_copy'`",
-                stacklevel=2,
-            )
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         """Activate adapters; what was copied into them meanwhile (as TRL does) is seen by a closer look."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.nn import FittedCircuit, is_sharded, whole, wide
+from quanta_compiler.nn import FittedCircuit, is_sharded, wide
 from quanta_compiler.peft.bases import computing_device, computing_dtype, layer_features, quantization_of
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.folding import FoldingLayer
@@ -120,10 +120,6 @@ class QuantaCircuitLayer(FoldingLayer):
         differences = self.quanta_circuit_delta
         return (differences if adapter in differences else self.quanta_circuit_gates)[adapter]
 
-    def trained(self, adapter: str) -> Tensors:
-        """Return the tensors that train, D or T, by name."""
-        return {name: whole(tensor) for name, tensor in self._holder(adapter)._parameters.items()}
-
     def take_difference(self, adapter: str) -> None:
         """Train D = T - S from here on, where an adapter saved in format 1 has brought T.
 
@@ -191,7 +187,7 @@ class QuantaCircuitLayer(FoldingLayer):
         fitted = self.quanta_circuit_plan[adapter]
         for part in ("delta", "gates", "frozen"):
             container = getattr(self, f"{METHOD}_{part}")
-            for name in held(container, adapter) if adapter in container else ():
+            for name in container[adapter]._parameters if adapter in container else ():
                 yield f"{METHOD}_{part}.{adapter}.{name}", fitted.shapes[name]
         yield f"{METHOD}_features.{adapter}", (2,)
 
@@ -209,7 +205,7 @@ class QuantaCircuitLayer(FoldingLayer):
 
         FSDP2 keeps parameters as they are and casts what it gathers for a forward pass: merging reads the former.
         """
-        frozen, own = held(self.quanta_circuit_frozen, adapter), self.trained(adapter)
+        frozen, own = held(self.quanta_circuit_frozen[adapter]), held(self._holder(adapter))
         if torch.compiler.is_compiling():
             return frozen, own
         if not any(map(is_sharded, self._holder(adapter)._parameters.values())):

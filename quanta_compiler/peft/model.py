@@ -101,8 +101,9 @@ class QuantaCircuitModel(BaseTuner):
         unwanted_adapter_names: list[str],
     ) -> dict[str, Any]:
         """Select what is saved, as PEFT does, and say where that is nothing."""
-        names = adapter_name, state_dict, unwanted_adapter_names
-        saved: dict[str, Any] = super()._get_adapter_state_dict(model, config, *names)
+        saved: dict[str, Any] = super()._get_adapter_state_dict(
+            model, config, adapter_name, state_dict, unwanted_adapter_names
+        )
         warn_of_nothing_saved(state_dict, saved)
         as_differences(saved)
         return saved

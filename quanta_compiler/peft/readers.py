@@ -170,11 +170,14 @@ _FUSED = {
 
 def warn_about_experts(model: nn.Module, config: Any) -> None:
     """Name the tensors of experts that the targets mean and that no linear layer holds."""
-    missed = [
-        f"{name} {list(parameter.shape)}"
-        for name, parameter in _expert_tensors(model)
-        if _is_meant(config, *name.rpartition(".")[::2])
-    ]
+    missed = []
+    for name, module in model.named_modules():
+        counted = any(isinstance(getattr(module, key, None), int) for key in ("num_experts", "num_local_experts"))
+        if counted or _names_expert(name, module):
+            for key, parameter in module.named_parameters(recurse=False):
+                # [experts, rows, columns]
+                if parameter.dim() == 3 and parameter.shape[0] > 1 and _is_meant(config, name, key):
+                    missed.append(f"{name}.{key} {list(parameter.shape)}".lstrip("."))
     if missed:
         warnings.warn(
             f"`target_modules` means experts that get no circuit: they are tensors of all experts, and circuits go on "
@@ -183,17 +186,6 @@ def warn_about_experts(model: nn.Module, config: Any) -> None:
             "exclude_modules=['experts'], or how the module is called, says that the experts are left out on purpose",
             stacklevel=2,
         )
-
-
-def _expert_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the parameters `[experts, rows, columns]` of modules of experts, with their names."""
-    for name, module in model.named_modules():
-        counted = any(isinstance(getattr(module, key, None), int) for key in ("num_experts", "num_local_experts"))
-        if not counted and not _names_expert(name, module):
-            continue
-        for key, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() == 3 and parameter.shape[0] > 1:
-                yield f"{name}.{key}" if name else key, parameter
 
 
 def _names_expert(name: str, module: nn.Module) -> bool:

@@ -57,7 +57,6 @@ class Features(FrozenParameters):
             self.replaced_adapters.add(name)
 
 
-def held(container: nn.ModuleDict, adapter: str) -> Tensors:
-    """Return an adapter's tensors by name, gathered where FSDP2 has sharded them."""
-    holder: Any = container[adapter]
+def held(holder: Any) -> Tensors:
+    """Return the tensors of an adapter by name, gathered where FSDP2 has sharded them."""
     return {name: whole(tensor) for name, tensor in holder._parameters.items()}

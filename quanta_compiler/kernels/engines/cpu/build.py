@@ -12,12 +12,8 @@ source reads a circuit as a table, so that one build serves every circuit. What 
 - torch's own C++ extensions: they need ninja, a minute for torch's headers, and a new binary for every torch release.
   A library of plain C functions needs none of it.
 
-Environment variables:
-
-- `QUANTA_KERNEL=off` (or `0`): no kernel, torch computes circuits, without a warning.
-- `QUANTA_CACHE`: the cache folder, see `cache_folder.py`. One that cannot be written, or to which others may write, is
-  no failure: the library is then built in every process anew.
-- `CXX`: the compiler.
+The environment variables `QUANTA_KERNEL`, `QUANTA_CACHE` and `CXX` are in docs/fused.md. A cache folder that cannot be
+written, or to which others may write, is no failure: the library is then built in every process anew.
 
 That a first build takes its time is said with level WARNING on the logger `quanta_compiler`: it reaches stderr unless
 the program decides otherwise, which INFO would not, and what is printed cannot be turned off. That the kernel cannot be
@@ -85,7 +81,13 @@ class _Kernel:
             self._told = told or tell
         if isinstance(self._found, KernelError) and tell and not told:
             # Outside of the lock and with everything settled, because a warning may be turned into an exception.
-            warnings.warn(_warning(self._found), RuntimeWarning, stacklevel=3)
+            reason, hint = self._found.reason, f"{self._found.hint}; " if self._found.hint else ""
+            warnings.warn(
+                f"quanta-compiler: the fused kernel could not be built, torch computes circuits instead: {reason}\n"
+                f"hint: {hint}QUANTA_KERNEL=off turns the kernel off without this warning",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return self._found
 
 
@@ -113,18 +115,16 @@ def _turned_off() -> bool:
     return os.environ.get("QUANTA_KERNEL", "").strip().lower() in ("off", "0")
 
 
-def _warning(error: KernelError) -> str:
-    return (
-        f"quanta-compiler: the fused kernel could not be built, torch computes circuits instead: {error.reason}\n"
-        f"hint: {error.hint + '; ' if error.hint else ''}QUANTA_KERNEL=off turns the kernel off without this warning"
-    )
-
-
 def _find_or_build() -> ctypes.CDLL:
     """Return a cached library or a new one; KernelError and OSError say why there is none."""
     source = SOURCE.read_bytes()
     stem = f"circuit-{library_key(source)}"
-    folder, problem = _folder()
+    folder: Path | None = None
+    problem = ""
+    try:
+        folder = cache_folder()
+    except OSError as error:
+        problem = str(error)
     try:
         compiler = find_compiler()
     except KernelError:
@@ -144,13 +144,6 @@ def _find_or_build() -> ctypes.CDLL:
         often = _how_often(folder, problem)
         _LOG.warning("quanta-compiler: building the fused kernel with %s (about 10 s, %s)", compiler.name, often)
         return _build(compiler, source, folder, stem)
-
-
-def _folder() -> tuple[Path | None, str]:
-    try:
-        return cache_folder(), ""
-    except OSError as error:
-        return None, str(error)
 
 
 def _how_often(folder: Path | None, problem: str) -> str:

@@ -145,7 +145,7 @@ def turn(folder: Path | None, stem: str) -> Iterator[None]:
     What a dead process has locked, the system unlocks.
     """
     try:
-        file = None if folder is None else _open(folder / f"{stem}.lock")
+        file = None if folder is None else open(folder / f"{stem}.lock", "a", encoding="utf-8")  # noqa: SIM115
     except OSError:
         file = None
     if file is None:
@@ -159,10 +159,6 @@ def turn(folder: Path | None, stem: str) -> Iterator[None]:
             # Who waits for this very file gets it all the same, and finds the library there.
             with suppress(OSError):
                 os.unlink(file.name)
-
-
-def _open(path: Path) -> IO[str]:
-    return open(path, "a", encoding="utf-8")
 
 
 def _wait(file: IO[str]) -> None:
