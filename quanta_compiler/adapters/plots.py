@@ -6,10 +6,10 @@ Figures are made without pyplot: no state is shared with the caller's own plots.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure, SubFigure
 
+Kinds = dict[str, list[list[LayerFigures]]]
+"""The layers of one kind, by its name, for every adapter."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette: told apart without seeing colours as most people do."""
 _COLUMNS = 4
@@ -73,8 +75,13 @@ def make_figure(analysis: Analysis) -> Figure:
     """Return the figure: one section under the other, a panel per kind of layer or per pair of updates."""
     from matplotlib.figure import Figure
 
-    kinds = _kinds(analysis)[:_KINDS_DRAWN]
-    deep = [kind for kind in kinds if _has_depth(analysis, kind)]
+    kinds = dict(islice(_by_kind(analysis).items(), _KINDS_DRAWN))
+    # Those that several blocks have.
+    deep = {
+        kind: groups
+        for kind, groups in kinds.items()
+        if len({_depth(it.layer) for layers in groups for it in layers} - {None}) > 1
+    }
     maps = _drawn_maps(analysis.similarities)
     thin = " (thin: every layer; bold: their median)" if deep else ""
     sections = (
@@ -113,26 +120,22 @@ def _depth(layer: str) -> int | None:
     return int(found.group()) if found else None
 
 
-def _kinds(analysis: Analysis) -> list[str]:
-    return list(dict.fromkeys(_kind(it.layer) for adapter in analysis.adapters for it in adapter.layers))
+def _by_kind(analysis: Analysis) -> Kinds:
+    """Return the layers of every adapter by kind, in the order of the first adapter's layers."""
+    kinds: Kinds = {}
+    for place, adapter in enumerate(analysis.adapters):
+        for figures in adapter.layers:
+            kinds.setdefault(_kind(figures.layer), [[] for _ in analysis.adapters])[place].append(figures)
+    return kinds
 
 
-def _of_kind(layers: Sequence[LayerFigures], kind: str) -> list[LayerFigures]:
-    return [figures for figures in layers if _kind(figures.layer) == kind]
-
-
-def _has_depth(analysis: Analysis, kind: str) -> bool:
-    depths = {_depth(it.layer) for adapter in analysis.adapters for it in _of_kind(adapter.layers, kind)}
-    return len(depths - {None}) > 1
-
-
-def _draw_spectra(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axes]) -> None:
+def _draw_spectra(analysis: Analysis, kinds: Kinds, panels: Sequence[Axes]) -> None:
     """Draw every layer's singular values down to its numerical rank, thin, and their median over the layers, bold."""
     longest = max((it.rank for adapter in analysis.adapters for it in adapter.layers), default=1)
-    for kind, axes in zip(kinds, panels, strict=True):
-        for place, adapter in enumerate(analysis.adapters):
+    for groups, axes in zip(kinds.values(), panels, strict=True):
+        for place, group in enumerate(groups):
             colour = _COLOURS[place % len(_COLOURS)]
-            layers = [it for it in _of_kind(adapter.layers, kind) if it.rank]
+            layers = [it for it in group if it.rank]
             for figures in layers:
                 values = figures.values[: figures.rank].tolist()
                 single = len(layers) == 1
@@ -157,14 +160,14 @@ def _draw_spectra(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axe
     _label(panels, kinds, "index $k$", "singular value $s_k$")
 
 
-def _draw_depths(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axes]) -> None:
+def _draw_depths(analysis: Analysis, kinds: Kinds, panels: Sequence[Axes]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ranks = [it.effective_rank for adapter in analysis.adapters for it in adapter.layers if it.rank]
     is_wide = bool(ranks) and max(ranks) > _WIDE * min(ranks)
-    for kind, axes in zip(kinds, panels, strict=True):
-        for place, adapter in enumerate(analysis.adapters):
-            points = [(_depth(it.layer), it.effective_rank) for it in _of_kind(adapter.layers, kind)]
+    for groups, axes in zip(kinds.values(), panels, strict=True):
+        for place, group in enumerate(groups):
+            points = [(_depth(it.layer), it.effective_rank) for it in group]
             known = sorted((depth, rank) for depth, rank in points if depth is not None and rank > 0)
             axes.plot(
                 [depth for depth, _ in known],
@@ -183,7 +186,7 @@ def _draw_depths(analysis: Analysis, kinds: Sequence[str], panels: Sequence[Axes
     _label(panels, kinds, "block", "effective rank")
 
 
-def _label(panels: Sequence[Axes], kinds: Sequence[str], x: str, y: str) -> None:
+def _label(panels: Sequence[Axes], kinds: Iterable[str], x: str, y: str) -> None:
     for kind, axes in zip(kinds, panels, strict=True):
         axes.set_title(clip(kind, 40))
         axes.set_xlabel(x)
@@ -275,7 +278,7 @@ def _draw_legend(analysis: Analysis, head: SubFigure) -> None:
 def left_out(analysis: Analysis, path: Path) -> tuple[Diagnostic, ...]:
     """Warn of panels that had no room."""
     found = []
-    kinds = _kinds(analysis)
+    kinds = _by_kind(analysis)
     if len(kinds) > _KINDS_DRAWN:
         message = f"the picture has {_KINDS_DRAWN} of {len(kinds)} kinds of layers"
         found.append(warning(path, message, hint="choose them with --layers"))

@@ -9,15 +9,7 @@ from typing import Any
 from peft.config import PeftConfig
 
 from quanta_compiler import __version__
-from quanta_compiler.models.targets import (
-    checked_circuit,
-    circuit_digest,
-    circuit_of_preset,
-    is_mapping,
-    is_name,
-    is_of_preset,
-    plain_targets,
-)
+from quanta_compiler.models import targets
 from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.registration import peft_type
@@ -128,12 +120,12 @@ class QuantaConfig(PeftConfig):
         if self.circuit is not None:
             if self.preset is not None and not is_saved:
                 raise ValueError(_BOTH)
-            self.circuit = checked_circuit(self.circuit, auto_rule(self.format))
+            self.circuit = targets.checked_circuit(self.circuit, auto_rule(self.format))
             self._settle_preset()
         if self.circuit is None:
             self.preset = DEFAULT if self.preset is None else self.preset
-            self.circuit, self.circuit_hash = circuit_of_preset(self.preset), None
-        digest = circuit_digest(self.circuit)
+            self.circuit, self.circuit_hash = targets.circuit_of_preset(self.preset), None
+        digest = targets.circuit_digest(self.circuit)
         if self.circuit_hash not in (None, digest):
             raise AdapterError(
                 f"`circuit` is not what was saved: its SHA-256 is {digest[:16]}…, "
@@ -145,12 +137,12 @@ class QuantaConfig(PeftConfig):
 
     def _settle_preset(self) -> None:
         """Where both are there: `circuit` was made from the preset, or from the one that stood in its place before."""
-        if self.preset is None or is_of_preset(self.circuit, self.preset):
+        if self.preset is None or targets.is_of_preset(self.circuit, self.preset):
             return
         if self.format == 1 and self.package_version is None:
             # The first format wrote a preset, most often the default, beside every circuit.
             self.preset = None
-        elif self.circuit_hash == circuit_digest(self.circuit):
+        elif self.circuit_hash == targets.circuit_digest(self.circuit):
             # dataclasses.replace(config, preset=...): the preset is new, the circuit that of the old configuration.
             self.circuit, self.format = None, FORMAT
         elif self.circuit_hash is None:
@@ -158,9 +150,9 @@ class QuantaConfig(PeftConfig):
 
     def _choose_targets(self) -> None:
         """Take the keys of `circuit` as targets where none are given; names in any order are the same."""
-        from_circuit = self.target_modules is None and is_mapping(self.circuit)
+        from_circuit = self.target_modules is None and targets.is_mapping(self.circuit)
         if from_circuit:
-            self.target_modules = plain_targets(self.circuit)
+            self.target_modules = targets.plain_targets(self.circuit)
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if isinstance(value, list | tuple):
@@ -169,7 +161,7 @@ class QuantaConfig(PeftConfig):
             if not isinstance(self.target_modules, str) or getattr(self, name) is None:
                 continue
             if from_circuit:
-                patterns = ", ".join(repr(target) for target in self.circuit if not is_name(target))
+                patterns = ", ".join(repr(target) for target in self.circuit if not targets.is_name(target))
                 raise ValueError(
                     f"`{name}` needs the targets as a list of names, and of the keys of `circuit` some are regular "
                     f"expressions: {patterns}\nhint: give the names, target_modules=['q_proj', ...], or leave out "
@@ -181,9 +173,9 @@ class QuantaConfig(PeftConfig):
         """Raise AdapterError where a circuit or preset was assigned to past `__post_init__`, which nothing reads."""
         self._check_values()
         changed = None
-        if self.circuit_hash != circuit_digest(self.circuit):
+        if self.circuit_hash != targets.circuit_digest(self.circuit):
             changed = "circuit"
-        elif self.preset is not None and not is_of_preset(self.circuit, self.preset):
+        elif self.preset is not None and not targets.is_of_preset(self.circuit, self.preset):
             changed = "preset"
         if changed is not None:
             raise AdapterError(
@@ -225,7 +217,7 @@ class QuantaConfig(PeftConfig):
             # PEFT drops fields that it does not know, with a warning; a newer format is refused first.
             data["format"] = checked_format(data.get("format"), is_saved=True)
         circuit: Any = data.get("circuit")
-        documents = list(circuit.values()) if is_mapping(circuit) else [circuit]
+        documents = list(circuit.values()) if targets.is_mapping(circuit) else [circuit]
         if any(isinstance(document, str) and not document.startswith("{") for document in documents):
             raise AdapterError(
                 f"{path_json_file}: `circuit` names a file, a saved adapter holds the circuit itself\n"

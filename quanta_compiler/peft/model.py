@@ -148,8 +148,12 @@ class QuantaCircuitModel(BaseTuner):
             self._misfits.append(Problem(text, _EXCLUDE))
             return
         fit = self._fit(peft_config, base, current_key)
-        if fit is None:
+        if isinstance(fit, Problem):
+            self._misfits.append(fit)
             return
+        _warn(fit.fitted)
+        record(peft_config, current_key, fit.fitted.spec, fit.residual)
+        self._fits[current_key] = fit
         kwargs = get_quantization_kwargs(self)
         if isinstance(target, QuantaCircuitLayer):
             target.update_layer(adapter_name, peft_config, fit, current_key, **kwargs)
@@ -160,7 +164,7 @@ class QuantaCircuitModel(BaseTuner):
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
-    def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> Resolved | None:
+    def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> Resolved | Problem:
         backend = quantization_of(base, **get_quantization_kwargs(self))
         if not isinstance(base, nn.Linear | Conv1D) and getattr(backend, "layer_type", None) != "linear":
             # PEFT's own tests and users look for this type and this beginning.
@@ -170,30 +174,20 @@ class QuantaCircuitModel(BaseTuner):
             )
         if isinstance(getattr(base, "weight", None), UninitializedParameter):
             text = f"{name}: a {type(base).__name__} has no sizes before its first forward pass"
-            self._misfits.append(Problem(text, "call the model once on a batch before adapters are put on it"))
-            return None
+            return Problem(text, "call the model once on a batch before adapters are put on it")
         try:
             in_features, out_features = layer_features(base)
         except TypeError as error:
-            self._misfits.append(Problem(f"{name}: {error}", _EXCLUDE))
-            return None
+            return Problem(f"{name}: {error}", _EXCLUDE)
         layer = f"{name} ({in_features} -> {out_features})"
         try:
-            resolved = resolve(config, name, in_features, out_features)
-        except SpecError as error:
-            self._misfits.append(Problem(f"{layer}: {error}", _OWN_CIRCUIT))
-        except FeaturesError as error:
-            self._misfits.append(Problem(f"{layer}: {error}", error.hint or _OWN_CIRCUIT))
-        else:
-            fitted = resolved.fitted
-            if fitted.trained:
-                _warn(fitted)
-                record(config, name, fitted.spec, resolved.residual)
-                self._fits[name] = resolved
-                return resolved
-            text = f"{layer}: circuit {fitted.spec.name!r} has no gate that trains"
-            self._misfits.append(Problem(text, "leave out `frozen`, or add a gate"))
-        return None
+            fit = resolve(config, name, in_features, out_features)
+        except (SpecError, FeaturesError) as error:
+            return Problem(f"{layer}: {error}", getattr(error, "hint", None) or _OWN_CIRCUIT)
+        if not fit.fitted.trained:
+            text = f"{layer}: circuit {fit.fitted.spec.name!r} has no gate that trains"
+            return Problem(text, "leave out `frozen`, or add a gate")
+        return fit
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge the adapters into the base weights, where all of them can be merged.

@@ -107,16 +107,8 @@ class _Targets(QuantaCircuitModel):
         self.found: list[tuple[str, nn.Module, nn.Module]] = []
         super().__init__(model, config, "default")
 
-    def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
-        self,
-        peft_config: QuantaConfig,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        **optional_kwargs: Any,
-    ) -> None:
+    def _create_and_replace(self, *given: Any, current_key: str, **_: Any) -> None:  # type: ignore[override]
+        _, _, target, _, parent = given
         self.found.append((current_key, target, parent))
 
 

@@ -195,26 +195,21 @@ def _rotation(function: Function) -> Rotation:
         contraction = contracted_plan(plan)
         shape = [contraction.sizes[leg] for leg in contraction.leaves[0].legs]
         order = [leaf.gate.position for leaf in contraction.leaves if leaf.gate is not None]
-        return partial(_two_design, contraction, shape, order)
-    return partial(_executed, [_step(operation, plan.sizes) for operation in function.program.operations[1:]])
 
+        def contracted(x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
+            leaves = [x.reshape(*x.shape[:-2], *shape), *(blocks[place] for place in order)]
+            return _contracted(contraction, leaves).reshape(x.shape)
 
-def _two_design(
-    contraction: Contraction,
-    shape: Sequence[int],
-    order: Sequence[int],
-    x: torch.Tensor,
-    blocks: Blocks,
-) -> torch.Tensor:
-    leaves = [x.reshape(*x.shape[:-2], *shape), *(blocks[place] for place in order)]
-    return _contracted(contraction, leaves).reshape(x.shape)
+        return contracted
+    steps = [_step(operation, plan.sizes) for operation in function.program.operations[1:]]
 
+    def executed(x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
+        values = [x]
+        for step in steps:
+            values += step(values, blocks)
+        return values[-1]
 
-def _executed(steps: Sequence[Step], x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
-    values = [x]
-    for step in steps:
-        values += step(values, blocks)
-    return values[-1]
+    return executed
 
 
 def _step(operation: Operation, sizes: Sequence[int]) -> Step:

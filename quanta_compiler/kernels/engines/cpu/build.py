@@ -4,11 +4,8 @@ The kernel is C++ that the user's own compiler translates the first time that it
 torch's compiler does with the C++ that it generates: whoever runs `torch.compile` on a CPU has a compiler already. The
 source reads a circuit as a table, so that one build serves every circuit. What else could have been:
 
-- Binaries in the wheel: a build farm for every platform, and code for no CPU in particular, or for several at once;
-  what is built where it runs uses the vectors that there are.
-- Numba: llvmlite, a second or two for its import, a compilation for every signature, and no say in which numbers stay
-  in registers, which is where the speed comes from.
-- Triton: for GPUs; on CPUs it is an experiment.
+- Binaries in the wheel: a build farm for every platform, and code for no CPU in particular.
+- Numba: llvmlite, a compilation for every signature, and no say in which numbers stay in registers.
 - torch's own C++ extensions: they need ninja, a minute for torch's headers, and a new binary for every torch release.
   A library of plain C functions needs none of it.
 
@@ -33,14 +30,7 @@ from pathlib import Path
 # gets that one (its functions even from wheels that rename the file), and torch's threads are its threads.
 import torch  # noqa: F401
 
-from quanta_compiler.kernels.engines.cpu.cached import (
-    keep_library,
-    known_failure,
-    library_key,
-    remember_failure,
-    turn,
-    whole_libraries,
-)
+from quanta_compiler.kernels.engines.cpu import cached
 from quanta_compiler.kernels.engines.cpu.compiler import (
     LIBRARIES,
     Compiler,
@@ -118,7 +108,7 @@ def _turned_off() -> bool:
 def _find_or_build() -> ctypes.CDLL:
     """Return a cached library or a new one; KernelError and OSError say why there is none."""
     source = SOURCE.read_bytes()
-    stem = f"circuit-{library_key(source)}"
+    stem = f"circuit-{cached.library_key(source)}"
     folder: Path | None = None
     problem = ""
     try:
@@ -128,18 +118,15 @@ def _find_or_build() -> ctypes.CDLL:
     try:
         compiler = find_compiler()
     except KernelError:
-        library = _cached(folder, stem)
-        if library is None:
-            raise
-        return library
+        if library := _cached(folder, stem):
+            return library
+        raise
     stem += f"-{compiler.identity}"
-    library = _known(folder, stem)
-    if library is not None:
+    if library := _known(folder, stem):
         return library
-    with turn(folder, stem):
+    with cached.turn(folder, stem):
         # Another process may have built it while this one waited.
-        library = _known(folder, stem)
-        if library is not None:
+        if library := _known(folder, stem):
             return library
         often = _how_often(folder, problem)
         _LOG.warning("quanta-compiler: building the fused kernel with %s (about 10 s, %s)", compiler.name, often)
@@ -159,14 +146,13 @@ def _how_often(folder: Path | None, problem: str) -> str:
 def _known(folder: Path | None, stem: str) -> ctypes.CDLL | None:
     """Return the library that this compiler has made; KernelError says why what it made is of no use."""
     library = _cached(folder, stem)
-    failure = known_failure(folder, stem) if library is None else None
-    if failure is not None:
+    if library is None and (failure := cached.known_failure(folder, stem)):
         raise failure
     return library
 
 
 def _cached(folder: Path | None, stem: str) -> ctypes.CDLL | None:
-    for path in whole_libraries(folder, f"{stem}-*.so"):
+    for path in cached.whole_libraries(folder, f"{stem}-*.so"):
         try:
             return load_library(path)
         except OtherPlaceError:
@@ -189,7 +175,7 @@ def _build(compiler: Compiler, source: bytes, folder: Path | None, stem: str) ->
                 break
     assert problem is not None
     if isinstance(problem, LoadError):
-        remember_failure(folder, stem, problem)
+        cached.remember_failure(folder, stem, problem)
     raise problem
 
 
@@ -198,7 +184,7 @@ def _kept(built: Path, folder: Path | None, stem: str) -> ctypes.CDLL:
     try:
         library = load_library(built)
     except OtherPlaceError:
-        kept = keep_library(built, folder, stem)
+        kept = cached.keep_library(built, folder, stem)
         if kept is None:
             raise
         try:
@@ -206,5 +192,5 @@ def _kept(built: Path, folder: Path | None, stem: str) -> ctypes.CDLL:
         except KernelError:
             kept.unlink(missing_ok=True)
             raise
-    keep_library(built, folder, stem)
+    cached.keep_library(built, folder, stem)
     return library
