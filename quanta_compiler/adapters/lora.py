@@ -57,7 +57,7 @@ def lora_updates(
 
 
 def _update(config: Mapping[str, Any], layer: str, parts: Mapping[str, torch.Tensor]) -> FactoredUpdate:
-    """Return the update of one layer; raise ValueError where its tensors are no B and A of a linear layer."""
+    """Return the update of one layer; raise ValueError where its tensors are no B and A as the settings say."""
     if set(parts) != {"A", "B"}:
         if any(part.startswith("embedding") for part in parts):
             raise ValueError("it is an embedding; `analyze` looks at linear layers")
@@ -70,18 +70,14 @@ def _update(config: Mapping[str, Any], layer: str, parts: Mapping[str, torch.Ten
     for name, tensor in (("lora_A", right), ("lora_B", left)):
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds NaN or infinite numbers")
-    return FactoredUpdate(left, right, _scaling(config, layer, right.shape[0]))
-
-
-def _scaling(config: Mapping[str, Any], layer: str, rank: int) -> float:
-    """Return alpha / r, or alpha / sqrt(r); raise ValueError where the saved rank is not that of the settings."""
+    rank = right.shape[0]
     said = _pattern_value(config, "rank_pattern", layer, config.get("r"))
     if said != rank:
         raise ValueError(f"lora_A has rank {rank}, adapter_config.json says {said}")
     alpha = _pattern_value(config, "alpha_pattern", layer, config.get("lora_alpha"))
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise ValueError(f"adapter_config.json has {quote(alpha)} as its alpha, which is no number")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return FactoredUpdate(left, right, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
 def _pattern_value(config: Mapping[str, Any], name: str, layer: str, default: Any) -> Any:

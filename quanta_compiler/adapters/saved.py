@@ -12,7 +12,7 @@ import torch
 
 from quanta_compiler.adapters.lora import lora_updates
 from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
-from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
+from quanta_compiler.adapters.tensor_file import open_tensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update, layer_updates
 from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote, refusal
 from quanta_compiler.nn import wide
@@ -52,9 +52,15 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
         message = f"the weights are a pickle, {PICKLE_FILE}; only safetensors are read"
         raise refusal(folder, message, hint="load the adapter with PEFT and save it again")
     file = open_tensors(folder / WEIGHTS_FILE)
-    if method == _OURS:
-        return SavedAdapter(str(folder), *_circuit_updates(folder, file, layers))
-    return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
+    if method == "LORA":
+        return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
+    ours = _quanta_config(folder)
+    hint = "the folder's files do not belong together, or were changed: restore those that were saved"
+    updates = layer_updates(file, _KEY, layers, partial(_circuit_update, ours), hint)
+    names = sorted({update.circuit.spec.name for update in updates.values()})
+    shown = names if len(names) <= 3 else [*names[:3], "…"]
+    scale = f", scale {ours.scale:g}" if ours.scale != 1 else ""
+    return SavedAdapter(str(folder), f"circuit {', '.join(shown)}, residual {ours.residual}{scale}", updates)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -74,18 +80,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise refusal(path, "it is no JSON object", hint="restore the file that was saved")
     return config
-
-
-def _circuit_updates(
-    folder: Path, file: TensorFile, layers: re.Pattern[str] | None
-) -> tuple[str, dict[str, CircuitUpdate]]:
-    config = _quanta_config(folder)
-    hint = "the folder's files do not belong together, or were changed: restore those that were saved"
-    updates = layer_updates(file, _KEY, layers, partial(_circuit_update, config), hint)
-    names = sorted({update.circuit.spec.name for update in updates.values()})
-    shown = names if len(names) <= 3 else [*names[:3], "…"]
-    scale = f", scale {config.scale:g}" if config.scale != 1 else ""
-    return f"circuit {', '.join(shown)}, residual {config.residual}{scale}", updates
 
 
 def _quanta_config(folder: Path) -> Any:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +58,13 @@ def _section(config: Any) -> Iterator[str]:
     )
     places = list(config.resolved.items())
     for place, entry in places[:_SHOWN_CIRCUITS]:
-        yield from _circuit(place, entry, config.scale)
+        target, _, shape = place.rpartition(": ")
+        named = f" whose names end in `{target}`" if target else ""
+        yield f"Layers{named} with {shape} features: residual `{entry['residual']}`, scale {config.scale:g}."
+        lines = to_yaml(load_spec(entry["circuit"])).splitlines()
+        yield from ("", "```yaml", *lines[:_SHOWN_LINES])
+        if len(lines) > _SHOWN_LINES:
+            yield f"# and {len(lines) - _SHOWN_LINES} more lines; adapter_config.json holds all of them"
+        yield from ("```", "")
     if len(places) > _SHOWN_CIRCUITS:
         yield f"`adapter_config.json` holds {len(places) - _SHOWN_CIRCUITS} more circuits under `resolved`."
-
-
-def _circuit(place: str, entry: Mapping[str, Any], scale: float) -> Iterator[str]:
-    target, _, shape = place.rpartition(": ")
-    named = f" whose names end in `{target}`" if target else ""
-    yield f"Layers{named} with {shape} features: residual `{entry['residual']}`, scale {scale:g}."
-    yield ""
-    lines = to_yaml(load_spec(entry["circuit"])).splitlines()
-    yield from ("```yaml", *lines[:_SHOWN_LINES])
-    if len(lines) > _SHOWN_LINES:
-        yield f"# and {len(lines) - _SHOWN_LINES} more lines; adapter_config.json holds all of them"
-    yield from ("```", "")

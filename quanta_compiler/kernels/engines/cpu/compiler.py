@@ -124,7 +124,10 @@ def compile_library(
                     _LOG.warning("quanta-compiler: %s fails with %s, built without: %s", compiler.name, flag, effect)
             return target
         _LOG.debug("%s ended with status %d:\n%s", compiler.name, status, log)
-    reason = f"{compiler.name} failed: {_first_error(log, status)}"
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
+    first = (errors or lines or [f"it ended with status {status}"])[0]
+    reason = f"{compiler.name} failed: {first[:200]}"
     raise MissingSymbolError(reason) if "ndefined symbols" in log else KernelError(reason)
 
 
@@ -155,12 +158,6 @@ def _run(command: tuple[str, ...], source: bytes, scratch: Path) -> tuple[int, s
     return process.returncode, output.decode(errors="replace")
 
 
-def _first_error(log: str, status: int) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
-    return (errors or lines or [f"it ended with status {status}"])[0][:200]
-
-
 def load_library(path: Path) -> ctypes.CDLL:
     """Load a library that is whole, from where it lies.
 
@@ -172,7 +169,14 @@ def load_library(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        raise _explained(str(error)) from error
+        complaint = str(error)
+        reason = f"the library does not load: {complaint}"
+        if "undefined symbol" in complaint or "symbol not found" in complaint.lower():
+            raise MissingSymbolError(reason) from error
+        if "failed to map segment" in complaint or "not permitted" in complaint or "Permission denied" in complaint:
+            hint = "QUANTA_CACHE names another folder for it, one that may be executed from"
+            raise OtherPlaceError(reason, hint) from error
+        raise LoadError(reason, "name another compiler in $CXX") from error
     abi = library.quanta_abi() if hasattr(library, "quanta_abi") else None
     if abi != ABI:
         raise LoadError(f"the library {path} has the interface {abi}, not {ABI}")
@@ -189,15 +193,6 @@ def load_copy(path: Path) -> ctypes.CDLL:
     """
     with tempfile.TemporaryDirectory(prefix="quanta-compiler-", ignore_cleanup_errors=True) as scratch:
         return load_library(Path(shutil.copyfile(path, Path(scratch, path.name))))
-
-
-def _explained(complaint: str) -> LoadError:
-    reason = f"the library does not load: {complaint}"
-    if "undefined symbol" in complaint or "symbol not found" in complaint.lower():
-        return MissingSymbolError(reason)
-    if "failed to map segment" in complaint or "not permitted" in complaint or "Permission denied" in complaint:
-        return OtherPlaceError(reason, "QUANTA_CACHE names another folder for it, one that may be executed from")
-    return LoadError(reason, "name another compiler in $CXX")
 
 
 def _check_machine(path: Path) -> None:

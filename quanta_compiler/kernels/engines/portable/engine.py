@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from quanta_compiler.kernels.precision import Gradients, Matrices, matrix_dtype, sum_matrices, without_autocast
-from quanta_compiler.lowering.table import GateTable, TableEntry, Walk
+from quanta_compiler.lowering.table import GateTable, Walk
 
 _CHUNK_NUMBERS = 2**24
 """Numbers in all states of the tokens that are taken at a time."""
@@ -119,19 +119,16 @@ def _states(table: GateTable, x: torch.Tensor, matrices: Matrices) -> list[torch
     states = [_placed(_resized(x, table.in_size), table.read)]
     given = iter(matrices)
     for entry in table.entries:
-        states.append(_step(entry, states[-1], next(given) if entry.matrix is not None else None))
+        lines = states[-1].reshape(-1, entry.blocks, entry.rest, entry.columns)
+        if entry.matrix is None:
+            made = _resized(lines, entry.rows)
+        elif entry.blocks == 1:
+            made = lines @ next(given).reshape(entry.rows, entry.columns).T
+        else:
+            matrix = next(given).reshape(entry.blocks, entry.rows, entry.columns)
+            made = torch.einsum("nbsj,bij->nbsi", lines, matrix)
+        states.append(_placed(made, entry.write_rest + entry.write_row))
     return states
-
-
-def _step(entry: TableEntry, state: torch.Tensor, matrix: torch.Tensor | None) -> torch.Tensor:
-    lines = state.reshape(-1, entry.blocks, entry.rest, entry.columns)
-    if matrix is None:
-        made = _resized(lines, entry.rows)
-    elif entry.blocks == 1:
-        made = lines @ matrix.reshape(entry.rows, entry.columns).T
-    else:
-        made = torch.einsum("nbsj,bij->nbsi", lines, matrix.reshape(entry.blocks, entry.rows, entry.columns))
-    return _placed(made, entry.write_rest + entry.write_row)
 
 
 def _placed(values: torch.Tensor, walk: Walk) -> torch.Tensor:
