@@ -41,7 +41,14 @@ def write_adapter(
             shutil.copyfile(folder / CARD_FILE, temporary / CARD_FILE)
         config.save_pretrained(str(temporary))
         save_file(dict(tensors), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
-        _move(temporary, folder)
+        # mkdtemp makes folders private; results get the permissions of an ordinary new folder.
+        temporary.chmod(0o777 & ~umask())
+        if folder.exists():
+            for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
+                if (temporary / name).exists():
+                    os.replace(temporary / name, folder / name)
+        else:
+            temporary.rename(folder)
     except OSError as error:
         where = folder if temporary is None or str(temporary) in str(error.filename) else error.filename or folder
         raise OutputError(f"cannot write {where}: {error.strerror or error}") from None
@@ -61,15 +68,3 @@ def refuse_existing(folder: Path, source: Path, *, force: bool) -> None:
             raise OutputError(f"{path} is the state dict itself: choose another folder with -o")
         if path.exists() and not force:
             raise OutputError(f"{folder} holds an adapter already: choose another folder, or overwrite it with --force")
-
-
-def _move(temporary: Path, folder: Path) -> None:
-    """Put the finished files in their place: the whole folder at once where there is none yet."""
-    # mkdtemp makes folders private; results get the permissions of an ordinary new folder.
-    temporary.chmod(0o777 & ~umask())
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
-        if (temporary / name).exists():
-            os.replace(temporary / name, folder / name)

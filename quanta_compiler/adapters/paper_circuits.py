@@ -8,9 +8,7 @@ from typing import Any
 from quanta_compiler.adapters.paper_keys import Pair, PaperLayer, natural_key, pair_text, pairs_in_order
 from quanta_compiler.adapters.tensor_file import TensorFile
 from quanta_compiler.diagnostics import Diagnostic, problem, quote
-
-_NAME_LENGTH = 64
-"""The longest name that a circuit may have."""
+from quanta_compiler.spec.names import NAME_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class PaperCircuit:
         axis_count = len(self.layout)
         return {
             "version": 1,
-            "name": name if len(name) <= _NAME_LENGTH else "quanta",
+            "name": name if len(name) <= NAME_LENGTH else "quanta",
             "layout": list(self.layout),
             "gates": [[axis_count + b, axis_count + a] for a, b in self.pairs] if self.missing() else ["all_pairs"],
         }

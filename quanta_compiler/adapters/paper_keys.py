@@ -51,7 +51,7 @@ def read_layers(file: TensorFile) -> list[PaperLayer]:
     """Return the adapted layers of a state dict, in the order of their names, numbers counted.
 
     Raises:
-        SpecError: there are none, or keys have another form; every such key is listed.
+        SpecError: there are none, keys have another form, or two spell one gate; every such key is listed.
 
     """
     gates: dict[str, _Gate] = {}
@@ -73,7 +73,17 @@ def read_layers(file: TensorFile) -> list[PaperLayer]:
     if len(adapters) > 1:
         message = f"it holds several adapters: {some_of(adapters)}"
         raise refusal(file.name, message, hint="import a file that holds one of them alone")
-    return _layers(file, gates)
+    layers: dict[str, PaperLayer] = {}
+    for key, gate in gates.items():
+        module = _WRAPPERS.sub("", gate.prefix)
+        layer = layers.setdefault(module, PaperLayer(module, gate.prefix))
+        known = (layer.frozen if gate.is_frozen else layer.trained).setdefault(gate.pair, key)
+        if known != key:
+            message = f"the gate is there a second time, as {quote(known)}"
+            problems.append(problem(file.name, message, place=key, hint="remove one of the two"))
+    if problems:
+        raise SpecError(problems)
+    return sorted(layers.values(), key=lambda layer: natural_key(layer.module))
 
 
 def _read_gate(shape: tuple[int, ...], found: re.Match[str]) -> _Gate | tuple[str, str]:
@@ -94,22 +104,6 @@ def _read_gate(shape: tuple[int, ...], found: re.Match[str]) -> _Gate | tuple[st
         return "the key names no module", "save the state dict of the whole model, not that of one layer"
     adapter = rest["before"] or rest["after"] or "default"
     return _Gate(found["module"], adapter, (first, second), bool(found["frozen"]))
-
-
-def _layers(file: TensorFile, gates: dict[str, _Gate]) -> list[PaperLayer]:
-    """Gather gates by layer; raise SpecError for a gate that two keys spell."""
-    layers: dict[str, PaperLayer] = {}
-    problems: list[Diagnostic] = []
-    for key, gate in gates.items():
-        module = _WRAPPERS.sub("", gate.prefix)
-        layer = layers.setdefault(module, PaperLayer(module, gate.prefix))
-        known = (layer.frozen if gate.is_frozen else layer.trained).setdefault(gate.pair, key)
-        if known != key:
-            message = f"the gate is there a second time, as {quote(known)}"
-            problems.append(problem(file.name, message, place=key, hint="remove one of the two"))
-    if problems:
-        raise SpecError(problems)
-    return sorted(layers.values(), key=lambda layer: natural_key(layer.module))
 
 
 def pairs_in_order(axis_count: int) -> list[Pair]:

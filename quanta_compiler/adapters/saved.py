@@ -14,7 +14,7 @@ from quanta_compiler.adapters.lora import lora_updates
 from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
 from quanta_compiler.adapters.tensor_file import open_tensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update, layer_updates
-from quanta_compiler.diagnostics import Diagnostic, SpecError, escape, quote, refusal
+from quanta_compiler.diagnostics import Diagnostic, escape, quote, refusal
 from quanta_compiler.nn import wide
 from quanta_compiler.text.words import some_of
 
@@ -88,8 +88,6 @@ def _quanta_config(folder: Path) -> Any:
 
     try:
         return QuantaConfig.from_peft_type(**QuantaConfig.from_json_file(str(folder / CONFIG_FILE)))
-    except SpecError:
-        raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         message, _, hint = str(error).partition("\nhint: ")
         remedy = hint or "restore the file that was saved"

@@ -53,15 +53,14 @@ def _similarity_table(first: AnalyzedAdapter, other: AnalyzedAdapter, similariti
         *numbers(*(f"i = {point}" for point in points)),
         Column("chance at the last i", is_remark=True),
     )
-    return Table(title, columns, tuple(_similarity_row(one, points) for one in similarities))
-
-
-def _similarity_row(one: Similarity, points: Sequence[int]) -> tuple[str, ...]:
-    """Return phi at the points, and what two random subspaces of the last size would have: i / in_features."""
-    known = [point for point in points if point <= min(one.phi.shape)]
-    values = [f"{float(one.phi[point - 1, point - 1]):.3f}" for point in known]
-    chance = f"{known[-1] / one.in_features:.3f}" if known else ""
-    return (clip(one.layer, 160), *values, *[DASH] * (len(points) - len(known)), chance)
+    rows = []
+    for one in similarities:
+        known = [point for point in points if point <= min(one.phi.shape)]
+        values = [f"{float(one.phi[point - 1, point - 1]):.3f}" for point in known]
+        # What two random subspaces of the last size would have: i / in_features.
+        chance = f"{known[-1] / one.in_features:.3f}" if known else ""
+        rows.append((clip(one.layer, 160), *values, *[DASH] * (len(points) - len(known)), chance))
+    return Table(title, columns, tuple(rows))
 
 
 def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Table]:

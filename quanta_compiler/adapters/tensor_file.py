@@ -92,7 +92,11 @@ def _open_torch(path: Path) -> TensorFile:
             # Files of the current format are mapped: the base model's weights, if they are there, are never read.
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        message = f"it is a pickle of more than tensors, which is not opened because it could run code: {_cause(error)}"
+        # The sentence of torch's long message that names what was refused.
+        lines = [line.strip() for line in str(error).splitlines()]
+        named = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
+        cause = clip((named or lines or [""])[0].removeprefix("WeightsUnpickler error: "), 160)
+        message = f"it is a pickle of more than tensors, which is not opened because it could run code: {cause}"
         raise refusal(path, message, hint=_SAVE_HINT) from None
     except Exception as error:  # What a damaged pickle raises is up to its bytes.
         message = f"it is no file of tensors, or a damaged one: {_first_line(error)}"
@@ -113,13 +117,6 @@ def _state_dict(loaded: object) -> dict[str, torch.Tensor] | None:
         return tensors
     inner = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]
     return _state_dict(inner[0]) if inner else tensors
-
-
-def _cause(error: Exception) -> str:
-    """Return the sentence of torch's long message that names what was refused."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    named = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
-    return clip((named or lines or [""])[0].removeprefix("WeightsUnpickler error: "), 160)
 
 
 def _first_line(error: Exception) -> str:

@@ -74,43 +74,42 @@ def obstacle_to_folding(layer: Any) -> str | None:
     return None if base.weight.dtype in _FLOATS else f"its weight is {_shown(base.weight)}"
 
 
-def _obstacle_to_merging(layer: Any, name: str) -> Problem | None:
-    """Say why an update cannot be added to the weight of an adapted layer; None where it can."""
+def _obstacle_to_merging(layer: Any) -> tuple[str, str] | None:
+    """Say why an update cannot be added to the weight of an adapted layer, and what to do first; None where it can."""
     base, backend = layer.get_base_layer(), layer.quantization_backend
     if backend is not None:
         if backend.supports_merge:
             return None
         if hasattr(backend, "get_apply_tensor_subclass"):
-            hint = "load it with `from_pretrained(quantization_config=TorchAoConfig(...))`, or"
-            return _not_merged(name, "torchao's `quantize_` has not kept how it quantized the layer", hint)
-        return _not_merged(name, f"merging is not available for {backend.backend_name} layers")
+            hint = "load it with `from_pretrained(quantization_config=TorchAoConfig(...))`, or "
+            return "torchao's `quantize_` has not kept how it quantized the layer", hint
+        return f"merging is not available for {backend.backend_name} layers", ""
     computed = _computed(base)
     if computed is not None:
         text = f"its weight is computed anew in every forward pass ({computed[0]}), and the update would be lost"
-        return _not_merged(name, text, f"call `{computed[1]}` first, or")
-    weight = base.weight
+        return text, f"call `{computed[1]}` first, or "
+    weight, kind = base.weight, type(base).__name__
     # Of a tensor type of its own, other than a shard of FSDP2.
     if type(weight.data) is not torch.Tensor and not hasattr(weight, "full_tensor"):
-        return _not_merged(name, f"its weight is a {type(weight).__name__}, which is written by its own library")
+        return f"its weight is a {type(weight).__name__}, which is written by its own library", ""
     plain = type(base).forward in _PLAIN
     if weight.dtype in _FLOATS:
         if plain or not _computes_otherwise(base):
             return None
-        text = f"a {type(base).__name__} computes something else than W x + b, and so adding to W is another update"
-        return _not_merged(name, text)
+        return f"a {kind} computes something else than W x + b, and so adding to W is another update", ""
     if weight.dtype.is_floating_point and plain:
         return None
-    return _not_merged(name, f"only a {type(base).__name__} knows what its {_shown(weight)} weight stands for")
+    return f"only a {kind} knows what its {_shown(weight)} weight stands for", ""
 
 
 def check_merging(layers: Mapping[str, Any]) -> None:
     """Raise AdapterError where the weights of adapted layers, by name, cannot take an update; each is named."""
-    problems = [_obstacle_to_merging(layer, name) for name, layer in layers.items()]
-    raise_problems("adapters cannot be merged:", [problem for problem in problems if problem is not None])
-
-
-def _not_merged(name: str, reason: str, hint: str = "") -> Problem:
-    return Problem(f"{name}: {reason}", f"{hint} keep the adapter beside it".strip())
+    problems = [
+        Problem(f"{name}: {found[0]}", f"{found[1]}keep the adapter beside it")
+        for name, layer in layers.items()
+        if (found := _obstacle_to_merging(layer))
+    ]
+    raise_problems("adapters cannot be merged:", problems)
 
 
 def _computed(base: Any) -> tuple[str, str] | None:

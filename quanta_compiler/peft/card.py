@@ -28,17 +28,13 @@ def write_card(folder: str, config: Any) -> None:
         text, found = re.subn(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", lambda _: section, text, flags=re.DOTALL)
         text = text if found else f"{text.rstrip()}\n\n{section}\n"
     else:
-        text = f"{_heading(config)}\n\n{section}\n"
+        # PEFT writes no card for adapters of another name than `default`, which lie one folder down.
+        base = config.base_model_name_or_path
+        named = f"base_model: {json.dumps(base)}\n" if base else ""
+        text = f"---\nlibrary_name: peft\n{named}---\n\n# Circuit adapter\n\n{section}\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
     os.replace(temporary, path)
-
-
-def _heading(config: Any) -> str:
-    """Return the beginning of a card where PEFT writes none: adapters of another name lie one folder down."""
-    base = config.base_model_name_or_path
-    data = ["library_name: peft", *([f"base_model: {json.dumps(base)}"] if base else [])]
-    return "\n".join(["---", *data, "---", "", "# Circuit adapter"])
 
 
 def _section(config: Any) -> Iterator[str]:

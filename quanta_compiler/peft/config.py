@@ -18,11 +18,6 @@ from quanta_compiler.peft.saved import check_files
 from quanta_compiler.presets import DEFAULT
 from quanta_compiler.runtime.backends import check_backend
 
-_NO_PARAMETERS = (
-    "`target_parameters` is not supported: circuits go on linear layers, not on bare parameters\n"
-    "hint: leave it out and name linear layers in `target_modules`; the experts of a mixture of experts that are "
-    "held as tensors of all experts stay as they are"
-)
 RESIDUALS = ("auto", "frozen_copy", "folded", "none")
 _BOTH = (
     "`circuit` and `preset` are both given, and only one can be taken\n"
@@ -172,16 +167,16 @@ class QuantaConfig(PeftConfig):
     def check_unchanged(self) -> None:
         """Raise AdapterError where a circuit or preset was assigned to past `__post_init__`, which nothing reads."""
         self._check_values()
-        changed = None
         if self.circuit_hash != targets.circuit_digest(self.circuit):
             changed = "circuit"
         elif self.preset is not None and not targets.is_of_preset(self.circuit, self.preset):
             changed = "preset"
-        if changed is not None:
-            raise AdapterError(
-                f"`{changed}` was assigned to after the configuration was made\n"
-                f"hint: pass it: QuantaConfig({changed}=...), which reads and checks it"
-            )
+        else:
+            return
+        raise AdapterError(
+            f"`{changed}` was assigned to after the configuration was made\n"
+            f"hint: pass it: QuantaConfig({changed}=...), which reads and checks it"
+        )
 
     def _check_values(self) -> None:
         if self.residual not in RESIDUALS:
@@ -199,7 +194,11 @@ class QuantaConfig(PeftConfig):
         if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
             raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
         if self.target_parameters:
-            raise ValueError(_NO_PARAMETERS)
+            raise ValueError(
+                "`target_parameters` is not supported: circuits go on linear layers, not on bare parameters\n"
+                "hint: leave it out and name linear layers in `target_modules`; the experts of a mixture of experts "
+                "that are held as tensors of all experts stay as they are"
+            )
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write adapter_config.json, and the circuits into the model card."""

@@ -84,13 +84,7 @@ def _sums(tensor: torch.Tensor) -> torch.Tensor:
 class FoldingLayer(BaseTunerLayer):
     """What is folded, and when it is folded anew."""
 
-    def _hold_folds(self) -> None:
-        self.quanta_circuit_folded = nn.ModuleDict()
-        self._stale_folds: set[str] = set()
-        """Adapters to fold again once the base weight is the base weight."""
-        self._unsure_folds: set[str] = set()
-        """Folded adapters whose sources are to be looked at closely."""
-        self._told_of_training = False
+    _told_of_training = False
 
     def _refuse_folding(self) -> None:
         if reason := obstacle_to_folding(self):

@@ -52,7 +52,11 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_gates = nn.ModuleDict()
         self.quanta_circuit_frozen = nn.ModuleDict()
         self.quanta_circuit_features = Features()
-        self._hold_folds()
+        self.quanta_circuit_folded = nn.ModuleDict()
+        self._stale_folds: set[str] = set()
+        """Adapters to fold again once the base weight is the base weight."""
+        self._unsure_folds: set[str] = set()
+        """Folded adapters whose sources are to be looked at closely."""
         self.quanta_circuit_dropout = nn.ModuleDict()
         self.quanta_circuit_scale: dict[str, float] = {}
         self.quanta_circuit_residual: dict[str, str] = {}

@@ -23,7 +23,6 @@ from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.model import QuantaCircuitModel
 from quanta_compiler.text.words import listed
 
-_ALL_LINEAR = "all-linear"
 _SHOWN_NAMES = 12
 """How many layer names an error lists."""
 _SHOWN_CHARACTERS = 200
@@ -126,7 +125,7 @@ def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tup
     try:
         found = _Targets(model, QuantaConfig(target_modules=chosen)).found
     except ValueError:
-        if targets == _ALL_LINEAR:
+        if targets == "all-linear":
             raise ModelError(f"{name} has no linear layer that an adapter can be put on") from None
         if targets is None:
             fault = f"PEFT has no default targets for models of type {model.config.model_type!r}"

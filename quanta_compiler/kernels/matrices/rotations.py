@@ -70,21 +70,22 @@ class Rotations:
             turns = ry(_precise(torch.cat([*stored, like.new_zeros(1)])))
             for blocks, made in self._blocks:
                 found.update(zip((block.name for block in blocks), made.matrices(turns), strict=True))
-            return [
-                found[gate.name] if gate.parts else self._alone(gate, count, turns, found)
-                for gate, count in self._gates
-            ]
-
-    def _alone(self, gate: Gate, count: int, turns: torch.Tensor, wholes: dict[str, torch.Tensor]) -> torch.Tensor:
-        if gate.form is Form.SIGNS:
-            # The last index of all axes is the last of the gate.
-            return cz(turns.detach(), 1, count)
-        if gate.form is Form.ANGLE:
-            place = self._places[gate.parameter, gate.angle or 0]
-            matrices = turns[place : place + count]
-        else:
-            matrices = wholes[gate.parameter]
-        return matrices.mT if gate.transpose else matrices
+            matrices = []
+            for gate, count in self._gates:
+                if gate.parts:
+                    matrix = found[gate.name]
+                elif gate.form is Form.SIGNS:
+                    # The last index of all axes is the last of the gate.
+                    matrix = cz(turns.detach(), 1, count)
+                else:
+                    if gate.form is Form.ANGLE:
+                        place = self._places[gate.parameter, gate.angle or 0]
+                        matrix = turns[place : place + count]
+                    else:
+                        matrix = found[gate.parameter]
+                    matrix = matrix.mT if gate.transpose else matrix
+                matrices.append(matrix)
+            return matrices
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:

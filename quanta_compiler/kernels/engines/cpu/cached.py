@@ -99,18 +99,15 @@ def keep_library(built: Path, folder: Path | None, stem: str) -> Path | None:
             Path(unfinished).unlink(missing_ok=True)
             raise
         (folder / f"{stem}.failed").unlink(missing_ok=True)
-        _sweep(folder)
+        # What killed processes have left.
+        for pattern in ("circuit-*.tmp", "circuit-*.lock", "circuit-*.failed"):
+            for path in folder.glob(pattern):
+                if time.time() - _modified(path) > STALE:
+                    path.unlink(missing_ok=True)
     except OSError as error:
         _LOG.debug("not kept: %s", error)
         return None
     return kept
-
-
-def _sweep(folder: Path) -> None:
-    for pattern in ("circuit-*.tmp", "circuit-*.lock", "circuit-*.failed"):
-        for path in folder.glob(pattern):
-            if time.time() - _modified(path) > STALE:
-                path.unlink(missing_ok=True)
 
 
 def remember_failure(folder: Path | None, stem: str, error: KernelError) -> None:
