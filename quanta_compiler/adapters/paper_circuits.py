@@ -43,11 +43,6 @@ class ImportedLayer:
     features: tuple[int, int]
     """in_features and out_features."""
 
-    @property
-    def module(self) -> str:
-        """Return the module's name in the base model."""
-        return self.keys.module
-
 
 def find_circuit(file: TensorFile, layer: PaperLayer, given: tuple[int, ...] | None) -> PaperCircuit | list[Diagnostic]:
     """Return the circuit of one layer, or every reason why its gates make none; `given` is the user's layout."""
@@ -85,15 +80,14 @@ def _axis_sizes(file: TensorFile, layer: PaperLayer) -> tuple[dict[int, int], li
 
 def _pairing_problems(file: TensorFile, layer: PaperLayer) -> list[Diagnostic]:
     """Return what is wrong between trained gates and frozen copies; no frozen copies at all is another question."""
-    problems = []
     if not layer.trained:
         message = f"it has frozen copies (`quanta_weights2`) of {pair_text(sorted(layer.frozen)[::-1])} but no gates"
-        problems.append(problem(file.name, message, place=layer.module, hint="take the whole state dict"))
     elif layer.frozen and set(layer.frozen) != set(layer.trained):
         lonely = sorted(set(layer.frozen) ^ set(layer.trained), reverse=True)
         message = f"it has a gate or its frozen copy (`quanta_weights2`), but not both, for {pair_text(lonely)}"
-        problems.append(problem(file.name, message, place=layer.module, hint="take the whole state dict"))
-    return problems
+    else:
+        return []
+    return [problem(file.name, message, place=layer.module, hint="take the whole state dict")]
 
 
 def circuit_field(layers: Sequence[ImportedLayer]) -> dict[str, Any]:
@@ -106,14 +100,14 @@ def circuit_field(layers: Sequence[ImportedLayer]) -> dict[str, Any]:
         return layers[0].circuit.document()
     by_ending: dict[str, list[ImportedLayer]] = {}
     for layer in layers:
-        by_ending.setdefault(_ending(layer.module), []).append(layer)
+        by_ending.setdefault(_ending(layer.keys.module), []).append(layer)
     field: dict[str, Any] = {}
     for ending, members in by_ending.items():
         if len({layer.circuit for layer in members}) == 1:
             field[re.escape(ending)] = members[0].circuit.document()
         else:
             # PEFT lets any prefix stand before a pattern: `^` keeps a short name from matching inside a longer one.
-            field |= {f"^{re.escape(layer.module)}": layer.circuit.document() for layer in members}
+            field |= {f"^{re.escape(layer.keys.module)}": layer.circuit.document() for layer in members}
     return field
 
 
@@ -123,10 +117,10 @@ def target_names(file: TensorFile, layers: Sequence[ImportedLayer]) -> list[str]
     What else the model has is known as far as the file holds its weights. Without them, the components are taken where
     they all occur in the same blocks.
     """
-    adapted = {layer.module for layer in layers}
+    adapted = {layer.keys.module for layer in layers}
     endings = {_ending(module) for module in adapted}
     # What stands before the names of modules in the file.
-    wrapper = layers[0].keys.prefix.removesuffix(layers[0].module)
+    wrapper = layers[0].keys.prefix.removesuffix(layers[0].keys.module)
     for key in file.shapes:
         module, _, parameter = key.removeprefix(wrapper).rpartition(".")
         module = module.removesuffix(".base_layer")

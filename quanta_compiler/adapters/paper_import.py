@@ -55,7 +55,7 @@ class PaperAdapter:
         """Return plain data for `--json`."""
         layers = [
             {
-                "layer": layer.module,
+                "layer": layer.keys.module,
                 "in_features": layer.features[0],
                 "out_features": layer.features[1],
                 "layout": list(layer.circuit.layout),
@@ -92,7 +92,7 @@ def import_paper_adapter(path: Path, options: ImportOptions) -> PaperAdapter:
         inference_mode=True,
     )
     for layer in layers:
-        record(config, layer.module, fitted_spec(layer.circuit.document(), *layer.features), config.residual)
+        record(config, layer.keys.module, fitted_spec(layer.circuit.document(), *layer.features), config.residual)
     return PaperAdapter(layers, config, tensors, tuple(warnings))
 
 
@@ -141,11 +141,11 @@ def _known_features(file: TensorFile, layer: PaperLayer, options: ImportOptions)
 
 def _warnings(file: TensorFile, layers: Sequence[ImportedLayer], options: ImportOptions) -> list[Diagnostic]:
     found = []
-    lacking = [f"{it.module} (no {pair_text(missing)})" for it in layers if (missing := it.circuit.missing())]
+    lacking = [f"{it.keys.module} (no {pair_text(missing)})" for it in layers if (missing := it.circuit.missing())]
     if lacking:
         message = f"gates are missing, the circuits are written without them: {some_of(lacking)}"
         found.append(warning(file.name, message, hint="the paper's code has a gate for every pair of axes"))
-    guessed = [layer.module for layer in layers if _known_features(file, layer.keys, options) is None]
+    guessed = [layer.keys.module for layer in layers if _known_features(file, layer.keys, options) is None]
     if guessed:
         message = (
             f"it holds no base weight of {plural(len(guessed), 'layer')}, whose features are taken to be the product "
@@ -165,7 +165,7 @@ def _tensors(file: TensorFile, layers: Sequence[ImportedLayer], options: ImportO
     tensors: dict[str, torch.Tensor] = {}
     problems: list[Diagnostic] = []
     for layer in layers:
-        start = f"base_model.model.{layer.module}.quanta_circuit_"
+        start = f"base_model.model.{layer.keys.module}.quanta_circuit_"
         tensors[f"{start}features"] = torch.tensor(layer.features, dtype=torch.float32)
         for position, pair in enumerate(layer.circuit.pairs):
             keys = [layer.keys.trained[pair], *([layer.keys.frozen[pair]] if options.frozen_copy else [])]

@@ -70,7 +70,7 @@ def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Tabl
     groups: dict[tuple[str, ...], list[str]] = {}
     for layer in adapter.layers:
         features, layout = f"{layer.features[0]} -> {layer.features[1]}", "x".join(map(str, layer.circuit.layout))
-        groups.setdefault((features, layout, str(len(layer.circuit.pairs))), []).append(layer.module)
+        groups.setdefault((features, layout, str(len(layer.circuit.pairs))), []).append(layer.keys.module)
     rows = tuple((_members(modules), *group) for group, modules in groups.items())
     heading = f"imported: {plural(len(adapter.layers), 'layer')}, residual {adapter.config.residual}"
     columns = (Column("layers"), Column("features"), Column("layout"), *numbers("gates"))

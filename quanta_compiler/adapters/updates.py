@@ -128,11 +128,10 @@ def layer_updates(
         if layers is None or layers.search(match["layer"]):
             parts.setdefault(match["layer"], {})[match["part"]] = file.read(key)
     if not parts:
-        if not found:
+        if layers is None or not found:
             raise refusal(file.name, "it holds no adapted layer", hint="restore the file that was saved")
         known = sorted({match["layer"] for match, _ in found}, key=natural_key)
-        pattern = "" if layers is None else layers.pattern
-        raise refusal(file.name, f"--layers {pattern!r} finds none of its layers: {some_of(known)}")
+        raise refusal(file.name, f"--layers {layers.pattern!r} finds none of its layers: {some_of(known)}")
     updates: dict[str, _Made] = {}
     problems: list[Diagnostic] = []
     for layer in sorted(parts, key=natural_key):

@@ -81,10 +81,8 @@ class Executable:
         runner = self._runners[engine_for(grad.device.type, grad.dtype)]
         dx, sums = runner.backward(flat_grad, flat, matrices, needed)
         results = [] if dx is None else [dx.view(*grad.shape[:-1], self.in_features)]
-        for total, matrix in zip(sums, matrices, strict=True):
-            if total is not None:
-                results.append(total.to(matrix.dtype).view(matrix.shape))
-        return results
+        found = [(total, matrix) for total, matrix in zip(sums, matrices, strict=True) if total is not None]
+        return results + [total.to(matrix.dtype).view(matrix.shape) for total, matrix in found]
 
     def check(self, x: torch.Tensor, matrices: Matrices) -> None:
         """Raise ValueError where the tensors do not go together."""

@@ -111,8 +111,7 @@ def _apply_with_gradient(x: torch.Tensor, matrices: Matrices, circuit: str) -> t
     if _get_current_dispatch_mode() is None and all(
         type(tensor) in (torch.Tensor, torch.nn.Parameter) and not tensor.is_neg() for tensor in (x, *matrices)
     ):
-        # No mode, no subclass and no lazy view has a say in it, and a second dispatch would take a tenth of the time of
-        # one token.
+        # No mode, subclass or lazy view has a say in it; a second dispatch would take a tenth of the time of one token.
         return _apply(x, matrices, circuit)
     with torch._C._AutoDispatchBelowAutograd():
         return cast(torch.Tensor, APPLY(x, matrices, circuit))

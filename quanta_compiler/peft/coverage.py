@@ -1,6 +1,7 @@
 """Which keys of a mapping no layer's circuit comes from."""
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -58,10 +59,8 @@ def coverage(circuit: Any, names: Sequence[str], adapted: Collection[str]) -> tu
 def _reached(circuit: Any, adapted: Collection[str]) -> Iterator[str]:
     """Yield the key of every adapted layer; one with two keys that are equally long is refused elsewhere."""
     for name in adapted:
-        try:
+        with suppress(FeaturesError):
             yield str(target_for(circuit, name))
-        except FeaturesError:
-            continue
 
 
 def _hint(key: str, names: Sequence[str]) -> str:

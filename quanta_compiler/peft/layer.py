@@ -174,11 +174,9 @@ class QuantaCircuitLayer(FoldingLayer):
         be another one.
         """
         device = self._base_device() if device is None else device
-        parts = ("delta", "gates", "frozen", "folded")
-        holders = [getattr(self, f"{METHOD}_{part}") for part in parts]
-        modules = [holder[adapter_name] for holder in holders if adapter_name in holder]
-        for module in modules:
-            if not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        for part in ("delta", "gates", "frozen", "folded"):
+            module = getattr(self, f"{METHOD}_{part}")._modules.get(adapter_name)
+            if module and not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
                 module.to(device)
         features = self.quanta_circuit_features
         if adapter_name in features and not features[adapter_name].is_meta:

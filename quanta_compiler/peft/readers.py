@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -105,15 +106,13 @@ def tell_of_silent_layers(model: Any, *_: Any) -> None:
         or not remove_hooks(model._forward_hooks, tell_of_silent_layers)
     ):
         return
-    names = _never_called(model)
-    if not names:
-        return
-    warnings.warn(
-        f"no forward pass has called these adapted layers: {listed(names, _SHOWN)}\n"
-        "hint: if no other batch calls them, the model does not use them or reads their weights past the adapter; "
-        "exclude them: QuantaConfig(exclude_modules=[...])",
-        stacklevel=2,
-    )
+    if names := _never_called(model):
+        warnings.warn(
+            f"no forward pass has called these adapted layers: {listed(names, _SHOWN)}\n"
+            "hint: if no other batch calls them, the model does not use them or reads their weights past the adapter; "
+            "exclude them: QuantaConfig(exclude_modules=[...])",
+            stacklevel=2,
+        )
 
 
 def remove_hooks(hooks: dict[int, Any], *functions: Callable[..., Any]) -> bool:
@@ -146,8 +145,7 @@ def _never_called(model: nn.Module) -> list[str]:
 
 
 def _ancestors(name: str) -> Iterator[str]:
-    parts = name.split(".")
-    yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    return accumulate(name.split("."), "{}.{}".format)
 
 
 def _blocks(model: nn.Module, name: str) -> Iterator[tuple[str, str]]:
@@ -158,7 +156,6 @@ def _blocks(model: nn.Module, name: str) -> Iterator[tuple[str, str]]:
 
 
 # Experts of a mixture of experts that are one tensor for all of them, where no adapter of ours can be put
-
 
 _FUSED = {
     "gate_up_proj": ("gate_proj", "up_proj", "w1", "w3"),

@@ -48,10 +48,8 @@ def check_keys(keys: Collection[str], place: str) -> None:
     for key in keys:
         wrapper, (layer, part, _) = _WRAPPED.match(key), key.partition(f".{METHOD}_")
         if wrapper is not None and part:
-            name = _shown(layer[wrapper.end() :])
-            problems.append(
-                Problem(f"{name}: its keys begin with `{wrapper[0]}`, and no layer would get them", _UNWRAP)
-            )
+            text = f"its keys begin with `{wrapper[0]}`, and no layer would get them"
+            problems.append(Problem(f"{_shown(layer[wrapper.end() :])}: {text}", _UNWRAP))
     raise_problems(f"{place} holds the state of a wrapped model:", list(dict.fromkeys(problems)))
     if not any(f"{METHOD}_" in key for key in keys):
         raise AdapterError(f"{place} holds no tensor of a circuit adapter\nhint: {_SAVE_WHOLE}")

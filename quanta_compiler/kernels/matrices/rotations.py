@@ -231,7 +231,6 @@ def _step(operation: Operation, sizes: Sequence[int]) -> Step:
 
 
 def _turn(turn: Turn, values: Sequence[torch.Tensor], blocks: Blocks) -> list[torch.Tensor]:
-    """Turn the first numbers of both halves, pair by pair."""
     a, b = (values[half.value] for half in turn.halves)
     cos, sin = blocks[0].unsqueeze(-2), blocks[1].unsqueeze(-2)
     (head, a), (tail, b) = (half.tensor_split([turn.pairs], dim=-1) for half in (a, b))

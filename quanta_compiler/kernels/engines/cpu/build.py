@@ -128,19 +128,14 @@ def _find_or_build() -> ctypes.CDLL:
         # Another process may have built it while this one waited.
         if library := _known(folder, stem):
             return library
-        often = _how_often(folder, problem)
+        if folder is not None:
+            try:
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                problem = str(error)
+        often = f"in every process: it cannot be kept, {problem}" if problem else f"once: it is kept in {folder}"
         _LOG.warning("quanta-compiler: building the fused kernel with %s (about 10 s, %s)", compiler.name, often)
         return _build(compiler, source, folder, stem)
-
-
-def _how_often(folder: Path | None, problem: str) -> str:
-    if folder is not None:
-        try:
-            tempfile.TemporaryFile(dir=folder).close()
-            return f"once: it is kept in {folder}"
-        except OSError as error:
-            problem = str(error)
-    return f"in every process: it cannot be kept, {problem}"
 
 
 def _known(folder: Path | None, stem: str) -> ctypes.CDLL | None:

@@ -31,6 +31,7 @@ def ready() -> bool:
     return kernel_library() is not None
 
 
+_NO_MEMORY = "there is no memory for one tile of this circuit's states"
 _Places = ctypes.POINTER(ctypes.c_int32)
 
 
@@ -114,7 +115,8 @@ class KernelTable:
             y.data_ptr(),
             torch.get_num_threads(),
         )
-        _check(status)
+        if status:
+            raise MemoryError(_NO_MEMORY)
         return y
 
     def backward(
@@ -140,13 +142,9 @@ class KernelTable:
             self._addresses(sums),
             torch.get_num_threads(),
         )
-        _check(status)
+        if status:
+            raise MemoryError(_NO_MEMORY)
         return dx, sums
-
-
-def _check(status: int) -> None:
-    if status:
-        raise MemoryError("there is no memory for one tile of this circuit's states")
 
 
 def prepare(table: GateTable) -> KernelTable:
