@@ -68,6 +68,7 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_computed_in: dict[str, torch.dtype] = {}
         """The dtype in which an adapter's trained tensors were when they were last whole: FSDP2 may cast them then."""
         self.merged_adapters: list[str] = []
+        self.cast_input_dtype_enabled = True
         self.in_features, self.out_features = layer_features(self.get_base_layer())
         self.fan_in_fan_out = isinstance(self.get_base_layer(), Conv1D)
         """Whether the base weight is stored `[in_features, out_features]`."""
