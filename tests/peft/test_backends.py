@@ -13,6 +13,7 @@ import torch
 from adapted_models import LORA, QUANTA, Mlp, adapted, batch, circuit_layers, train
 from compiled_circuits import saved_bytes
 from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
 from random_circuits import error, file_of
 from torch import nn
 
@@ -221,3 +222,11 @@ def test_auto_takes_what_is_faster_for_each_layer(monkeypatch: pytest.MonkeyPatc
         circuit = {**MIXED, "name": f"automatic-{same}"}
         models = {way: moved(adapted(Mlp(), circuit=circuit, backend=way)) for way in ("auto", "torch", "fused")}
         assert torch.equal(models["auto"](x), models[same](x))
+
+
+def test_peft_can_switch_the_casting_of_inputs_off() -> None:
+    model, x = moved(adapted(Mlp())), batch()
+    expected = model(x)
+    with disable_input_dtype_casting(model):
+        assert torch.equal(model(x), expected)
+    assert torch.equal(model(x), expected)
