@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
+from quanta_compiler.kinds import KINDS
 from quanta_compiler.kinds.looks import Look, Outline
 from quanta_compiler.report.rows import AxisWire, place_wires
-from quanta_compiler.report.wording import legend
 from quanta_compiler.text.words import plural
 
 
@@ -139,7 +139,7 @@ def draw(circuit: Circuit) -> Diagram:
         boxes=tuple(sorted(boxes, key=lambda box: (box.slot, box.span))),
         wires=wires,
         output=tuple(last[leg] for leg in circuit.outputs),
-        legend=legend(circuit.gates),
+        legend=_legend(circuit.gates),
     )
 
 
@@ -266,3 +266,12 @@ def _boundary(side: str, before: int, after: int) -> str:
     if before == after:
         return f"{side} {before}"
     return f"{side} {before} → {after}, {'zero-padded' if before < after else 'truncated'}"
+
+
+def _legend(gates: Sequence[Gate]) -> tuple[tuple[str, str], ...]:
+    """Return what a picture of these gates has to explain, as pairs of a kind (or nothing) and a line."""
+    drawn = {gate.kind: gate.matrix.look.legend for gate in gates}
+    order = dict.fromkeys((*KINDS, *drawn))
+    lines = tuple((name, line) for name in order if (line := drawn.get(name)) is not None)
+    kept = {key.legend: None for gate in gates for key in gate.matrix.given_options() if key.legend is not None}
+    return (*lines, *(("", line) for line in kept))

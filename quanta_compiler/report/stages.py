@@ -5,7 +5,6 @@ Legs are written `%number`, with `axis:size` where they are made; tensors of a p
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import MappingProxyType
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
@@ -32,12 +31,16 @@ from quanta_compiler.lowering.program import (
     Turn,
 )
 from quanta_compiler.lowering.slicing import made_in_loop
+from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, lower_table
 from quanta_compiler.planner.plan import Leaf, Plan, Step
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.planner.published import einsum_equation
-from quanta_compiler.report.table_stage import table_text
-from quanta_compiler.report.wording import resized
 from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+_HOW_TO_READ = (
+    "loops size*stride, the outermost first (16*256 8*4: 256 i + 4 j), "
+    "over blocks and rest | rows, or columns of a gradient"
+)
 
 
 def circuit_text(spec: CircuitSpec) -> str:
@@ -54,7 +57,12 @@ def circuit_text(spec: CircuitSpec) -> str:
 
 def _fitted(before: int, after: int) -> str:
     """Say how a vector of the user's width becomes the circuit's, or the other way round."""
-    return "" if before == after else f"  ({before} {resized(before, after)})"
+    return "" if before == after else f"  ({before} {_resized(before, after)})"
+
+
+def _resized(before: int, after: int) -> str:
+    """Say what happens to a vector of `before` numbers where `after` are wanted; nothing where they are as many."""
+    return "" if before == after else f"{'padded' if before < after else 'truncated'} to {after}"
 
 
 def _made(circuit: Circuit, legs: Sequence[int]) -> str:
@@ -234,6 +242,51 @@ def _numbers(legs: Iterable[int]) -> str:
     return " ".join(f"%{leg}" for leg in legs) or "1"
 
 
+def table_text(spec: CircuitSpec) -> str:
+    """Return the gate table: what every entry reads, and where it writes forward and backward."""
+    table = lower_table(build_circuit(spec))
+    figures = f"{table.in_features} -> {table.out_features} features, {table.flops_per_token} FLOPs per token"
+    return _joined([f"table {spec.name}: {figures}", _HOW_TO_READ, *_table_lines(table)])
+
+
+def _table_lines(table: GateTable) -> Iterator[str]:
+    yield f"input {_boundary(table.in_features, table.in_size)}"
+    yield f"  write {_loops(table.read)}"
+    for entry in table.entries:
+        parts = entry.matrix.gate.parts if entry.matrix is not None else ()
+        name = f"block of {len(parts)} gates" if parts else entry.name
+        yield f"{name}: {_entry_matrix(entry)}; rest {entry.rest}; {entry.flops_per_token} FLOPs"
+        if parts:
+            yield f"  gates {' '.join(part.name for part in parts)}"
+        yield f"  write {_loops(entry.write_rest)} | {_loops(entry.write_row)}"
+        yield f"  gradient {_loops(entry.grad_rest)} | {_loops(entry.grad_column)}"
+    yield f"output {_boundary(table.out_size, table.out_features)}"
+    yield f"  gradient {_loops(table.read_grad)}"
+
+
+def _boundary(before: int, after: int) -> str:
+    return f"{before} {_resized(before, after)}".rstrip()
+
+
+def _entry_matrix(entry: TableEntry) -> str:
+    """Return an entry's matrices: what they are, their shape, and whose numbers they hold if not the gate's own."""
+    shape = f"[{entry.blocks}, {entry.rows}, {entry.columns}]"
+    if entry.matrix is None:
+        return f"slice {shape}"
+    gate = entry.matrix.gate
+    if gate.parts:
+        return shape
+    parts = [f"factor {entry.matrix.factor} {shape}" if entry.matrix.factor else f"{gate.matrix.in_words()} {shape}"]
+    if gate.parameter != gate.name:
+        what = f"shares {gate.parameter}" if gate.angle is None else f"angle {gate.angle} of {gate.parameter}"
+        parts.append(what + (" transposed" if gate.transpose else ""))
+    return "; ".join([*parts, "frozen"] if gate.frozen else parts)
+
+
+def _loops(walk: Walk) -> str:
+    return " ".join(f"{size}*{stride}" for size, stride in walk) or "0"
+
+
 def source_text(spec: CircuitSpec) -> str:
     """Return the emitted module."""
     from quanta_compiler.emit.source import circuit_json, emit_source
@@ -252,14 +305,12 @@ def _joined(lines: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-STAGES: MappingProxyType[str, Callable[[CircuitSpec], str]] = MappingProxyType(
-    {
-        "circuit": circuit_text,
-        "network": network_text,
-        "plan": plan_text,
-        "program": program_text,
-        "table": table_text,
-        "source": source_text,
-    }
-)
+STAGES: dict[str, Callable[[CircuitSpec], str]] = {
+    "circuit": circuit_text,
+    "network": network_text,
+    "plan": plan_text,
+    "program": program_text,
+    "table": table_text,
+    "source": source_text,
+}
 """Stages in the order in which a circuit passes them."""
