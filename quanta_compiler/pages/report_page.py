@@ -7,9 +7,9 @@ from quanta_compiler.kinds import KINDS
 from quanta_compiler.kinds.looks import Look
 from quanta_compiler.pages.graph import graph_data
 from quanta_compiler.pages.page import assemble
-from quanta_compiler.report.folding import folded_steps
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
+from quanta_compiler.report.terminal import folded_steps
 from quanta_compiler.spec import to_yaml
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 

@@ -105,13 +105,12 @@ class Diagram:
         """Return whether the output's order is not that of the rows."""
         return list(self.output_rows) != sorted(self.output_rows)
 
-    def shared_columns(self) -> tuple[range, ...]:
+    def shared_columns(self) -> list[list[int]]:
         """Return the slots of each column that has several."""
-        columns = [
-            range(self.slots.index(column), self.slots.index(column) + self.slots.count(column))
-            for column in sorted(set(self.slots))
-        ]
-        return tuple(slots for slots in columns if len(slots) > 1)
+        columns: dict[int, list[int]] = {}
+        for slot, column in enumerate(self.slots):
+            columns.setdefault(column, []).append(slot)
+        return [slots for slots in columns.values() if len(slots) > 1]
 
     def labels(self, wire: Wire) -> tuple[Stretch, ...]:
         """Return the stretches of a wire to label where they begin; one beside the label at the output is not."""

@@ -56,13 +56,7 @@ def circuit_text(spec: CircuitSpec) -> str:
 
 
 def _fitted(before: int, after: int) -> str:
-    """Say how a vector of the user's width becomes the circuit's, or the other way round."""
-    return "" if before == after else f"  ({before} {_resized(before, after)})"
-
-
-def _resized(before: int, after: int) -> str:
-    """Say what happens to a vector of `before` numbers where `after` are wanted; nothing where they are as many."""
-    return "" if before == after else f"{'padded' if before < after else 'truncated'} to {after}"
+    return "" if before == after else f"  ({_boundary(before, after)})"
 
 
 def _made(circuit: Circuit, legs: Sequence[int]) -> str:
@@ -120,8 +114,8 @@ def _programs(spec: CircuitSpec) -> tuple[Program, Program]:
 
 def _plan_lines(program: Program) -> Iterator[str]:
     plan, loop = program.plan, program.loop
-    batch = f"{plan.tokens} tokens, " if plan.batch is not None else ""
-    yield f"{_mode(plan)}: {batch}planned by {plan.optimizer}"
+    mode = "operator: " if plan.batch is None else f"forward: {plan.tokens} tokens, "
+    yield f"{mode}planned by {plan.optimizer}"
     yield f"  {plan.flops} FLOPs, {plan.sequential_flops} gate by gate"
     for place, leaf in enumerate(plan.leaves):
         yield f"  t{place} = {_leaf_name(leaf)} [{_labelled(plan, leaf.legs)}]"
@@ -142,10 +136,6 @@ def _plan_lines(program: Program) -> Iterator[str]:
 
 def _loop_heading(plan: Plan, loop: Loop) -> str:
     return f"in {loop.slices} slices, each of one index of {_labelled(plan, loop.legs)}:"
-
-
-def _mode(plan: Plan) -> str:
-    return "forward" if plan.batch is not None else "operator"
 
 
 def _leaf_name(leaf: Leaf) -> str:
@@ -174,18 +164,16 @@ def _labelled(plan: Plan, legs: Iterable[int]) -> str:
 def program_text(spec: CircuitSpec) -> str:
     """Return the operations of both modes on contiguous values, in the order in which they run."""
     apply, operator = _programs(spec)
-    lines = [*_program_lines(apply, _mode(apply.plan)), "", *_program_lines(operator, _mode(operator.plan))]
+    lines = [*_program_lines(apply, "forward"), "", *_program_lines(operator, "operator")]
     if operator.in_slices is not None:
         lines += ["", *_program_lines(operator.in_slices, "operator, to be added to a matrix")]
     called = dict.fromkeys((*apply.functions, *operator.functions))
-    return _joined([*lines, *(line for one in called if isinstance(one, Function) for line in _function_lines(one))])
-
-
-def _function_lines(function: Function) -> Iterator[str]:
-    yield from ["", f"{function.name}: {function.about}"]
-    for operation in function.program.operations:
-        yield f"  {_operation_line(function.program, operation)}"
-    yield f"  -> v{function.program.output}"
+    for function in called:
+        if isinstance(function, Function):
+            program = function.program
+            steps = (f"  {_operation_line(program, operation)}" for operation in program.operations)
+            lines += ["", f"{function.name}: {function.about}", *steps, f"  -> v{program.output}"]
+    return _joined(lines)
 
 
 def _program_lines(program: Program, title: str) -> Iterator[str]:
@@ -210,17 +198,17 @@ def _operation_line(program: Program, operation: Operation) -> str:
 
 def _operation_call(program: Program, operation: Operation) -> str:
     def read(access: Access) -> str:
-        return f"v{access.value}({' | '.join(_numbers(group) for group in access.groups)})"
+        groups = [" ".join(f"%{leg}" for leg in group) or "1" for group in access.groups]
+        return f"v{access.value}({' | '.join(groups)})"
 
     match operation:
         case Load(leaf=leaf, function=function):
             return f"load {_leaf_name(leaf)}" + ("" if function is None else f", made by {function.name}")
         case Copy(source=source):
             return f"copy {read(source)}"
-        case Matmul(left=left, right=right, flops=flops, label=label):
-            return f"matmul {read(left)} {read(right)} {flops} FLOPs, {label}"
-        case Multiply(left=left, right=right, flops=flops, label=label):
-            return f"multiply {read(left)} {read(right)} {flops} FLOPs, {label}"
+        case Matmul(left=left, right=right) | Multiply(left=left, right=right):
+            name = type(operation).__name__.lower()
+            return f"{name} {read(left)} {read(right)} {operation.flops} FLOPs, {operation.label}"
         case Resize(source=source, old_size=old, new_size=new, label=label):
             return f"resize {read(source)} {old} to {new}, {label}"
         case Call(source=source, function=function, angles=angles, first=first, flops=flops, label=label):
@@ -236,10 +224,6 @@ def _operation_call(program: Program, operation: Operation) -> str:
             return f"tie {read(source)} to %{legs[0]}"
         case Pick(value=value, picked=picked, groups=groups):
             return f"pick {_used(picked)} of {read(Access(value, groups))}"
-
-
-def _numbers(legs: Iterable[int]) -> str:
-    return " ".join(f"%{leg}" for leg in legs) or "1"
 
 
 def table_text(spec: CircuitSpec) -> str:
@@ -265,7 +249,8 @@ def _table_lines(table: GateTable) -> Iterator[str]:
 
 
 def _boundary(before: int, after: int) -> str:
-    return f"{before} {_resized(before, after)}".rstrip()
+    """Say what happens to a vector of `before` numbers where `after` are wanted."""
+    return f"{before}" if before == after else f"{before} {'padded' if before < after else 'truncated'} to {after}"
 
 
 def _entry_matrix(entry: TableEntry) -> str:
