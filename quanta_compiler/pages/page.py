@@ -15,7 +15,12 @@ from importlib.resources import files
 from typing import Any
 
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
-_FOLDER = "quanta_compiler.pages"
+
+
+def comparison_page(data: dict[str, Any]) -> str:
+    """Return compare.html, cost against parameters and every figure, from the data of `quanta compare --json`."""
+    scripts = ("common.js", "filter.js", "scatter.js", "comparison.js")
+    return assemble("comparison.html", scripts, data["title"], data)
 
 
 def assemble(
@@ -64,7 +69,7 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _text(path: str) -> str:
-    return files(_FOLDER).joinpath(path).read_text(encoding="utf-8")
+    return files("quanta_compiler.pages").joinpath(path).read_text(encoding="utf-8")
 
 
 def _fill(template: str, values: dict[str, str]) -> str:

@@ -18,9 +18,8 @@ from random_circuits import file_of, random_file
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.ir.graph import contraction_graph
-from quanta_compiler.pages import comparison_page
-from quanta_compiler.pages.graph import graph_data
-from quanta_compiler.pages.page import json_for_html
+from quanta_compiler.pages.page import comparison_page, json_for_html
+from quanta_compiler.pages.report_page import graph_data
 
 VENDOR = Path(__file__).parents[2] / "quanta_compiler" / "pages" / "vendor"
 
