@@ -269,7 +269,7 @@ def _searched(request: Request) -> Outcome:
 
 def _print(outcome: Outcome, *, as_json: bool) -> None:
     exploration = outcome.exploration
-    source = str(outcome.folder)
+    source = str(outcome.request.folder)
     if not exploration.is_finished or outcome.unfitted:
         left = "layouts" if not exploration.is_finished else f"{outcome.unfitted:,} fits"
         message = f"the time was over before all {left} were done: the results so far are written"
@@ -277,8 +277,8 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json(outcome.to_dict())
         return
-    if outcome.conditions.calibration.remark:
-        tell(f"note: {outcome.conditions.calibration.remark}")
+    if outcome.request.conditions.calibration.remark:
+        tell(f"note: {outcome.request.conditions.calibration.remark}")
     from quanta_compiler.search.tables import search_tables
 
     # A line for each circuit in a pipe, whatever its length.

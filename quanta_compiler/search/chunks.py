@@ -1,7 +1,7 @@
 """A part of a search that one process costs by itself: it needs the space and its own number, and returns a front."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from quanta_compiler.search.space import Family, Limits, Space, families
 from quanta_compiler.search.words import Alphabet, Node, Word, alphabet, has_twin_axes
 
 _IDLE_DESCENTS = 1_000
-"""A sampled chunk ends after so many walks in a row that found nothing within the limits."""
+"""A sampled chunk ends after this many walks in a row that found nothing within the limits."""
 _DEALT_GATES = 2
 """The words of a length are dealt out to chunks by their first gates."""
 
@@ -94,9 +94,10 @@ def branches(space: Space) -> tuple[Branch, ...]:
         costs = [
             LayoutCosts(layout, letters.letters, space.in_features, space.out_features) for layout in family.layouts
         ]
-        widths.setdefault(family.axes, set()).update(cost.width_key for cost in costs)
+        axes = len(family.labels)
+        widths.setdefault(axes, set()).update(cost.width_key for cost in costs)
         if letters.letters:
-            narrower = frozenset(widths.get(family.axes - 1, ()))
+            narrower = frozenset(widths.get(axes - 1, ()))
             found.append(Branch(family, letters, tuple(Alive(cost, 0, 0, 0) for cost in costs), narrower))
     return tuple(found)
 
@@ -121,7 +122,7 @@ class _Collector:
         self.seen += len(alive)
         if not self._is_wanted(branch, word):
             return
-        if has_twin_axes(word, letters.masks, branch.family.axes, self.space.gate_axes):
+        if has_twin_axes(word, letters.masks, len(branch.family.labels), self.space.gate_axes):
             # With one axis fewer the same circuit is in the space already.
             alive = [one for one in alive if one.costs.width_key not in branch.narrower]
         for one in alive:
@@ -142,7 +143,7 @@ class _Collector:
         touched = 0
         for letter in word:
             touched |= masks[letter]
-        return touched == (1 << branch.family.axes) - 1 or self.space.allows_disconnected
+        return touched == (1 << len(branch.family.labels)) - 1 or self.space.allows_disconnected
 
 
 def _enumerate(settings: Settings, chunk: Chunk) -> ChunkResult:
@@ -150,13 +151,6 @@ def _enumerate(settings: Settings, chunk: Chunk) -> ChunkResult:
     assert chunk.family is not None
     branch = branches(settings.space)[chunk.family]
     collector = _Collector(settings)
-    for node, alive in _words(branch, settings.space.limits, chunk):
-        collector.cost(branch, node.word, alive)
-    return ChunkResult(chunk.name, collector.seen, collector.met, tuple(collector.front))
-
-
-def _words(branch: Branch, limits: Limits, chunk: Chunk) -> Iterator[tuple[Node, list[Alive]]]:
-    """Yield the words of a chunk, each with the layouts for which it is within the limits."""
     dealt = min(_DEALT_GATES, chunk.gates)
     beginnings = 0
     # A stack, the first child on top: recursion would pass every word up through as many generators as it has gates.
@@ -168,9 +162,10 @@ def _words(branch: Branch, limits: Limits, chunk: Chunk) -> Iterator[tuple[Node,
             if beginnings % chunk.parts != chunk.part:
                 continue
         if len(node.word) == chunk.gates:
-            yield node, alive
+            collector.cost(branch, node.word, alive)
             continue
-        waiting += reversed(_children(branch, node, alive, limits))
+        waiting += reversed(_children(branch, node, alive, settings.space.limits))
+    return ChunkResult(chunk.name, collector.seen, collector.met, tuple(collector.front))
 
 
 def _children(branch: Branch, node: Node, alive: Sequence[Alive], limits: Limits) -> list[tuple[Node, list[Alive]]]:

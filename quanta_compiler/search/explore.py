@@ -10,9 +10,9 @@ from quanta_compiler.search.workers import Team
 from quanta_compiler.text.progress import Progress
 
 _CHUNK = 4_000
-"""About so many layouts are a chunk: a fraction of a second."""
+"""About how many layouts are a chunk: a fraction of a second."""
 _FEW = 10_000
-"""So few layouts are costed sooner than processes are started."""
+"""Up to this many layouts are costed sooner than processes are started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Exploration:
     met: int
     """Those of them that meet all limits."""
     complete_gates: int
-    """Every layout of at most so many gates was looked at."""
+    """Every layout of at most this many gates was looked at."""
     drawn: int
     """How many of those seen belong to the sample of the longer ones."""
     estimate: int | None
@@ -122,8 +122,6 @@ def _expected(counts: Mapping[tuple[int, int], int], gates: int, place: int, bra
 
 
 def _parts(gates: int, place: int, expected: int) -> list[Chunk]:
-    if not expected:
-        return []
     parts = -(-expected // _CHUNK)
     return [Chunk(gates, place, part, parts, -(-expected // parts)) for part in range(parts)]
 

@@ -9,7 +9,7 @@ from typing import Any
 from quanta_compiler.emit.files import write_files
 from quanta_compiler.search.costs import LayoutCosts
 from quanta_compiler.search.front import Candidate
-from quanta_compiler.search.saved import candidate_digest
+from quanta_compiler.search.saved import candidate_data
 from quanta_compiler.search.space import Space
 from quanta_compiler.system.files import OutputError
 
@@ -18,18 +18,12 @@ _FIRST_LINE = "# Found by `quanta search`, as it wrote it: "
 """Followed by a digest of the rest: a file that has it and was not edited may be written again."""
 
 
-def circuit_name(candidate: Candidate) -> str:
-    """Return the name of a candidate's circuit: the same in every search that finds it."""
-    layout = candidate.layout
-    sizes = "-".join(map(str, layout.before))
-    changed = layout.changed_axis
-    change = "" if changed is None else f"-{layout.before[changed]}to{layout.after[changed]}"
-    return f"quanta-{sizes}{change}-{candidate_digest(candidate)}"
-
-
 def circuit_document(space: Space, candidate: Candidate) -> dict[str, Any]:
-    """Return a candidate as a circuit file's data."""
+    """Return a candidate as a circuit file's data; its name is the same in every search that finds it."""
     layout = candidate.layout
+    changed = layout.changed_axis
+    sizes = "-".join(map(str, layout.before))
+    resized = "" if changed is None else f"-{layout.before[changed]}to{layout.after[changed]}"
     costs = LayoutCosts(layout, candidate.gates, space.in_features, space.out_features)
     change = costs.changing_gate(range(len(candidate.gates)))
     gates: list[Any] = []
@@ -42,7 +36,7 @@ def circuit_document(space: Space, candidate: Candidate) -> dict[str, Any]:
         gates.append(gate if len(gate) > 1 else list(axes))
     return {
         "version": 1,
-        "name": circuit_name(candidate),
+        "name": f"quanta-{sizes}{resized}-{_digest(json.dumps(candidate_data(candidate)), 8)}",
         "layout": list(layout.before),
         "in_features": space.in_features,
         "out_features": space.out_features,
@@ -55,7 +49,8 @@ def circuit_document(space: Space, candidate: Candidate) -> dict[str, Any]:
 def circuit_text(document: Mapping[str, Any], remarks: Sequence[str]) -> str:
     """Return a circuit's file, `remarks` being its first lines."""
     sizes = "x".join(map(str, document["layout"])) if len(document["layout"]) > 1 else document["layout"][0]
-    gates = (f"  - {_flow(gate)}" for gate in document["gates"])
+    # JSON is YAML already, and none of its words needs quotes.
+    gates = ("  - " + json.dumps(gate).replace('"', "") for gate in document["gates"])
     lines = [
         *(f"# {remark}".rstrip() for remark in remarks),
         f"version: {document['version']}",
@@ -71,14 +66,8 @@ def circuit_text(document: Mapping[str, Any], remarks: Sequence[str]) -> str:
     return f"{_FIRST_LINE}{_digest(body)}\n{body}"
 
 
-def _digest(body: str) -> str:
-    return sha256(body.encode()).hexdigest()[:12]
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
-    return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+def _digest(text: str, letters: int = 12) -> str:
+    return sha256(text.encode()).hexdigest()[:letters]
 
 
 def write_front(folder: Path, circuits: Mapping[str, str], front: Mapping[str, Any]) -> list[Path]:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from hashlib import sha256
 from typing import Any
 
 from quanta_compiler.search.chunks import ChunkResult, Settings
@@ -21,8 +20,7 @@ _DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 def settings_data(settings: Settings) -> dict[str, Any]:
     """Return what decides the result of a search, as JSON has it."""
-    data = json.loads(json.dumps({"version": VERSION, **asdict(settings)}))
-    assert isinstance(data, dict)
+    data: dict[str, Any] = json.loads(json.dumps({"version": VERSION, **asdict(settings)}))
     return data
 
 
@@ -51,11 +49,6 @@ def read_candidate(space: Space, data: dict[str, Any]) -> Candidate:
     ranks = data.get("ranks", [0] * len(data["gates"]))
     gates = tuple(Letter(tuple(axes), rank) for axes, rank in zip(data["gates"], ranks, strict=True))
     return costed(space, layout, gates)
-
-
-def candidate_digest(candidate: Candidate) -> str:
-    """Return a few letters that no other candidate of a search has, for its name."""
-    return sha256(json.dumps(candidate_data(candidate)).encode()).hexdigest()[:8]
 
 
 def result_data(result: ChunkResult) -> dict[str, Any]:

@@ -63,7 +63,6 @@ class Layout:
 class Family:
     """Layouts with the same symmetry: axes of equal sizes stand at the same places, so that all have the same words."""
 
-    axes: int
     labels: tuple[int, ...]
     """A number for each axis; axes of equal sizes have the same."""
     layouts: tuple[Layout, ...]
@@ -82,7 +81,7 @@ def families(space: Space) -> tuple[Family, ...]:
             found.setdefault((tuple(map(pairs.index, pairs)), changed), []).append(layout)
     ordered = sorted(found, key=lambda key: (len(key[0]), *key))
     return tuple(
-        Family(len(labels), labels, tuple(sorted(found[labels, place], reverse=True)), None if place < 0 else place)
+        Family(labels, tuple(sorted(found[labels, place], reverse=True)), None if place < 0 else place)
         for labels, place in ordered
     )
 

@@ -17,20 +17,20 @@ def search_tables(outcome: Outcome, width: int | None = None) -> tuple[Table, ..
 
 
 def _summary(outcome: Outcome) -> Table:
-    exploration, space = outcome.exploration, outcome.settings.space
-    names = [OBJECTIVES[name] for name in outcome.settings.objectives]
-    objectives = ", ".join(f"{'more' if one.more_is_better else 'less'} {one.name}" for one in names)
+    exploration, space = outcome.exploration, outcome.request.settings.space
+    names = outcome.request.settings.objectives
+    objectives = ", ".join(f"{'more' if OBJECTIVES[name].more_is_better else 'less'} {name}" for name in names)
     rows = [
         ("layouts costed", f"{exploration.seen:,}", _completeness(outcome)),
         ("within the limits", f"{exploration.met:,}", "of those costed"),
         ("on the Pareto front", f"{len(exploration.front):,}", objectives),
-        ("written", f"{len(outcome.found):,}", escape(str(outcome.folder))),
+        ("written", f"{len(outcome.found):,}", escape(str(outcome.request.folder))),
     ]
     return Table(f"search: {space.in_features} -> {space.out_features} features", FIGURES, tuple(rows))
 
 
 def _completeness(outcome: Outcome) -> str:
-    exploration, most = outcome.exploration, outcome.settings.space.gates[1]
+    exploration, most = outcome.exploration, outcome.request.settings.space.gates[1]
     if exploration.is_complete:
         return f"all of at most {plural(most, 'gate')}"
     some = f"all of at most {plural(exploration.complete_gates, 'gate')}"
@@ -53,7 +53,7 @@ def _front(outcome: Outcome) -> Table:
     figures = numbers("parameters", "FLOPs/token", "free", "mixing", "rank", "step, ms", *fits)
     best = _best_fits(outcome.found)
     rows = tuple(_row(one) + (_fit_cells(one, one in best) if has_fits else ()) for one in outcome.found)
-    title = f"the front, few parameters first; planned for {outcome.conditions.tokens:,} tokens"
+    title = f"the front, few parameters first; planned for {outcome.request.conditions.tokens:,} tokens"
     return Table(title, (Column("circuit"), Column("gates"), *figures), rows)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
@@ -84,7 +84,7 @@ class Team:
             SpecError: a worker was killed, or the cluster is gone.
 
         """
-        begun = _until(deadline, tasks)
+        begun = takewhile(lambda _: deadline is None or time.monotonic() < deadline, tasks)
         if self._parallel is None or (is_small and self._workers.backend not in CLUSTERS):
             yield from map(function, begun)
             return
@@ -93,22 +93,13 @@ class Team:
         calls = (delayed(function)(task) for task in begun)
         with _losses_told(self._workers):
             if self._workers.backend != "ray":
+                # The first tasks are handed out, for which processes are started.
                 with _deaf_children() if self._workers.backend == "loky" else nullcontext():
-                    results = self._begun(self._parallel, calls)
+                    results = self._parallel(calls)
                 yield from results
                 return
             while wave := list(islice(calls, _WAVE * self._workers.jobs)):
                 yield from self._parallel(wave)
-
-    def _begun(self, parallel: Parallel, calls: Iterator[Any]) -> Iterator[Any]:
-        """Hand out the first tasks, for which processes are started."""
-        try:
-            begun: Iterator[Any] = parallel(calls)
-        except TimeoutError:
-            # Joblib waits some seconds for workers that have gone meanwhile.
-            message = f"the Dask cluster at {self._workers.cluster} has lost its workers"
-            raise refusal("quanta", message, hint=f"{_MORE_WORKERS}; {_GO_ON}") from None
-        return begun
 
 
 @contextmanager
@@ -120,7 +111,8 @@ def _losses_told(workers: Workers) -> Iterator[None]:
         raise
     except Exception as error:
         package = type(error).__module__.partition(".")[0]
-        if not isinstance(error, (BrokenExecutor, CancelledError)) and package not in ("distributed", "ray"):
+        is_late = workers.backend == "dask" and isinstance(error, TimeoutError)
+        if not is_late and not isinstance(error, (BrokenExecutor, CancelledError)) and package not in ("distributed", "ray"):
             raise
         raise _loss(error, workers) from None
 
@@ -135,16 +127,12 @@ def _loss(error: Exception, workers: Workers) -> SpecError:
     cluster = f"the {workers.backend.title()} cluster at {workers.cluster}"
     if isinstance(error, CancelledError):
         return refusal("quanta", f"{cluster} is gone", hint=f"start it again; {_GO_ON}")
+    if isinstance(error, TimeoutError):
+        # Joblib waits some seconds for workers that have gone meanwhile.
+        return refusal("quanta", f"{cluster} has lost its workers", hint=f"{_MORE_WORKERS}; {_GO_ON}")
     lost = _first_line(error).partition(". ")[0]
     hint = f"their logs say why, and whether it was memory; {_GO_ON}"
     return refusal("quanta", f"{cluster} has lost its workers: {lost}", hint=hint)
-
-
-def _until(deadline: float | None, tasks: Iterable[Task]) -> Iterator[Task]:
-    for task in tasks:
-        if deadline is not None and time.monotonic() >= deadline:
-            return
-        yield task
 
 
 @contextmanager
@@ -268,7 +256,11 @@ def _watched(address: str) -> Iterator[None]:
         since: float | None = None
         while not over.wait(_LONELY_SECONDS / 3):
             now = time.monotonic()
-            since = None if _has_workers(address) else since or now
+            try:
+                has_workers = bool(_dask_workers(address))
+            except Exception:
+                has_workers = False  # A scheduler that is gone has none.
+            since = None if has_workers else since or now
             if since is not None and now - since >= _LONELY_SECONDS and not over.is_set():
                 message = (
                     f"the Dask cluster at {address} has had no workers for {_LONELY_SECONDS} s: tasks wait for some"
@@ -281,14 +273,6 @@ def _watched(address: str) -> Iterator[None]:
         yield
     finally:
         over.set()
-
-
-def _has_workers(address: str) -> bool:
-    try:
-        return bool(_dask_workers(address))
-    except Exception:
-        # A scheduler that is gone has none.
-        return False
 
 
 @contextmanager
