@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SHOWN = ("name", "kind", "trainable", "percent", "step_flops_per_token", "saved_bytes_per_token", "rank_upper")
-_TIMES = ("step_seconds",)
 _LOOKS = {"circuit": ("#0072B2", "o"), "dense": ("#3c4654", "s"), "method": ("#D55E00", "^")}
 _LABELLED = 12
 """The names of more circuits on the front would cover each other."""
@@ -58,7 +56,7 @@ def _image(svg: str, description: str) -> str:
 
 def _comparison_table(data: dict[str, Any]) -> Table:
     """Return the figures that one chooses by; the page and the command have all of them."""
-    columns = [column for key in (*_SHOWN, *_TIMES) for column in data["columns"] if column["key"] == key]
+    columns = [column for key in (*_SHOWN, "step_seconds") for column in data["columns"] if column["key"] == key]
     headings = tuple(
         Column(f"{one['title']} ({one['unit']})" if one["unit"] else one["title"], one["key"] not in ("name", "kind"))
         for one in columns
@@ -137,11 +135,9 @@ def _draw(axes: Axes, points: list[tuple[float, float, dict[str, Any]]]) -> None
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return the places of the points that no other has fewer of both than, by the first figure; of equal ones all."""
+
+    def is_beaten(point: tuple[float, float]) -> bool:
+        return any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
+
     order = sorted(range(len(points)), key=lambda place: points[place])
-    front: list[int] = []
-    least, before = math.inf, (math.inf, math.inf)
-    for place in order:
-        if points[place][1] < least or points[place] == before:
-            front.append(place)
-            least, before = points[place][1], points[place]
-    return front
+    return [place for place in order if not is_beaten(points[place])]

@@ -171,7 +171,7 @@ def _assign_slots(
 
 
 def _wire(circuit: Circuit, wire: AxisWire, slot_of: Sequence[int], slots: int) -> Wire:
-    makers = [-1 if wire.begin is None else slot_of[wire.begin], *(slot_of[gate] for gate in wire.makers)]
+    makers = [-1 if gate is None else slot_of[gate] for gate in wire.makers]
     sizes = [circuit.legs[leg].size for leg in wire.legs]
     axis = printable(wire.axis, 16)
     stretches = tuple(

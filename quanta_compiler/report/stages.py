@@ -10,26 +10,10 @@ from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.network import Network, apply_network, operator_network
 from quanta_compiler.ir.parameters import matrix_shape
+from quanta_compiler.lowering import program as lowered
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.lower import lower
-from quanta_compiler.lowering.program import (
-    Access,
-    Call,
-    Copy,
-    Function,
-    Join,
-    Load,
-    Loop,
-    Matmul,
-    Multiply,
-    Operation,
-    Pick,
-    Program,
-    Resize,
-    Split,
-    Tie,
-    Turn,
-)
+from quanta_compiler.lowering.program import Access, Function, Loop, Operation, Program
 from quanta_compiler.lowering.slicing import made_in_loop
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, lower_table
 from quanta_compiler.planner.plan import Leaf, Plan, Step
@@ -202,27 +186,27 @@ def _operation_call(program: Program, operation: Operation) -> str:
         return f"v{access.value}({' | '.join(groups)})"
 
     match operation:
-        case Load(leaf=leaf, function=function):
+        case lowered.Load(leaf=leaf, function=function):
             return f"load {_leaf_name(leaf)}" + ("" if function is None else f", made by {function.name}")
-        case Copy(source=source):
+        case lowered.Copy(source=source):
             return f"copy {read(source)}"
-        case Matmul(left=left, right=right) | Multiply(left=left, right=right):
+        case lowered.Matmul(left=left, right=right) | lowered.Multiply(left=left, right=right):
             name = type(operation).__name__.lower()
             return f"{name} {read(left)} {read(right)} {operation.flops} FLOPs, {operation.label}"
-        case Resize(source=source, old_size=old, new_size=new, label=label):
+        case lowered.Resize(source=source, old_size=old, new_size=new, label=label):
             return f"resize {read(source)} {old} to {new}, {label}"
-        case Call(source=source, function=function, angles=angles, first=first, flops=flops, label=label):
+        case lowered.Call(source=source, function=function, angles=angles, first=first, flops=flops, label=label):
             by = f"blocks from {first} on" if angles is None else f"{read(angles)} {flops} FLOPs, {label}"
             return f"call {function.name} {read(source)} by {by}"
-        case Split(source=source, start=start):
+        case lowered.Split(source=source, start=start):
             return f"split {read(source)} from {start} on"
-        case Turn(halves=halves, side=side, pairs=pairs, back=back):
+        case lowered.Turn(halves=halves, side=side, pairs=pairs, back=back):
             return f"turn {pairs} pairs of {' '.join(map(read, halves))}{' back' if back else ''}, half {side}"
-        case Join(halves=halves):
+        case lowered.Join(halves=halves):
             return f"join {' '.join(map(read, halves))}"
-        case Tie(source=source, legs=legs):
+        case lowered.Tie(source=source, legs=legs):
             return f"tie {read(source)} to %{legs[0]}"
-        case Pick(value=value, picked=picked, groups=groups):
+        case lowered.Pick(value=value, picked=picked, groups=groups):
             return f"pick {_used(picked)} of {read(Access(value, groups))}"
 
 

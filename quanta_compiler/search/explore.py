@@ -7,7 +7,7 @@ from functools import partial
 from quanta_compiler.search.chunks import Branch, Chunk, ChunkResult, Settings, branches, run_chunk
 from quanta_compiler.search.front import Candidate, Front
 from quanta_compiler.search.workers import Team
-from quanta_compiler.text.progress import Progress
+from quanta_compiler.text.console import Progress
 
 _CHUNK = 4_000
 """About how many layouts are a chunk: a fraction of a second."""

@@ -17,10 +17,19 @@ from quanta_compiler.search.explore import Exploration, explore
 from quanta_compiler.search.fit import Fit, FitOptions, FitTask, run_fit
 from quanta_compiler.search.front import Candidate
 from quanta_compiler.search.journal import FILE, Journal
-from quanta_compiler.search.output import circuit_document, circuit_text, refuse_foreign, write_front
-from quanta_compiler.search.saved import candidate_data, read_fit, read_result, result_data, settings_data
+from quanta_compiler.search.saved import (
+    candidate_data,
+    circuit_document,
+    circuit_text,
+    read_fit,
+    read_result,
+    refuse_foreign,
+    result_data,
+    settings_data,
+    write_front,
+)
 from quanta_compiler.search.workers import Team, Workers, team
-from quanta_compiler.text.progress import Progress
+from quanta_compiler.text.console import Progress
 from quanta_compiler.text.words import evenly, plural
 
 if TYPE_CHECKING:

@@ -111,8 +111,8 @@ def _losses_told(workers: Workers) -> Iterator[None]:
         raise
     except Exception as error:
         package = type(error).__module__.partition(".")[0]
-        is_late = workers.backend == "dask" and isinstance(error, TimeoutError)
-        if not is_late and not isinstance(error, (BrokenExecutor, CancelledError)) and package not in ("distributed", "ray"):
+        is_loss = isinstance(error, (BrokenExecutor, CancelledError)) or package in ("distributed", "ray")
+        if not is_loss and not (workers.backend == "dask" and isinstance(error, TimeoutError)):
             raise
         raise _loss(error, workers) from None
 
@@ -235,15 +235,15 @@ def _dask_workers(address: str) -> Collection[str]:
         async with rpc(address, timeout=_CONNECT_SECONDS, connection_args=arguments) as scheduler:
             return await scheduler.identity()
 
-    async def ask_in_time() -> Any:
-        try:
-            return await asyncio.wait_for(ask(), _CONNECT_SECONDS)
-        except asyncio.TimeoutError:
-            raise TimeoutError(f"no scheduler answered within {_CONNECT_SECONDS} s") from None
+    def ask_in_time() -> Any:
+        return asyncio.run(asyncio.wait_for(ask(), _CONNECT_SECONDS))
 
-    # In a thread of its own: this one may have an event loop already, as in a notebook.
-    with ThreadPoolExecutor(1) as thread:
-        found: Collection[str] = thread.submit(lambda: asyncio.run(ask_in_time())).result()["workers"]
+    try:
+        # In a thread of its own: this one may have an event loop already, as in a notebook.
+        with ThreadPoolExecutor(1) as thread:
+            found: Collection[str] = thread.submit(ask_in_time).result()["workers"]
+    except asyncio.TimeoutError:
+        raise TimeoutError(f"no scheduler answered within {_CONNECT_SECONDS} s") from None
     return found
 
 
