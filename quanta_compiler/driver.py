@@ -70,7 +70,7 @@ class CompiledCircuit:
 
     def page(self) -> str:
         """Return the report to look at: one HTML file that needs no network."""
-        from quanta_compiler.pages.report_page import report_page
+        from quanta_compiler.pages.page import report_page
 
         return report_page(self.spec, self.circuit, self.report)
 

@@ -89,7 +89,6 @@ def init_gain(circuit: Circuit) -> float:
 
 
 def _gate_gain(circuit: Circuit, gate: Gate) -> float:
-    """Return the mean square of a gate's output over that of its input."""
     rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
     fixed = gate.matrix.fixed_gain(rows, columns)
     if fixed is not None:

@@ -222,7 +222,6 @@ def _wires(diagram: Diagram, places: _Places) -> Iterator[str]:
 
 
 def _ends(diagram: Diagram, places: _Places) -> Iterator[str]:
-    """Draw the two vectors that the circuit maps between, with their lengths."""
     inputs = [wire.row for wire in diagram.wires if wire.begin < 0]
     sides = [
         (START, START - 5, inputs, diagram.input_note, ""),
@@ -273,7 +272,6 @@ def _boxes(diagram: Diagram, places: _Places) -> Iterator[str]:
 
 
 def _class(box: Box) -> str:
-    """Return the kind that a box looks like."""
     return DEFAULT.name if box.look == PLAIN else box.kind
 
 

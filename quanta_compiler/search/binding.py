@@ -116,7 +116,6 @@ def _nearest(settings: Settings, space: Space, limit: _Limit, explore: Explore, 
 
 
 def _explored(settings: Settings, space: Space, objective: str, explore: Explore) -> Exploration:
-    """Look for the layout of a space that is best in one figure."""
     return explore(Settings(space, (objective,), candidates=min(_CANDIDATES, settings.candidates), seed=settings.seed))
 
 

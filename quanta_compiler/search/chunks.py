@@ -120,14 +120,21 @@ class _Collector:
         """Cost one word on all layouts for which it is within the limits so far."""
         letters = branch.alphabet
         self.seen += len(alive)
-        if not self._is_wanted(branch, word):
+        axes = len(branch.family.labels)
+        touched = 0
+        for letter in word:
+            touched |= letters.masks[letter]
+        is_connected = touched == (1 << axes) - 1
+        if len(word) < self.space.gates[0] or not (is_connected or self.space.allows_disconnected):
             return
-        if has_twin_axes(word, letters.masks, len(branch.family.labels), self.space.gate_axes):
+        if has_twin_axes(word, letters.masks, axes, self.space.gate_axes):
             # With one axis fewer the same circuit is in the space already.
             alive = [one for one in alive if one.costs.width_key not in branch.narrower]
         for one in alive:
             figures = one.costs.figures(word)
-            if not _meets(figures, self.space.limits) or not one.costs.reaches_changed_axis(word):
+            if not _meets(figures, self.space.limits):
+                continue
+            if one.costs.changed is not None and one.costs.changing_gate(word) == len(word):
                 continue
             self.met += 1
             order = one.costs.order_figures(word) if self.front.needs_order else None
@@ -135,15 +142,6 @@ class _Collector:
                 gates = tuple(letters.letters[letter] for letter in word)
                 order = order or one.costs.order_figures(word)
                 self.front.add(Candidate(one.costs.layout, gates, figures, order))
-
-    def _is_wanted(self, branch: Branch, word: Word) -> bool:
-        masks = branch.alphabet.masks
-        if not self.space.gates[0] <= len(word) <= self.space.gates[1]:
-            return False
-        touched = 0
-        for letter in word:
-            touched |= masks[letter]
-        return touched == (1 << len(branch.family.labels)) - 1 or self.space.allows_disconnected
 
 
 def _enumerate(settings: Settings, chunk: Chunk) -> ChunkResult:
@@ -169,7 +167,6 @@ def _enumerate(settings: Settings, chunk: Chunk) -> ChunkResult:
 
 
 def _children(branch: Branch, node: Node, alive: Sequence[Alive], limits: Limits) -> list[tuple[Node, list[Alive]]]:
-    """Return the words with one more gate that are within the limits on some layout."""
     found = []
     for letter in range(len(branch.alphabet.letters)):
         left = _within(alive, letter, limits)
@@ -181,7 +178,6 @@ def _children(branch: Branch, node: Node, alive: Sequence[Alive], limits: Limits
 
 
 def _within(alive: Sequence[Alive], letter: int, limits: Limits) -> list[Alive]:
-    """Return the layouts that stay within the limits with one more gate."""
     left = []
     for one in alive:
         floor = one.costs.floors[letter]

@@ -22,8 +22,6 @@ from quanta_compiler.text.words import some_of
 if TYPE_CHECKING:
     import torch
 
-    from quanta_compiler.adapters.tensor_file import TensorFile
-
 _COLUMNS = 512
 """Columns of the matrix for one gradient step, and for one block of the error."""
 _WARM_UP = 0.1
@@ -70,8 +68,14 @@ def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features
         shapes = sorted({shape for shape in opened.shapes.values() if len(shape) == 2})
         hint = "its matrices are " + (", ".join(map(_shape, shapes[:_SHOWN])) or "none")
         raise refusal(file, f"it has no matrix of {_shape(wanted)} (out x in)", hint=hint)
-    if base is not None:
-        _check_base(open_tensors(base), chosen, wanted)
+    before = opened if base is None else open_tensors(base)
+    for key in chosen:
+        shape = before.shapes.get(key)
+        if shape is None:
+            raise refusal(before.name, f"the base has no tensor {clip(key)!r}", hint="choose with --key what both have")
+        if shape != wanted:
+            message = f"in the base it is {_shape(shape)}, and should be {_shape(wanted)}"
+            raise refusal(before.name, message, place=key, hint="is it the base of this model?")
     updates = Updates(file, base, chosen)
     zero = tuple(key for key in chosen if not read_update(updates, key).any())
     if keys or len(zero) == len(chosen):
@@ -82,7 +86,6 @@ def find_updates(file: Path, base: Path | None, keys: Sequence[str], in_features
 
 
 def _refuse_index(path: Path, keys: Sequence[str]) -> None:
-    """Raise SpecError where a file is the index of a checkpoint in several files."""
     if path.suffix != ".json" or not path.is_file():
         return
     try:
@@ -92,16 +95,6 @@ def _refuse_index(path: Path, keys: Sequence[str]) -> None:
         return
     shard = f" ({', '.join(sorted(names))})" if names else ""
     raise refusal(path, "it is the index of a sharded checkpoint", hint=f"give the shard that holds the key{shard}")
-
-
-def _check_base(base: TensorFile, keys: Sequence[str], wanted: tuple[int, int]) -> None:
-    for key in keys:
-        shape = base.shapes.get(key)
-        if shape is None:
-            raise refusal(base.name, f"the base has no tensor {clip(key)!r}", hint="choose with --key what both have")
-        if shape != wanted:
-            message = f"in the base it is {_shape(shape)}, and should be {_shape(wanted)}"
-            raise refusal(base.name, message, place=key, hint="is it the base of this model?")
 
 
 @lru_cache(maxsize=2)

@@ -138,7 +138,6 @@ def _whole_lines(data: bytes, first: bytes) -> tuple[int | None, list[dict[str, 
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Say in which setting two searches differ."""
     before, after = _flat(old), _flat(new)
     for key in sorted({*before, *after}):
         if before.get(key) != after.get(key):

@@ -1,16 +1,16 @@
 """A whole search: explored, its front planned and fitted, everything written to its folder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quanta_compiler.compare.figures import Conditions, circuit_row
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import refusal
+from quanta_compiler.driver import compile_circuit
 from quanta_compiler.search.binding import nothing_found, refuse_impossible
 from quanta_compiler.search.chunks import Settings
 from quanta_compiler.search.explore import Exploration, explore
@@ -31,9 +31,6 @@ from quanta_compiler.search.saved import (
 from quanta_compiler.search.workers import Team, Workers, team
 from quanta_compiler.text.console import Progress
 from quanta_compiler.text.words import evenly, plural
-
-if TYPE_CHECKING:
-    from quanta_compiler.compare.figures import Conditions
 
 _FEW_PLANS = 8
 """Up to this many are planned sooner than processes are started."""
@@ -181,7 +178,6 @@ def _search(request: Request, journal: Journal, workers: Team, progress: Progres
 
 
 def _written(request: Request, exploration: Exploration, found: tuple[Found, ...]) -> Outcome:
-    """Write the front as far as it is known."""
     wanted = len(found) * len(request.fit.updates.keys) if request.fit else 0
     unfitted = wanted - sum(len(one.fits) for one in found)
     outcome = Outcome(request, exploration, found, unfitted)
@@ -200,9 +196,6 @@ def _nothing(request: Request, exploration: Exploration, workers: Team, progress
 
 def plan_row(conditions: Conditions, document: dict[str, Any]) -> Row:
     """Return the figures of a circuit as it is planned, the time of a batch included."""
-    from quanta_compiler.compare.figures import circuit_row
-    from quanta_compiler.driver import compile_circuit
-
     return circuit_row(document["name"], compile_circuit(document, conditions.tokens), conditions)
 
 

@@ -164,7 +164,10 @@ def write_front(folder: Path, circuits: Mapping[str, str], front: Mapping[str, A
         path = folder / file
         if path.exists() and not _is_ours(path):
             raise OutputError(f"{path} is not as a search wrote it: move it away, or choose another folder with -o")
-    old = [folder / file for file in _listed(folder) if file not in {file for file, _ in files.values()}]
+    before = (_front_of(folder / FRONT_FILE) or {"front": []})["front"]
+    named = [row.get("file") for row in before if isinstance(row, dict)]
+    written = {file for file, _ in files.values()}
+    old = [folder / name for name in named if isinstance(name, str) and Path(name).name == name not in written]
     text = json.dumps(front, indent=2, allow_nan=False) + "\n"
     paths = write_files(folder, {**files, FRONT_FILE: (FRONT_FILE, text)}, force=False)
     for path in old:
@@ -189,13 +192,6 @@ def _is_ours(path: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return first == f"{_FIRST_LINE}{_digest(body)}"
-
-
-def _listed(folder: Path) -> list[str]:
-    """Return the circuit files that front.json names, if there is one."""
-    data = _front_of(folder / FRONT_FILE)
-    names = [row.get("file") for row in data["front"] if isinstance(row, dict)] if data else []
-    return [name for name in names if isinstance(name, str) and Path(name).name == name]
 
 
 def _front_of(path: Path) -> dict[str, Any] | None:

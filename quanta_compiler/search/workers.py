@@ -1,7 +1,5 @@
 """Where the work of a search is done: in this process, in processes of this machine, or on a cluster, all by joblib."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re
@@ -14,14 +12,11 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoo
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
 from quanta_compiler.system.extras import require
 from quanta_compiler.text.console import tell_diagnostics
-
-if TYPE_CHECKING:
-    from joblib import Parallel
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 CLUSTERS = ("dask", "ray")
@@ -61,9 +56,9 @@ class Workers:
 
 
 class Team:
-    """Workers at hand: `results` spreads tasks over them."""
+    """Workers at hand, a `joblib.Parallel` or None: `results` spreads tasks over them."""
 
-    def __init__(self, parallel: Parallel | None, workers: Workers) -> None:
+    def __init__(self, parallel: Any, workers: Workers) -> None:
         self._parallel = parallel
         self._workers = workers
 
@@ -283,7 +278,10 @@ def _ray(address: str | None) -> Iterator[None]:
     except ImportError:
         raise refusal("quanta", "--backend ray needs ray, which is not installed", hint="pip install ray") from None
     try:
-        _knock(address)
+        host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+        if host and port.isdigit():
+            # Where nobody answers, Ray itself would wait for minutes.
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False)
     except (OSError, ValueError) as error:
         hint = "start one with `ray start --head`, and give its address with --cluster"
@@ -293,13 +291,6 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _knock(address: str | None) -> None:
-    """Raise OSError where nobody answers at `host:port`: Ray itself would wait for minutes."""
-    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _first_line(error: Exception) -> str:
