@@ -70,8 +70,16 @@ def _cell(value: object, unit: str) -> str:
 
 
 def _picture(data: dict[str, Any]) -> str:
-    """Return the step's cost over trainable numbers, or what is missing to draw it; nothing without two figures."""
-    cost = _cost(data)
+    """Return the step's cost over trainable numbers, or what is missing to draw it; nothing without two figures.
+
+    The cost is the predicted time, or FLOPs where there is none.
+    """
+    drawn = [
+        key
+        for key in ("step_seconds", "step_flops_per_token")
+        if sum((row.get(key) or 0) > 0 for row in data["rows"]) > 1
+    ]
+    cost = next((column for key in drawn for column in data["columns"] if column["key"] == key), None)
     if cost is None:
         return ""
     try:
@@ -112,14 +120,6 @@ def _scatter(data: dict[str, Any], cost: dict[str, Any]) -> str:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue().decode()
-
-
-def _cost(data: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the column of predicted times, or of FLOPs where there is none; None where neither has two figures."""
-    for key in ("step_seconds", "step_flops_per_token"):
-        if sum((row.get(key) or 0) > 0 for row in data["rows"]) > 1:
-            return next((column for column in data["columns"] if column["key"] == key), None)
-    return None
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

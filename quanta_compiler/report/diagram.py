@@ -236,9 +236,7 @@ def _axes(circuit: Circuit, legs: Sequence[int]) -> str:
 def _tooltip(circuit: Circuit, gate: Gate) -> str:
     kind = f"{printable(gate.kind)} gate{gate.matrix.options_in_words()}"
     lines = [f"{printable(gate.name)}: {kind} on {_axes(circuit, gate.columns)}"]
-    if any(circuit.legs[a] != circuit.legs[b] for a, b in zip(gate.columns, gate.rows, strict=False)) or (
-        len(gate.columns) != len(gate.rows)
-    ):
+    if [circuit.legs[leg] for leg in gate.columns] != [circuit.legs[leg] for leg in gate.rows]:
         lines.append(f"becomes {_axes(circuit, gate.rows)}")
     if gate.per:
         lines.append(f"one matrix per index of {_axes(circuit, gate.per)}")
@@ -251,13 +249,9 @@ def _tooltip(circuit: Circuit, gate: Gate) -> str:
 def _summary(circuit: Circuit, columns: int) -> str:
     sides = _sizes(circuit, circuit.inputs), _sizes(circuit, circuit.outputs)
     parameters = sum(_parameters(circuit, gate) for gate in circuit.gates)
-    return " · ".join(
-        [
-            sides[0] if sides[0] == sides[1] else " → ".join(sides),
-            plural(len(circuit.gates), "gate") + " in " + plural(columns, "column"),
-            plural(parameters, "parameter"),
-        ]
-    )
+    size = sides[0] if sides[0] == sides[1] else " → ".join(sides)
+    gates = f"{plural(len(circuit.gates), 'gate')} in {plural(columns, 'column')}"
+    return f"{size} · {gates} · {plural(parameters, 'parameter')}"
 
 
 def _boundary(side: str, before: int, after: int) -> str:

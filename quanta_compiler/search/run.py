@@ -159,9 +159,12 @@ def _search(request: Request, journal: Journal, workers: Team, progress: Progres
         progress=progress,
     )
     if not exploration.front:
-        if exploration.is_finished:
-            journal.remove()  # Nothing in it is worth going on with.
-        raise _nothing(request, exploration, workers, progress)
+        if not exploration.is_finished:
+            message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
+            raise refusal("quanta", message, hint="go on with --resume and more --time")
+        journal.remove()  # Nothing in it is worth going on with.
+        explored = partial(explore, team=workers, deadline=request.deadline, progress=progress)
+        raise nothing_found(request.settings, exploration, explored)
     chosen = evenly(exploration.front, request.most or len(exploration.front))
     documents = [circuit_document(space, candidate) for candidate in chosen]
     rows = _planned(request, documents, workers, progress)
@@ -184,14 +187,6 @@ def _written(request: Request, exploration: Exploration, found: tuple[Found, ...
     texts = {one.document["name"]: circuit_text(one.document, _remarks(one)) for one in found}
     write_front(request.folder, texts, outcome.to_dict())
     return outcome
-
-
-def _nothing(request: Request, exploration: Exploration, workers: Team, progress: Progress) -> Exception:
-    if not exploration.is_finished:
-        message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
-        return refusal("quanta", message, hint="go on with --resume and more --time")
-    explored = partial(explore, team=workers, deadline=request.deadline, progress=progress)
-    return nothing_found(request.settings, exploration, explored)
 
 
 def plan_row(conditions: Conditions, document: dict[str, Any]) -> Row:
