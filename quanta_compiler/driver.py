@@ -70,7 +70,7 @@ class CompiledCircuit:
 
     def page(self) -> str:
         """Return the report to look at: one HTML file that needs no network."""
-        from quanta_compiler.pages import report_page
+        from quanta_compiler.pages.page import report_page
 
         return report_page(self.spec, self.circuit, self.report)
 
@@ -82,7 +82,7 @@ class CompiledCircuit:
 
     def _repr_html_(self) -> str:
         """Return the diagram and the report, for a notebook."""
-        from quanta_compiler.pages import circuit_fragment
+        from quanta_compiler.pages.fragments import circuit_fragment
 
         return circuit_fragment(self.circuit, self.report)
 

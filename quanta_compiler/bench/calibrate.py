@@ -22,7 +22,7 @@ from quanta_compiler.bench.threads import torch_threads
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.times import seconds_of
 from quanta_compiler.system.machine import processor_name
-from quanta_compiler.text.progress import Progress
+from quanta_compiler.text.console import Progress
 
 
 class DeviceError(ValueError):

@@ -14,7 +14,7 @@ from quanta_compiler.bench.limits import copy_bytes, matmul_bytes
 from quanta_compiler.bench.options import ADAPTERS, LAYERS, OPERATOR, RIVALS, Options
 from quanta_compiler.bench.ours import our_contestant, our_names
 from quanta_compiler.bench.result import LeftOut
-from quanta_compiler.system.memory import LimitError, free_bytes
+from quanta_compiler.system.machine import LimitError, free_bytes
 from quanta_compiler.text.words import bytes_text, plural
 
 _MAKERS: Mapping[str, Callable[[Setting], Contestant]] = {

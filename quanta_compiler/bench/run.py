@@ -18,7 +18,7 @@ from quanta_compiler.bench.timing import Clock, Job, Timing, measure, trial
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.machine import Load, describe_machine
-from quanta_compiler.text.progress import Progress
+from quanta_compiler.text.console import Progress
 
 PATIENCE_SECONDS, PATIENCE_RATIO = 3.0, 20.0
 """What takes longer than both, the second times as long as its base, is run once and left out."""

@@ -18,9 +18,8 @@ from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_option, 
 from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
-from quanta_compiler.system.memory import LimitError
-from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
-from quanta_compiler.text.progress import progress_bar
+from quanta_compiler.system.machine import LimitError
+from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell_diagnostics
 
 if TYPE_CHECKING:
     from quanta_compiler.bench.result import Bench

@@ -13,7 +13,7 @@ from quanta_compiler.kinds.plugins import PluginError
 from quanta_compiler.runtime.backends import EngineError
 from quanta_compiler.system.extras import missing_extra
 from quanta_compiler.system.files import OutputError
-from quanta_compiler.system.memory import LimitError
+from quanta_compiler.system.machine import LimitError
 from quanta_compiler.text.console import abandon_stdout, flush, make_encodable, print_json, tell_diagnostics
 
 P = ParamSpec("P")

@@ -183,7 +183,7 @@ def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
 
 
 def _write_page(comparison: Comparison, output: Path) -> None:
-    from quanta_compiler.pages import comparison_page
+    from quanta_compiler.pages.page import comparison_page
 
     write_file(output, comparison_page(comparison.to_dict()))
     print(str(output), file=sys.stderr)

@@ -10,8 +10,7 @@ import typer
 from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import regex
 from quanta_compiler.system.extras import PEFT, require
-from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
-from quanta_compiler.text.progress import progress_bar
+from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell_diagnostics
 
 
 def _layout(text: str | None) -> tuple[int, ...] | None:

@@ -14,8 +14,15 @@ import typer
 from quanta_compiler.cli.command import guarded, without_numpy
 from quanta_compiler.cli.options import Json, one_of, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic, clip
-from quanta_compiler.text.console import drawing_width, is_terminal, print_json, print_tables, tell, tell_diagnostics
-from quanta_compiler.text.progress import progress_bar
+from quanta_compiler.text.console import (
+    drawing_width,
+    is_terminal,
+    print_json,
+    print_tables,
+    progress_bar,
+    tell,
+    tell_diagnostics,
+)
 
 if TYPE_CHECKING:
     from quanta_compiler.search.fit import FitOptions
@@ -244,8 +251,7 @@ def search(
 def _fit_options(
     file: Path, base: Path | None, keys: list[str], space: Space, numbers: tuple[int, float, int]
 ) -> FitOptions:
-    from quanta_compiler.search.fit import FitOptions
-    from quanta_compiler.search.updates import find_updates
+    from quanta_compiler.search.fit import FitOptions, find_updates
 
     updates = find_updates(file, base, keys, space.in_features, space.out_features)
     if updates.unchanged:
@@ -269,7 +275,7 @@ def _searched(request: Request) -> Outcome:
 
 def _print(outcome: Outcome, *, as_json: bool) -> None:
     exploration = outcome.exploration
-    source = str(outcome.folder)
+    source = str(outcome.request.folder)
     if not exploration.is_finished or outcome.unfitted:
         left = "layouts" if not exploration.is_finished else f"{outcome.unfitted:,} fits"
         message = f"the time was over before all {left} were done: the results so far are written"
@@ -277,8 +283,8 @@ def _print(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json(outcome.to_dict())
         return
-    if outcome.conditions.calibration.remark:
-        tell(f"note: {outcome.conditions.calibration.remark}")
+    if outcome.request.conditions.calibration.remark:
+        tell(f"note: {outcome.request.conditions.calibration.remark}")
     from quanta_compiler.search.tables import search_tables
 
     # A line for each circuit in a pipe, whatever its length.

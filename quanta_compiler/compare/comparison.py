@@ -89,7 +89,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Return the table, under a picture where matplotlib is installed, for a notebook."""
-        from quanta_compiler.pages import comparison_fragment
+        from quanta_compiler.pages.fragments import comparison_fragment
 
         return comparison_fragment(self.to_dict())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.oracle.verification import draw_gates
-from quanta_compiler.system.memory import LimitError, free_bytes
+from quanta_compiler.system.machine import LimitError, free_bytes
 from quanta_compiler.text.words import bytes_text
 
 if TYPE_CHECKING:

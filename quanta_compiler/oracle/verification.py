@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import Stored, all_stored, matrix_shape
-from quanta_compiler.system.memory import LimitError, free_bytes
+from quanta_compiler.system.machine import LimitError, free_bytes
 from quanta_compiler.text.tables import FIGURES, Table
 from quanta_compiler.text.words import bytes_text
 

@@ -5,14 +5,11 @@ A whole page in a frame would carry the charting library into every cell, and vi
 all of them, and nothing in it can run or meet the styles of the notebook.
 """
 
-from __future__ import annotations
-
 import base64
 import io
-import math
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.diagram import printable
@@ -23,11 +20,7 @@ from quanta_compiler.system.extras import MissingExtraError, require
 from quanta_compiler.text.tables import Column, Table
 from quanta_compiler.text.words import bytes_text
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 _SHOWN = ("name", "kind", "trainable", "percent", "step_flops_per_token", "saved_bytes_per_token", "rank_upper")
-_TIMES = ("step_seconds",)
 _LOOKS = {"circuit": ("#0072B2", "o"), "dense": ("#3c4654", "s"), "method": ("#D55E00", "^")}
 _LABELLED = 12
 """The names of more circuits on the front would cover each other."""
@@ -42,13 +35,10 @@ def circuit_fragment(circuit: Circuit, report: Report) -> str:
 def comparison_fragment(data: dict[str, Any]) -> str:
     """Return the table of a comparison, under a picture where there is something to draw."""
     picture = _picture(data)
-    problems = "".join(f"<li>{escape(_one_line(problem))}</li>" for problem in data["problems"])
+    lines = [printable(f"{problem['source']}: {problem['message']}", limit=1_000) for problem in data["problems"]]
+    problems = "".join(f"<li>{escape(line)}</li>" for line in lines)
     notes = f"<p>Problems and warnings:</p><ul>{problems}</ul>" if problems else ""
     return f"<div {NO_FORMULAS}>{picture}{table_fragment(_comparison_table(data))}{notes}</div>"
-
-
-def _one_line(problem: dict[str, Any]) -> str:
-    return printable(f"{problem['source']}: {problem['message']}", limit=1_000)
 
 
 def _image(svg: str, description: str) -> str:
@@ -58,7 +48,7 @@ def _image(svg: str, description: str) -> str:
 
 def _comparison_table(data: dict[str, Any]) -> Table:
     """Return the figures that one chooses by; the page and the command have all of them."""
-    columns = [column for key in (*_SHOWN, *_TIMES) for column in data["columns"] if column["key"] == key]
+    columns = [column for key in (*_SHOWN, "step_seconds") for column in data["columns"] if column["key"] == key]
     headings = tuple(
         Column(f"{one['title']} ({one['unit']})" if one["unit"] else one["title"], one["key"] not in ("name", "kind"))
         for one in columns
@@ -80,8 +70,16 @@ def _cell(value: object, unit: str) -> str:
 
 
 def _picture(data: dict[str, Any]) -> str:
-    """Return the step's cost over trainable numbers, or what is missing to draw it; nothing without two figures."""
-    cost = _cost(data)
+    """Return the step's cost over trainable numbers, or what is missing to draw it; nothing without two figures.
+
+    The cost is the predicted time, or FLOPs where there is none.
+    """
+    drawn = [
+        key
+        for key in ("step_seconds", "step_flops_per_token")
+        if sum((row.get(key) or 0) > 0 for row in data["rows"]) > 1
+    ]
+    cost = next((column for key in drawn for column in data["columns"] if column["key"] == key), None)
     if cost is None:
         return ""
     try:
@@ -104,7 +102,18 @@ def _scatter(data: dict[str, Any], cost: dict[str, Any]) -> str:
     with rc_context({"svg.hashsalt": "quanta", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         axes = figure.subplots()
-        _draw(axes, points)
+        for what, (colour, marker) in _LOOKS.items():
+            own = [(x, y) for x, y, row in points if row["kind"] == what]
+            if own:
+                axes.scatter([x for x, _ in own], [y for _, y in own], c=colour, marker=marker, label=what, zorder=3)
+        best = [points[place] for place in pareto_front([(x, y) for x, y, _ in points])]
+        xs, ys = [x for x, _, _ in best], [y for _, y, _ in best]
+        axes.step(xs, ys, where="post", linestyle="--", linewidth=1, c="#00775a")
+        for x, y, row in best[:_LABELLED]:
+            # A name is no formula.
+            name = printable(row["name"])
+            axes.annotate(name, (x, y), (5, 5), textcoords="offset points", fontsize=8, parse_math=False)
+        axes.legend(frameon=False, fontsize=8)
         axes.set(xscale="log", yscale="log", xlabel="trainable numbers")
         axes.set_ylabel(f"{cost['title']} ({cost['unit']})")
         axes.grid(visible=True, linewidth=0.3, alpha=0.6)
@@ -113,35 +122,11 @@ def _scatter(data: dict[str, Any], cost: dict[str, Any]) -> str:
     return buffer.getvalue().decode()
 
 
-def _cost(data: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the column of predicted times, or of FLOPs where there is none; None where neither has two figures."""
-    for key in ("step_seconds", "step_flops_per_token"):
-        if sum((row.get(key) or 0) > 0 for row in data["rows"]) > 1:
-            return next((column for column in data["columns"] if column["key"] == key), None)
-    return None
-
-
-def _draw(axes: Axes, points: list[tuple[float, float, dict[str, Any]]]) -> None:
-    for what, (colour, marker) in _LOOKS.items():
-        own = [point for point in points if point[2]["kind"] == what]
-        if own:
-            axes.scatter([x for x, _, _ in own], [y for _, y, _ in own], c=colour, marker=marker, label=what, zorder=3)
-    front = pareto_front([(x, y) for x, y, _ in points])
-    best = [points[place] for place in front]
-    axes.step([x for x, _, _ in best], [y for _, y, _ in best], where="post", linestyle="--", linewidth=1, c="#00775a")
-    for x, y, row in best[:_LABELLED]:
-        # A name is no formula.
-        axes.annotate(printable(row["name"]), (x, y), (5, 5), textcoords="offset points", fontsize=8, parse_math=False)
-    axes.legend(frameon=False, fontsize=8)
-
-
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return the places of the points that no other has fewer of both than, by the first figure; of equal ones all."""
+
+    def is_beaten(point: tuple[float, float]) -> bool:
+        return any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
+
     order = sorted(range(len(points)), key=lambda place: points[place])
-    front: list[int] = []
-    least, before = math.inf, (math.inf, math.inf)
-    for place in order:
-        if points[place][1] < least or points[place] == before:
-            front.append(place)
-            least, before = points[place][1], points[place]
-    return front
+    return [place for place in order if not is_beaten(points[place])]

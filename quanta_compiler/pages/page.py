@@ -9,13 +9,96 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
+from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.ir.columns import INPUT, OUTPUT, gate_node, in_columns, leg_ways
+from quanta_compiler.ir.parameters import matrix_shape
+from quanta_compiler.kinds import KINDS
+from quanta_compiler.kinds.looks import Look
+from quanta_compiler.report.report import Report
+from quanta_compiler.report.svg import render_svg
+from quanta_compiler.report.terminal import folded_steps
+from quanta_compiler.spec import to_yaml
+from quanta_compiler.spec.circuit_spec import CircuitSpec
+
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
-_FOLDER = "quanta_compiler.pages"
+
+
+def comparison_page(data: dict[str, Any]) -> str:
+    """Return compare.html, cost against parameters and every figure, from the data of `quanta compare --json`."""
+    scripts = ("common.js", "filter.js", "scatter.js", "comparison.js")
+    return assemble("comparison.html", scripts, data["title"], data)
+
+
+def report_page(spec: CircuitSpec, circuit: Circuit, report: Report) -> str:
+    """Return STEM.report.html: the same bytes for the same circuit, no time and no path in them."""
+    plans = {"apply": report.apply.steps, "operator": report.operator.steps}
+    # The first and the last of each run of small steps that the page folds, as they are numbered: from 1.
+    folds = {
+        mode: [[fold.start + 1, fold.stop] for fold in folded_steps(report, steps)] for mode, steps in plans.items()
+    }
+    looks = {kind.name: kind.look for kind in KINDS.values()} | {
+        gate.kind: gate.matrix.look for gate in circuit.gates if gate.kind.isidentifier()
+    }
+    data = {
+        "report": report.to_dict(),
+        "folds": folds,
+        "graph": graph_data(circuit),
+        "yaml": to_yaml(spec),
+        "kinds": [*looks],
+        "angles": report.stores_angles,
+    }
+    scripts = ("common.js", "graph.js", "report.js")
+    blocks = {"diagram": render_svg(circuit)}
+    return assemble("report.html", scripts, f"{report.name}: report", data, blocks, style=_kind_colours(looks))
+
+
+def _kind_colours(looks: Mapping[str, Look]) -> str:
+    """Return the colours of kinds as variables of the style sheet, on light and on dark paper."""
+    light = " ".join(f"--kind-{name}: {look.stroke};" for name, look in looks.items())
+    dark = " ".join(f"--kind-{name}: {look.dark_stroke};" for name, look in looks.items())
+    return f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+
+
+def graph_data(circuit: Circuit) -> dict[str, list[dict[str, Any]]]:
+    """Return `nodes` (`id`, `name`, `kind`, `shape`, `column`, of gates `parameter`, `words`) and `edges` between them.
+
+    They are those of `ir.graph.contraction_graph`, read off the legs: networkx would take longer to import than all the
+    rest. `words` are the kind with its options.
+
+    An edge is a stretch of an axis, with its `axis` and `size`, from the node (`source`) that makes or passes it to the
+    next one (`target`) that passes or contracts it.
+    """
+    ordered, end = in_columns(circuit)
+    gates = [
+        {
+            "id": gate_node(gate),
+            "name": gate.name,
+            "kind": gate.kind,
+            "words": gate.matrix.in_words(),
+            "parameter": gate.parameter,
+            "shape": matrix_shape(circuit, gate),
+            "column": column,
+        }
+        for column, gate in ordered
+    ]
+    nodes = [_end(circuit, INPUT, circuit.inputs, -1), *gates, _end(circuit, OUTPUT, circuit.outputs, end)]
+    edges = [
+        {"source": source, "target": target, "axis": leg.axis, "size": leg.size}
+        for leg, stops in zip(circuit.legs, leg_ways(circuit, [gate for _, gate in ordered]), strict=True)
+        for (source, _), (target, _) in pairwise(stops)
+    ]
+    return {"nodes": nodes, "edges": edges}
+
+
+def _end(circuit: Circuit, name: str, legs: tuple[int, ...], column: int) -> dict[str, Any]:
+    shape = [circuit.legs[leg].size for leg in legs]
+    return {"id": name, "name": name, "kind": name, "shape": shape, "column": column}
 
 
 def assemble(
@@ -33,10 +116,15 @@ def assemble(
     input gives the same text.
     """
     texts = [_text(path) for path in (*_LIBRARIES, *(f"assets/{script}" for script in scripts))]
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in texts)
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
     return _fill(
         _text("assets/page.html"),
         {
-            "policy": _policy(texts),
+            "policy": (
+                f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+                "base-uri 'none'; form-action 'none'"
+            ),
             # A file's name may have bytes that are no characters.
             "title": escape(title.encode("utf-8", "replace").decode()),
             "style": _text("assets/page.css") + style,
@@ -54,17 +142,8 @@ def json_for_html(data: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _policy(scripts: list[str]) -> str:
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
 def _text(path: str) -> str:
-    return files(_FOLDER).joinpath(path).read_text(encoding="utf-8")
+    return files("quanta_compiler.pages").joinpath(path).read_text(encoding="utf-8")
 
 
 def _fill(template: str, values: dict[str, str]) -> str:

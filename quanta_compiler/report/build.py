@@ -1,22 +1,15 @@
 """Circuit, programs and their costs -> Report."""
 
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.ir.network import apply_network, operator_network
+from quanta_compiler.ir.network import Network, apply_network, operator_network
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.lowering.account import ELEMENT_BYTES, StepCost
+from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.lowering.accounting import ProgramCost
 from quanta_compiler.lowering.program import Program
 from quanta_compiler.lowering.table import GateTable
 from quanta_compiler.planner.published import einsum_equation, linear_path
 from quanta_compiler.report.figures import gate_reports, init_gain, parameter_report, rank_bounds
-from quanta_compiler.report.report import (
-    ApplyReport,
-    BackendReport,
-    OperatorReport,
-    Report,
-    StepReport,
-    breakeven,
-)
+from quanta_compiler.report.report import ApplyReport, BackendReport, OperatorReport, Report, StepReport, breakeven
 
 
 def build_report(  # noqa: PLR0917 - what was compiled, part by part
@@ -67,37 +60,37 @@ def _fused_report(circuit: Circuit, table: GateTable, tokens: int) -> BackendRep
 
 
 def _apply_report(circuit: Circuit, program: Program, cost: ProgramCost, sequential: int) -> ApplyReport:
-    plan = program.plan
-    network = apply_network(circuit, plan.tokens)
+    tokens = program.plan.tokens
     return ApplyReport(
-        operands=tuple(operand.name for operand in network.operands),
-        einsum=einsum_equation(network),
-        path=tuple(linear_path(plan, circuit, network)),
-        optimizer=plan.optimizer,
-        planned_tokens=plan.tokens,
-        flops_per_token=cost.flops / plan.tokens,
+        *_published(circuit, program, apply_network(circuit, tokens)),
+        planned_tokens=tokens,
+        flops_per_token=cost.flops / tokens,
         sequential_flops_per_token=sequential,
-        peak_bytes_per_token=cost.peak_bytes / plan.tokens,
-        saved_bytes_per_token=cost.saved_bytes / plan.tokens,
-        steps=_steps(cost.steps),
+        peak_bytes_per_token=cost.peak_bytes / tokens,
+        saved_bytes_per_token=cost.saved_bytes / tokens,
+        steps=_steps(cost),
     )
 
 
 def _operator_report(circuit: Circuit, program: Program, cost: ProgramCost) -> OperatorReport:
-    plan = program.plan
-    network = operator_network(circuit)
     return OperatorReport(
-        operands=tuple(operand.name for operand in network.operands),
-        einsum=einsum_equation(network),
-        path=tuple(linear_path(plan, circuit, network)),
-        optimizer=plan.optimizer,
+        *_published(circuit, program, operator_network(circuit)),
         flops=cost.flops,
-        sequential_flops=plan.sequential_flops,
+        sequential_flops=program.plan.sequential_flops,
         peak_bytes=cost.peak_bytes,
         slices=1 if program.loop is None else program.loop.slices,
-        steps=_steps(cost.steps),
+        steps=_steps(cost),
     )
 
 
-def _steps(steps: tuple[StepCost, ...]) -> tuple[StepReport, ...]:
-    return tuple(StepReport(step.op, step.operands, step.shape, step.flops) for step in steps)
+def _published(
+    circuit: Circuit, program: Program, network: Network
+) -> tuple[tuple[str, ...], str, tuple[tuple[int, ...], ...], str]:
+    """Return the fields of a PlanReport."""
+    names = tuple(operand.name for operand in network.operands)
+    path = tuple(linear_path(program.plan, circuit, network))
+    return names, einsum_equation(network), path, program.plan.optimizer
+
+
+def _steps(cost: ProgramCost) -> tuple[StepReport, ...]:
+    return tuple(StepReport(step.op, step.operands, step.shape, step.flops) for step in cost.steps)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.columns import gate_columns
 from quanta_compiler.ir.parameters import matrix_shape, stored_tensors
+from quanta_compiler.kinds import KINDS
 from quanta_compiler.kinds.looks import Look, Outline
 from quanta_compiler.report.rows import AxisWire, place_wires
-from quanta_compiler.report.wording import legend
 from quanta_compiler.text.words import plural
 
 
@@ -105,13 +105,12 @@ class Diagram:
         """Return whether the output's order is not that of the rows."""
         return list(self.output_rows) != sorted(self.output_rows)
 
-    def shared_columns(self) -> tuple[range, ...]:
+    def shared_columns(self) -> list[list[int]]:
         """Return the slots of each column that has several."""
-        columns = [
-            range(self.slots.index(column), self.slots.index(column) + self.slots.count(column))
-            for column in sorted(set(self.slots))
-        ]
-        return tuple(slots for slots in columns if len(slots) > 1)
+        columns: dict[int, list[int]] = {}
+        for slot, column in enumerate(self.slots):
+            columns.setdefault(column, []).append(slot)
+        return [slots for slots in columns.values() if len(slots) > 1]
 
     def labels(self, wire: Wire) -> tuple[Stretch, ...]:
         """Return the stretches of a wire to label where they begin; one beside the label at the output is not."""
@@ -139,7 +138,7 @@ def draw(circuit: Circuit) -> Diagram:
         boxes=tuple(sorted(boxes, key=lambda box: (box.slot, box.span))),
         wires=wires,
         output=tuple(last[leg] for leg in circuit.outputs),
-        legend=legend(circuit.gates),
+        legend=_legend(circuit.gates),
     )
 
 
@@ -172,7 +171,7 @@ def _assign_slots(
 
 
 def _wire(circuit: Circuit, wire: AxisWire, slot_of: Sequence[int], slots: int) -> Wire:
-    makers = [-1 if wire.begin is None else slot_of[wire.begin], *(slot_of[gate] for gate in wire.makers)]
+    makers = [-1 if gate is None else slot_of[gate] for gate in wire.makers]
     sizes = [circuit.legs[leg].size for leg in wire.legs]
     axis = printable(wire.axis, 16)
     stretches = tuple(
@@ -237,9 +236,7 @@ def _axes(circuit: Circuit, legs: Sequence[int]) -> str:
 def _tooltip(circuit: Circuit, gate: Gate) -> str:
     kind = f"{printable(gate.kind)} gate{gate.matrix.options_in_words()}"
     lines = [f"{printable(gate.name)}: {kind} on {_axes(circuit, gate.columns)}"]
-    if any(circuit.legs[a] != circuit.legs[b] for a, b in zip(gate.columns, gate.rows, strict=False)) or (
-        len(gate.columns) != len(gate.rows)
-    ):
+    if [circuit.legs[leg] for leg in gate.columns] != [circuit.legs[leg] for leg in gate.rows]:
         lines.append(f"becomes {_axes(circuit, gate.rows)}")
     if gate.per:
         lines.append(f"one matrix per index of {_axes(circuit, gate.per)}")
@@ -252,13 +249,9 @@ def _tooltip(circuit: Circuit, gate: Gate) -> str:
 def _summary(circuit: Circuit, columns: int) -> str:
     sides = _sizes(circuit, circuit.inputs), _sizes(circuit, circuit.outputs)
     parameters = sum(_parameters(circuit, gate) for gate in circuit.gates)
-    return " · ".join(
-        [
-            sides[0] if sides[0] == sides[1] else " → ".join(sides),
-            plural(len(circuit.gates), "gate") + " in " + plural(columns, "column"),
-            plural(parameters, "parameter"),
-        ]
-    )
+    size = sides[0] if sides[0] == sides[1] else " → ".join(sides)
+    gates = f"{plural(len(circuit.gates), 'gate')} in {plural(columns, 'column')}"
+    return f"{size} · {gates} · {plural(parameters, 'parameter')}"
 
 
 def _boundary(side: str, before: int, after: int) -> str:
@@ -266,3 +259,12 @@ def _boundary(side: str, before: int, after: int) -> str:
     if before == after:
         return f"{side} {before}"
     return f"{side} {before} → {after}, {'zero-padded' if before < after else 'truncated'}"
+
+
+def _legend(gates: Sequence[Gate]) -> tuple[tuple[str, str], ...]:
+    """Return what a picture of these gates has to explain, as pairs of a kind (or nothing) and a line."""
+    drawn = {gate.kind: gate.matrix.look.legend for gate in gates}
+    order = dict.fromkeys((*KINDS, *drawn))
+    lines = tuple((name, line) for name in order if (line := drawn.get(name)) is not None)
+    kept = {key.legend: None for gate in gates for key in gate.matrix.given_options() if key.legend is not None}
+    return (*lines, *(("", line) for line in kept))

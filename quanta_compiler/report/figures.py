@@ -1,9 +1,10 @@
 """The figures that follow from a circuit's shapes alone: rank bounds, gain at initialization, cost gate by gate."""
 
 import math
+from collections.abc import Iterator
 
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.parameters import drawing, matrix_shape, stored_tensors
+from quanta_compiler.ir.parameters import all_stored, drawing, matrix_shape, stored_tensors
 from quanta_compiler.kinds.initialisers import INITIALISERS
 from quanta_compiler.report.report import GateReport, ParameterReport, RankReport
 
@@ -13,31 +14,34 @@ LARGEST_EXPONENT = 709.0
 
 def gate_reports(circuit: Circuit) -> tuple[GateReport, ...]:
     """Return one row a gate, in the order of the file."""
-    width = circuit.in_size
-    rows: list[GateReport] = []
-    for gate in circuit.gates:
-        rest = width // circuit.size(gate.columns)
-        rows.append(
-            GateReport(
-                name=gate.name,
-                axes=tuple(circuit.legs[leg].axis for leg in gate.columns),
-                kind=gate.kind,
-                shape=matrix_shape(circuit, gate),
-                parameters=sum(stored.numbers for stored in stored_tensors(circuit, gate)),
-                flops_per_token=rest * gate.matrix.flops(circuit.size(gate.rows), circuit.size(gate.columns)),
-            )
+    return tuple(
+        GateReport(
+            name=gate.name,
+            axes=tuple(circuit.legs[leg].axis for leg in gate.columns),
+            kind=gate.kind,
+            shape=matrix_shape(circuit, gate),
+            parameters=sum(stored.numbers for stored in stored_tensors(circuit, gate)),
+            flops_per_token=rest * gate.matrix.flops(rows, columns),
         )
-        width = rest * circuit.size(gate.rows)
-    return tuple(rows)
+        for gate, rows, columns, rest in _sized(circuit)
+    )
+
+
+def _sized(circuit: Circuit) -> Iterator[tuple[Gate, int, int, int]]:
+    """Yield every gate with the rows and columns of its matrix, and the product of all other axes."""
+    width = circuit.in_size
+    for gate in circuit.gates:
+        rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
+        rest = width // columns
+        yield gate, rows, columns, rest
+        width = rest * rows
 
 
 def parameter_report(circuit: Circuit) -> ParameterReport:
     """Return the counts of stored numbers; constants and slices store none."""
-    trainable = frozen = 0
-    for gate in circuit.gates:
-        numbers = sum(stored.numbers for stored in stored_tensors(circuit, gate))
-        trainable += 0 if gate.frozen else numbers
-        frozen += numbers if gate.frozen else 0
+    stored = all_stored(circuit)
+    frozen = sum(one.numbers for one in stored if one.gate.frozen)
+    trainable = sum(one.numbers for one in stored) - frozen
     dense = circuit.in_features * circuit.out_features
     return ParameterReport(trainable, frozen, dense, 100 * trainable / dense)
 
@@ -51,18 +55,14 @@ def rank_bounds(circuit: Circuit) -> RankReport:
     """
     ranks: list[int] = []
     inner: list[int] = []
-    width = circuit.in_size
-    if circuit.in_features != width:
-        ranks.append(min(circuit.in_features, width))
-        inner.append(width)
-    for gate in circuit.gates:
-        rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
-        rest = width // columns
+    if circuit.in_features != circuit.in_size:
+        ranks.append(min(circuit.in_features, circuit.in_size))
+        inner.append(circuit.in_size)
+    for gate, rows, columns, rest in _sized(circuit):
         ranks.append(gate.matrix.largest_rank(rows, columns) * rest)
-        width = rest * rows
-        inner.append(width)
-    if circuit.out_features != width:
-        ranks.append(min(circuit.out_features, width))
+        inner.append(rest * rows)
+    if circuit.out_features != circuit.out_size:
+        ranks.append(min(circuit.out_features, circuit.out_size))
     else:
         inner.pop()
     return RankReport(max(0, sum(ranks) - sum(inner)), min(ranks))
@@ -89,7 +89,6 @@ def init_gain(circuit: Circuit) -> float:
 
 
 def _gate_gain(circuit: Circuit, gate: Gate) -> float:
-    """Return the mean square of a gate's output over that of its input."""
     rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
     fixed = gate.matrix.fixed_gain(rows, columns)
     if fixed is not None:

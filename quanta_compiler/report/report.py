@@ -52,13 +52,19 @@ class StepReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyReport:
-    """The circuit on a batch of `planned_tokens` vectors; bytes of 4-byte elements."""
+class PlanReport:
+    """The network of a mode as opt_einsum takes it, and in which order it is contracted."""
 
     operands: tuple[str, ...]
     einsum: str
     path: tuple[tuple[int, ...], ...]
     optimizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyReport(PlanReport):
+    """The circuit on a batch of `planned_tokens` vectors; bytes of 4-byte elements."""
+
     planned_tokens: int
     flops_per_token: float
     sequential_flops_per_token: int
@@ -83,13 +89,9 @@ class BackendReport:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorReport:
+class OperatorReport(PlanReport):
     """The circuit's matrix; bytes of 4-byte elements."""
 
-    operands: tuple[str, ...]
-    einsum: str
-    path: tuple[tuple[int, ...], ...]
-    optimizer: str
     flops: int
     sequential_flops: int
     peak_bytes: int
@@ -129,8 +131,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible data, keys in a fixed order."""
-        data = json.loads(json.dumps(asdict(self), allow_nan=False))
-        assert isinstance(data, dict)
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
         return data
 
     def to_json(self) -> str:

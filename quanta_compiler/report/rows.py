@@ -10,15 +10,15 @@ from quanta_compiler.ir.circuit import Circuit
 class AxisWire:
     """An axis from where it begins to where it is gone, whatever its sizes: one horizontal line of the diagram.
 
-    Gates are positions in `circuit.gates`; `begin` is None for an axis of the layout, `end` for one of the output.
+    Gates are positions in `circuit.gates`.
     """
 
     axis: str
-    begin: int | None
-    legs: list[int]
-    makers: list[int] = field(default_factory=list)
-    """The gates that make the second leg, the third, and so on."""
+    legs: list[int] = field(default_factory=list)
+    makers: list[int | None] = field(default_factory=list)
+    """What makes each leg; None: it is one of the layout."""
     end: int | None = None
+    """The gate that ends it; None for an axis of the output."""
     row: int = -1
 
 
@@ -30,9 +30,9 @@ class _Row:
     """The column in which the last of its wires ends."""
 
 
-def trace_wires(circuit: Circuit) -> list[AxisWire]:
+def _trace_wires(circuit: Circuit) -> list[AxisWire]:
     """Return the axes of a circuit as wires, not yet placed: a leg that a gate makes goes on under its axis's name."""
-    wires = [AxisWire(circuit.legs[leg].axis, None, [leg]) for leg in circuit.inputs]
+    wires = [AxisWire(circuit.legs[leg].axis, [leg], [None]) for leg in circuit.inputs]
     holder = {wire.legs[0]: wire for wire in wires}
     for index, gate in enumerate(circuit.gates):
         ending = {circuit.legs[leg].axis: holder[leg] for leg in gate.columns if leg not in gate.rows}
@@ -40,13 +40,13 @@ def trace_wires(circuit: Circuit) -> list[AxisWire]:
             if leg in gate.columns:
                 continue
             axis = circuit.legs[leg].axis
-            wire = ending.pop(axis, None)
-            if wire is None:
-                wire = AxisWire(axis, index, [leg])
-                wires.append(wire)
+            if axis in ending:
+                wire = ending.pop(axis)
             else:
-                wire.legs.append(leg)
-                wire.makers.append(index)
+                wire = AxisWire(axis)
+                wires.append(wire)
+            wire.legs.append(leg)
+            wire.makers.append(index)
             holder[leg] = wire
         for wire in ending.values():
             wire.end = index
@@ -60,14 +60,14 @@ def place_wires(circuit: Circuit, columns: Sequence[int]) -> list[AxisWire]:
     axis made beside surviving ones goes below all where it lasts to the output, and otherwise next to its maker, on the
     side of the gate that contracts it, in a row that is free there or a new one.
     """
-    wires = trace_wires(circuit)
+    wires = _trace_wires(circuit)
     wire_of = {leg: wire for wire in wires for leg in wire.legs}
     forever = max(columns, default=-1) + 1
 
     def ends(wire: AxisWire) -> int:
         return forever if wire.end is None else columns[wire.end]
 
-    row_of = {wire: _Row(ends(wire)) for wire in wires if wire.begin is None}
+    row_of = {wire: _Row(ends(wire)) for wire in wires if wire.makers[0] is None}
     rows = list(row_of.values())
     for index in sorted(range(len(circuit.gates)), key=lambda gate: (columns[gate], circuit.gates[gate].position)):
         gate = circuit.gates[index]
@@ -77,7 +77,7 @@ def place_wires(circuit: Circuit, columns: Sequence[int]) -> list[AxisWire]:
         near = kept or left[:1] or [row_of[wire_of[leg]] for leg in gate.per] or rows[-1:]
         for leg in gate.rows:
             wire = wire_of[leg]
-            if wire.begin != index:
+            if wire.makers[0] != index:
                 continue
             if left:
                 row = left.pop(0)
@@ -92,7 +92,7 @@ def place_wires(circuit: Circuit, columns: Sequence[int]) -> list[AxisWire]:
             near = kept or [*near, row]
     for wire in wires:
         wire.row = rows.index(row_of[wire])
-    return sorted(wires, key=lambda wire: (wire.row, -1 if wire.begin is None else columns[wire.begin]))
+    return sorted(wires, key=lambda wire: (wire.row, -1 if wire.makers[0] is None else columns[wire.makers[0]]))
 
 
 def _row_beside(rows: list[_Row], near: list[_Row], towards: list[_Row], column: int) -> _Row:

@@ -5,39 +5,26 @@ Legs are written `%number`, with `axis:size` where they are made; tensors of a p
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import MappingProxyType
 
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.network import Network, apply_network, operator_network
 from quanta_compiler.ir.parameters import matrix_shape
+from quanta_compiler.lowering import program as lowered
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.lower import lower
-from quanta_compiler.lowering.program import (
-    Access,
-    Call,
-    Copy,
-    Function,
-    Join,
-    Load,
-    Loop,
-    Matmul,
-    Multiply,
-    Operation,
-    Pick,
-    Program,
-    Resize,
-    Split,
-    Tie,
-    Turn,
-)
+from quanta_compiler.lowering.program import Access, Function, Loop, Operation, Program
 from quanta_compiler.lowering.slicing import made_in_loop
+from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, lower_table
 from quanta_compiler.planner.plan import Leaf, Plan, Step
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.planner.published import einsum_equation
-from quanta_compiler.report.table_stage import table_text
-from quanta_compiler.report.wording import resized
 from quanta_compiler.spec.circuit_spec import CircuitSpec
+
+_HOW_TO_READ = (
+    "loops size*stride, the outermost first (16*256 8*4: 256 i + 4 j), "
+    "over blocks and rest | rows, or columns of a gradient"
+)
 
 
 def circuit_text(spec: CircuitSpec) -> str:
@@ -53,8 +40,7 @@ def circuit_text(spec: CircuitSpec) -> str:
 
 
 def _fitted(before: int, after: int) -> str:
-    """Say how a vector of the user's width becomes the circuit's, or the other way round."""
-    return "" if before == after else f"  ({before} {resized(before, after)})"
+    return "" if before == after else f"  ({_boundary(before, after)})"
 
 
 def _made(circuit: Circuit, legs: Sequence[int]) -> str:
@@ -112,8 +98,8 @@ def _programs(spec: CircuitSpec) -> tuple[Program, Program]:
 
 def _plan_lines(program: Program) -> Iterator[str]:
     plan, loop = program.plan, program.loop
-    batch = f"{plan.tokens} tokens, " if plan.batch is not None else ""
-    yield f"{_mode(plan)}: {batch}planned by {plan.optimizer}"
+    mode = "operator: " if plan.batch is None else f"forward: {plan.tokens} tokens, "
+    yield f"{mode}planned by {plan.optimizer}"
     yield f"  {plan.flops} FLOPs, {plan.sequential_flops} gate by gate"
     for place, leaf in enumerate(plan.leaves):
         yield f"  t{place} = {_leaf_name(leaf)} [{_labelled(plan, leaf.legs)}]"
@@ -134,10 +120,6 @@ def _plan_lines(program: Program) -> Iterator[str]:
 
 def _loop_heading(plan: Plan, loop: Loop) -> str:
     return f"in {loop.slices} slices, each of one index of {_labelled(plan, loop.legs)}:"
-
-
-def _mode(plan: Plan) -> str:
-    return "forward" if plan.batch is not None else "operator"
 
 
 def _leaf_name(leaf: Leaf) -> str:
@@ -166,18 +148,16 @@ def _labelled(plan: Plan, legs: Iterable[int]) -> str:
 def program_text(spec: CircuitSpec) -> str:
     """Return the operations of both modes on contiguous values, in the order in which they run."""
     apply, operator = _programs(spec)
-    lines = [*_program_lines(apply, _mode(apply.plan)), "", *_program_lines(operator, _mode(operator.plan))]
+    lines = [*_program_lines(apply, "forward"), "", *_program_lines(operator, "operator")]
     if operator.in_slices is not None:
         lines += ["", *_program_lines(operator.in_slices, "operator, to be added to a matrix")]
     called = dict.fromkeys((*apply.functions, *operator.functions))
-    return _joined([*lines, *(line for one in called if isinstance(one, Function) for line in _function_lines(one))])
-
-
-def _function_lines(function: Function) -> Iterator[str]:
-    yield from ["", f"{function.name}: {function.about}"]
-    for operation in function.program.operations:
-        yield f"  {_operation_line(function.program, operation)}"
-    yield f"  -> v{function.program.output}"
+    for function in called:
+        if isinstance(function, Function):
+            program = function.program
+            steps = (f"  {_operation_line(program, operation)}" for operation in program.operations)
+            lines += ["", f"{function.name}: {function.about}", *steps, f"  -> v{program.output}"]
+    return _joined(lines)
 
 
 def _program_lines(program: Program, title: str) -> Iterator[str]:
@@ -202,36 +182,78 @@ def _operation_line(program: Program, operation: Operation) -> str:
 
 def _operation_call(program: Program, operation: Operation) -> str:
     def read(access: Access) -> str:
-        return f"v{access.value}({' | '.join(_numbers(group) for group in access.groups)})"
+        groups = [" ".join(f"%{leg}" for leg in group) or "1" for group in access.groups]
+        return f"v{access.value}({' | '.join(groups)})"
 
     match operation:
-        case Load(leaf=leaf, function=function):
+        case lowered.Load(leaf=leaf, function=function):
             return f"load {_leaf_name(leaf)}" + ("" if function is None else f", made by {function.name}")
-        case Copy(source=source):
+        case lowered.Copy(source=source):
             return f"copy {read(source)}"
-        case Matmul(left=left, right=right, flops=flops, label=label):
-            return f"matmul {read(left)} {read(right)} {flops} FLOPs, {label}"
-        case Multiply(left=left, right=right, flops=flops, label=label):
-            return f"multiply {read(left)} {read(right)} {flops} FLOPs, {label}"
-        case Resize(source=source, old_size=old, new_size=new, label=label):
+        case lowered.Matmul(left=left, right=right) | lowered.Multiply(left=left, right=right):
+            name = type(operation).__name__.lower()
+            return f"{name} {read(left)} {read(right)} {operation.flops} FLOPs, {operation.label}"
+        case lowered.Resize(source=source, old_size=old, new_size=new, label=label):
             return f"resize {read(source)} {old} to {new}, {label}"
-        case Call(source=source, function=function, angles=angles, first=first, flops=flops, label=label):
+        case lowered.Call(source=source, function=function, angles=angles, first=first, flops=flops, label=label):
             by = f"blocks from {first} on" if angles is None else f"{read(angles)} {flops} FLOPs, {label}"
             return f"call {function.name} {read(source)} by {by}"
-        case Split(source=source, start=start):
+        case lowered.Split(source=source, start=start):
             return f"split {read(source)} from {start} on"
-        case Turn(halves=halves, side=side, pairs=pairs, back=back):
+        case lowered.Turn(halves=halves, side=side, pairs=pairs, back=back):
             return f"turn {pairs} pairs of {' '.join(map(read, halves))}{' back' if back else ''}, half {side}"
-        case Join(halves=halves):
+        case lowered.Join(halves=halves):
             return f"join {' '.join(map(read, halves))}"
-        case Tie(source=source, legs=legs):
+        case lowered.Tie(source=source, legs=legs):
             return f"tie {read(source)} to %{legs[0]}"
-        case Pick(value=value, picked=picked, groups=groups):
+        case lowered.Pick(value=value, picked=picked, groups=groups):
             return f"pick {_used(picked)} of {read(Access(value, groups))}"
 
 
-def _numbers(legs: Iterable[int]) -> str:
-    return " ".join(f"%{leg}" for leg in legs) or "1"
+def table_text(spec: CircuitSpec) -> str:
+    """Return the gate table: what every entry reads, and where it writes forward and backward."""
+    table = lower_table(build_circuit(spec))
+    figures = f"{table.in_features} -> {table.out_features} features, {table.flops_per_token} FLOPs per token"
+    return _joined([f"table {spec.name}: {figures}", _HOW_TO_READ, *_table_lines(table)])
+
+
+def _table_lines(table: GateTable) -> Iterator[str]:
+    yield f"input {_boundary(table.in_features, table.in_size)}"
+    yield f"  write {_loops(table.read)}"
+    for entry in table.entries:
+        parts = entry.matrix.gate.parts if entry.matrix is not None else ()
+        name = f"block of {len(parts)} gates" if parts else entry.name
+        yield f"{name}: {_entry_matrix(entry)}; rest {entry.rest}; {entry.flops_per_token} FLOPs"
+        if parts:
+            yield f"  gates {' '.join(part.name for part in parts)}"
+        yield f"  write {_loops(entry.write_rest)} | {_loops(entry.write_row)}"
+        yield f"  gradient {_loops(entry.grad_rest)} | {_loops(entry.grad_column)}"
+    yield f"output {_boundary(table.out_size, table.out_features)}"
+    yield f"  gradient {_loops(table.read_grad)}"
+
+
+def _boundary(before: int, after: int) -> str:
+    """Say what happens to a vector of `before` numbers where `after` are wanted."""
+    return f"{before}" if before == after else f"{before} {'padded' if before < after else 'truncated'} to {after}"
+
+
+def _entry_matrix(entry: TableEntry) -> str:
+    """Return an entry's matrices: what they are, their shape, and whose numbers they hold if not the gate's own."""
+    shape = f"[{entry.blocks}, {entry.rows}, {entry.columns}]"
+    if entry.matrix is None:
+        return f"slice {shape}"
+    gate = entry.matrix.gate
+    if gate.parts:
+        return shape
+    parts = [f"factor {entry.matrix.factor} {shape}" if entry.matrix.factor else f"{gate.matrix.in_words()} {shape}"]
+    if gate.parameter != gate.name:
+        what = f"shares {gate.parameter}" if gate.angle is None else f"angle {gate.angle} of {gate.parameter}"
+        parts.append(what + (" transposed" if gate.transpose else ""))
+    return "; ".join([*parts, "frozen"] if gate.frozen else parts)
+
+
+def _loops(walk: Walk) -> str:
+    return " ".join(f"{size}*{stride}" for size, stride in walk) or "0"
 
 
 def source_text(spec: CircuitSpec) -> str:
@@ -252,14 +274,12 @@ def _joined(lines: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-STAGES: MappingProxyType[str, Callable[[CircuitSpec], str]] = MappingProxyType(
-    {
-        "circuit": circuit_text,
-        "network": network_text,
-        "plan": plan_text,
-        "program": program_text,
-        "table": table_text,
-        "source": source_text,
-    }
-)
+STAGES: dict[str, Callable[[CircuitSpec], str]] = {
+    "circuit": circuit_text,
+    "network": network_text,
+    "plan": plan_text,
+    "program": program_text,
+    "table": table_text,
+    "source": source_text,
+}
 """Stages in the order in which a circuit passes them."""

@@ -1,28 +1,27 @@
 """The circuit diagram as SVG: one self-contained file that reads well on light and dark paper."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.kinds import DEFAULT, KINDS
 from quanta_compiler.kinds.looks import HATCHED, PLAIN, Outline
 from quanta_compiler.report.diagram import Box, Diagram, draw
-from quanta_compiler.report.places import (
-    DOT,
-    HALF,
-    LABEL_SIZE,
-    MARGIN,
-    NAME_SIZE,
-    SYMBOL,
-    TITLE_SIZE,
-    TOP,
-    TURN,
-    Places,
-    box_lines,
-    row_y,
-)
 
 FONTS = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
+
+PITCH = 48  # between rows
+HALF = 18  # of the height of a box on one row
+DOT = 4.5  # the radius of a dot
+PAD = 8  # between the text of a box and its sides
+GAP = 22  # between slots at least
+MARGIN = 24
+START = 28.0  # of the wires
+TOP = 110  # of the first row
+NAME_SIZE, NOTE_SIZE, LABEL_SIZE, TITLE_SIZE = 13, 10, 11, 16
+LEADING, SYMBOL = 17, 24  # of the legend: from line to line, and the room of what its text explains
+TURN = 72  # the width in which wires change places before a permuted output
 
 # Light colours stand in attributes, which every renderer understands; the style sheet only holds the dark ones.
 PAPER, INK, MUTED, WIRE, BAND = "#ffffff", "#1c2430", "#667080", "#4d5866", "#f4f6f9"
@@ -34,7 +33,7 @@ _ROUNDING = {Outline.SOFT: 11, Outline.PILL: HALF}
 def render_svg(circuit: Circuit) -> str:
     """Return the diagram of a circuit as an SVG document; the same circuit gives the same text."""
     diagram = draw(circuit)
-    places = Places.measure(diagram)
+    places = _measure(diagram)
     parts = [
         *_head(diagram, places),
         *_bands(diagram, places),
@@ -45,6 +44,88 @@ def render_svg(circuit: Circuit) -> str:
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _text_width(text: str, size: float = LABEL_SIZE) -> float:
+    """Return at most how wide a text gets, by the widest of the fonts in use."""
+    wide = sum(character in "mwMW@%" for character in text)
+    narrow = sum(character in "ijl.,:;|'= " for character in text)
+    capital = sum(character.isupper() and character not in "MW" for character in text)
+    return size * (0.98 * wide + 0.4 * narrow + 0.72 * capital + 0.63 * (len(text) - wide - narrow - capital))
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where rows and slots lie, in pixels."""
+
+    centres: tuple[float, ...]
+    widths: tuple[float, ...]
+    turn: float
+    """Where the wires of the output begin to change places."""
+    end: float
+    legend: tuple[float, ...]
+    """The baselines of the legend."""
+    height: float
+
+    def x(self, slot: int) -> float:
+        """Return the middle of a slot; -1 is the input, one past the last the output."""
+        return START if slot < 0 else (*self.centres, self.end)[slot]
+
+    def label_x(self, slot: int) -> float:
+        """Return where the label of a stretch that begins at a slot begins."""
+        return START + 9 if slot < 0 else self.centres[slot] + self.widths[slot] / 2 + 6
+
+
+def _measure(diagram: Diagram) -> _Places:
+    """Give every slot the width of its widest box, and the gap after it that of its widest label."""
+    slots = range(len(diagram.slots))
+    widths = [max(_box_width(box) for box in diagram.boxes if box.slot == slot) for slot in slots]
+    labels = [(part.slot, _text_width(part.label)) for wire in diagram.wires for part in diagram.labels(wire)]
+    gaps = [max([GAP, *(width + 20 for own, width in labels if own == slot)]) for slot in (-1, *slots)]
+    gaps[0] += 2
+    last = max((_text_width(wire.label_at(wire.end)) for wire in diagram.wires), default=0) + 14
+    permuted = TURN if diagram.is_permuted else 0
+    ends = _text_width(diagram.input_note) + _text_width(diagram.output_note) + 110
+    titles = max(_text_width(diagram.name, TITLE_SIZE), _text_width(diagram.summary)) * 0.95
+    legend = max((SYMBOL + _text_width(line) for _, line in diagram.legend), default=0)
+    drawn = sum(widths) + sum(gaps) + permuted + last
+    spare = max(0.0, max(ends, titles, legend) - drawn) / (len(widths) + 1)
+    position = START
+    centres: list[float] = []
+    for gap, width in zip(gaps, widths, strict=False):
+        position += gap + spare
+        centres.append(round(position + width / 2, 1))
+        position += width
+    position += gaps[-1] + spare
+    foot = _row_y(max(0, diagram.rows - 1)) + HALF + 4
+    baselines = tuple(foot + 12.0 + LEADING * (line + 1) for line in range(len(diagram.legend)))
+    return _Places(
+        centres=tuple(centres),
+        widths=tuple(widths),
+        turn=round(position, 1),
+        end=round(position + permuted + last, 1),
+        legend=baselines,
+        height=max([foot, *baselines]) + MARGIN,
+    )
+
+
+def _row_y(row: int) -> int:
+    return TOP + PITCH * row
+
+
+def _box_width(box: Box) -> float:
+    if not box.segments:
+        return 2 * DOT
+    texts = [_text_width(line, size) for line, size in _box_lines(box)]
+    slanted = 8 if box.look.outline in (Outline.WAIST, Outline.TAPERED) else 0
+    return round(max(36.0, max(texts) + 2 * PAD + slanted), 1)
+
+
+def _box_lines(box: Box) -> list[tuple[str, int]]:
+    """Return the lines of text in a box, which covers a segment, with their sizes: on one row there is room for two."""
+    top, bottom = box.label_segment
+    notes = box.notes if bottom > top else (" ".join(box.notes),)
+    return [(box.name, NAME_SIZE), *((note, NOTE_SIZE) for note in notes if note)]
 
 
 def _n(value: float) -> str:
@@ -63,8 +144,8 @@ _LABEL = LABEL_SIZE, MUTED
 _END, _MIDDLE, _BOLD = ' text-anchor="end"', ' text-anchor="middle"', ' font-weight="600"'
 
 
-def _head(diagram: Diagram, places: Places) -> Iterator[str]:
-    width, height = _n(places.width), _n(places.height)
+def _head(diagram: Diagram, places: _Places) -> Iterator[str]:
+    width, height = _n(places.end + START), _n(places.height)
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="quanta-circuit" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="{FONTS}">'
@@ -107,26 +188,26 @@ def _description(diagram: Diagram) -> str:
     return f"Tensor circuit, {diagram.summary}, from left to right. " + "; ".join([*gates, *more]) + "."
 
 
-def _bands(diagram: Diagram, places: Places) -> Iterator[str]:
+def _bands(diagram: Diagram, places: _Places) -> Iterator[str]:
     """Shade the columns that needed several slots: what stands in one shade can act at once."""
     for slots in diagram.shared_columns():
         left = places.centres[slots[0]] - places.widths[slots[0]] / 2 - 8
         right = places.centres[slots[-1]] + places.widths[slots[-1]] / 2 + 8
-        top, bottom = row_y(0) - HALF - 8, row_y(diagram.rows - 1) + HALF + 8
+        top, bottom = _row_y(0) - HALF - 8, _row_y(diagram.rows - 1) + HALF + 8
         yield (
             f'<rect class="band" x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(bottom - top)}" '
             f'rx="8" fill="{BAND}"/>'
         )
 
 
-def _wires(diagram: Diagram, places: Places) -> Iterator[str]:
+def _wires(diagram: Diagram, places: _Places) -> Iterator[str]:
     yield f'<g class="wire" fill="none" stroke="{WIRE}" stroke-width="1.5">'
     lands = dict(zip(diagram.output, sorted(diagram.output_rows), strict=True))
     for index, wire in enumerate(diagram.wires):
-        y = row_y(wire.row)
+        y = _row_y(wire.row)
         way = f"M{_n(places.x(wire.begin))} {_n(y)}"
         if index in lands and lands[index] != wire.row:
-            half, target = places.turn + TURN / 2, row_y(lands[index])
+            half, target = places.turn + TURN / 2, _row_y(lands[index])
             way += (
                 f"H{_n(places.turn)}C{_n(half)} {_n(y)} {_n(half)} {_n(target)} {_n(places.turn + TURN)} {_n(target)}"
             )
@@ -134,21 +215,20 @@ def _wires(diagram: Diagram, places: Places) -> Iterator[str]:
     yield "</g>"
     for index, wire in enumerate(diagram.wires):
         for stretch in diagram.labels(wire):
-            yield _text(places.label_x(stretch.slot), row_y(wire.row) - 6, stretch.label, _LABEL)
+            yield _text(places.label_x(stretch.slot), _row_y(wire.row) - 6, stretch.label, _LABEL)
         if index in lands:
-            y = row_y(lands[index]) - 6
+            y = _row_y(lands[index]) - 6
             yield _text(places.end - 9, y, wire.label_at(wire.end), _LABEL, _END)
 
 
-def _ends(diagram: Diagram, places: Places) -> Iterator[str]:
-    """Draw the two vectors that the circuit maps between, with their lengths."""
+def _ends(diagram: Diagram, places: _Places) -> Iterator[str]:
     inputs = [wire.row for wire in diagram.wires if wire.begin < 0]
     sides = [
-        (places.start, places.start - 5, inputs, diagram.input_note, ""),
+        (START, START - 5, inputs, diagram.input_note, ""),
         (places.end, places.end + 5, diagram.output_rows, diagram.output_note, _END),
     ]
     for x, edge, rows, note, anchor in sides:
-        top, bottom = row_y(min(rows, default=0)) - HALF, row_y(max(rows, default=0)) + HALF
+        top, bottom = _row_y(min(rows, default=0)) - HALF, _row_y(max(rows, default=0)) + HALF
         yield (
             f'<rect class="end" x="{_n(min(x, edge))}" y="{_n(top)}" width="5" height="{_n(bottom - top)}" rx="2" '
             f'fill="{WIRE}"/>'
@@ -156,13 +236,13 @@ def _ends(diagram: Diagram, places: Places) -> Iterator[str]:
         yield _text(edge, TOP - HALF - 12, note, (LABEL_SIZE, INK), anchor)
 
 
-def _legend(diagram: Diagram, places: Places) -> Iterator[str]:
+def _legend(diagram: Diagram, places: _Places) -> Iterator[str]:
     """Say below the picture what its kinds do, each beside a small box of its colours, or beside two joined dots."""
     for (kind, line), y in zip(diagram.legend, places.legend, strict=True):
         if kind:
             look = next(box.look for box in diagram.boxes if box.kind == kind)
             yield f'<g class="{kind}" fill="{look.fill}" stroke="{look.stroke}" stroke-width="1.4">'
-            left, right, middle = places.start, places.start + SYMBOL - 8, y - 4
+            left, right, middle = START, START + SYMBOL - 8, y - 4
             if look.outline is Outline.DOTS:
                 yield f'<path d="M{_n(left + 3)} {_n(middle)}H{_n(right - 3)}" fill="none" stroke-width="2"/>'
                 for x in (left + 3, right - 3):
@@ -170,10 +250,10 @@ def _legend(diagram: Diagram, places: Places) -> Iterator[str]:
             else:
                 yield _rectangle((left, middle - 5, right, middle + 5), 3.5, "")
             yield "</g>"
-        yield _text(places.start + SYMBOL, y, line, _LABEL)
+        yield _text(START + SYMBOL, y, line, _LABEL)
 
 
-def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
+def _boxes(diagram: Diagram, places: _Places) -> Iterator[str]:
     for box in diagram.boxes:
         kind, look = _class(box), box.look
         dashes = ' stroke-dasharray="5 3"' if box.frozen else ""
@@ -182,9 +262,9 @@ def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
         x, half = places.centres[box.slot], places.widths[box.slot] / 2
         yield from _link(box, x)
         for row in box.dots:
-            yield f'<circle cx="{_n(x)}" cy="{_n(row_y(row))}" r="{_n(DOT)}" fill="{look.stroke}" stroke="none"/>'
+            yield f'<circle cx="{_n(x)}" cy="{_n(_row_y(row))}" r="{_n(DOT)}" fill="{look.stroke}" stroke="none"/>'
         for top, bottom in box.segments:
-            corners = x - half, row_y(top) - HALF, x + half, row_y(bottom) + HALF
+            corners = x - half, _row_y(top) - HALF, x + half, _row_y(bottom) + HALF
             yield from _shape(look.outline, box.growth, corners, dashes)
         if box.segments:
             yield from _box_text(box, x)
@@ -192,7 +272,6 @@ def _boxes(diagram: Diagram, places: Places) -> Iterator[str]:
 
 
 def _class(box: Box) -> str:
-    """Return the kind that a box looks like."""
     return DEFAULT.name if box.look == PLAIN else box.kind
 
 
@@ -201,7 +280,7 @@ def _link(box: Box, x: float) -> Iterator[str]:
     top, bottom = box.span
     if top == bottom:
         return
-    stops = [row_y(top), *(row_y(row) + side for row in box.crossed for side in (-DOT, DOT)), row_y(bottom)]
+    stops = [_row_y(top), *(_row_y(row) + side for row in box.crossed for side in (-DOT, DOT)), _row_y(bottom)]
     way = "".join(f"M{_n(x)} {_n(start)}V{_n(end)}" for start, end in zip(stops[::2], stops[1::2], strict=True))
     yield f'<path d="{way}" fill="none" stroke-width="2"/>'
 
@@ -236,9 +315,9 @@ def _rectangle(corners: tuple[float, float, float, float], rounding: float, extr
 
 def _box_text(box: Box, x: float) -> Iterator[str]:
     top, bottom = box.label_segment
-    lines = box_lines(box)
+    lines = _box_lines(box)
     leading = {NAME_SIZE: 14.0}
-    baseline = (row_y(top) + row_y(bottom)) / 2 - sum(leading.get(size, 12.0) for _, size in lines) / 2
+    baseline = (_row_y(top) + _row_y(bottom)) / 2 - sum(leading.get(size, 12.0) for _, size in lines) / 2
     for text, size in lines:
         baseline += leading.get(size, 12.0)
         weight = _BOLD if size == NAME_SIZE else ""

@@ -1,19 +1,20 @@
 """The report for people, as tables."""
 
-from __future__ import annotations
-
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import groupby
+from pathlib import Path
 
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.report.folding import folded_steps
 from quanta_compiler.report.report import Report, StepReport
 from quanta_compiler.text.tables import FIGURES, Cells, Column, Table, numbers
 from quanta_compiler.text.words import bytes_text, layout_text, number_text, percent_text, plural, span_text
 
-if TYPE_CHECKING:
-    from pathlib import Path
+_FOLDED_STEPS = 6
+"""At least this many small steps in a row share one line."""
+_SMALL_STEP = 16
+"""How many times smaller than the largest a small step is, in numbers and in FLOPs."""
 
 
 def summary_table(report: Report) -> Table:
@@ -129,21 +130,41 @@ def _gates_table(report: Report) -> Table:
 
 def _steps_table(heading: str, report: Report, steps: Sequence[StepReport]) -> Table:
     columns = (*map(Column, ("result", "step", "operands", "shape")), *numbers("FLOPs"))
-    folds = {fold.start: fold for fold in folded_steps(report, steps)}
+    folded = {place: fold for fold in folded_steps(report, steps) for place in fold}
     rows: list[Cells] = []
-    place = 0
-    while place < len(steps):
-        if place in folds:
-            fold = folds[place]
+    for place, step in enumerate(steps):
+        fold = folded.get(place)
+        if fold is None:
+            rows.append((f"%{place + 1}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}"))
+        elif place == fold.start:
             flops = sum(steps[one].flops for one in fold)
             # Later steps refer to results inside, so that the first and the last are named.
             rows.append((f"%{fold.start + 1} to %{fold.stop}", f"{len(fold)} small steps", "", "", f"{flops:,}"))
-            place = fold.stop
-            continue
-        step = steps[place]
-        place += 1
-        rows.append((f"%{place}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}"))
     return Table(heading if rows else f"{heading}: none", columns, tuple(rows))
+
+
+def folded_steps(report: Report, steps: Sequence[StepReport]) -> list[range]:
+    """Return the runs of small steps of one of a report's plans that share a line, in order, as places from 0.
+
+    They make the matrices of rotations. Without rotations there are none: small steps then merge the gates themselves,
+    and each is worth its line.
+    """
+    if not report.stores_angles:
+        return []
+    numbers = max((math.prod(step.shape) for step in steps), default=0)
+    flops = max((step.flops for step in steps), default=0)
+
+    def is_small(step: StepReport) -> bool:
+        return _SMALL_STEP * math.prod(step.shape) < numbers and _SMALL_STEP * step.flops < max(1, flops)
+
+    runs = []
+    first = 0
+    for small, run in groupby(steps, key=is_small):
+        end = first + len(list(run))
+        if small and end - first >= _FOLDED_STEPS:
+            runs.append(range(first, end))
+        first = end
+    return runs
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -17,11 +17,7 @@ _GAP = 2  # between slots at least
 def render_text(circuit: Circuit, *, width: int = 100, ascii_only: bool = False) -> str:
     """Return the diagram of a circuit as lines of at most `width` characters, if the widest gate and the labels allow.
 
-    Args:
-        circuit: the circuit to draw.
-        width: where the diagram goes on in another band below.
-        ascii_only: draw without box-drawing characters, for terminals that lack them.
-
+    There it goes on in another band below. `ascii_only` is for terminals that lack box-drawing characters.
     """
     diagram = draw(circuit)
     painter = _Painter(diagram, ascii_only)
@@ -70,7 +66,6 @@ class _Painter:
         return text if text.translate(_ASCII).isascii() else text.encode("ascii", "backslashreplace").decode()
 
     def end_label(self, wire: Wire) -> str:
-        """Return the label of a wire at the output."""
         return self.plain(wire.label_at(wire.end))
 
     def left_label(self, wire: Wire, slot: int) -> str:
@@ -107,7 +102,6 @@ class _Painter:
         return bands or [range(0)]
 
     def band(self, slots: range) -> list[str]:
-        """Return the lines of one band."""
         left = self.left(slots.start)
         starts: dict[int, int] = {}
         end = left + _GAP

@@ -7,11 +7,12 @@ from typing import Any
 from quanta_compiler.diagnostics import SpecError, refusal
 from quanta_compiler.search.chunks import Settings, branches
 from quanta_compiler.search.explore import Exploration
+from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.space import Limits, Space
 from quanta_compiler.text.words import plural
 
 _CANDIDATES = 50_000
-"""So many layouts at most are looked at to explain a limit: less than a search, but not all."""
+"""At most this many layouts are looked at to explain a limit: less than a search, but not all."""
 
 Explore = Callable[[Settings], Exploration]
 """How spaces with other limits are looked at."""
@@ -19,34 +20,25 @@ Explore = Callable[[Settings], Exploration]
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A limit by its option, and the figure that it is on."""
+    """A limit by its option, the objective that it is on, and what a layout within it has."""
 
     field: str
     option: str
     objective: str
-    figure: str
     has: str
-    needs: str
 
     @property
     def is_from_below(self) -> bool:
         """Say whether a layout must reach the limit, not stay within it."""
-        return self.option.startswith("--min")
+        return OBJECTIVES[self.objective].more_is_better
 
 
 _LIMITS = (
-    _Limit("parameters", "--max-parameters", "parameters", "parameters", "at most {} parameters", "needs {}"),
-    _Limit("flops_per_token", "--max-flops", "flops", "flops_per_token", "at most {} FLOPs per token", "needs {}"),
-    _Limit(
-        "saved_bytes_per_token",
-        "--max-memory",
-        "memory",
-        "saved_bytes_per_token",
-        "at most {} bytes per token kept for backward",
-        "needs {}",
-    ),
-    _Limit("rank", "--min-rank", "rank", "rank_lower", "a rank of at least {}", "has {}"),
-    _Limit("mixing", "--min-mixing", "mixing", "mixing", "a mixing of at least {}", "has {}"),
+    _Limit("parameters", "--max-parameters", "parameters", "at most {:,} parameters"),
+    _Limit("flops_per_token", "--max-flops", "flops", "at most {:,} FLOPs per token"),
+    _Limit("saved_bytes_per_token", "--max-memory", "memory", "at most {:,} bytes per token kept for backward"),
+    _Limit("rank", "--min-rank", "rank", "a rank of at least {:,}"),
+    _Limit("mixing", "--min-mixing", "mixing", "a mixing of at least {:,}"),
 )
 
 
@@ -66,21 +58,23 @@ def nothing_found(settings: Settings, seen: Exploration, explore: Explore) -> Sp
     space = settings.space
     free = replace(space, limits=Limits())
     if not branches(free):
-        message = f"there is no layout of {_widths(space)} with {_structure(space)}"
+        fewest, most = space.axes
+        axes = str(fewest) if fewest == most else f"{fewest} to {most}"
+        gates = f"gates on {' or '.join(map(str, space.gate_axes))} of them"
+        message = f"there is no layout of {_widths(space)} with {axes} axes for {gates}"
         return refusal("quanta", message, hint="allow other numbers of --axes")
     whole = _explored(settings, free, "parameters", explore)
     if whole.is_complete and not whole.front:
-        most = plural(space.gates[1], "gate")
-        message = f"no circuit of {_widths(space)} with at most {most} acts on every axis of its layout"
+        gates = plural(space.gates[1], "gate")
+        message = f"no circuit of {_widths(space)} with at most {gates} acts on every axis of its layout"
         return refusal("quanta", message, hint="allow more --gates, other --gate-axes, or --allow-disconnected")
     limits = [limit for limit in _LIMITS if getattr(space.limits, limit.field) is not None]
     for limit in limits:
         alone = replace(space, limits=Limits(**{limit.field: getattr(space.limits, limit.field)}))
         exploration = _explored(settings, alone, limit.objective, explore)
         if exploration.is_complete and not exploration.front:
-            near = _nearest(settings, alone, limit, explore)
-            extreme = "largest" if limit.is_from_below else "smallest"
-            message = f"no layout of {_widths(space)} {_has(space, limit)}{near.text(extreme)}"
+            near = _nearest(settings, alone, limit, explore, "largest" if limit.is_from_below else "smallest")
+            message = f"no layout of {_widths(space)} {_has(space, limit)}{near}"
             return refusal("quanta", message, hint=f"loosen {limit.option}")
     return _together(settings, seen, limits, explore)
 
@@ -94,31 +88,16 @@ def _together(settings: Settings, seen: Exploration, limits: list[_Limit], explo
         subject = f"none of the {seen.seen:,} layouts of {_widths(space)} looked at"
         hint += ", or look at more with --candidates"
     for limit in limits:
-        near = _nearest(settings, space, limit, explore)
-        if near.layout is not None:
+        near = _nearest(settings, space, limit, explore, "nearest")
+        if near:
             others = " and ".join(other.option for other in limits if other is not limit)
             within = f" within {others}" if others else ""
-            return refusal("quanta", f"{subject} {_has(space, limit)}{within}{near.text('nearest')}", hint=hint)
+            return refusal("quanta", f"{subject} {_has(space, limit)}{within}{near}", hint=hint)
     return refusal("quanta", f"{subject} meets {', '.join(limit.option for limit in limits)} together", hint=hint)
 
 
-@dataclass(frozen=True, slots=True)
-class _Nearest:
-    """What comes nearest to a limit."""
-
-    layout: str | None = None
-    figure: str = ""
-    is_exact: bool = False
-    """False where others that come nearer may not have been looked at."""
-
-    def text(self, extreme: str) -> str:
-        """Return the end of a sentence: what the nearest layout has."""
-        found = "" if self.is_exact else " that was found"
-        return "" if self.layout is None else f": the {extreme}{found} {self.figure} ({self.layout})"
-
-
-def _nearest(settings: Settings, space: Space, limit: _Limit, explore: Explore) -> _Nearest:
-    """Return what comes nearest to one limit of a space, all its others being met."""
+def _nearest(settings: Settings, space: Space, limit: _Limit, explore: Explore, extreme: str) -> str:
+    """Return the end of a sentence: what comes nearest to one limit, all others being met; nothing where none does."""
     wanted = getattr(space.limits, limit.field)
     # A limit on costs is doubled first: what is near has few gates, and less is in its way.
     bounds = [None] if limit.is_from_below else [2 * wanted, 4 * wanted, None]
@@ -126,17 +105,17 @@ def _nearest(settings: Settings, space: Space, limit: _Limit, explore: Explore) 
         exploration = _explored(settings, _limited(space, limit, bound), limit.objective, explore)
         if exploration.front:
             best = exploration.front[0]
-            value = getattr(best.figures, limit.figure)
+            value = getattr(best.figures, OBJECTIVES[limit.objective].key)
             is_exact = exploration.is_complete
             if not is_exact and not limit.is_from_below:
                 less = _explored(settings, _limited(space, limit, value - 1), limit.objective, explore)
                 is_exact = less.is_complete and not less.front
-            return _Nearest(str(best.layout), limit.needs.format(f"{value:,}"), is_exact)
-    return _Nearest()
+            has = "has" if limit.is_from_below else "needs"
+            return f": the {extreme}{'' if is_exact else ' that was found'} {has} {value:,} ({best.layout})"
+    return ""
 
 
 def _explored(settings: Settings, space: Space, objective: str, explore: Explore) -> Exploration:
-    """Look for the layout of a space that is best in one figure."""
     return explore(Settings(space, (objective,), candidates=min(_CANDIDATES, settings.candidates), seed=settings.seed))
 
 
@@ -145,14 +124,8 @@ def _limited(space: Space, limit: _Limit, bound: Any) -> Space:
 
 
 def _has(space: Space, limit: _Limit) -> str:
-    return f"has {limit.has.format(f'{getattr(space.limits, limit.field):,}')}"
+    return f"has {limit.has.format(getattr(space.limits, limit.field))}"
 
 
 def _widths(space: Space) -> str:
     return f"{space.in_features} -> {space.out_features}"
-
-
-def _structure(space: Space) -> str:
-    fewest, most = space.axes
-    axes = str(fewest) if fewest == most else f"{fewest} to {most}"
-    return f"{axes} axes for gates on {' or '.join(map(str, space.gate_axes))} of them"

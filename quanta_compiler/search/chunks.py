@@ -1,7 +1,7 @@
 """A part of a search that one process costs by itself: it needs the space and its own number, and returns a front."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from quanta_compiler.search.space import Family, Limits, Space, families
 from quanta_compiler.search.words import Alphabet, Node, Word, alphabet, has_twin_axes
 
 _IDLE_DESCENTS = 1_000
-"""A sampled chunk ends after so many walks in a row that found nothing within the limits."""
+"""A sampled chunk ends after this many walks in a row that found nothing within the limits."""
 _DEALT_GATES = 2
 """The words of a length are dealt out to chunks by their first gates."""
 
@@ -94,9 +94,10 @@ def branches(space: Space) -> tuple[Branch, ...]:
         costs = [
             LayoutCosts(layout, letters.letters, space.in_features, space.out_features) for layout in family.layouts
         ]
-        widths.setdefault(family.axes, set()).update(cost.width_key for cost in costs)
+        axes = len(family.labels)
+        widths.setdefault(axes, set()).update(cost.width_key for cost in costs)
         if letters.letters:
-            narrower = frozenset(widths.get(family.axes - 1, ()))
+            narrower = frozenset(widths.get(axes - 1, ()))
             found.append(Branch(family, letters, tuple(Alive(cost, 0, 0, 0) for cost in costs), narrower))
     return tuple(found)
 
@@ -119,14 +120,21 @@ class _Collector:
         """Cost one word on all layouts for which it is within the limits so far."""
         letters = branch.alphabet
         self.seen += len(alive)
-        if not self._is_wanted(branch, word):
+        axes = len(branch.family.labels)
+        touched = 0
+        for letter in word:
+            touched |= letters.masks[letter]
+        is_connected = touched == (1 << axes) - 1
+        if len(word) < self.space.gates[0] or not (is_connected or self.space.allows_disconnected):
             return
-        if has_twin_axes(word, letters.masks, branch.family.axes, self.space.gate_axes):
+        if has_twin_axes(word, letters.masks, axes, self.space.gate_axes):
             # With one axis fewer the same circuit is in the space already.
             alive = [one for one in alive if one.costs.width_key not in branch.narrower]
         for one in alive:
             figures = one.costs.figures(word)
-            if not _meets(figures, self.space.limits) or not one.costs.reaches_changed_axis(word):
+            if not _meets(figures, self.space.limits):
+                continue
+            if one.costs.changed is not None and one.costs.changing_gate(word) == len(word):
                 continue
             self.met += 1
             order = one.costs.order_figures(word) if self.front.needs_order else None
@@ -135,28 +143,12 @@ class _Collector:
                 order = order or one.costs.order_figures(word)
                 self.front.add(Candidate(one.costs.layout, gates, figures, order))
 
-    def _is_wanted(self, branch: Branch, word: Word) -> bool:
-        masks = branch.alphabet.masks
-        if not self.space.gates[0] <= len(word) <= self.space.gates[1]:
-            return False
-        touched = 0
-        for letter in word:
-            touched |= masks[letter]
-        return touched == (1 << branch.family.axes) - 1 or self.space.allows_disconnected
-
 
 def _enumerate(settings: Settings, chunk: Chunk) -> ChunkResult:
     """Cost every word of one length whose beginning falls to this part."""
     assert chunk.family is not None
     branch = branches(settings.space)[chunk.family]
     collector = _Collector(settings)
-    for node, alive in _words(branch, settings.space.limits, chunk):
-        collector.cost(branch, node.word, alive)
-    return ChunkResult(chunk.name, collector.seen, collector.met, tuple(collector.front))
-
-
-def _words(branch: Branch, limits: Limits, chunk: Chunk) -> Iterator[tuple[Node, list[Alive]]]:
-    """Yield the words of a chunk, each with the layouts for which it is within the limits."""
     dealt = min(_DEALT_GATES, chunk.gates)
     beginnings = 0
     # A stack, the first child on top: recursion would pass every word up through as many generators as it has gates.
@@ -168,13 +160,13 @@ def _words(branch: Branch, limits: Limits, chunk: Chunk) -> Iterator[tuple[Node,
             if beginnings % chunk.parts != chunk.part:
                 continue
         if len(node.word) == chunk.gates:
-            yield node, alive
+            collector.cost(branch, node.word, alive)
             continue
-        waiting += reversed(_children(branch, node, alive, limits))
+        waiting += reversed(_children(branch, node, alive, settings.space.limits))
+    return ChunkResult(chunk.name, collector.seen, collector.met, tuple(collector.front))
 
 
 def _children(branch: Branch, node: Node, alive: Sequence[Alive], limits: Limits) -> list[tuple[Node, list[Alive]]]:
-    """Return the words with one more gate that are within the limits on some layout."""
     found = []
     for letter in range(len(branch.alphabet.letters)):
         left = _within(alive, letter, limits)
@@ -186,7 +178,6 @@ def _children(branch: Branch, node: Node, alive: Sequence[Alive], limits: Limits
 
 
 def _within(alive: Sequence[Alive], letter: int, limits: Limits) -> list[Alive]:
-    """Return the layouts that stay within the limits with one more gate."""
     left = []
     for one in alive:
         floor = one.costs.floors[letter]

@@ -233,10 +233,6 @@ class LayoutCosts:
         others = math.prod(self.layout.before[axis] for axis in axes) // size
         return max(0, size - rank * others)
 
-    def reaches_changed_axis(self, word: Sequence[int]) -> bool:
-        """Say whether some gate can change the changed axis, if there is one."""
-        return self.changed is None or self.changing_gate(word) < len(word)
-
     def _operator_flops(self, word: Sequence[int]) -> int:
         """Return the FLOPs of the operator gate by gate: each is contracted into the product of those before it."""
         old, new = self.layout.before, self.layout.after

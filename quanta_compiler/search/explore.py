@@ -1,18 +1,19 @@
 """The search itself: length after length of words as long as there is room for all of one, and a sample of the rest."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from quanta_compiler.search.chunks import Branch, Chunk, ChunkResult, Settings, branches, run_chunk
 from quanta_compiler.search.front import Candidate, Front
 from quanta_compiler.search.workers import Team
-from quanta_compiler.text.progress import Progress
+from quanta_compiler.text.console import Progress
 
 _CHUNK = 4_000
-"""About so many layouts are a chunk: a fraction of a second."""
+"""About how many layouts are a chunk: a fraction of a second."""
 _FEW = 10_000
-"""So few layouts are costed sooner than processes are started."""
+"""Up to this many layouts are costed sooner than processes are started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Exploration:
     met: int
     """Those of them that meet all limits."""
     complete_gates: int
-    """Every layout of at most so many gates was looked at."""
+    """Every layout of at most this many gates was looked at."""
     drawn: int
     """How many of those seen belong to the sample of the longer ones."""
     estimate: int | None
@@ -53,8 +54,6 @@ class _Course:
     seen: int = 0
     met: int = 0
     drawn: int = 0
-    counts: dict[tuple[int, int], int] = field(default_factory=dict)
-    """Layouts by number of gates and family."""
 
     def run(self, what: str, chunks: Sequence[Chunk]) -> list[ChunkResult] | None:
         """Return the results of chunks in their order; None where the time was over first."""
@@ -95,10 +94,12 @@ def explore(
     """
     front = Front(settings.objectives, settings.alike)
     course = _Course(settings, team, done or {}, finished, deadline, progress or Progress(), front)
+    # Layouts by number of gates and family.
+    counts: Counter[tuple[int, int | None]] = Counter()
     known = branches(settings.space)
     most = settings.space.gates[1]
     for gates in range(1, most + 1):
-        expected = [_expected(course.counts, gates, place, branch) for place, branch in enumerate(known)]
+        expected = [_expected(counts, gates, place, branch) for place, branch in enumerate(known)]
         if course.seen + sum(expected) > settings.candidates:
             return _sampled(course, gates - 1)
         chunks = [chunk for place, count in enumerate(expected) for chunk in _parts(gates, place, count)]
@@ -106,24 +107,20 @@ def explore(
         if results is None:
             return _stopped(course, gates - 1)
         for chunk, result in zip(chunks, results, strict=True):
-            assert chunk.family is not None
-            key = (gates, chunk.family)
-            course.counts[key] = course.counts.get(key, 0) + result.seen
+            counts[gates, chunk.family] += result.seen
     return _stopped(course, most, is_finished=True)
 
 
-def _expected(counts: Mapping[tuple[int, int], int], gates: int, place: int, branch: Branch) -> int:
-    """Return about how many layouts of a family have so many gates, from those with fewer."""
+def _expected(counts: Counter[tuple[int, int | None]], gates: int, place: int, branch: Branch) -> int:
+    """Return about how many layouts of a family have a number of gates, from those with fewer."""
     letters, layouts = len(branch.alphabet.letters), len(branch.roots)
     if gates <= 2:
         return layouts * int(letters**gates)
-    last, before = counts.get((gates - 1, place), 0), counts.get((gates - 2, place), 0)
+    last, before = counts[gates - 1, place], counts[gates - 2, place]
     return last * letters if not before else -(-last * last // before)
 
 
 def _parts(gates: int, place: int, expected: int) -> list[Chunk]:
-    if not expected:
-        return []
     parts = -(-expected // _CHUNK)
     return [Chunk(gates, place, part, parts, -(-expected // parts)) for part in range(parts)]
 

@@ -1,7 +1,6 @@
 """The Pareto front: the layouts that no other one beats in every objective."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from quanta_compiler.search.costs import Figures, OrderFigures
@@ -9,37 +8,31 @@ from quanta_compiler.search.space import Layout
 from quanta_compiler.search.words import Letter
 
 _MANY_DOMINATED = 1_000_000
-"""Points known to be dominated are remembered up to so many; most layouts of a search have those of another."""
+"""At most this many points that are dominated are remembered; most layouts of a search have those of another."""
 
 Point = tuple[float, ...]
 """The objectives of a layout, each with its sign such that less is better."""
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
+class Objective(NamedTuple):
     """A figure of which less or more is better."""
 
-    name: str
     key: str
     """The attribute of `Figures`, or of `OrderFigures`."""
-    meaning: str
     more_is_better: bool = False
 
 
 OBJECTIVES = {
-    objective.name: objective
-    for objective in (
-        Objective("parameters", "parameters", "the numbers that train"),
-        Objective("flops", "flops_per_token", "FLOPs per token, gate by gate"),
-        Objective("memory", "saved_bytes_per_token", "bytes per token kept for backward, gate by gate"),
-        Objective("rank", "rank_lower", "the lower bound of the rank", more_is_better=True),
-        Objective("rank-upper", "rank_upper", "the upper bound of the rank", more_is_better=True),
-        Objective("mixing", "mixing", "how little splits of the axes restrict the operator", more_is_better=True),
-        Objective("freedom", "freedom", "numbers of the operator that can be set independently", more_is_better=True),
-        Objective("operator", "operator_flops", "FLOPs of building the matrix, gate by gate"),
-        Objective("full", "gates_to_full", "gates until every output can depend on every input"),
-        Objective("mix", "gates_to_mix", "gates until every output axis depends on every input axis"),
-    )
+    "parameters": Objective("parameters"),
+    "flops": Objective("flops_per_token"),
+    "memory": Objective("saved_bytes_per_token"),
+    "rank": Objective("rank_lower", more_is_better=True),
+    "rank-upper": Objective("rank_upper", more_is_better=True),
+    "mixing": Objective("mixing", more_is_better=True),
+    "freedom": Objective("freedom", more_is_better=True),
+    "operator": Objective("operator_flops"),
+    "full": Objective("gates_to_full"),
+    "mix": Objective("gates_to_mix"),
 }
 _NEVER = 10**6
 """Stands for a number of gates that does not exist."""
@@ -68,8 +61,8 @@ class Front:
 
     def __init__(self, objectives: Sequence[str], alike: int = 1) -> None:
         chosen = [OBJECTIVES[name] for name in objectives]
-        self._figures = [(one.key, one.more_is_better) for one in chosen if one.key in Figures._fields]
-        self._orders = [(one.key, one.more_is_better) for one in chosen if one.key in OrderFigures._fields]
+        self._figures = [one for one in chosen if one.key in Figures._fields]
+        self._orders = [one for one in chosen if one.key in OrderFigures._fields]
         self.needs_order = bool(self._orders)
         self._alike = alike
         self._kept: dict[Point, list[Candidate]] = {}

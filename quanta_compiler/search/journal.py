@@ -39,30 +39,30 @@ class Journal:
                 self._file.close()
                 hint = "wait for it, or choose another folder with -o"
                 raise refusal(path.parent, "another search is running in this folder", hint=hint)
-            self._begin(settings, resume=resume, force=force)
+            try:
+                self._begin(settings, resume=resume, force=force)
+            except Exception:
+                self._file.close()
+                raise
 
     def _begin(self, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
         self._file.seek(0)
         whole, lines = _whole_lines(self._file.read(), _line(settings))
         if whole is None:
-            self._file.close()
             raise OutputError(f"{self.path} is no journal of a search: move it away, or choose another folder with -o")
         if force:
             whole, lines = 0, []
         if lines and not resume:
-            self._file.close()
             hint = "go on with --resume, begin anew with --force, or choose another folder with -o"
             raise refusal(self.path.parent, "there is a search in this folder already", hint=hint)
-        self._file.truncate(whole)
-        if not lines:
-            self.add(settings)
-            return
-        if lines[0] != settings:
-            self._file.close()
+        if lines and lines[0] != settings:
             hint = "give the same options, begin anew with --force, or choose another folder with -o"
             message = f"the search to resume is another one: {_difference(lines[0], settings)}"
             raise refusal(self.path, message, hint=hint)
+        self._file.truncate(whole)
         self.lines = lines[1:]
+        if not lines:
+            self.add(settings)
 
     def add(self, line: dict[str, Any]) -> None:
         """Write a line; it is on the disk when this returns.
@@ -138,7 +138,6 @@ def _whole_lines(data: bytes, first: bytes) -> tuple[int | None, list[dict[str, 
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Say in which setting two searches differ."""
     before, after = _flat(old), _flat(new)
     for key in sorted({*before, *after}):
         if before.get(key) != after.get(key):

@@ -1,33 +1,39 @@
 """A whole search: explored, its front planned and fitted, everything written to its folder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quanta_compiler.compare.figures import Conditions, circuit_row
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import refusal
+from quanta_compiler.driver import compile_circuit
 from quanta_compiler.search.binding import nothing_found, refuse_impossible
 from quanta_compiler.search.chunks import Settings
 from quanta_compiler.search.explore import Exploration, explore
 from quanta_compiler.search.fit import Fit, FitOptions, FitTask, run_fit
 from quanta_compiler.search.front import Candidate
 from quanta_compiler.search.journal import FILE, Journal
-from quanta_compiler.search.output import circuit_document, circuit_text, refuse_foreign, write_front
-from quanta_compiler.search.saved import candidate_data, read_fit, read_result, result_data, settings_data
+from quanta_compiler.search.saved import (
+    candidate_data,
+    circuit_document,
+    circuit_text,
+    read_fit,
+    read_result,
+    refuse_foreign,
+    result_data,
+    settings_data,
+    write_front,
+)
 from quanta_compiler.search.workers import Team, Workers, team
-from quanta_compiler.text.progress import Progress
+from quanta_compiler.text.console import Progress
 from quanta_compiler.text.words import evenly, plural
 
-if TYPE_CHECKING:
-    from quanta_compiler.compare.figures import Conditions
-
 _FEW_PLANS = 8
-"""So few are planned sooner than processes are started."""
+"""Up to this many are planned sooner than processes are started."""
 _UNPLANNED = ("name", "kind", "source", "in_features", "out_features", "layers", "numerical_rank", "note")
 """Columns of a comparison that say nothing about a found layout."""
 
@@ -46,7 +52,7 @@ class Request:
     resume: bool = False
     force: bool = False
     most: int | None = None
-    """So many layouts of the front are planned, fitted and written, spread over it; None: all."""
+    """How many layouts of the front, spread over it, are planned, fitted and written at most; None: all."""
     fit: FitOptions | None = None
 
 
@@ -100,28 +106,21 @@ class Found:
 class Outcome:
     """What a search has found."""
 
-    settings: Settings
+    request: Request
     exploration: Exploration
     found: tuple[Found, ...]
-    folder: Path
-    conditions: Conditions
-    """The batch and the machine that the front is planned for."""
     unfitted: int = 0
     """How many fits the time did not suffice for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as front.json has it."""
         seen = {key: value for key, value in asdict(replace(self.exploration, front=())).items() if key != "front"}
-        calibration = self.conditions.calibration
+        conditions = self.request.conditions
+        said = ("name", "threads", "calibrated", "remark")
         return {
-            "search": settings_data(self.settings),
-            "planned_tokens": self.conditions.tokens,
-            "device": {
-                "name": calibration.name,
-                "threads": calibration.threads,
-                "calibrated": calibration.calibrated,
-                "remark": calibration.remark,
-            },
+            "search": settings_data(self.request.settings),
+            "planned_tokens": conditions.tokens,
+            "device": {key: getattr(conditions.calibration, key) for key in said},
             "exploration": {**seen, "front": len(self.exploration.front), "unfitted": self.unfitted},
             "front": [one.to_dict() for one in self.found],
         }
@@ -140,9 +139,8 @@ def search(request: Request, progress: Progress | None = None) -> Outcome:
     refuse_foreign(request.folder)
     refuse_impossible(request.settings)
     with team(request.workers) as workers:
-        journal = Journal(
-            request.folder / FILE, settings_data(request.settings), resume=request.resume, force=request.force
-        )
+        path, settings = request.folder / FILE, settings_data(request.settings)
+        journal = Journal(path, settings, resume=request.resume, force=request.force)
         try:
             return _search(request, journal, workers, progress)
         finally:
@@ -161,9 +159,12 @@ def _search(request: Request, journal: Journal, workers: Team, progress: Progres
         progress=progress,
     )
     if not exploration.front:
-        if exploration.is_finished:
-            journal.remove()  # Nothing in it is worth going on with.
-        raise _nothing(request, exploration, workers, progress)
+        if not exploration.is_finished:
+            message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
+            raise refusal("quanta", message, hint="go on with --resume and more --time")
+        journal.remove()  # Nothing in it is worth going on with.
+        explored = partial(explore, team=workers, deadline=request.deadline, progress=progress)
+        raise nothing_found(request.settings, exploration, explored)
     chosen = evenly(exploration.front, request.most or len(exploration.front))
     documents = [circuit_document(space, candidate) for candidate in chosen]
     rows = _planned(request, documents, workers, progress)
@@ -180,31 +181,16 @@ def _search(request: Request, journal: Journal, workers: Team, progress: Progres
 
 
 def _written(request: Request, exploration: Exploration, found: tuple[Found, ...]) -> Outcome:
-    """Write the front as far as it is known."""
     wanted = len(found) * len(request.fit.updates.keys) if request.fit else 0
     unfitted = wanted - sum(len(one.fits) for one in found)
-    outcome = Outcome(request.settings, exploration, found, request.folder, request.conditions, unfitted)
+    outcome = Outcome(request, exploration, found, unfitted)
     texts = {one.document["name"]: circuit_text(one.document, _remarks(one)) for one in found}
     write_front(request.folder, texts, outcome.to_dict())
     return outcome
 
 
-def _nothing(request: Request, exploration: Exploration, workers: Team, progress: Progress) -> Exception:
-    if not exploration.is_finished:
-        message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
-        return refusal("quanta", message, hint="go on with --resume and more --time")
-
-    def explored(settings: Settings) -> Exploration:
-        return explore(settings, workers, deadline=request.deadline, progress=progress)
-
-    return nothing_found(request.settings, exploration, explored)
-
-
 def plan_row(conditions: Conditions, document: dict[str, Any]) -> Row:
     """Return the figures of a circuit as it is planned, the time of a batch included."""
-    from quanta_compiler.compare.figures import circuit_row
-    from quanta_compiler.driver import compile_circuit
-
     return circuit_row(document["name"], compile_circuit(document, conditions.tokens), conditions)
 
 

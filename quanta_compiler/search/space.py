@@ -63,7 +63,6 @@ class Layout:
 class Family:
     """Layouts with the same symmetry: axes of equal sizes stand at the same places, so that all have the same words."""
 
-    axes: int
     labels: tuple[int, ...]
     """A number for each axis; axes of equal sizes have the same."""
     layouts: tuple[Layout, ...]
@@ -82,7 +81,7 @@ def families(space: Space) -> tuple[Family, ...]:
             found.setdefault((tuple(map(pairs.index, pairs)), changed), []).append(layout)
     ordered = sorted(found, key=lambda key: (len(key[0]), *key))
     return tuple(
-        Family(len(labels), labels, tuple(sorted(found[labels, place], reverse=True)), None if place < 0 else place)
+        Family(labels, tuple(sorted(found[labels, place], reverse=True)), None if place < 0 else place)
         for labels, place in ordered
     )
 
@@ -90,8 +89,9 @@ def families(space: Space) -> tuple[Family, ...]:
 def _layouts(space: Space, axes: int) -> Iterator[Layout]:
     """Yield the layouts of one number of axes: of the larger width, as it is and padded, and rectangular ones."""
     wide = max(space.in_features, space.out_features)
+    padded = math.prod(auto_layout(wide, axes))
     # Of a width that splits unevenly the padded one has the balanced layouts; its own need no padding.
-    for width in sorted({wide, _width(wide, axes) or wide}):
+    for width in sorted({wide, padded if padded < 2 * wide else wide}):
         for sizes in factorizations(width, axes):
             yield Layout(sizes, sizes)
     if not space.is_rectangular or space.in_features == space.out_features:
@@ -105,12 +105,6 @@ def _layouts(space: Space, axes: int) -> Iterator[Layout]:
             pairs = [(old, new if axis == place else old) for axis, old in enumerate(sizes)]
             pairs.sort(reverse=True)
             yield Layout(tuple(old for old, _ in pairs), tuple(new for _, new in pairs))
-
-
-def _width(features: int, axes: int) -> int | None:
-    """Return the width of `{auto: N}`, None where it is twice as many numbers or more."""
-    width = math.prod(auto_layout(features, axes))
-    return width if width < 2 * features else None
 
 
 def factorizations(width: int, count: int) -> tuple[tuple[int, ...], ...]:

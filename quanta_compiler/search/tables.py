@@ -12,25 +12,22 @@ _MANY = 10**12
 
 def search_tables(outcome: Outcome, width: int | None = None) -> tuple[Table, ...]:
     """Return what was searched, and the front, in parts where it is wider than `width`."""
-    front = _front(outcome)
-    return _summary(outcome), *((front,) if width is None else in_parts(front, width))
-
-
-def _summary(outcome: Outcome) -> Table:
-    exploration, space = outcome.exploration, outcome.settings.space
-    names = [OBJECTIVES[name] for name in outcome.settings.objectives]
-    objectives = ", ".join(f"{'more' if one.more_is_better else 'less'} {one.name}" for one in names)
-    rows = [
+    exploration, space = outcome.exploration, outcome.request.settings.space
+    names = outcome.request.settings.objectives
+    objectives = ", ".join(f"{'more' if OBJECTIVES[name].more_is_better else 'less'} {name}" for name in names)
+    rows = (
         ("layouts costed", f"{exploration.seen:,}", _completeness(outcome)),
         ("within the limits", f"{exploration.met:,}", "of those costed"),
         ("on the Pareto front", f"{len(exploration.front):,}", objectives),
-        ("written", f"{len(outcome.found):,}", escape(str(outcome.folder))),
-    ]
-    return Table(f"search: {space.in_features} -> {space.out_features} features", FIGURES, tuple(rows))
+        ("written", f"{len(outcome.found):,}", escape(str(outcome.request.folder))),
+    )
+    summary = Table(f"search: {space.in_features} -> {space.out_features} features", FIGURES, rows)
+    front = _front(outcome)
+    return summary, *((front,) if width is None else in_parts(front, width))
 
 
 def _completeness(outcome: Outcome) -> str:
-    exploration, most = outcome.exploration, outcome.settings.space.gates[1]
+    exploration, most = outcome.exploration, outcome.request.settings.space.gates[1]
     if exploration.is_complete:
         return f"all of at most {plural(most, 'gate')}"
     some = f"all of at most {plural(exploration.complete_gates, 'gate')}"
@@ -53,7 +50,7 @@ def _front(outcome: Outcome) -> Table:
     figures = numbers("parameters", "FLOPs/token", "free", "mixing", "rank", "step, ms", *fits)
     best = _best_fits(outcome.found)
     rows = tuple(_row(one) + (_fit_cells(one, one in best) if has_fits else ()) for one in outcome.found)
-    title = f"the front, few parameters first; planned for {outcome.conditions.tokens:,} tokens"
+    title = f"the front, few parameters first; planned for {outcome.request.conditions.tokens:,} tokens"
     return Table(title, (Column("circuit"), Column("gates"), *figures), rows)
 
 
@@ -61,7 +58,7 @@ def _row(found: Found) -> tuple[str, ...]:
     figures, row = found.candidate.figures, found.row
     return (
         found.document["name"],
-        " ".join(_gate(axes, rank) for axes, rank in found.candidate.gates),
+        " ".join("-".join(map(str, axes)) + (f":{rank}" if rank else "") for axes, rank in found.candidate.gates),
         f"{figures.parameters:,}",
         f"{row.forward_flops_per_token:,.0f}",
         f"{figures.freedom:,}",
@@ -69,11 +66,6 @@ def _row(found: Found) -> tuple[str, ...]:
         span_text(figures.rank_lower, figures.rank_upper),
         DASH if row.step_seconds is None else f"{1000 * row.step_seconds:.2f}",
     )
-
-
-def _gate(axes: tuple[int, ...], rank: int) -> str:
-    text = "-".join(map(str, axes))
-    return f"{text}:{rank}" if rank else text
 
 
 def _fit_cells(found: Found, is_best: bool) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """Where the work of a search is done: in this process, in processes of this machine, or on a cluster, all by joblib."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re
@@ -13,15 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import islice, takewhile
+from typing import Any, TypeVar
 
 from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
 from quanta_compiler.system.extras import require
 from quanta_compiler.text.console import tell_diagnostics
-
-if TYPE_CHECKING:
-    from joblib import Parallel
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 CLUSTERS = ("dask", "ray")
@@ -61,9 +56,9 @@ class Workers:
 
 
 class Team:
-    """Workers at hand: `results` spreads tasks over them."""
+    """Workers at hand, a `joblib.Parallel` or None: `results` spreads tasks over them."""
 
-    def __init__(self, parallel: Parallel | None, workers: Workers) -> None:
+    def __init__(self, parallel: Any, workers: Workers) -> None:
         self._parallel = parallel
         self._workers = workers
 
@@ -84,7 +79,7 @@ class Team:
             SpecError: a worker was killed, or the cluster is gone.
 
         """
-        begun = _until(deadline, tasks)
+        begun = takewhile(lambda _: deadline is None or time.monotonic() < deadline, tasks)
         if self._parallel is None or (is_small and self._workers.backend not in CLUSTERS):
             yield from map(function, begun)
             return
@@ -93,22 +88,13 @@ class Team:
         calls = (delayed(function)(task) for task in begun)
         with _losses_told(self._workers):
             if self._workers.backend != "ray":
+                # The first tasks are handed out, for which processes are started.
                 with _deaf_children() if self._workers.backend == "loky" else nullcontext():
-                    results = self._begun(self._parallel, calls)
+                    results = self._parallel(calls)
                 yield from results
                 return
             while wave := list(islice(calls, _WAVE * self._workers.jobs)):
                 yield from self._parallel(wave)
-
-    def _begun(self, parallel: Parallel, calls: Iterator[Any]) -> Iterator[Any]:
-        """Hand out the first tasks, for which processes are started."""
-        try:
-            begun: Iterator[Any] = parallel(calls)
-        except TimeoutError:
-            # Joblib waits some seconds for workers that have gone meanwhile.
-            message = f"the Dask cluster at {self._workers.cluster} has lost its workers"
-            raise refusal("quanta", message, hint=f"{_MORE_WORKERS}; {_GO_ON}") from None
-        return begun
 
 
 @contextmanager
@@ -120,7 +106,8 @@ def _losses_told(workers: Workers) -> Iterator[None]:
         raise
     except Exception as error:
         package = type(error).__module__.partition(".")[0]
-        if not isinstance(error, (BrokenExecutor, CancelledError)) and package not in ("distributed", "ray"):
+        is_loss = isinstance(error, (BrokenExecutor, CancelledError)) or package in ("distributed", "ray")
+        if not is_loss and not (workers.backend == "dask" and isinstance(error, TimeoutError)):
             raise
         raise _loss(error, workers) from None
 
@@ -135,16 +122,12 @@ def _loss(error: Exception, workers: Workers) -> SpecError:
     cluster = f"the {workers.backend.title()} cluster at {workers.cluster}"
     if isinstance(error, CancelledError):
         return refusal("quanta", f"{cluster} is gone", hint=f"start it again; {_GO_ON}")
+    if isinstance(error, TimeoutError):
+        # Joblib waits some seconds for workers that have gone meanwhile.
+        return refusal("quanta", f"{cluster} has lost its workers", hint=f"{_MORE_WORKERS}; {_GO_ON}")
     lost = _first_line(error).partition(". ")[0]
     hint = f"their logs say why, and whether it was memory; {_GO_ON}"
     return refusal("quanta", f"{cluster} has lost its workers: {lost}", hint=hint)
-
-
-def _until(deadline: float | None, tasks: Iterable[Task]) -> Iterator[Task]:
-    for task in tasks:
-        if deadline is not None and time.monotonic() >= deadline:
-            return
-        yield task
 
 
 @contextmanager
@@ -247,15 +230,15 @@ def _dask_workers(address: str) -> Collection[str]:
         async with rpc(address, timeout=_CONNECT_SECONDS, connection_args=arguments) as scheduler:
             return await scheduler.identity()
 
-    async def ask_in_time() -> Any:
-        try:
-            return await asyncio.wait_for(ask(), _CONNECT_SECONDS)
-        except asyncio.TimeoutError:
-            raise TimeoutError(f"no scheduler answered within {_CONNECT_SECONDS} s") from None
+    def ask_in_time() -> Any:
+        return asyncio.run(asyncio.wait_for(ask(), _CONNECT_SECONDS))
 
-    # In a thread of its own: this one may have an event loop already, as in a notebook.
-    with ThreadPoolExecutor(1) as thread:
-        found: Collection[str] = thread.submit(lambda: asyncio.run(ask_in_time())).result()["workers"]
+    try:
+        # In a thread of its own: this one may have an event loop already, as in a notebook.
+        with ThreadPoolExecutor(1) as thread:
+            found: Collection[str] = thread.submit(ask_in_time).result()["workers"]
+    except asyncio.TimeoutError:
+        raise TimeoutError(f"no scheduler answered within {_CONNECT_SECONDS} s") from None
     return found
 
 
@@ -268,7 +251,11 @@ def _watched(address: str) -> Iterator[None]:
         since: float | None = None
         while not over.wait(_LONELY_SECONDS / 3):
             now = time.monotonic()
-            since = None if _has_workers(address) else since or now
+            try:
+                has_workers = bool(_dask_workers(address))
+            except Exception:
+                has_workers = False  # A scheduler that is gone has none.
+            since = None if has_workers else since or now
             if since is not None and now - since >= _LONELY_SECONDS and not over.is_set():
                 message = (
                     f"the Dask cluster at {address} has had no workers for {_LONELY_SECONDS} s: tasks wait for some"
@@ -283,14 +270,6 @@ def _watched(address: str) -> Iterator[None]:
         over.set()
 
 
-def _has_workers(address: str) -> bool:
-    try:
-        return bool(_dask_workers(address))
-    except Exception:
-        # A scheduler that is gone has none.
-        return False
-
-
 @contextmanager
 def _ray(address: str | None) -> Iterator[None]:
     try:
@@ -299,7 +278,10 @@ def _ray(address: str | None) -> Iterator[None]:
     except ImportError:
         raise refusal("quanta", "--backend ray needs ray, which is not installed", hint="pip install ray") from None
     try:
-        _knock(address)
+        host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+        if host and port.isdigit():
+            # Where nobody answers, Ray itself would wait for minutes.
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False)
     except (OSError, ValueError) as error:
         hint = "start one with `ray start --head`, and give its address with --cluster"
@@ -309,13 +291,6 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _knock(address: str | None) -> None:
-    """Raise OSError where nobody answers at `host:port`: Ray itself would wait for minutes."""
-    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _first_line(error: Exception) -> str:

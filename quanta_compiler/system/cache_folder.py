@@ -16,7 +16,13 @@ def cache_folder() -> Path:
         OSError: there is none that can be used; the message says why.
 
     """
-    folder = _place()
+    named = os.environ.get("QUANTA_CACHE", "")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # as the XDG specification wants it
+        base = os.path.expanduser("~/.cache")
+    if not named and not os.path.isabs(base):
+        raise FileNotFoundError("this user has no home folder (`QUANTA_CACHE` names another place)")
+    folder = Path(os.path.abspath(os.path.expanduser(named)) if named else os.path.join(base, "quanta-compiler"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_owner(folder)
     return folder
@@ -38,15 +44,3 @@ def check_owner(path: Path) -> None:
         raise PermissionError(f"{path} belongs to another user")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"others may write to {path} (`chmod go-w` forbids it)")
-
-
-def _place() -> Path:
-    named = os.environ.get("QUANTA_CACHE", "")
-    if named:
-        return Path(os.path.abspath(os.path.expanduser(named)))
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # as the XDG specification wants it
-        base = os.path.expanduser("~/.cache")
-    if not os.path.isabs(base):
-        raise FileNotFoundError("this user has no home folder (`QUANTA_CACHE` names another place)")
-    return Path(base, "quanta-compiler")

@@ -1,13 +1,7 @@
 """Tables: aligned plain text for pipes, rich ones for terminals, from the same rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 Cells = tuple[str, ...]
 
@@ -87,7 +81,9 @@ def _plain_lines(table: Table) -> list[str]:
 
 def print_rich(tables: Sequence[Table]) -> None:
     """Print tables to stdout for a terminal, as wide as it is."""
+    from rich import box
     from rich.console import Console
+    from rich.table import Table as RichTable
     from rich.text import Text
 
     console = Console(highlight=False, markup=False)
@@ -96,29 +92,23 @@ def print_rich(tables: Sequence[Table]) -> None:
             console.print()
         if table.title:
             console.print(Text(table.title, style="bold"))
-        if table.rows:
-            console.print(_rich_table(table))
-
-
-def _rich_table(table: Table) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
-
-    has_headings = any(column.heading for column in table.columns)
-    made = RichTable(
-        box=box.SIMPLE_HEAD if has_headings else None,
-        show_header=has_headings,
-        header_style="bold",
-        pad_edge=has_headings,
-    )
-    for column in table.columns:
-        made.add_column(
-            column.heading,
-            justify="right" if column.is_number else "left",
-            style="cyan" if column.is_number else "dim" if column.is_remark else None,
-            no_wrap=column.is_number,
-            overflow="fold",
+        if not table.rows:
+            continue
+        has_headings = any(_headings(table))
+        shown = RichTable(
+            box=box.SIMPLE_HEAD if has_headings else None,
+            show_header=has_headings,
+            header_style="bold",
+            pad_edge=has_headings,
         )
-    for row in table.rows:
-        made.add_row(*row)
-    return made
+        for column in table.columns:
+            shown.add_column(
+                column.heading,
+                justify="right" if column.is_number else "left",
+                style="cyan" if column.is_number else "dim" if column.is_remark else None,
+                no_wrap=column.is_number,
+                overflow="fold",
+            )
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)

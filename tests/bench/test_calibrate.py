@@ -23,7 +23,7 @@ from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.predict.engines.cpu import FEATURES
 from quanta_compiler.predict.grid import rising
 from quanta_compiler.system.machine import Load
-from quanta_compiler.text.progress import Progress
+from quanta_compiler.text.console import Progress
 
 QUICK = Effort(
     sides=(1, 16, 64),

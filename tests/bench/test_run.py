@@ -22,8 +22,8 @@ from quanta_compiler.bench.roster import Roster
 from quanta_compiler.bench.run import bench
 from quanta_compiler.bench.timing import Job
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.system.memory import LimitError
-from quanta_compiler.text.progress import Progress
+from quanta_compiler.system.machine import LimitError
+from quanta_compiler.text.console import Progress
 
 SMALL = file_of("4x4x2", ["all_pairs"])
 QUICK = Options(rounds=2, threads=1)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.search.chunks import Chunk, Settings, branches, run_chunk
 from quanta_compiler.search.explore import explore
-from quanta_compiler.search.output import circuit_document
+from quanta_compiler.search.saved import circuit_document
 from quanta_compiler.search.space import Limits, Space
 from quanta_compiler.search.workers import Team, Workers
 

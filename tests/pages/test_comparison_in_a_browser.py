@@ -8,7 +8,7 @@ from browser import LOW_CONTRASTS, Open, click, count, emulate, enter, texts
 from comparison_data import comparison, many_rows, row
 from hostile_names import NAMES
 
-from quanta_compiler.pages import comparison_page
+from quanta_compiler.pages.page import comparison_page
 
 
 def names(browser: Any) -> list[str]:

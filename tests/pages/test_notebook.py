@@ -16,8 +16,7 @@ from hostile_names import NAMES, hostile
 
 import quanta_compiler as qc
 from quanta_compiler.driver import CompiledCircuit
-from quanta_compiler.pages import comparison_fragment
-from quanta_compiler.pages.fragments import pareto_front
+from quanta_compiler.pages.fragments import comparison_fragment, pareto_front
 from quanta_compiler.report.diagram import printable
 from quanta_compiler.report.svg import render_svg
 

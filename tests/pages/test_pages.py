@@ -18,9 +18,7 @@ from random_circuits import file_of, random_file
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.ir.graph import contraction_graph
-from quanta_compiler.pages import comparison_page
-from quanta_compiler.pages.graph import graph_data
-from quanta_compiler.pages.page import json_for_html
+from quanta_compiler.pages.page import comparison_page, graph_data, json_for_html
 
 VENDOR = Path(__file__).parents[2] / "quanta_compiler" / "pages" / "vendor"
 

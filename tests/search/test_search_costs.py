@@ -12,8 +12,7 @@ import torch
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.search.front import Candidate
-from quanta_compiler.search.output import circuit_document
-from quanta_compiler.search.saved import candidate_data, costed, read_candidate
+from quanta_compiler.search.saved import candidate_data, circuit_document, costed, read_candidate
 from quanta_compiler.search.space import Layout, Space, families
 from quanta_compiler.search.words import Letter, alphabet
 

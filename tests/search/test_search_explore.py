@@ -17,8 +17,7 @@ from quanta_compiler.search.chunks import ChunkResult, Settings, branches
 from quanta_compiler.search.explore import Exploration, explore
 from quanta_compiler.search.front import OBJECTIVES, Candidate, Front
 from quanta_compiler.search.journal import FILE, Journal
-from quanta_compiler.search.output import FRONT_FILE
-from quanta_compiler.search.saved import costed, read_result, result_data, settings_data
+from quanta_compiler.search.saved import FRONT_FILE, costed, read_result, result_data, settings_data
 from quanta_compiler.search.space import Limits, Space
 from quanta_compiler.search.workers import Team, Workers, team
 

@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.search import run
-from quanta_compiler.search.fit import FitOptions, FitTask, run_fit
-from quanta_compiler.search.updates import Updates, find_updates
+from quanta_compiler.search.fit import FitOptions, FitTask, Updates, find_updates, run_fit
 
 CHAIN = {
     "version": 1,
