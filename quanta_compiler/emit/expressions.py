@@ -61,7 +61,7 @@ class Expressions:
         self.names: dict[int, str] = {}
         self.dims_of: dict[int, str] = {}
         """The dimensions that a value has where it was made, as Python text."""
-        self.layouts: dict[int, Layout] = {}
+        self.layouts = [operation.layout for operation in program.operations]
         self.gates: dict[int, Gate] = {}
         """The gates of leaves."""
         self.kept: set[int] = set()
@@ -74,7 +74,6 @@ class Expressions:
         """Return the statements of the program's next operations."""
         lines: list[Statement] = []
         for operation in operations:
-            self.layouts[operation.result] = operation.layout
             if isinstance(operation, Load):
                 lines += self._load(operation)
                 continue
@@ -199,10 +198,10 @@ class Expressions:
 
     def _pick(self, operation: Pick) -> str:
         """Index the fixed legs of a value, viewed with a dimension for them; move the others where that is no view."""
-        layout = self.layouts[operation.value]
+        layout = self.layouts[operation.source.value]
         runs = self._pick_runs(operation, layout)
-        code = self._contiguous(operation.value)
-        if self.dims(runs) != self.dims_of[operation.value]:
+        code = self._contiguous(operation.source.value)
+        if self.dims(runs) != self.dims_of[operation.source.value]:
             code += f".view({self.dims(runs)})"
         places = [self.index(run) if run[0] in operation.picked else ":" for run in runs]
         last = max(i for i, place in enumerate(places) if place != ":")

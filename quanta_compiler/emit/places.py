@@ -40,10 +40,10 @@ class SlicePlaces:
         self.slices = program.loop.slices
         self.layout = program.operations[-1].layout
         self.tied = [leg for tie in self.loop.ties for leg in tie]
-        output = program.plan.output
+        output, rows = program.plan.output, program.plan.rows
         self.sides = (
-            self._side(output[: program.rows], program.out_features, program.out_size),
-            self._side(output[program.rows :], program.in_features, program.in_size),
+            self._side(output[:rows], program.out_features, program.out_size),
+            self._side(output[rows:], program.in_features, program.in_size),
         )
         self.dimensions = [dimension for side in self.sides for dimension in side.dimensions]
 

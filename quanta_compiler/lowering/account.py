@@ -167,7 +167,6 @@ class Account:
     program: Program
     books: Books = field(default_factory=Books)
     tensors: dict[int, Tensor] = field(default_factory=dict)
-    layouts: dict[int, Layout] = field(default_factory=dict)
     groups: dict[int, Groups] = field(default_factory=dict)
     """The dimensions that values were made with."""
     input: Tensor | None = None
@@ -187,9 +186,8 @@ class Account:
 
     def executed(self, operation: Operation, *read: Access) -> Executed:
         """Return an operation with what is known of the values that it reads."""
-        operands = [
-            Operand(self.layouts[one.value], self.groups[one.value], self.tensors[one.value].needs_grad) for one in read
-        ]
+        values, layouts = [one.value for one in read], [operation.layout for operation in self.program.operations]
+        operands = [Operand(layouts[one], self.groups[one], self.tensors[one].needs_grad) for one in values]
         return Executed(self.program, operation, tuple(operands))
 
     def gate_size(self, legs: Layout) -> int:

@@ -73,7 +73,6 @@ def _run_all(account: Account) -> None:
     for i, operation in enumerate(program.operations):
         if program.loop is not None and i == program.loop.first:
             _enter_loop(account, program.loop)
-        account.layouts[operation.result] = operation.layout
         account.groups[operation.result] = _groups(account, operation)
         if isinstance(operation, Load):
             account.tensors[operation.result] = _load(account, operation)
@@ -109,7 +108,8 @@ def _enter_loop(account: Account, loop: Loop) -> None:
 def _write_slice(account: Account) -> None:
     program = account.program
     layout = program.operations[-1].layout
-    legs = program.plan.output[: program.rows], program.plan.output[program.rows :]
+    output, rows = program.plan.output, program.plan.rows
+    legs = output[:rows], output[rows:]
     shape = tuple(account.volume(tuple(leg for leg in side if leg in layout)) for side in legs)
     tensor = account.tensors[program.output]
     account.books.step("copy", (tensor.name,), shape, (Elementwise(math.prod(shape), needs_grad=tensor.needs_grad),))
@@ -209,10 +209,9 @@ def _is_view(account: Account, operation: Copy | Resize | Split | Join | Tie | P
     if isinstance(operation, Resize):
         cut_from_one = operation.new_size < operation.old_size and account.volume(operation.source.groups[0]) == 1
         return operation.new_size == operation.old_size or cut_from_one
-    sizes = account.program.plan.sizes
+    sizes, old = account.program.plan.sizes, account.program.operations[operation.source.value].layout
     if isinstance(operation, Pick):
-        return is_front(operation, account.layouts[operation.value])
-    old = account.layouts[operation.source.value]
+        return is_front(operation, old)
     return [leg for leg in old if sizes[leg] > 1] == [leg for leg in operation.layout if sizes[leg] > 1]
 
 

@@ -84,7 +84,6 @@ class Lowering:
         self.fixed = frozenset(slicing.legs) if slicing is not None else frozenset[int]()
         self.slices = slicing.slices if slicing is not None else 1
         self.operations: list[Operation] = []
-        self.layouts: list[Layout] = []
         self.cost = 0
         """What the chosen layouts cost, in elements moved."""
         self.has_input = self._mark_input()
@@ -114,7 +113,7 @@ class Lowering:
             links = self._with_entry(root, start, links)
             values[root] = self._lower_chain(start, links, target if root == tensor else None)
         value = values[tensor]
-        if rows is not None and self.layouts[value] != target:
+        if rows is not None and self.operations[value].layout != target:
             return self._copy(value, target, (target[:rows], target[rows:]))
         return value
 
@@ -208,7 +207,7 @@ class Lowering:
             return frozenset(step.axes)
         if link.side is None:
             return frozenset()
-        return frozenset(self.layouts[link.side]) - step.legs
+        return frozenset(self.operations[link.side].layout) - step.legs
 
     def _moves(self, state: frozenset[int], link: _Link, situation: Situation) -> Callable[[Layout], Iterable[Move]]:
         """Return what yields a step's moves from a layout of the state's legs."""
@@ -227,28 +226,27 @@ class Lowering:
             return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
         assert link.side is not None
         result = step.legs - self.fixed if link.is_inside else step.legs
-        return ContractionMoves(state, self.layouts[link.side], result, situation).moves
+        return ContractionMoves(state, self.operations[link.side].layout, result, situation).moves
 
     def _new(self) -> int:
-        return len(self.layouts)
+        return len(self.operations)
 
     def _add(self, operation: Operation) -> int:
-        assert operation.result == len(self.layouts)
         self.operations.append(operation)
-        self.layouts.append(operation.layout)
         return operation.result
 
     def _copy(self, value: int, layout: Layout, groups: Groups) -> int:
         # A reshape only merges dimensions: beside a batch that is not known, it cannot take one apart.
         starts = {group[0] for group in groups if group} if self.plan.batch in layout else set[int]()
-        source = shared_runs(self.layouts[value], layout, starts)
+        source = shared_runs(self.operations[value].layout, layout, starts)
         return self._add(Copy(self._new(), layout, Access(value, source), groups))
 
     def _pick(self, value: int, move: Move) -> int:
         assert self.slicing is not None
-        picked = tuple(leg for leg in self.slicing.legs if leg in self.layouts[value])
-        groups = shared_runs(self.layouts[value], move.after)
-        return self._add(Pick(self._new(), move.after, value, picked, groups))
+        layout = self.operations[value].layout
+        picked = tuple(leg for leg in self.slicing.legs if leg in layout)
+        groups = shared_runs(layout, move.after)
+        return self._add(Pick(self._new(), move.after, Access(value, (picked, *groups)), groups))
 
     def _emit(self, value: int, move: Move, link: _Link) -> int:
         step = link.step
@@ -260,9 +258,9 @@ class Lowering:
             return self._emit_call(value, move, link)
         if step.op == "tie":
             old, new = step.axes
-            held = (old,) if old in self.layouts[value] else ()
-            access = Access(value, (*move.groups, held))
-            return self._add(Tie(self._new(), move.after, access, (new, old), "tie"))
+            held = (old,) if old in self.operations[value].layout else ()
+            access, groups = Access(value, (*move.groups, held)), tuple((leg,) for leg in move.after)
+            return self._add(Tie(self._new(), move.after, access, groups, (new, old), "tie"))
         assert step.gate is not None
         if move.copy is not None:
             value = self._copy(value, move.copy, ordered(move.groups, move.copy))
@@ -310,8 +308,7 @@ class Lowering:
         if not move.side_groups:
             if move.side_copy is not None:
                 side = self._copy(side, move.side_copy, ordered(move.groups, move.side_copy))
-            left = Access(value, present(move.groups, self.layouts[value]))
-            right = Access(side, present(move.groups, self.layouts[side]))
+            left, right = (Access(one, present(move.groups, self.operations[one].layout)) for one in (value, side))
             return self._add(Multiply(self._new(), move.after, left, right, flops, label))
         if move.copy is not None:
             value = self._copy(value, move.copy, ordered(move.groups, move.copy))

@@ -14,6 +14,7 @@ from quanta_compiler.lowering.chains import Lowering
 from quanta_compiler.lowering.program import (
     Access,
     Call,
+    Called,
     Function,
     Join,
     Load,
@@ -90,18 +91,16 @@ def _on_halves(count: int, first: int, second: int, operations: list[Operation])
     """Return operations on vectors and on their halves as a program."""
     size = first + second
     plan = Plan(
-        mode="apply",
         tokens=count,
         batch=_COUNT,
         leaves=(),
         steps=(),
         output=(_COUNT, _WHOLE),
+        rows=1,
         sizes=(size, first, second, count),
         labels=("x", "a", "b", "n"),
-        optimizer="",
-        sequential_flops=0,
     )
-    return Program(plan, tuple(operations), 1, in_features=size, out_features=size, in_size=size, out_size=size)
+    return Program(plan, tuple(operations), in_features=size, out_features=size, in_size=size, out_size=size)
 
 
 @lru_cache(maxsize=256)
@@ -141,7 +140,17 @@ def _lower_block(plan: Plan) -> Program:
 def _lowered(plan: Plan, in_size: int, out_size: int) -> Program:
     lowering = Lowering(plan, {})
     lowering.lower(len(plan.leaves) + len(plan.steps) - 1, plan.output, 1)
-    return Program(plan, tuple(lowering.operations), 1, in_size, out_size, in_size, out_size)
+    return Program(plan, tuple(lowering.operations), in_size, out_size, in_size, out_size)
+
+
+def functions_of(plan: Plan) -> dict[int, Called]:
+    """Return what every `pauli` gate of a plan needs, by the tensor that it makes: a leaf, or a step's result."""
+    paulis = [*(leaf.pauli for leaf in plan.leaves), *(step.pauli for step in plan.steps)]
+    return {
+        tensor: (applying(pauli) if pauli.parts else None, making(pauli.blocks))
+        for tensor, pauli in enumerate(paulis)
+        if pauli is not None and pauli.blocks is not None
+    }
 
 
 def made_gates(program: Program) -> Iterator[tuple[Gate, Maker]]:

@@ -3,7 +3,6 @@
 from quanta_compiler.lowering.program import (
     Call,
     Copy,
-    Layout,
     Load,
     Operation,
     Pick,
@@ -20,11 +19,9 @@ def owns_result(program: Program) -> bool:
     What only moves numbers may find nothing to move: a batch of 1 has its dimension anywhere, and its first numbers in
     a row.
     """
-    layouts: dict[int, Layout] = {}
     own: set[int] = set()
     for operation in program.operations:
-        layouts[operation.result] = operation.layout
-        if any(access.value in own for access in sources(operation)) or _is_new(program, operation, layouts):
+        if any(access.value in own for access in sources(operation)) or _is_new(program, operation):
             own.add(operation.result)
     return program.output in own
 
@@ -35,7 +32,7 @@ def copies_input(program: Program) -> bool:
     return not is_padded and not owns_result(program)
 
 
-def _is_new(program: Program, operation: Operation, layouts: dict[int, Layout]) -> bool:
+def _is_new(program: Program, operation: Operation) -> bool:
     """Return whether an operation takes memory in any batch."""
     if isinstance(operation, Load):
         return is_computed(operation)
@@ -43,7 +40,7 @@ def _is_new(program: Program, operation: Operation, layouts: dict[int, Layout]) 
         plan = program.plan
         before, after = (
             [leg for leg in layout if leg != plan.batch and plan.sizes[leg] > 1]
-            for layout in (layouts[operation.source.value], operation.layout)
+            for layout in (program.operations[operation.source.value].layout, operation.layout)
         )
         return before != after
     if isinstance(operation, Resize):

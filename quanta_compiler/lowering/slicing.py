@@ -7,8 +7,6 @@ once, in front. So every step is computed once for every index, as it is without
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from operator import mul
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.program import Layout
@@ -27,8 +25,6 @@ class Slicing:
 
     plan: Plan
     """The plan, one of its legs split in two where a loop goes over chunks of an axis."""
-    rows: int
-    """How many legs of the result are its rows."""
     legs: Layout
     """The legs that the loop fixes: neighbours in the result."""
     slices: int
@@ -78,37 +74,26 @@ class Slicing:
         return max(before, result + held + inside)
 
 
-def row_legs(plan: Plan, circuit: Circuit) -> int:
-    """Return how many legs of a plan's output are the first dimension: the batch, or the rows of the matrix."""
-    if plan.batch is not None:
-        return 1
-    # By their sizes: a plan may have several legs for an axis of the circuit.
-    heights = accumulate((plan.sizes[leg] for leg in plan.output), mul, initial=1)
-    return next(rows for rows, height in enumerate(heights) if height == circuit.out_size)
-
-
 def slicings(plan: Plan, circuit: Circuit) -> list[Slicing]:
     """Return the slicings of an operator's plan: of runs of the result's legs, the last of them whole or in part."""
     last = len(plan.leaves) + len(plan.steps) - 1
     root = last - len(plan.closing_ties)
     ties = tuple((step.axes[1], step.axes[0]) for step in plan.closing_ties)
     tied = {leg for tie in ties for leg in tie}
-    rows = row_legs(plan, circuit)
     found: list[Slicing] = []
-    for place, side in enumerate((plan.output[:rows], plan.output[rows:])):
+    for side in (plan.output[: plan.rows], plan.output[plan.rows :]):
         for run in _runs(side, tied):
             for parted, legs in _in_parts(plan, run):
                 if not 1 < volume(frozenset(legs), parted.sizes) <= SLICES:
                     continue
-                height = rows + len(parted.output) - len(plan.output) if place == 0 else rows
-                fitted = _fit(circuit, parted, height, legs)
+                fitted = _fit(circuit, parted, legs)
                 if fitted is None:
                     continue
                 # A diagonal of a flattened side that is cut short is no view: there identities are written out.
                 slices, is_cut = fitted
                 written = (last, ()) if is_cut else (root, ties)
                 inside = made_in_loop(parted, legs, written[0])
-                found.append(Slicing(parted, height, legs, slices, is_cut, *written, inside))
+                found.append(Slicing(parted, legs, slices, is_cut, *written, inside))
     return found
 
 
@@ -147,21 +132,22 @@ def _split(plan: Plan, leg: int, parts: int) -> Plan:
         leaves=tuple(replace(leaf, legs=parted(leaf.legs)) for leaf in plan.leaves),
         steps=tuple(replace(step, legs=step.legs | {outer}) if leg in step.legs else step for step in plan.steps),
         output=parted(plan.output),
+        rows=len(parted(plan.output[: plan.rows])),
         sizes=tuple(sizes),
         whole_sizes=plan.whole_sizes or plan.sizes,
         labels=(*plan.labels, plan.labels[leg]),
     )
 
 
-def _fit(circuit: Circuit, plan: Plan, rows: int, legs: Layout) -> tuple[int, bool] | None:
+def _fit(circuit: Circuit, plan: Plan, legs: Layout) -> tuple[int, bool] | None:
     """Return how many slices reach into the result, and whether any is truncated; None where that is no whole slice.
 
     Slices of a truncated side must be runs of its rows or columns: then those past the end are left out.
     """
     slices, is_cut = volume(frozenset(legs), plan.sizes), False
     sides = (
-        (circuit.out_features, circuit.out_size, plan.output[:rows]),
-        (circuit.in_features, circuit.in_size, plan.output[rows:]),
+        (circuit.out_features, circuit.out_size, plan.output[: plan.rows]),
+        (circuit.in_features, circuit.in_size, plan.output[plan.rows :]),
     )
     for features, size, side in sides:
         if features >= size:

@@ -74,16 +74,15 @@ class Assembly:
         output = self._finish()
         optimizer = found_on + ("+".join(dict.fromkeys(self.found)) or "dp")
         return Plan(
-            mode=self.mode,
             tokens=self.tokens,
             batch=self.batch,
             leaves=tuple(self.leaves),
             steps=tuple(self.steps),
             output=output,
+            rows=1 if self.batch is not None else len(self.circuit.outputs),
             sizes=tuple(self.sizes),
             labels=tuple(self.labels),
             optimizer=optimizer,
-            sequential_flops=0,
         )
 
     def _is_reshaping(self, gate: Gate) -> bool:

@@ -198,16 +198,14 @@ def _plan_block(circuit: Circuit, block: Gate, stack: int) -> Plan:
         for pair, legs in zip(pairs, made[len(leaves) :], strict=True)
     ]
     return Plan(
-        mode="apply",
         tokens=stack,
         batch=batch,
         leaves=tuple(leaves),
         steps=tuple(steps),
         output=output,
+        rows=1,
         sizes=sizes,
         labels=(*(leg.axis for leg in circuit.legs), "n"),
-        optimizer="greedy",
-        sequential_flops=0,
     )
 
 

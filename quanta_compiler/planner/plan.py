@@ -112,24 +112,24 @@ class PauliPlan:
 class Plan:
     """The steps of one mode of a circuit, leading to the legs `output` in that order."""
 
-    mode: str
-    """`apply` or `operator`."""
     tokens: int
     """The batch that the plan was made for; 1 for an operator."""
     batch: int | None
-    """The leg of the batch in `apply`."""
+    """The leg of the batch; None for an operator."""
     leaves: tuple[Leaf, ...]
     steps: tuple[Step, ...]
     output: tuple[int, ...]
+    rows: int
+    """How many legs of `output` are the first dimension of the result: the batch, or a matrix's rows."""
     sizes: tuple[int, ...]
     labels: tuple[str, ...]
     """What each leg is called in comments: its axis, `n` the batch, `r` a rank, `axis'` an operator's input side."""
-    optimizer: str
+    optimizer: str = ""
     """What found the order: an opt_einsum optimizer, `windows` (`dp` over runs of gates) or `sequential`.
 
     Several are joined by `+` where slices split the circuit; `blocks+` in front where a pass has merged gates first.
     """
-    sequential_flops: int
+    sequential_flops: int = 0
     """What gate by gate, in the order of the file, would cost."""
     whole_sizes: tuple[int, ...] = ()
     """The sizes that legs have in their gates, where a loop goes over chunks of one of them."""

@@ -226,8 +226,8 @@ def _operation_call(program: Program, operation: Operation) -> str:
             return f"join {' '.join(map(read, halves))}"
         case Tie(source=source, legs=legs):
             return f"tie {read(source)} to %{legs[0]}"
-        case Pick(value=value, picked=picked, groups=groups):
-            return f"pick {_used(picked)} of {read(Access(value, groups))}"
+        case Pick(source=source, picked=picked, groups=groups):
+            return f"pick {_used(picked)} of {read(Access(source.value, groups))}"
 
 
 def _numbers(legs: Iterable[int]) -> str:
