@@ -18,7 +18,10 @@ from functools import lru_cache
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, expand_pauli
+from quanta_compiler.passes.absorb_rotations import absorb_rotations
+from quanta_compiler.passes.canonical_order import canonical_order
+from quanta_compiler.passes.drop_unit_axes import drop_unit_axes
+from quanta_compiler.passes.expand_pauli import expand_pauli
 
 _TOKENS = 1 << 30
 """Rotations are composed for many tokens: a table is the same for every batch, and the matrix of a block is small."""

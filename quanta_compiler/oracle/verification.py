@@ -176,12 +176,12 @@ def _well_scaled(stored: Stored, generator: torch.Generator) -> torch.Tensor:
 
     if stored.gate.matrix.stores_angles:
         # These keep the size of a vector whatever they store; a Lie algebra's entries are drawn for angles up to 1.
-        std = 0.5 / math.sqrt(max(stored.fan_out, stored.fan_in)) if stored.gate.kind == "orthogonal" else 1.0
+        std = 0.5 / math.sqrt(max(stored.part.fan_out, stored.part.fan_in)) if stored.gate.kind == "orthogonal" else 1.0
         return torch.randn(stored.shape, generator=generator) * std
     if stored.gate.kind == "diagonal":
         signs = 2 * torch.randint(2, stored.shape, generator=generator) - 1
         return _near_one(stored.shape, generator) * signs
-    rows, columns = stored.fan_out, stored.fan_in
+    rows, columns = stored.part.fan_out, stored.part.fan_in
     matrices = torch.randn(stored.numbers // (rows * columns), rows, columns, generator=generator)
     if max(rows, columns) > _ORTHOGONAL_SIDE:
         return (matrices / math.sqrt(columns)).view(stored.shape)

@@ -36,15 +36,10 @@ def _renumber(circuit: Circuit) -> Circuit:
     def renamed(legs: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(new[leg] for leg in legs)
 
-    def moved(gate: Gate) -> Gate:
-        parts = tuple(map(moved, gate.parts))
-        return replace(gate, columns=renamed(gate.columns), rows=renamed(gate.rows), per=renamed(gate.per), parts=parts)
-
-    gates = tuple(map(moved, circuit.gates))
     return replace(
         circuit,
         legs=tuple(circuit.legs[leg] for leg in order),
         inputs=renamed(circuit.inputs),
         outputs=renamed(circuit.outputs),
-        gates=gates,
+        gates=tuple(gate.on_legs(renamed) for gate in circuit.gates),
     )

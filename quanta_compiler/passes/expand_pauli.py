@@ -81,11 +81,10 @@ class _Expansion:
 
     def _written(self, gate: Gate) -> list[Gate]:
         """Return a gate on the finer legs, or the gates that it consists of."""
-        columns, per = self._named(gate.columns), self._named(gate.per)
         position = self.position[gate.name]
         if gate.name not in self.parts:
-            return [replace(gate, columns=columns, rows=self._named(gate.rows), per=per, position=position)]
-        inner = self.parts[gate.name]
+            return [replace(gate.on_legs(self._named), position=position)]
+        inner, columns = self.parts[gate.name], self._named(gate.columns)
         wires = dict(zip(inner.inputs, columns, strict=True))
         pieces = [piece for leg in gate.rows for piece in self._pieces(leg)]
         labels = {inner.legs[wire].axis: self.legs[leg] for wire, leg in wires.items()}
@@ -106,11 +105,8 @@ def _on_legs(part: Gate, gate: Gate, wires: dict[int, int], position: int) -> Ga
     name = f"{gate.name}.{part.name}"
     takes_angles = part.parameter == ANGLES
     return replace(
-        part,
+        part.on_legs(lambda legs: tuple(wires[leg] for leg in legs)),
         name=name,
-        columns=tuple(wires[leg] for leg in part.columns),
-        rows=tuple(wires[leg] for leg in part.rows),
-        per=tuple(wires[leg] for leg in part.per),
         position=position + part.position,
         parameter=gate.parameter if takes_angles else name,
         frozen=gate.frozen and takes_angles,

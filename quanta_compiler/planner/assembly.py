@@ -7,7 +7,6 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.kinds.kind import Form, Merging
 from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results, volume
-from quanta_compiler.planner.leaves import gate_leaves
 from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential_order
 from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan, Step
 
@@ -108,13 +107,25 @@ class Assembly:
                 self.leaves_of[part.name] = [self._add_leaf(leaf) for leaf in self._leaves(part)]
 
     def _leaves(self, gate: Gate) -> list[Leaf]:
+        """Return the tensors of a gate, in the order in which gate by gate applies them.
+
+        A low-rank gate is two leaves joined by a leg (none where the rank is 1), so that it is applied as B (A x)
+        wherever that is cheaper than forming B A. A transposed share reads its owner's storage with rows and columns
+        exchanged, and so does a gate of which the transpose is what is made.
+        """
         if gate.name in self.applied:
             return [Leaf("angles", (), gate)]
         rows, columns = (self.circuit.size(legs) for legs in (gate.rows, gate.columns))
         inner = inner_size(gate, rows, columns)
         rank = (self._new_leg(inner, "r"),) if inner is not None and inner > 1 else ()
         is_turned = gate.matrix.makes_transpose(*((columns, rows) if gate.transpose else (rows, columns)))
-        return gate_leaves(gate, rank, is_turned, self.made.get(gate.name))
+        to, of = (gate.columns, gate.rows) if gate.transpose != is_turned else (gate.rows, gate.columns)
+        if gate.form is not Form.FACTORS:
+            legs = gate.per + (gate.columns if gate.is_diagonal else to + of)
+            return [Leaf("gate", legs, gate, self.made.get(gate.name))]
+        stored_b = Leaf("factor_b", (*gate.per, *to, *rank), gate)
+        stored_a = Leaf("factor_a", (*gate.per, *rank, *of), gate)
+        return [stored_b, stored_a] if gate.transpose else [stored_a, stored_b]
 
     def _legs(self, tensor: int) -> Legs:
         if tensor < len(self.leaves):

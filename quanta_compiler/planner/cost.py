@@ -1,7 +1,9 @@
 """What a contraction costs."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 Legs = frozenset[int]
 Pairs = tuple[tuple[int, int], ...]
@@ -22,10 +24,7 @@ def contraction_flops(left: Legs, right: Legs, result: Legs, sizes: Sequence[int
 def results(tensors: Sequence[Legs], output: Legs, pairs: Pairs) -> list[Legs]:
     """Return the legs of all tensors, given and made: a leg is summed as soon as nothing else needs it."""
     made = list(tensors)
-    needed: dict[int, int] = {}
-    for tensor in tensors:
-        for leg in tensor:
-            needed[leg] = needed.get(leg, 0) + 1
+    needed = Counter(chain.from_iterable(tensors))
     for left, right in pairs:
         union = made[left] | made[right]
         for leg in made[left] & made[right]:

@@ -5,6 +5,7 @@ The limits count tensors, never seconds, so a plan is the same on every machine.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 from opt_einsum.paths import BranchBound, DynamicProgramming, greedy
 
@@ -95,19 +96,14 @@ def _linear_to_pairs(path: Sequence[tuple[int, ...]], tensors: int) -> Pairs:
 def _windows(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> Pairs:
     """Return `dp` over runs of consecutive tensors, each with what the runs before it have become."""
     pairs: list[tuple[int, int]] = []
-    remaining: dict[int, int] = {}
-    for tensor in tensors:
-        for leg in tensor:
-            remaining[leg] = remaining.get(leg, 0) + 1
+    remaining = Counter(chain.from_iterable(tensors))
     state, state_legs = 0, tensors[0]
     first = 1
     while first < len(tensors):
         last = _window_end(tensors, output, state_legs, first)
         window = [state_legs, *tensors[first:last]]
         names = [state, *range(first, last)]
-        for tensor in window:
-            for leg in tensor:
-                remaining[leg] -= 1
+        remaining.subtract(chain.from_iterable(window))
         open_legs = frozenset(leg for tensor in window for leg in tensor if leg in output or remaining[leg] > 0)
         _, order = cheapest(
             [("dp", _dp(window, open_legs, sizes)), ("sequential", sequential_order(len(window)))],
@@ -119,8 +115,7 @@ def _windows(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> Pai
             pairs.append((names[left], names[right]))
             names.append(len(tensors) + len(pairs) - 1)
         state, state_legs = names[-1], results(window, open_legs, order)[-1]
-        for leg in state_legs:
-            remaining[leg] += 1
+        remaining.update(state_legs)
         first = last
     return tuple(pairs)
 

@@ -9,14 +9,10 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
 from quanta_compiler.kinds import DEFAULT, SCALING
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.kinds.two_design import (
-    TURN_FLOPS,
-    counted,
-    pauli_flops,
-    powers_of_two,
-    turned_pairs,
-)
-from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order, is_two_design, write_out
+from quanta_compiler.kinds.two_design import TURN_FLOPS, counted, pauli_flops, powers_of_two, turned_pairs
+from quanta_compiler.passes.absorb_rotations import MEMORY_FLOPS, absorb_rotations
+from quanta_compiler.passes.canonical_order import canonical_order
+from quanta_compiler.passes.expand_pauli import is_two_design, write_out
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
 from quanta_compiler.planner.cost import contraction_flops, results
 from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PartBlocks, PauliPart, PauliPlan, Plan, Step
@@ -69,9 +65,9 @@ def write_blocks_out(circuit: Circuit, forms: PauliForms) -> tuple[Circuit, Paul
     gates = [gate for gate in circuit.gates if gate.name in applied and is_two_design(circuit, gate)]
     plans = {}
     for gate in gates:
-        size, layers, kept = _alike(circuit, gate)
-        blocks = plan_blocks(size, layers, kept, stacks[size, layers, kept])
-        plans[gate.name] = PauliPlan(size, layers, kept, gate.transpose, count=0, flops=0, blocks=blocks)
+        alike = _alike(circuit, gate)
+        blocks = plan_blocks(*alike, stacks[alike])
+        plans[gate.name] = PauliPlan(*alike, gate.transpose, count=0, flops=0, blocks=blocks)
 
     def in_blocks(gate: Gate) -> Circuit:
         dense = _of_dense_gates(_in_blocks(*_alike(circuit, gate)), transpose=gate.transpose)
@@ -89,8 +85,8 @@ def one_by_one(circuit: Circuit) -> PauliForms:
     """Return what every `pauli` gate costs applied turn by turn: enough to count, not to execute."""
 
     def counted(gate: Gate, count: int) -> PauliPlan:
-        size, layers, kept = _alike(circuit, gate)
-        return PauliPlan(size, layers, kept, gate.transpose, count, count * pauli_flops(size, layers, kept))
+        alike = _alike(circuit, gate)
+        return PauliPlan(*alike, gate.transpose, count, count * pauli_flops(*alike))
 
     return {gate.name: partial(counted, gate) for gate in circuit.gates if gate.form is Form.CIRCUIT}, {}
 
@@ -110,9 +106,8 @@ def _stacks(circuit: Circuit) -> Counter[Alike]:
 
 
 def _plan_gate(circuit: Circuit, gate: Gate, stacks: Counter[Alike], count: int, *, transpose: bool) -> PauliPlan:
-    size, layers, kept = _alike(circuit, gate)
-    blocks = plan_blocks(size, layers, kept, stacks[size, layers, kept])
-    return replace(plan_pauli(size, layers, kept, count, transpose=transpose), blocks=blocks)
+    alike = _alike(circuit, gate)
+    return replace(plan_pauli(*alike, count, transpose=transpose), blocks=plan_blocks(*alike, stacks[alike]))
 
 
 @lru_cache(maxsize=256)

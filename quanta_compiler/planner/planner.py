@@ -4,7 +4,10 @@ from dataclasses import replace
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, merge_blocks
+from quanta_compiler.passes.absorb_rotations import absorb_rotations
+from quanta_compiler.passes.canonical_order import canonical_order
+from quanta_compiler.passes.drop_unit_axes import drop_unit_axes
+from quanta_compiler.passes.merge_blocks import merge_blocks
 from quanta_compiler.planner.assembly import Assembly, searched, sequential
 from quanta_compiler.planner.pauli import one_by_one, pauli_forms, write_blocks_out
 from quanta_compiler.planner.plan import Plan
