@@ -1,6 +1,5 @@
 """Operations of a program as Python expressions over torch tensors."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from quanta_compiler.emit.computed import ComputedLeaves, Names, Statement, stored_name
@@ -125,7 +124,7 @@ class Expressions:
         return ", ".join(self._dim(group) for group in groups)
 
     def _dim(self, group: Layout) -> str:
-        size = math.prod(self.plan.sizes[leg] for leg in group if leg != self.plan.batch)
+        size = self.plan.size(leg for leg in group if leg != self.plan.batch)
         if self.plan.batch not in group:
             return str(size)
         return "n" if size == 1 else f"n * {size}"
@@ -231,9 +230,9 @@ class Expressions:
         """Return the index that slice `i` has along neighbouring legs of the loop, flattened."""
         assert self.program.loop is not None
         order = self.program.loop.legs
-        inner = math.prod(self.plan.sizes[leg] for leg in order[order.index(legs[-1]) + 1 :])
+        inner = self.plan.size(order[order.index(legs[-1]) + 1 :])
         code = f"i // {inner}" if inner > 1 else "i"
-        return code if legs[0] == order[0] else f"{code} % {math.prod(self.plan.sizes[leg] for leg in legs)}"
+        return code if legs[0] == order[0] else f"{code} % {self.plan.size(legs)}"
 
     def _resize(self, operation: Resize) -> str:
         source = self.access(operation.source)
@@ -243,7 +242,7 @@ class Expressions:
 
     def _call(self, operation: Call) -> str:
         """Call a function with vectors padded or cut to its size."""
-        columns, rows = (self._size(access[-1]) for access in (operation.source.groups, operation.groups))
+        columns, rows = (self.plan.size(access[-1]) for access in (operation.source.groups, operation.groups))
         function, maker, angles = operation.function, operation.maker, operation.angles
         assert maker is not None
         assert angles is not None
@@ -253,9 +252,6 @@ class Expressions:
         blocks = self.computed.blocks_of(maker, self.computed.place(maker, self.gates[angles.value]))
         code = self.computed.applied(function, code, blocks)
         return code if rows == function.size else f"{code}[:, :{rows}].contiguous()"
-
-    def _size(self, legs: Layout) -> int:
-        return math.prod(self.plan.sizes[leg] for leg in legs)
 
     def _tie(self, operation: Tie) -> str:
         source = self.access(operation.source)

@@ -1,6 +1,5 @@
 """Where the slices of an operator stand in its matrix, and how a slice is read to be written there."""
 
-import math
 from dataclasses import dataclass
 
 from quanta_compiler.emit.expressions import Expressions
@@ -83,15 +82,12 @@ class SlicePlaces:
         if written != [":"] * len(free):
             code += f"[{', '.join(written)}]"
         if () in tied:
-            sizes = [-1] * len(free) + [self._size((old,)) for _, old in self.loop.ties]
+            sizes = [-1] * len(free) + [self.program.plan.size((old,)) for _, old in self.loop.ties]
             code += f".expand({', '.join(map(str, sizes))})"
         return code
 
     def _tied_legs(self) -> list[Layout]:
         return [(leg,) for leg in self.tied]
-
-    def _size(self, legs: Layout) -> int:
-        return math.prod(self.program.plan.sizes[leg] for leg in legs)
 
     def _side(self, legs: Layout, features: int, size: int) -> _Side:
         if features >= size:
@@ -99,7 +95,7 @@ class SlicePlaces:
         fixed = tuple(leg for leg in legs if leg in self.loop.legs)
         if not fixed:
             return _Side((_Dimension(legs, str(features), written=f":{features}"),))
-        width = size // self._size(fixed)
+        width = size // self.program.plan.size(fixed)
         if features % width == 0:
             return _Side(self._runs(legs))
         # The last slice is cut: it is written to as many rows or columns as there are.
@@ -117,7 +113,7 @@ class SlicePlaces:
         return tuple(
             _Dimension(group, str(self.slices), is_fixed=True)
             if group[0] in self.loop.legs
-            else _Dimension(group, str(self._size(group)))
+            else _Dimension(group, str(self.program.plan.size(group)))
             for group in groups
         )
 

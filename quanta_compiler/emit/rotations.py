@@ -5,7 +5,6 @@ torch.
 """
 
 import ast
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -14,10 +13,8 @@ from itertools import count
 
 from quanta_compiler.emit.body import Body
 from quanta_compiler.emit.computed import Names, method_prefix
-from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
-from quanta_compiler.lowering.program import Call, Function, Join, Load, Maker, Program, Split, Turn
-from quanta_compiler.planner.plan import Leaf
+from quanta_compiler.lowering.program import Call, Function, Join, Maker, Program, Split, Turn
 
 Functions = Mapping[Function | Maker, str]
 """The functions that a class needs for its `pauli` gates, by name, each behind those that it calls."""
@@ -138,22 +135,17 @@ def _function_lines(function: Function, functions: Functions) -> Iterator[str]:
 
 def _circuit_lines(program: Program) -> Iterator[str]:
     yield "    n = x.shape[0]"
-    leaves = [operation.leaf for operation in program.operations if isinstance(operation, Load)]
-    gates = [leaf.gate for leaf in leaves if leaf.gate is not None]
-    names = {gate.parameter: f"blocks[{gate.position}]" for gate in gates}
-    shapes = {f"blocks[{leaf.gate.position}]": (_numbers(program, leaf),) for leaf in leaves if leaf.gate is not None}
-    axes_of = {gate.name: _acts_on(program, gate) for gate in gates}
+    names: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    axes_of: dict[str, str] = {}
+    for leaf in program.plan.leaves:
+        if leaf.gate is not None:
+            name = names[leaf.gate.parameter] = f"blocks[{leaf.gate.position}]"
+            shapes[name] = (program.plan.size(leaf.legs),)
+            axes_of[leaf.gate.name] = program.plan.in_words((*leaf.gate.per, *leaf.gate.columns))
     lines, result = Body(program, shapes, axes_of, Names(stored=names)).whole(f"n, {program.out_size}")
     yield from lines
     yield f"    return {result}"
-
-
-def _acts_on(program: Program, gate: Gate) -> str:
-    return program.plan.in_words((*gate.per, *gate.columns))
-
-
-def _numbers(program: Program, leaf: Leaf) -> int:
-    return math.prod(program.plan.sizes[leg] for leg in leaf.legs)
 
 
 def _halves_lines(program: Program, functions: Functions) -> Iterator[str]:

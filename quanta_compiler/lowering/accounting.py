@@ -20,7 +20,6 @@ from quanta_compiler.lowering.program import (
     Groups,
     Join,
     Load,
-    Loop,
     Matmul,
     Multiply,
     Operation,
@@ -72,7 +71,10 @@ def _run_all(account: Account) -> None:
     last_use = {access.value: i for i, op in enumerate(program.operations) for access in sources(op)}
     for i, operation in enumerate(program.operations):
         if program.loop is not None and i == program.loop.first:
-            _enter_loop(account, program.loop)
+            # The result, which the loop fills, and all that its slices are made from stay.
+            account.books.new_storage(program.out_features * program.in_features)
+            account.books.held = set(account.books.live)
+            account.books.slices = program.loop.slices
         account.groups[operation.result] = _groups(account, operation)
         if isinstance(operation, Load):
             account.tensors[operation.result] = _load(account, operation)
@@ -98,19 +100,12 @@ def _groups(account: Account, operation: Operation) -> Groups:
     return operation.groups
 
 
-def _enter_loop(account: Account, loop: Loop) -> None:
-    """Make the result, which the loop fills, and keep all that its slices are made from."""
-    account.books.new_storage(account.program.out_features * account.program.in_features)
-    account.books.held = list(account.books.live)
-    account.books.slices = loop.slices
-
-
 def _write_slice(account: Account) -> None:
     program = account.program
     layout = program.operations[-1].layout
     output, rows = program.plan.output, program.plan.rows
     legs = output[:rows], output[rows:]
-    shape = tuple(account.volume(tuple(leg for leg in side if leg in layout)) for side in legs)
+    shape = tuple(program.plan.size(leg for leg in side if leg in layout) for side in legs)
     tensor = account.tensors[program.output]
     account.books.step("copy", (tensor.name,), shape, (Elementwise(math.prod(shape), needs_grad=tensor.needs_grad),))
 
@@ -126,7 +121,7 @@ def _load(account: Account, load: Load) -> Tensor:
     if leaf.gate is not None:
         factor = {"factor_b": ".B", "factor_a": ".A"}.get(leaf.source, "")
         trained = leaf.gate.trains
-        storage = Storage(account.volume(leaf.legs), is_parameter=True)
+        storage = Storage(account.program.plan.size(leaf.legs), is_parameter=True)
         return Tensor(leaf.gate.parameter + factor, storage, needs_grad=trained)
     assert account.input is not None, "only an apply program loads the input"
     return account.input
@@ -136,14 +131,12 @@ def _take_input(account: Account) -> Tensor:
     """Return the input, padded or truncated: that is the first thing a module does."""
     program = account.program
     tokens = program.plan.tokens
-    account.books.given = account.books.new_storage(tokens * program.in_features)
-    tensor = Tensor("input", account.books.given, needs_grad=True)
+    tensor = Tensor("input", account.books.new_storage(tokens * program.in_features), needs_grad=True)
+    account.books.held = {tensor.storage}
     if program.in_size == program.in_features or (tokens == 1 and program.in_size < program.in_features):
         # The first part of a single vector is a view of it.
         return tensor
-    origin = Resized(tokens, program.in_features, program.in_size, needs_grad=True)
-    account.books.step("copy", ("input",), (tokens, program.in_size), origin)
-    return Tensor(account.books.result_name(), account.books.new_storage(tokens * program.in_size), needs_grad=True)
+    return account.books.resized(tensor, tokens, program.in_features, program.in_size)
 
 
 def _run(account: Account, operation: Operation) -> Tensor:
@@ -157,34 +150,28 @@ def _run(account: Account, operation: Operation) -> Tensor:
     read = [account.tensors[access.value] for access in sources(operation)]
     if _is_view(account, operation):
         return read[0]
+    shape = tuple(map(account.program.plan.size, operation.groups))
     needs_grad = any(tensor.needs_grad for tensor in read)
-    shape = tuple(account.volume(group) for group in operation.groups)
-    storage = account.books.new_storage(account.volume(operation.layout))
-    name = account.books.result_name()
-    account.books.step("copy", tuple(one.name for one in read), shape, _origin(account, operation, needs_grad))
-    return Tensor(name, storage, needs_grad)
-
-
-def _origin(account: Account, operation: Copy | Resize | Split | Join | Tie | Pick, needs_grad: bool) -> Origin:
+    origin: Origin
     if isinstance(operation, Resize):
-        before, _, after = map(account.volume, operation.groups)
-        return Resized(before, operation.old_size * after, operation.new_size * after, needs_grad)
-    if isinstance(operation, Split | Join):
-        return (Elementwise(account.volume(operation.layout), needs_grad=needs_grad),)
-    return account.executed(operation, *sources(operation))
+        before, _, after = shape
+        origin = Resized(before, operation.old_size * after, operation.new_size * after, needs_grad)
+    elif isinstance(operation, Split | Join):
+        origin = (Elementwise(math.prod(shape), needs_grad=needs_grad),)
+    else:
+        origin = account.executed(operation, *sources(operation))
+    return account.books.copied(read, shape, origin)
 
 
 def _call(account: Account, operation: Call) -> Tensor:
     """Pad or cut the vectors to the size of the function and back, as the emitted call does."""
-    books, given = account.books, account.tensors[operation.source.value]
-    others, columns = map(account.volume, operation.source.groups)
-    rows, function = account.volume(operation.groups[-1]), operation.function
+    books, given, size = account.books, account.tensors[operation.source.value], account.program.plan.size
+    others, columns = map(size, operation.source.groups)
+    rows, function = size(operation.groups[-1]), operation.function
     source = given
     if columns < function.size:
-        origin = Resized(others, columns, function.size, given.needs_grad)
-        books.step("copy", (given.name,), (others, function.size), origin)
-        source = Tensor(books.result_name(), books.new_storage(others * function.size), given.needs_grad)
-    blocks = account.blocks[operation.first : operation.first + function.blocks]
+        source = books.resized(given, others, columns, function.size)
+    blocks = account.blocks(operation.first, function.blocks)
     if operation.maker is not None:
         blocks = gate_blocks(account, operation.maker, _run_all)
     # A part of vectors is the function's alone: nobody else has a name for it.
@@ -193,26 +180,25 @@ def _call(account: Account, operation: Call) -> Tensor:
         result = call_function(books, function, source, blocks, _run_all)
     if rows == function.size:
         return result
-    origin = Resized(others, function.size, rows, result.needs_grad)
-    books.step("copy", (result.name,), (others, rows), origin)
-    cut = Tensor(books.result_name(), books.new_storage(others * rows), result.needs_grad)
+    cut = books.resized(result, others, function.size, rows)
     books.free(result.storage)
     return cut
 
 
 def _is_view(account: Account, operation: Copy | Resize | Split | Join | Tie | Pick) -> bool:
     """Return whether torch moves nothing: dimensions of size 1 may go anywhere, and a part of one vector is a view."""
+    plan = account.program.plan
     if isinstance(operation, Tie | Join):
         return False
     if isinstance(operation, Split):
-        return account.volume(operation.groups[0]) == 1
+        return plan.size(operation.groups[0]) == 1
     if isinstance(operation, Resize):
-        cut_from_one = operation.new_size < operation.old_size and account.volume(operation.source.groups[0]) == 1
+        cut_from_one = operation.new_size < operation.old_size and plan.size(operation.source.groups[0]) == 1
         return operation.new_size == operation.old_size or cut_from_one
-    sizes, old = account.program.plan.sizes, account.program.operations[operation.source.value].layout
+    old = account.program.operations[operation.source.value].layout
     if isinstance(operation, Pick):
         return is_front(operation, old)
-    return [leg for leg in old if sizes[leg] > 1] == [leg for leg in operation.layout if sizes[leg] > 1]
+    return [leg for leg in old if plan.sizes[leg] > 1] == [leg for leg in operation.layout if plan.sizes[leg] > 1]
 
 
 def _product(account: Account, operation: Matmul | Multiply) -> Tensor:
@@ -222,12 +208,12 @@ def _product(account: Account, operation: Matmul | Multiply) -> Tensor:
         left.storage.saved = not left.storage.is_parameter
     if left.needs_grad:
         right.storage.saved = not right.storage.is_parameter
-    storage = account.books.new_storage(account.volume(operation.layout))
-    shape = tuple(account.volume(group) for group in operation.groups)
+    storage = account.books.new_storage(account.program.plan.size(operation.layout))
+    shape = tuple(map(account.program.plan.size, operation.groups))
     op = "matmul" if isinstance(operation, Matmul) else "elementwise"
     origin = account.executed(operation, operation.left, operation.right)
-    account.books.step(op, (left.name, right.name), shape, origin, operation.flops)
-    return Tensor(account.books.result_name(), storage, left.needs_grad or right.needs_grad)
+    name = account.books.step(op, (left.name, right.name), shape, origin, operation.flops)
+    return Tensor(name, storage, left.needs_grad or right.needs_grad)
 
 
 def _resize_output(account: Account) -> None:

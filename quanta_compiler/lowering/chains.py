@@ -40,7 +40,6 @@ from quanta_compiler.lowering.program import (
     Tie,
 )
 from quanta_compiler.lowering.slicing import Slicing
-from quanta_compiler.planner.cost import volume
 from quanta_compiler.planner.plan import Plan, Step
 
 BEAM = (2, 24)
@@ -159,7 +158,7 @@ class Lowering:
         fixed = self.fixed if self._is_inside(tensor) else frozenset[int]()
 
         def weight(node: int) -> tuple[bool, int]:
-            return self.has_input[node], volume(self.plan.legs(node) - fixed, self.plan.sizes)
+            return self.has_input[node], self.plan.size(self.plan.legs(node) - fixed)
 
         return max(step.inputs, key=weight)
 
@@ -271,8 +270,8 @@ class Lowering:
                 layout=move.after,
                 source=Access(value, move.groups),
                 groups=(move.groups[0], rows, move.groups[2]),
-                old_size=volume(frozenset(step.axes), self.plan.sizes),
-                new_size=volume(frozenset(rows), self.plan.sizes),
+                old_size=self.plan.size(step.axes),
+                new_size=self.plan.size(rows),
                 label=step.gate.name,
             )
         )

@@ -3,7 +3,6 @@
 A size that is no power of two is a sum n = n1 + n2, diag(U1, U2) C diag(V1, V2): this is the one place that says so.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -132,7 +131,7 @@ def _maker_of_halves(plan: BlocksPlan, first: Maker, second: Maker) -> Maker:
 
 
 def _lower_block(plan: Plan) -> Program:
-    return _lowered(plan, 0, math.prod(plan.sizes[leg] for leg in plan.output if leg != plan.batch))
+    return _lowered(plan, 0, plan.size(leg for leg in plan.output if leg != plan.batch))
 
 
 # Gates that are alike have the same plans.

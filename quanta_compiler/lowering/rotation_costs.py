@@ -49,7 +49,7 @@ def compute_leaf(account: Account, load: Load, run: Run) -> Tensor:
     if gate.form is Form.ANGLE:
         return _once(account, "all ry", lambda: (_all_ry(account),))[0]
     if gate.form is Form.SIGNS:
-        sizes = account.gate_size(gate.columns[:-1]), account.gate_size(gate.columns[-1:])
+        sizes = account.program.plan.gate_size(gate.columns[:-1]), account.program.plan.gate_size(gate.columns[-1:])
         made = _once(account, f"cz {sizes}", lambda: (Tensor("", _signs(account, sizes), needs_grad=False),))[0]
         return replace(made, name=account.names[0] if account.names else gate.parameter)
     if load.function is not None:
@@ -76,7 +76,7 @@ def _all_ry(account: Account) -> Tensor:
     """Count the matrices of every RY of a program, which are one storage."""
     loads = [operation for operation in account.program.operations if isinstance(operation, Load)]
     gates = [load.leaf.gate for load in loads if load.leaf.gate is not None and load.leaf.gate.form is Form.ANGLE]
-    owners = {gate.parameter: account.gate_size(gate.per) for gate in gates}
+    owners = {gate.parameter: account.program.plan.gate_size(gate.per) for gate in gates}
     count = sum(owners.values())
     joined = [account.books.new_storage(count)] if len(owners) > 1 else []
     tensor = _ry(account.books, tuple(owners), count, any(gate.trains for gate in gates))
@@ -91,8 +91,8 @@ def _ry(books: Books, names: tuple[str, ...], count: int, needs_grad: bool) -> T
     half.saved = needs_grad
     # The cosine, the sine, and the sine with the other sign.
     parts = [books.new_storage(count) for _ in range(3)]
-    books.step("elementwise", names, (count, 2, 2), ry_passes(count, needs_grad), RY_FLOPS * count)
-    tensor = Tensor(books.result_name(), books.new_storage(4 * count), needs_grad)
+    name = books.step("elementwise", names, (count, 2, 2), ry_passes(count, needs_grad), RY_FLOPS * count)
+    tensor = Tensor(name, books.new_storage(4 * count), needs_grad)
     for storage in (half, *parts):
         books.free(storage)
     return tensor
@@ -137,16 +137,14 @@ def _blocks_of_halves(
     numbers, needs_grad, made = maker.stack * maker.pairs, angles.needs_grad, list[Tensor]()
     for half in maker.halves:
         if half.blocks:
-            both = books.new_storage(half.stack * half.angles)
             origin = (Elementwise(half.stack * half.angles, 0, needs_grad),)
-            books.step("copy", (angles.name,), (half.stack, half.angles), origin)
-            made += _made_blocks(books, half, Tensor(books.result_name(), both, needs_grad), names, run)
-            books.free(both)
+            both = books.copied([angles], (half.stack, half.angles), origin)
+            made += _made_blocks(books, half, both, names, run)
+            books.free(both.storage)
     halved = books.new_storage(numbers)
     halved.saved = needs_grad
     passes, shape = angle_passes(numbers, needs_grad), (maker.stack, maker.pairs)
-    books.step("elementwise", (angles.name,), shape, passes, ANGLE_FLOPS * numbers)
-    name = books.result_name()
+    name = books.step("elementwise", (angles.name,), shape, passes, ANGLE_FLOPS * numbers)
     turns = [Tensor(name, books.new_storage(numbers), needs_grad) for _ in ("cos", "sin")]
     books.free(halved)
     # Those of V and those of U are parts of the same tensors.
@@ -155,7 +153,7 @@ def _blocks_of_halves(
 
 def _made(account: Account, gate: Gate) -> Tensor:
     """Count the function that makes the matrices of a gate."""
-    count, rows, columns = (account.gate_size(legs) for legs in (gate.per, gate.rows, gate.columns))
+    count, rows, columns = (account.program.plan.gate_size(legs) for legs in (gate.per, gate.rows, gate.columns))
     books, made = account.books, made_matrix(gate, rows, columns)
     lasting: dict[int | None, list[Storage]] = {}
     """What is taken, by the place of the last step that it is in memory for."""
@@ -169,8 +167,8 @@ def _made(account: Account, gate: Gate) -> Tensor:
         if step.op != "place":
             operands = tuple(gate.parameter if side == "stored" else name for side in step.reads)
             op = "matmul" if step.op == "matmul" else "elementwise"
-            books.step(op, operands, (count, *step.shape), Making(step, count, gate.trains), count * step.flops)
-            name = books.result_name()
+            origin = Making(step, count, gate.trains)
+            name = books.step(op, operands, (count, *step.shape), origin, count * step.flops)
         for storage in lasting.pop(place, ()):
             books.free(storage)
     result = books.new_storage(count * rows * columns)
@@ -194,11 +192,10 @@ def _pauli_matrix(account: Account, load: Load, run: Run) -> Tensor:
         books.free(eye.storage)
     if not gate.per:
         return made
-    others = books.repeat(*before, made.storage, account.gate_size(gate.per) - 1)
+    others = books.repeat(*before, made.storage, account.program.plan.gate_size(gate.per) - 1)
     count = len(others) + 1
     origin = (Elementwise(count * numbers, 0, made.needs_grad),)
-    books.step("copy", (made.name,), (count, function.count, function.size), origin)
-    stacked = Tensor(books.result_name(), books.new_storage(count * numbers), made.needs_grad)
+    stacked = books.copied([made], (count, function.count, function.size), origin)
     for storage in (made.storage, *others):
         books.free(storage)
     return stacked
@@ -208,7 +205,7 @@ def call_function(books: Books, function: Function, source: Tensor, blocks: Sequ
     """Return what a function makes of its vectors, everything on the same books."""
     # A block may be a part of what is stored for a stack of gates, so it is never given back here.
     given = {f"block{place}": block for place, block in enumerate(blocks)}
-    inner = Account(function.program, books, input=source, given=given, blocks=tuple(blocks))
+    inner = Account(function.program, books, input=source, given=given)
     if not any(isinstance(operation, Split) for operation in function.program.operations):
         run(inner)
         return inner.tensors[function.program.output]
@@ -222,24 +219,23 @@ def call_function(books: Books, function: Function, source: Tensor, blocks: Sequ
 def turned(account: Account, turn: Turn) -> Tensor:
     """Count one half after the rotation, so many numbers of its size turned: two products, their sum, and the rest."""
     books, halves = account.books, [account.tensors[half.value] for half in turn.halves]
-    turns = account.blocks[:2]
+    turns = account.blocks(0, 2)
     for one in turns:
         one.storage.saved = one.storage.saved or any(half.needs_grad for half in halves)
     for half in halves:
         half.storage.saved = half.storage.saved or turns[0].needs_grad
     needs_grad = turns[0].needs_grad or any(half.needs_grad for half in halves)
-    count, size = map(account.volume, turn.groups)
+    count, size = map(account.program.plan.size, turn.groups)
     numbers = count * turn.pairs
     products = [books.new_storage(numbers) for _ in range(2)]
     summed = books.new_storage(numbers)
     for storage in products:
         books.free(storage)
     names, shape = tuple(half.name for half in halves), (count, turn.pairs)
-    books.step("elementwise", names, shape, turn_passes(numbers, needs_grad), TURN_FLOPS // 2 * numbers)
-    tensor = Tensor(books.result_name(), summed, needs_grad)
+    name = books.step("elementwise", names, shape, turn_passes(numbers, needs_grad), TURN_FLOPS // 2 * numbers)
+    tensor = Tensor(name, summed, needs_grad)
     if turn.pairs == size:
         return tensor
-    books.step("copy", (tensor.name,), (count, size), (Elementwise(count * size, 0, needs_grad),))
-    whole = Tensor(books.result_name(), books.new_storage(count * size), needs_grad)
+    whole = books.copied([tensor], (count, size), (Elementwise(count * size, 0, needs_grad),))
     books.free(summed)
     return whole

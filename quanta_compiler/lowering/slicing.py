@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.program import Layout
-from quanta_compiler.planner.cost import volume
 from quanta_compiler.planner.plan import Plan
 
 PEAK = 1.25
@@ -41,7 +40,7 @@ class Slicing:
     @property
     def indices(self) -> int:
         """Return how many indices the fixed legs have together."""
-        return volume(frozenset(self.legs), self.plan.sizes)
+        return self.plan.size(self.legs)
 
     @property
     def slice_layout(self) -> Layout:
@@ -59,7 +58,7 @@ class Slicing:
         plan, first = self.plan, len(self.plan.leaves)
 
         def made(tensor: int) -> int:
-            return volume(plan.legs(tensor), plan.sizes) if tensor >= first else 0
+            return plan.size(plan.legs(tensor)) if tensor >= first else 0
 
         held = before = inside = 0
         for tensor, step in enumerate(plan.steps[: self.root + 1 - first], start=first):
@@ -84,7 +83,7 @@ def slicings(plan: Plan, circuit: Circuit) -> list[Slicing]:
     for side in (plan.output[: plan.rows], plan.output[plan.rows :]):
         for run in _runs(side, tied):
             for parted, legs in _in_parts(plan, run):
-                if not 1 < volume(frozenset(legs), parted.sizes) <= SLICES:
+                if not 1 < parted.size(legs) <= SLICES:
                     continue
                 fitted = _fit(circuit, parted, legs)
                 if fitted is None:
@@ -144,7 +143,7 @@ def _fit(circuit: Circuit, plan: Plan, legs: Layout) -> tuple[int, bool] | None:
 
     Slices of a truncated side must be runs of its rows or columns: then those past the end are left out.
     """
-    slices, is_cut = volume(frozenset(legs), plan.sizes), False
+    slices, is_cut = plan.size(legs), False
     sides = (
         (circuit.out_features, circuit.out_size, plan.output[: plan.rows]),
         (circuit.in_features, circuit.in_size, plan.output[plan.rows :]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Gate
@@ -134,6 +135,10 @@ class Plan:
     whole_sizes: tuple[int, ...] = ()
     """The sizes that legs have in their gates, where a loop goes over chunks of one of them."""
 
+    def size(self, legs: Iterable[int]) -> int:
+        """Return the product of the sizes of some legs."""
+        return math.prod([self.sizes[leg] for leg in legs])
+
     def gate_size(self, legs: tuple[int, ...]) -> int:
         """Return the product of the sizes that some legs have in their gates."""
         sizes = self.whole_sizes or self.sizes
@@ -163,7 +168,7 @@ class Plan:
     def _run_in_words(self, run: list[int]) -> str:
         axis, last, side = self._bit(run[-1])
         label = self.labels[run[0]] if len(run) == 1 else f"{axis}.{self._bit(run[0])[1]}-{last}{side}"
-        return f"{label}:{math.prod(self.sizes[leg] for leg in run)}"
+        return f"{label}:{self.size(run)}"
 
     @property
     def closing_ties(self) -> tuple[Step, ...]:
