@@ -1,6 +1,6 @@
 """Statements as the lines of a function: under headings, with comments that keep to the width."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from textwrap import wrap
 
 from quanta_compiler.emit.computed import Names, Statement
@@ -14,17 +14,10 @@ WIDTH = 110
 class Body:
     """One program as the bodies of the functions that it becomes."""
 
-    def __init__(
-        self,
-        program: Program,
-        stored_shapes: Mapping[str, tuple[int, ...]],
-        axes_of: Mapping[str, str],
-        names: Names,
-    ) -> None:
+    def __init__(self, program: Program, names: Names) -> None:
         self.program = program
-        self.axes_of = axes_of
-        """What a gate acts on, for its heading."""
-        self.expressions = Expressions(program, stored_shapes, names)
+        self.axes_of = names.axes_of
+        self.expressions = Expressions(program, names)
 
     def whole(self, result_dims: str, own_name: str = "w") -> tuple[list[str], str]:
         """Return the lines of a program without a loop, and the name that holds its result with these dimensions.

@@ -42,12 +42,18 @@ def method_prefix(kind: str) -> str:
 class Names:
     """How a body calls what is not its own."""
 
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of what is stored, by how the module reads it."""
+    axes_of: Mapping[str, str] = field(default_factory=dict)
+    """What a gate acts on, for its heading."""
     stored: Mapping[str, str] = field(default_factory=dict)
     """Parameters that are no tensors of the state dict."""
     functions: Mapping[Function | Maker, str] = field(default_factory=dict)
     """The functions that programs call: those that apply `pauli` gates, and those that make blocks for them."""
     like: str = ""
     """A tensor that has the dtype and the device of the module."""
+    helpers: list[str] = field(default_factory=list)
+    """The functions that the statements of all bodies call."""
 
 
 @dataclass
@@ -55,10 +61,7 @@ class ComputedLeaves:
     """Writes the computed leaves of one program, each once."""
 
     program: Program
-    stored_shapes: Mapping[str, tuple[int, ...]]
     names: Names
-    helpers: list[str] = field(default_factory=list)
-    """The functions that the statements call."""
     known: dict[str, str] = field(default_factory=dict)
     """Names that are there already, with their dimensions."""
 
@@ -90,23 +93,15 @@ class ComputedLeaves:
         return [(f"{name} = {code}", "", "")]
 
     def _helper(self, name: str) -> str:
-        self.helpers.append(name)
+        self.names.helpers.append(name)
         return f"Circuit.{name}"
 
-    def _lead(self, parameter: str) -> tuple[int, ...]:
-        """Return the dimensions of a stored tensor in front of the numbers of one matrix."""
-        return self.stored_shapes[stored_name(parameter)][:-1]
-
     def _flat(self, parameter: str) -> str:
-        return stored_name(parameter) + (".flatten()" if self._lead(parameter) else "")
+        name = stored_name(parameter)
+        return name + (".flatten()" if len(self.names.shapes[name]) > 1 else "")
 
     def _size(self, legs: tuple[int, ...]) -> int:
         return self.program.plan.gate_size(legs)
-
-    def _owner_sides(self, gate: Gate) -> tuple[int, int]:
-        """Return rows and columns of the matrix that the owner of the parameter has."""
-        rows, columns = self._size(gate.rows), self._size(gate.columns)
-        return (columns, rows) if gate.transpose else (rows, columns)
 
     # RY
 
@@ -163,10 +158,12 @@ class ComputedLeaves:
     # Whole matrices
 
     def _made(self, gate: Gate) -> tuple[str, str]:
-        made = made_matrix(gate, self._size(gate.rows), self._size(gate.columns))
-        sides = self._owner_sides(gate)
+        rows, columns = self._size(gate.rows), self._size(gate.columns)
+        made = made_matrix(gate, rows, columns)
+        # Those of the gate that owns the parameter.
+        sides = (columns, rows) if gate.transpose else (rows, columns)
         # `per` axes of size 1 have no legs any more, but dimensions in what is stored.
-        stored, (part,) = self.stored_shapes[stored_name(gate.parameter)], gate.matrix.stored(*sides)
+        stored, (part,) = self.names.shapes[stored_name(gate.parameter)], gate.matrix.stored(*sides)
         dims = [
             *stored[: len(stored) - len(part.shape)],
             *(reversed(sides) if gate.matrix.makes_transpose(*sides) else sides),

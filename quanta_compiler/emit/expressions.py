@@ -1,6 +1,6 @@
 """Operations of a program as Python expressions over torch tensors."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from quanta_compiler.emit.computed import ComputedLeaves, Names, Statement, stored_name
 from quanta_compiler.emit.views import view_code
@@ -46,23 +46,15 @@ def _argument_name(load: Load) -> str:
 class Expressions:
     """Writes one program as statements; every statement comes with the legs of its result as a comment."""
 
-    def __init__(
-        self,
-        program: Program,
-        stored_shapes: Mapping[str, tuple[int, ...]],
-        names_of: Names,
-    ) -> None:
+    def __init__(self, program: Program, names_of: Names) -> None:
         self.program = program
         self.names_of = names_of
-        self.computed = ComputedLeaves(program, stored_shapes, names_of)
+        self.computed = ComputedLeaves(program, names_of)
         self.plan = program.plan
-        self.stored_shapes = stored_shapes
         self.names: dict[int, str] = {}
         self.dims_of: dict[int, str] = {}
         """The dimensions that a value has where it was made, as Python text."""
         self.layouts = [operation.layout for operation in program.operations]
-        self.gates: dict[int, Gate] = {}
-        """The gates of leaves."""
         self.kept: set[int] = set()
         """Values whose names no other value may take: what is stored, and in a loop what every slice reads."""
         self.stored: set[int] = set()
@@ -90,7 +82,7 @@ class Expressions:
             self.names[operation.result] = name
             self.dims_of[operation.result] = self.dims(operation.groups)
             label = getattr(operation, "label", "")
-            lines.append((f"{name} = {code}", self._diary(operation), "" if spent else label))
+            lines.append((f"{name} = {code}", self.plan.in_words(operation.layout), "" if spent else label))
             if spent:
                 lines.append((f"del {spent}", "", label))
         return lines
@@ -135,8 +127,6 @@ class Expressions:
             self.dims_of[load.result] = f"n, {self.program.in_size}"
             return []
         self.kept.add(load.result)
-        if load.leaf.gate is not None:
-            self.gates[load.result] = load.leaf.gate
         if load.leaf.gate is None:
             self.names[load.result] = "self.one"
             self.dims_of[load.result] = ""
@@ -149,7 +139,7 @@ class Expressions:
             name = _leaf_name(load.leaf.gate, load.leaf.source)
             self.stored.add(load.result)
         self.names[load.result] = name
-        self.dims_of[load.result] = ", ".join(str(size) for size in self.stored_shapes[name])
+        self.dims_of[load.result] = ", ".join(str(size) for size in self.names_of.shapes[name])
         return []
 
     def _name(self, operation: Operation) -> tuple[str, str]:
@@ -243,13 +233,13 @@ class Expressions:
     def _call(self, operation: Call) -> str:
         """Call a function with vectors padded or cut to its size."""
         columns, rows = (self.plan.size(access[-1]) for access in (operation.source.groups, operation.groups))
-        function, maker, angles = operation.function, operation.maker, operation.angles
+        function, maker, gate = operation.function, operation.maker, operation.gate
         assert maker is not None
-        assert angles is not None
+        assert gate is not None
         code = self.access(operation.source, in_order=True)
         if columns < function.size:
             code = f"torch.nn.functional.pad({code}, (0, {function.size - columns}))"
-        blocks = self.computed.blocks_of(maker, self.computed.place(maker, self.gates[angles.value]))
+        blocks = self.computed.blocks_of(maker, self.computed.place(maker, gate))
         code = self.computed.applied(function, code, blocks)
         return code if rows == function.size else f"{code}[:, :{rows}].contiguous()"
 
@@ -285,10 +275,6 @@ class Expressions:
         else:
             code = self._contiguous(access.value) if in_order else self.names[access.value]
         return code + permuted([order.index(i) for i in range(len(groups))])
-
-    def _diary(self, operation: Operation) -> str:
-        """Return the dimensions of a result in the order of memory."""
-        return self.plan.in_words(operation.layout)
 
 
 def permuted(order: Sequence[int]) -> str:

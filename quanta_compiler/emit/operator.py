@@ -1,9 +1,10 @@
 """`operator()` of an emitted module: built at once, or slice by slice, each written to its place."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from quanta_compiler.emit.body import WIDTH, Body
+from quanta_compiler.emit.computed import Names
 from quanta_compiler.emit.places import SlicePlaces
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.program import Program
@@ -14,12 +15,10 @@ _CONTEXT = "torch.autograd.function.BackwardCFunction"
 class OperatorLines:
     """The method, and where it works slice by slice, what makes the slices and their gradients."""
 
-    def __init__(
-        self, circuit: Circuit, program: Program, new_body: Callable[[Program], Body], peak_bytes: int | None
-    ) -> None:
+    def __init__(self, circuit: Circuit, program: Program, names: Names, peak_bytes: int | None) -> None:
         self.circuit = circuit
         self.program = program
-        self.new_body = new_body
+        self.names = names
         self.peak_bytes = peak_bytes
         """What it needs, where that is so much that the memory is looked at first."""
         self.reads_gates = any(gate.matrix.trains for gate in circuit.gates)
@@ -32,7 +31,7 @@ class OperatorLines:
     def _prepare(self, program: Program) -> None:
         """Write the statements before the loop, and those in it, once: the method and the class share their names."""
         assert program.loop is not None
-        body, first = self.new_body(program), program.loop.first
+        body, first = Body(program, self.names), program.loop.first
         expressions = body.expressions
         self.before = list(body.lines(expressions.statements(program.operations[:first])))
         self.arguments = expressions.enter_loop()
@@ -48,7 +47,8 @@ class OperatorLines:
         message = f"expected {list(self.shape)} to add to, got "
         yield f'            raise ValueError(f"{message}{{list(add_to.shape)}}")'
         yield from self._add()
-        yield from self._guard("    ", self.peak_bytes)
+        if self.peak_bytes is not None:
+            yield f"    self._require_memory({self.peak_bytes // 4})"
         if self.program.at_once is None:
             yield from self._at_once(self.program)
         else:
@@ -73,17 +73,13 @@ class OperatorLines:
         yield "    gradients and computed in the dtype of the parameters, and it is returned."
         yield '    """'
 
-    def _guard(self, indent: str, peak_bytes: int | None) -> Iterator[str]:
-        if peak_bytes is not None:
-            yield f"{indent}self._require_memory({peak_bytes // 4})"
-
     def _add(self) -> Iterator[str]:
         yield "        with torch.no_grad(), torch.autocast(add_to.device.type, enabled=False):"
         if self.sliced is None:
             yield "            return add_to.add_(self.operator(), alpha=scale)"
             return
         if self.peak_bytes is not None:
-            yield from self._guard("            ", self.peak_bytes - 4 * math.prod(self.shape))
+            yield f"            self._require_memory({self.peak_bytes // 4 - math.prod(self.shape)})"
         yield "            parts = self._operator_parts()"
         yield f"            for i in range({self.places.slices}):"
         yield "                self._Slices.place(add_to, i).add_(self._Slices.make(i, *parts), alpha=scale)"
@@ -102,7 +98,7 @@ class OperatorLines:
         circuit = self.circuit
         if self.reads_gates:
             yield "    gates = self.gates"
-        lines, result = self.new_body(program).whole(f"{circuit.out_size}, {circuit.in_size}")
+        lines, result = Body(program, self.names).whole(f"{circuit.out_size}, {circuit.in_size}")
         yield from lines
         rows, columns = circuit.out_features - circuit.out_size, circuit.in_features - circuit.in_size
         if rows < 0 or columns < 0:

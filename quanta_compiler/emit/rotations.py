@@ -95,8 +95,8 @@ def _blocks(maker: Maker, helpers: list[str]) -> Iterator[str]:
     made = 0
     for place, program in enumerate(maker.programs):
         plan = program.plan
-        body = Body(program, {}, {}, Names(like=ANGLES))
-        body.expressions.computed.helpers, body.expressions.computed.known = helpers, known
+        body = Body(program, Names(like=ANGLES, helpers=helpers))
+        body.expressions.computed.known = known
         # No name twice, which type checkers would take for another variable.
         body.expressions.made = made
         has_stack = plan.batch in plan.output
@@ -143,7 +143,7 @@ def _circuit_lines(program: Program) -> Iterator[str]:
             name = names[leaf.gate.parameter] = f"blocks[{leaf.gate.position}]"
             shapes[name] = (program.plan.size(leaf.legs),)
             axes_of[leaf.gate.name] = program.plan.in_words((*leaf.gate.per, *leaf.gate.columns))
-    lines, result = Body(program, shapes, axes_of, Names(stored=names)).whole(f"n, {program.out_size}")
+    lines, result = Body(program, Names(shapes, axes_of, names)).whole(f"n, {program.out_size}")
     yield from lines
     yield f"    return {result}"
 

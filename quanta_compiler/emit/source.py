@@ -48,14 +48,18 @@ class _Emitter:
         self.circuit_text = circuit_text
         self.is_guarded = peak_bytes > GUARDED_BYTES
         self.gates = circuit.gates_in_file_order()
-        self.axes_of = {gate.name: self._axes(gate) for gate in self.gates}
         self.stored = all_stored(circuit)
         self.constants = [gate for gate in self.gates if gate.matrix.given is not None]
         # A large operator has its program twice: in slices, and at once.
         programs = [apply, operator, operator.at_once, operator.in_slices]
-        self.functions = function_names([program for program in programs if program is not None])
-        self.helpers: list[str] = []
-        self.operator = OperatorLines(circuit, operator, self._body, peak_bytes if self.is_guarded else None)
+        self.names = Names(
+            shapes={stored_name(stored.key): stored.shape for stored in self.stored}
+            | {f"self.constant_{gate.name}": matrix_shape(circuit, gate) for gate in self.constants},
+            axes_of={gate.name: self._axes(gate) for gate in self.gates},
+            functions=function_names([program for program in programs if program is not None]),
+            like=stored_name(self.stored[0].key) if self.stored else "self.one",
+        )
+        self.operator = OperatorLines(circuit, operator, self.names, peak_bytes if self.is_guarded else None)
         self.has_bits = any(leaf.gate is not None and leaf.gate.block is not None for leaf in operator.plan.leaves)
         self.uses_one = (not self.stored and any(gate.form is Form.SIGNS for gate in self.gates)) or any(
             isinstance(operation, Load) and operation.leaf.source == "one" for operation in operator.operations
@@ -117,7 +121,7 @@ class _Emitter:
             yield from _memory_guard()
         made = {gate.kind: gate.matrix.made(*matrix_shape(circuit, gate)[-2:]) for gate in self.gates}
         texts = {kind: one.text for kind, one in made.items() if one is not None and one.text is not None}
-        yield from helper_lines(self.helpers, self.functions, texts)
+        yield from helper_lines(self.names.helpers, self.names.functions, texts)
         slices = list(self.operator.slices_class())
         yield from ["", *slices] if slices else []
 
@@ -139,7 +143,7 @@ class _Emitter:
             shape = ", ".join(str(size) for size in stored.shape)
             new = f"torch.empty({shape}, device=device, dtype=dtype)"
             frozen = ", requires_grad=False" if gate.frozen else ""
-            yield f"    # {self.axes_of[gate.name]}"
+            yield f"    # {self.names.axes_of[gate.name]}"
             yield f"    {stored_name(stored.key)} = torch.nn.Parameter({new}{frozen})"
         if self.is_bare:
             yield "    # No numbers: nothing is stored that has a device and a dtype."
@@ -158,21 +162,6 @@ class _Emitter:
         per = f" per {axes(gate.per)}" if gate.per else ""
         return f"{gate.kind} on {axes(gate.columns)}{changed}{per}"
 
-    def _body(self, program: Program) -> Body:
-        like = stored_name(self.stored[0].key) if self.stored else "self.one"
-        names = Names({}, self.functions, like)
-        body = Body(program, self._stored_shapes(), self.axes_of, names)
-        body.expressions.computed.helpers = self.helpers
-        return body
-
-    def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {}
-        for stored in self.stored:
-            shapes[stored_name(stored.key)] = stored.shape
-        for gate in self.constants:
-            shapes[f"self.constant_{gate.name}"] = matrix_shape(self.circuit, gate)
-        return shapes
-
     def _forward(self) -> Iterator[str]:
         circuit = self.circuit
         yield "def forward(self, x: torch.Tensor) -> torch.Tensor:"
@@ -190,7 +179,7 @@ class _Emitter:
         if circuit.in_features < circuit.in_size:
             missing = circuit.in_size - circuit.in_features
             yield f"    x = torch.nn.functional.pad(x, (0, {missing}))  # zeros behind, to the circuit's width"
-        lines, result = self._body(self.apply).whole(f"n, {self.apply.out_size}")
+        lines, result = Body(self.apply, self.names).whole(f"n, {self.apply.out_size}")
         yield from lines
         if circuit.out_features < circuit.out_size:
             yield f"    {result} = {result}[:, :{circuit.out_features}].contiguous()  # the circuit's first outputs"

@@ -293,6 +293,7 @@ class Lowering:
                 function=function,
                 flops=link.step.flops,
                 label=link.step.gate.name,
+                gate=link.step.gate,
                 angles=Access(link.side, ()),
                 maker=maker,
             )

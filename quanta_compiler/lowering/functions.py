@@ -154,11 +154,8 @@ def functions_of(plan: Plan) -> dict[int, Called]:
 
 def made_gates(program: Program) -> Iterator[tuple[Gate, Maker]]:
     """Yield the gates that blocks are made for, in the order in which a program comes to them."""
-    gates: dict[int, Gate] = {}
     for operation in program.operations:
-        if isinstance(operation, Load) and operation.leaf.gate is not None:
-            gates[operation.result] = operation.leaf.gate
-            if operation.maker is not None:
-                yield operation.leaf.gate.block_of or operation.leaf.gate, operation.maker
-        if isinstance(operation, Call) and operation.maker is not None and operation.angles is not None:
-            yield gates[operation.angles.value], operation.maker
+        if isinstance(operation, Load | Call) and operation.maker is not None:
+            gate = operation.leaf.gate if isinstance(operation, Load) else operation.gate
+            assert gate is not None
+            yield gate.block_of or gate, operation.maker

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.planner.plan import Alike, Leaf, Plan
 
 Layout = tuple[int, ...]
@@ -115,6 +116,7 @@ class Call(Moved):
     function: Function
     flops: int = 0
     label: str = ""
+    gate: Gate | None = None
     angles: Access | None = None
     """What the blocks that it is called with are made from, by `maker`. Within a function they are some of its own."""
     maker: Maker | None = None
