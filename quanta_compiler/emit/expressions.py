@@ -165,7 +165,10 @@ class Expressions:
             # A product of elements has the order of its factors in memory, and is viewed in the order of its legs.
             return " * ".join(self.access(factor, in_order=True) for factor in (operation.left, operation.right))
         if isinstance(operation, Resize):
-            return self._resize(operation)
+            source, missing = self.access(operation.source), operation.new_size - operation.old_size
+            if missing < 0:
+                return f"{source}[:, :{operation.new_size}].contiguous()"
+            return f"torch.nn.functional.pad({source}, (0, 0, 0, {missing}))"
         if isinstance(operation, Call):
             return self._call(operation)
         assert isinstance(operation, Tie)
@@ -223,12 +226,6 @@ class Expressions:
         inner = self.plan.size(order[order.index(legs[-1]) + 1 :])
         code = f"i // {inner}" if inner > 1 else "i"
         return code if legs[0] == order[0] else f"{code} % {self.plan.size(legs)}"
-
-    def _resize(self, operation: Resize) -> str:
-        source = self.access(operation.source)
-        if operation.new_size < operation.old_size:
-            return f"{source}[:, :{operation.new_size}].contiguous()"
-        return f"torch.nn.functional.pad({source}, (0, 0, 0, {operation.new_size - operation.old_size}))"
 
     def _call(self, operation: Call) -> str:
         """Call a function with vectors padded or cut to its size."""

@@ -20,17 +20,8 @@ _IMPORTED_BY_TORCH = (
 )
 _IMPORTED_HERE = (
     *("accelerate", "annotated_types", "click", "joblib", "markdown_it", "mdurl", "peft", "pydantic", "pydantic_core"),
-    *(
-        "pygments",
-        "quanta_compiler",
-        "rich",
-        "safetensors",
-        "shellingham",
-        "transformers",
-        "typer",
-        "typing_inspection",
-    ),
-    "yaml",
+    *("pygments", "quanta_compiler", "rich", "safetensors", "shellingham", "transformers", "typer"),
+    *("typing_inspection", "yaml"),
 )
 _IMPORTED_AT_START = ("sitecustomize", "usercustomize")
 HIDDEN = sys.stdlib_module_names.union(_OTHER_PYTHONS, _IMPORTED_BY_TORCH, _IMPORTED_HERE, _IMPORTED_AT_START)

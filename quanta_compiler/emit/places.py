@@ -76,7 +76,7 @@ class SlicePlaces:
     def slice_code(self) -> str:
         """Return the slice with the dimensions of its place."""
         tied = tuple((old,) if old in self.layout else () for _, old in self.loop.ties)
-        free = [one for one in self.dimensions if not one.is_fixed and one.legs[:1] not in self._tied_legs()]
+        free = [one for one in self.dimensions if not one.is_fixed and not set(one.legs[:1]) & set(self.tied)]
         code = self.expressions.access(Access(self.program.output, (*(one.legs for one in free), *tied)))
         written = [one.written or ":" for one in free]
         if written != [":"] * len(free):
@@ -85,9 +85,6 @@ class SlicePlaces:
             sizes = [-1] * len(free) + [self.program.plan.size((old,)) for _, old in self.loop.ties]
             code += f".expand({', '.join(map(str, sizes))})"
         return code
-
-    def _tied_legs(self) -> list[Layout]:
-        return [(leg,) for leg in self.tied]
 
     def _side(self, legs: Layout, features: int, size: int) -> _Side:
         if features >= size:

@@ -113,7 +113,9 @@ class _Emitter:
         yield from self._forward()
         yield ""
         yield from self.operator.method()
-        if self._needs_order():
+        # torch lists a module's own tensors before nested ones.
+        nested = [stored.gate.form is Form.FACTORS for stored in self.stored]
+        if nested != sorted(nested):
             yield ""
             yield from self._ordered_state_dict()
         if self.is_guarded:
@@ -188,11 +190,6 @@ class _Emitter:
             yield f"    {result} = torch.nn.functional.pad({result}, (0, {missing}))  # zeros behind"
         copied = ".clone()  # never memory of the input" if copies_input(self.apply) else ""
         yield f"    return {result}.view(*lead, {circuit.out_features}){copied}"
-
-    def _needs_order(self) -> bool:
-        """Return whether torch would list the gates in another order than the file: own tensors before nested ones."""
-        nested = [stored.gate.form is Form.FACTORS for stored in self.stored]
-        return nested != sorted(nested)
 
     def _ordered_state_dict(self) -> Iterator[str]:
         yield "def _save_to_state_dict(self, destination: dict[str, object], prefix: str, keep_vars: bool) -> None:"

@@ -16,12 +16,11 @@ from quanta_compiler.lowering.moves import (
     ContractionMoves,
     Move,
     Situation,
-    SliceMoves,
     ordered,
     pick_moves,
     present,
-    rotate_moves,
     shared_runs,
+    slice_moves,
     tie_moves,
 )
 from quanta_compiler.lowering.program import (
@@ -85,13 +84,10 @@ class Lowering:
         self.operations: list[Operation] = []
         self.cost = 0
         """What the chosen layouts cost, in elements moved."""
-        self.has_input = self._mark_input()
-
-    def _mark_input(self) -> list[bool]:
-        marks = [leaf.source == "input" for leaf in self.plan.leaves]
-        for step in self.plan.steps:
-            marks.append(any(marks[tensor] for tensor in step.inputs))
-        return marks
+        self.has_input = [leaf.source == "input" for leaf in plan.leaves]
+        """Of which tensors the input is a part."""
+        for step in plan.steps:
+            self.has_input.append(any(self.has_input[tensor] for tensor in step.inputs))
 
     def lower(self, tensor: int, target: Layout, rows: int | None = None) -> int:
         """Emit the operations that compute `tensor`; return its value.
@@ -213,14 +209,9 @@ class Lowering:
         step = link.step
         if step is None:
             return lambda layout: pick_moves(layout, self.fixed, situation)
-        if step.op == "reshape":
-            assert step.gate is not None
-            rows = step.gate.rows
-            return SliceMoves(state, step.axes, rows, situation).moves
-        if step.op == "call":
-            assert step.gate is not None
-            made = step.gate.rows
-            return lambda layout: rotate_moves(layout, step.axes, made, situation)
+        if step.gate is not None:
+            rows, at_end = step.gate.rows, step.op == "call"
+            return lambda layout: slice_moves(layout, step.axes, rows, situation, at_end=at_end)
         if step.op == "tie":
             return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
         assert link.side is not None
@@ -253,8 +244,6 @@ class Lowering:
             return self._pick(value, move)
         if step.op == "contract":
             return self._emit_contraction(value, move, link)
-        if step.op == "call":
-            return self._emit_call(value, move, link)
         if step.op == "tie":
             old, new = step.axes
             held = (old,) if old in self.operations[value].layout else ()
@@ -263,39 +252,34 @@ class Lowering:
         assert step.gate is not None
         if move.copy is not None:
             value = self._copy(value, move.copy, ordered(move.groups, move.copy))
-        rows = step.gate.rows
+        rows, (before, _, after) = step.gate.rows, move.groups
+        if step.op == "call":
+            assert link.side is not None
+            function, maker = self.functions[link.tensor]
+            assert function is not None
+            return self._add(
+                Call(
+                    result=self._new(),
+                    layout=move.after,
+                    source=Access(value, (before, step.axes)),
+                    groups=(before, rows),
+                    function=function,
+                    flops=step.flops,
+                    label=step.gate.name,
+                    gate=step.gate,
+                    angles=Access(link.side, ()),
+                    maker=maker,
+                )
+            )
         return self._add(
             Resize(
                 result=self._new(),
                 layout=move.after,
                 source=Access(value, move.groups),
-                groups=(move.groups[0], rows, move.groups[2]),
+                groups=(before, rows, after),
                 old_size=self.plan.size(step.axes),
                 new_size=self.plan.size(rows),
                 label=step.gate.name,
-            )
-        )
-
-    def _emit_call(self, value: int, move: Move, link: _Link) -> int:
-        assert link.step is not None
-        assert link.step.gate is not None
-        assert link.side is not None
-        if move.copy is not None:
-            value = self._copy(value, move.copy, move.groups)
-        function, maker = self.functions[link.tensor]
-        assert function is not None
-        return self._add(
-            Call(
-                result=self._new(),
-                layout=move.after,
-                source=Access(value, move.groups),
-                groups=(move.groups[0], link.step.gate.rows),
-                function=function,
-                flops=link.step.flops,
-                label=link.step.gate.name,
-                gate=link.step.gate,
-                angles=Access(link.side, ()),
-                maker=maker,
             )
         )
 
@@ -304,7 +288,9 @@ class Lowering:
         assert side is not None
         assert link.step is not None
         label = self._label(link.tensor)
-        flops = self._flops(link.step) if link.is_inside else link.step.flops
+        flops = link.step.flops
+        if self.slicing is not None and link.is_inside:
+            flops = flops // self.slicing.indices * self.slices
         if not move.side_groups:
             if move.side_copy is not None:
                 side = self._copy(side, move.side_copy, ordered(move.groups, move.side_copy))
@@ -323,22 +309,16 @@ class Lowering:
             left, right = Access(value, (*lead, kept, contracted)), Access(side, (*lead, contracted, new))
         return self._add(Matmul(self._new(), move.after, left, right, flops, label))
 
-    def _flops(self, step: Step) -> int:
-        """Return what a step of the loop costs in all slices."""
-        assert self.slicing is not None
-        return step.flops // self.slicing.indices * self.slices
-
     def _label(self, tensor: int) -> str:
         """Return the gates that a step brings to the chain."""
-        step = self.plan.steps[tensor - len(self.plan.leaves)]
         heavy = self._heavy(tensor)
         names: dict[int, str] = {}
         # The leaf that the chain begins with enters with its first step.
-        waiting = [node for node in step.inputs if node != heavy or node < len(self.plan.leaves)]
+        waiting = [node for node in self._step(tensor).inputs if node != heavy or node < len(self.plan.leaves)]
         while waiting:
             node = waiting.pop()
             if node >= len(self.plan.leaves):
-                waiting += self.plan.steps[node - len(self.plan.leaves)].inputs
+                waiting += self._step(node).inputs
                 continue
             gate = self.plan.leaves[node].gate
             if gate is not None:

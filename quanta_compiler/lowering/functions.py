@@ -105,11 +105,7 @@ def _on_halves(count: int, first: int, second: int, operations: list[Operation])
 @lru_cache(maxsize=256)
 def making(plan: BlocksPlan) -> Maker:
     """Return what makes the blocks of all gates that are alike."""
-    return summed(
-        plan.parts,
-        lambda part: _maker_of_part(plan, part),
-        lambda first, second: _maker_of_halves(plan, first, second),
-    )
+    return summed(plan.parts, lambda part: _maker_of_part(plan, part), lambda a, b: _maker_of_halves(plan, a, b))
 
 
 def _maker(plan: BlocksPlan, size: int, what: str, stack: int) -> Maker:
@@ -121,17 +117,15 @@ def _maker(plan: BlocksPlan, size: int, what: str, stack: int) -> Maker:
 
 
 def _maker_of_part(plan: BlocksPlan, part: PartBlocks) -> Maker:
-    return replace(_maker(plan, part.size, "blocks", part.stack), programs=tuple(map(_lower_block, part.plans)))
+    sizes = [one.size(leg for leg in one.output if leg != one.batch) for one in part.plans]
+    programs = tuple(_lowered(one, 0, size) for one, size in zip(part.plans, sizes, strict=True))
+    return replace(_maker(plan, part.size, "blocks", part.stack), programs=programs)
 
 
 def _maker_of_halves(plan: BlocksPlan, first: Maker, second: Maker) -> Maker:
     size = first.alike[0] + second.alike[0]
     maker = _maker(plan, size, "cosines, sines and blocks", first.stack // 2)
     return replace(maker, pairs=turned_pairs(size, plan.kept), halves=(first, second))
-
-
-def _lower_block(plan: Plan) -> Program:
-    return _lowered(plan, 0, plan.size(leg for leg in plan.output if leg != plan.batch))
 
 
 # Gates that are alike have the same plans.

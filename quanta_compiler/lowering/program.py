@@ -7,6 +7,7 @@ never moves data. What moves data is an operation of its own (`Copy`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Gate
@@ -205,12 +206,6 @@ class Maker:
         """Return how many tensors it makes of the angles of a gate."""
         return len(self.programs) + (2 + 2 * sum(half.blocks for half in self.halves) if self.halves else 0)
 
-    def find(self, found: dict[Function | Maker, None]) -> None:
-        """Add the makers that it calls, and itself behind them."""
-        for half in self.halves:
-            half.find(found)
-        found.setdefault(self)
-
 
 Called = tuple[Function | None, Maker]
 """What a structured gate needs; one of its blocks needs no function."""
@@ -308,14 +303,20 @@ class Program:
     def functions(self) -> tuple[Function | Maker, ...]:
         """Return the functions that are called, each behind those that it calls itself."""
         found: dict[Function | Maker, None] = {}
-        self._find_functions(found)
+
+        def add(one: Function | Maker) -> None:
+            if one not in found:
+                for inner in one.halves if isinstance(one, Maker) else one.program.called:
+                    add(inner)
+                found[one] = None
+
+        for one in self.called:
+            add(one)
         return tuple(found)
 
-    def _find_functions(self, found: dict[Function | Maker, None]) -> None:
+    @property
+    def called(self) -> Iterator[Function | Maker]:
+        """Yield what the operations themselves call."""
         for operation in self.operations:
             if isinstance(operation, Load | Call):
-                if operation.function is not None and operation.function not in found:
-                    operation.function.program._find_functions(found)
-                    found[operation.function] = None
-                if operation.maker is not None:
-                    operation.maker.find(found)
+                yield from (one for one in (operation.function, operation.maker) if one is not None)

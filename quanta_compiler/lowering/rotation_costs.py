@@ -50,7 +50,7 @@ def compute_leaf(account: Account, load: Load, run: Run) -> Tensor:
         return _once(account, "all ry", lambda: (_all_ry(account),))[0]
     if gate.form is Form.SIGNS:
         sizes = account.program.plan.gate_size(gate.columns[:-1]), account.program.plan.gate_size(gate.columns[-1:])
-        made = _once(account, f"cz {sizes}", lambda: (Tensor("", _signs(account, sizes), needs_grad=False),))[0]
+        made = _once(account, f"cz {sizes}", lambda: (_signs(account.books, math.prod(sizes)),))[0]
         return replace(made, name=account.names[0] if account.names else gate.parameter)
     if load.function is not None:
         return _once(account, gate.parameter, lambda: (_pauli_matrix(account, load, run),))[0]
@@ -64,12 +64,11 @@ def _once(account: Account, key: str, compute: Callable[[], tuple[Tensor, ...]])
     return account.computed[key]
 
 
-def _signs(account: Account, sizes: tuple[int, ...]) -> Storage:
+def _signs(books: Books, numbers: int) -> Tensor:
     """Count the signs of a CZ, which are padded from a single number."""
-    single = account.books.new_storage(1)
-    signs = account.books.new_storage(math.prod(sizes))
-    account.books.free(single)
-    return signs
+    single, signs = books.new_storage(1), books.new_storage(numbers)
+    books.free(single)
+    return Tensor("", signs, needs_grad=False)
 
 
 def _all_ry(account: Account) -> Tensor:

@@ -155,8 +155,9 @@ class Assembly:
             own = [leaf for part in gate.parts or (gate,) for leaf in self.leaves_of[part.name]]
             if gate.parts:
                 legs = frozenset(gate.columns + gate.rows + gate.per)
-                order = _block_order(gate, self.order)
-                own = [self._contract(own, legs, order)]
+                # For many small rotations a better order than a greedy one saves nothing.
+                is_small = all(part.matrix.merging is Merging.ANGLES for part in gate.parts)
+                own = [self._contract(own, legs, searched("greedy") if is_small else self.order)]
             nodes += own
         self.state = self._contract(nodes, self._open(nodes, gates))
 
@@ -203,8 +204,3 @@ class Assembly:
             return (self.batch, *self.circuit.outputs)
         outputs = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in self.circuit.outputs)
         return (*outputs, *self.circuit.inputs)
-
-
-def _block_order(gate: Gate, order: Order) -> Order:
-    """Return how a block's own gates are ordered: many small rotations greedily, for a better order saves nothing."""
-    return searched("greedy") if all(part.matrix.merging is Merging.ANGLES for part in gate.parts) else order
