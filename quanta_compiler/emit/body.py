@@ -3,29 +3,23 @@
 from collections.abc import Iterable, Iterator
 from textwrap import wrap
 
-from quanta_compiler.emit.computed import Names, Statement
+from quanta_compiler.emit.computed import Statement
 from quanta_compiler.emit.expressions import Expressions
-from quanta_compiler.lowering.ownership import owns_result
-from quanta_compiler.lowering.program import Program
+from quanta_compiler.lowering.accounting import owns_result
 
 WIDTH = 110
 
 
-class Body:
+class Body(Expressions):
     """One program as the bodies of the functions that it becomes."""
-
-    def __init__(self, program: Program, names: Names) -> None:
-        self.program = program
-        self.axes_of = names.axes_of
-        self.expressions = Expressions(program, names)
 
     def whole(self, result_dims: str, own_name: str = "w") -> tuple[list[str], str]:
         """Return the lines of a program without a loop, and the name that holds its result with these dimensions.
 
         What is stored, or a part of something, gets a name of its own. Only `x` may be left in the caller's memory.
         """
-        statements = self.expressions.statements(self.program.operations)
-        name, dims = self.expressions.result()
+        statements = self.statements(self.program.operations)
+        name, dims = self.names[self.program.output], self.dims_of[self.program.output]
         if name != "x":
             statements = list(_typed(statements, name))
         lines = list(self.lines(statements))
@@ -51,9 +45,9 @@ class Body:
 
     def _heading(self, label: str) -> str:
         """Return the gates that a step brings in: one with its axes, more by name."""
-        if label not in self.axes_of:
+        if label not in self.names_of.axes_of:
             return label if len(label) < WIDTH else f"{label[:WIDTH]}..."
-        return f"{label}: {self.axes_of[label]}"
+        return f"{label}: {self.names_of.axes_of[label]}"
 
 
 def _typed(statements: Iterable[Statement], name: str) -> Iterator[Statement]:

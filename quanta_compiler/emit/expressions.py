@@ -1,10 +1,9 @@
 """Operations of a program as Python expressions over torch tensors."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from quanta_compiler.emit.computed import ComputedLeaves, Names, Statement, stored_name
-from quanta_compiler.emit.views import view_code
-from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
     Access,
@@ -23,12 +22,6 @@ from quanta_compiler.lowering.program import (
     is_front,
     sources,
 )
-
-
-def _leaf_name(gate: Gate, kind: str) -> str:
-    if gate.matrix.given is not None:
-        return f"self.constant_{gate.name}"
-    return stored_name(gate.parameter + {"factor_b": ".B", "factor_a": ".A"}.get(kind, ""))
 
 
 def _argument_name(load: Load) -> str:
@@ -107,10 +100,6 @@ class Expressions:
             self.kept.add(value)
         return arguments
 
-    def result(self) -> tuple[str, str]:
-        """Return the name that holds the output, and its dimensions."""
-        return self.names[self.program.output], self.dims_of[self.program.output]
-
     def dims(self, groups: Iterable[Layout]) -> str:
         """Return sizes as Python text, the batch being `n`."""
         return ", ".join(self._dim(group) for group in groups)
@@ -136,7 +125,9 @@ class Expressions:
             return lines
         name = self.names_of.stored.get(load.leaf.gate.parameter, "")
         if not name:
-            name = _leaf_name(load.leaf.gate, load.leaf.source)
+            gate, suffix = load.leaf.gate, {"factor_b": ".B", "factor_a": ".A"}.get(load.leaf.source, "")
+            is_given = gate.matrix.given is not None
+            name = f"self.constant_{gate.name}" if is_given else stored_name(gate.parameter + suffix)
             self.stored.add(load.result)
         self.names[load.result] = name
         self.dims_of[load.result] = ", ".join(str(size) for size in self.names_of.shapes[name])
@@ -284,3 +275,47 @@ def permuted(order: Sequence[int]) -> str:
     if len(moved) == 2:
         return f".transpose({moved[0]}, {moved[1]})"
     return f".permute({', '.join(str(place) for place in order)})"
+
+
+_Dimension = tuple[bool, int]
+"""Whether the batch is in it, and the size of the rest."""
+
+
+def view_code(code: str, old: str, new: str) -> str:
+    """Return the view of a tensor with the dimensions `old`, as Python text, that has the dimensions `new`.
+
+    Where torch cannot see that an unknown batch allows it, the tensor is one dimension first.
+    """
+    if old == new:
+        return code
+    if _is_in_doubt(list(_dimensions(old)), list(_dimensions(new))):
+        code += f".view(n * {math.prod(size for _, size in _dimensions(old))})"
+    return f"{code}.view({new or '()'})"
+
+
+def _is_in_doubt(old: list[_Dimension], new: list[_Dimension]) -> bool:
+    """Follow torch, which merges old dimensions until the next new one divides them, and goes on with the rest.
+
+    In doubt is whether a number divides a batch, and which is the least of the merged strides, unless it is 1.
+    """
+    for has_batch, size in new:
+        if not old:
+            return False
+        merged, rest, depends = old[0], old[1:], False
+        while merged[1] % size or has_batch > merged[0]:
+            if merged[0] > has_batch or not rest:
+                return True
+            depends = depends or any(batch for batch, _ in rest)
+            merged, rest = (merged[0] or rest[0][0], merged[1] * rest[0][1]), rest[1:]
+        if depends and math.prod(other for _, other in rest) > 1:
+            return True
+        left = merged[0] and not has_batch, merged[1] // size
+        old = rest if left == (False, 1) else [left, *rest]
+    return False
+
+
+def _dimensions(dims: str) -> Iterator[_Dimension]:
+    """Yield the dimensions that a text lists: `n * 4, 8`."""
+    for dimension in dims.split(", ") if dims else ():
+        number = dimension.removeprefix("n").removeprefix(" * ")
+        yield dimension.startswith("n"), int(number or 1)

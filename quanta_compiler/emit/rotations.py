@@ -96,12 +96,12 @@ def _blocks(maker: Maker, helpers: list[str]) -> Iterator[str]:
     for place, program in enumerate(maker.programs):
         plan = program.plan
         body = Body(program, Names(like=ANGLES, helpers=helpers))
-        body.expressions.computed.known = known
+        body.computed.known = known
         # No name twice, which type checkers would take for another variable.
-        body.expressions.made = made
+        body.made = made
         has_stack = plan.batch in plan.output
         lines, result = body.whole(f"n, {program.out_size}" if has_stack else str(program.out_size), f"whole{place}")
-        made = body.expressions.made
+        made = body.made
         yield from lines
         yield f"    block{place} = {result}" + ("" if has_stack else ".expand(n, -1)")
     apart = [f"block{place}.unbind()" for place in range(maker.blocks)]
@@ -149,7 +149,6 @@ def _circuit_lines(program: Program) -> Iterator[str]:
 
 
 def _halves_lines(program: Program, functions: Functions) -> Iterator[str]:
-    """Write operations on the halves `a` and `b` of the vectors `x`."""
     names: dict[int, str] = {}
     called = {operation.source.value for operation in program.operations if isinstance(operation, Call)}
     yield "    cos, sin = blocks[:2]"

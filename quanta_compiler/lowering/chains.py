@@ -9,7 +9,7 @@ steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import nsmallest
 
 from quanta_compiler.lowering.moves import (
@@ -104,8 +104,11 @@ class Lowering:
             waiting += [side for _, side in chain if side is not None]
         values: dict[int, int] = {}
         for root, chain, start in reversed(chains):
-            links = [_Link(node, self._step(node), None if side is None else values[side]) for node, side in chain]
-            links = self._with_entry(root, start, links)
+            links = [
+                _Link(node, self._step(node), None if side is None else values[side], self._is_inside(node))
+                for node, side in chain
+            ]
+            self._add_entry(root, start, links)
             values[root] = self._lower_chain(start, links, target if root == tensor else None)
         value = values[tensor]
         if rows is not None and self.operations[value].layout != target:
@@ -119,18 +122,14 @@ class Lowering:
             value = self._emit(value, move, link)
         return value
 
-    def _with_entry(self, root: int, start: int, links: list[_Link]) -> list[_Link]:
-        """Return a chain with the place where it comes into the loop, if it does: from there on it has fewer legs."""
-        if self.slicing is None:
-            return links
-        inside = [self._is_inside(link.tensor) for link in links]
-        outer = inside.index(True) if True in inside else len(links)
-        within = [replace(link, is_inside=True) for link in links[outer:]]
+    def _add_entry(self, root: int, start: int, links: list[_Link]) -> None:
+        """Add the place where a chain comes into the loop, if it does: from there on it has fewer legs."""
+        outer = next((place for place, link in enumerate(links) if link.is_inside), len(links))
         before = links[outer - 1].tensor if outer else start
-        enters = within or self.slicing.consumes_in_loop(root)
-        if enters and not self.fixed.isdisjoint(self.plan.legs(before)):
-            return [*links[:outer], _Link(before, None, None), *within]
-        return [*links[:outer], *within]
+        if self.slicing is None or self.fixed.isdisjoint(self.plan.legs(before)):
+            return
+        if outer < len(links) or self.slicing.consumes_in_loop(root):
+            links.insert(outer, _Link(before, None, None))
 
     def _chain(self, tensor: int) -> tuple[list[tuple[int, int | None]], int]:
         """Return the steps from a leaf up to `tensor`, each with what joins it from the side, and the leaf."""
@@ -205,7 +204,6 @@ class Lowering:
         return frozenset(self.operations[link.side].layout) - step.legs
 
     def _moves(self, state: frozenset[int], link: _Link, situation: Situation) -> Callable[[Layout], Iterable[Move]]:
-        """Return what yields a step's moves from a layout of the state's legs."""
         step = link.step
         if step is None:
             return lambda layout: pick_moves(layout, self.fixed, situation)
@@ -295,7 +293,8 @@ class Lowering:
             if move.side_copy is not None:
                 side = self._copy(side, move.side_copy, ordered(move.groups, move.side_copy))
             left, right = (Access(one, present(move.groups, self.operations[one].layout)) for one in (value, side))
-            return self._add(Multiply(self._new(), move.after, left, right, flops, label))
+            groups = tuple(one or other for one, other in zip(left.groups, right.groups, strict=True))
+            return self._add(Multiply(self._new(), move.after, left, right, groups, flops, label))
         if move.copy is not None:
             value = self._copy(value, move.copy, ordered(move.groups, move.copy))
         if move.side_copy is not None:
@@ -307,7 +306,8 @@ class Lowering:
             left, right = Access(side, (*lead, new, contracted)), Access(value, (*lead, contracted, kept))
         else:
             left, right = Access(value, (*lead, kept, contracted)), Access(side, (*lead, contracted, new))
-        return self._add(Matmul(self._new(), move.after, left, right, flops, label))
+        groups = (*left.groups[:-1], right.groups[-1])
+        return self._add(Matmul(self._new(), move.after, left, right, groups, flops, label))
 
     def _label(self, tensor: int) -> str:
         """Return the gates that a step brings to the chain."""

@@ -87,7 +87,6 @@ def _of_halves(plan: PauliPlan, first: Function, second: Function) -> Function:
 
 
 def _on_halves(count: int, first: int, second: int, operations: list[Operation]) -> Program:
-    """Return operations on vectors and on their halves as a program."""
     size = first + second
     plan = Plan(
         tokens=count,

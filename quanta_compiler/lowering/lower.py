@@ -57,14 +57,8 @@ def lower_straight(plan: Plan, circuit: Circuit) -> Program:
 
 
 def _program(plan: Plan, circuit: Circuit, operations: Sequence[Operation]) -> Program:
-    return Program(
-        plan=plan,
-        operations=tuple(operations),
-        in_features=circuit.in_features,
-        out_features=circuit.out_features,
-        in_size=circuit.in_size,
-        out_size=circuit.out_size,
-    )
+    widths = circuit.in_features, circuit.out_features, circuit.in_size, circuit.out_size
+    return Program(plan, tuple(operations), *widths)
 
 
 def lower_sliced(slicing: Slicing, circuit: Circuit, straight: Program) -> tuple[Program, int]:
@@ -109,7 +103,6 @@ def _excess(peak: int, result: int) -> int:
 
 
 def _promising(found: Sequence[Slicing], result: int) -> list[Slicing]:
-    """Return slicings in the order in which they are worth trying."""
 
     def promise(slicing: Slicing) -> tuple[int, bool, int, int]:
         # More slices are more kernels, and whole axes are easier to read.

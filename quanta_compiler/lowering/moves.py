@@ -28,7 +28,7 @@ class Move(NamedTuple):
     copy: Layout | None
     side_copy: Layout | None
     groups: Groups
-    """Of the state: batch, kept, contracted legs; of a slice or a call: before, columns, after; of a tie: all others."""
+    """Of the state: batch, kept, contracted legs; of a slice or call: before, columns, after; of a tie: all others."""
     side_groups: Groups = ()
     swapped: bool = False
     """The product is computed transposed, new legs in front."""

@@ -47,6 +47,7 @@ class Product(Made):
 
     left: Access
     right: Access
+    groups: Groups
     flops: int
     label: str
 
@@ -85,20 +86,10 @@ class Copy(Moved):
 class Matmul(Product):
     """`left @ right`: [batch, m, k] @ [batch, k, n] -> [batch, m, n]; without a batch two dimensions each."""
 
-    @property
-    def groups(self) -> Groups:
-        """Return the dimensions of the result."""
-        return (*self.left.groups[:-1], self.right.groups[-1])
-
 
 @dataclass(frozen=True, slots=True)
 class Multiply(Product):
     """An elementwise product with broadcasting, group by group."""
-
-    @property
-    def groups(self) -> Groups:
-        """Return the dimensions of the result."""
-        return tuple(left or right for left, right in zip(self.left.groups, self.right.groups, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

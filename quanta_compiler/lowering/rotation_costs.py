@@ -85,7 +85,6 @@ def _all_ry(account: Account) -> Tensor:
 
 
 def _ry(books: Books, names: tuple[str, ...], count: int, needs_grad: bool) -> Tensor:
-    """Count so many matrices of RY."""
     half = books.new_storage(count)
     half.saved = needs_grad
     # The cosine, the sine, and the sine with the other sign.
@@ -151,7 +150,6 @@ def _blocks_of_halves(
 
 
 def _made(account: Account, gate: Gate) -> Tensor:
-    """Count the function that makes the matrices of a gate."""
     count, rows, columns = (account.program.plan.gate_size(legs) for legs in (gate.per, gate.rows, gate.columns))
     books, made = account.books, made_matrix(gate, rows, columns)
     lasting: dict[int | None, list[Storage]] = {}

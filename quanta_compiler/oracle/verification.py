@@ -41,7 +41,6 @@ class Verification:
     in_features: int
     out_features: int
     seed: int
-    vectors: int
     forward_error: float
     operator_error: float
 
@@ -58,7 +57,7 @@ class Verification:
             "passed": self.passed,
             "tolerance": TOLERANCE,
             "seed": self.seed,
-            "vectors": self.vectors,
+            "vectors": VECTORS,
             "errors": {mode: error if math.isfinite(error) else None for mode, error in errors.items()},
         }
 
@@ -72,7 +71,13 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
 
     """
     circuit = compiled.circuit
-    _refuse_too_large(required_bytes(circuit, compiled.report.operator.peak_bytes), max_bytes)
+    needed = required_bytes(circuit, compiled.report.operator.peak_bytes)
+    limit = max_bytes if max_bytes is not None else free_bytes() // 2
+    if needed > limit:
+        reason = "--max-bytes" if max_bytes is not None else "half of the free memory; see --max-bytes"
+        raise LimitError(
+            f"verifying this circuit needs {needed} bytes ({bytes_text(needed)}), but may take {limit} ({reason})"
+        )
 
     import torch
 
@@ -91,7 +96,6 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
         in_features=circuit.in_features,
         out_features=circuit.out_features,
         seed=seed,
-        vectors=VECTORS,
         forward_error=forward_error,
         operator_error=operator_error,
     )
@@ -105,7 +109,7 @@ def verification_table(result: Verification) -> Table:
         f"{result.name}: the module {verdict} the float64 reference (float32, tolerance {TOLERANCE:g})",
         FIGURES,
         (
-            ("forward", f"{result.forward_error:.1e}", f"of the norm, on {result.vectors} random vectors"),
+            ("forward", f"{result.forward_error:.1e}", f"of the norm, on {VECTORS} random vectors"),
             ("operator()", f"{result.operator_error:.1e}", f"of the norm, the matrix {features} on the same vectors"),
         ),
     )
@@ -147,16 +151,6 @@ def greatest_width(circuit: Circuit) -> int:
         width = width // circuit.size(gate.columns) * circuit.size(gate.rows)
         widest = max(widest, width)
     return max(widest, circuit.in_features, circuit.out_features)
-
-
-def _refuse_too_large(needed: int, max_bytes: int | None) -> None:
-    limit = max_bytes if max_bytes is not None else free_bytes() // 2
-    if needed <= limit:
-        return
-    reason = "--max-bytes" if max_bytes is not None else "half of the free memory; see --max-bytes"
-    raise LimitError(
-        f"verifying this circuit needs {needed} bytes ({bytes_text(needed)}), but may take {limit} ({reason})"
-    )
 
 
 def draw_gates(module: Any, circuit: Circuit, generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -80,7 +80,6 @@ class _Expansion:
         return tuple(piece for leg in legs for piece in self.finer[leg])
 
     def _written(self, gate: Gate) -> list[Gate]:
-        """Return a gate on the finer legs, or the gates that it consists of."""
         position = self.position[gate.name]
         if gate.name not in self.parts:
             return [replace(gate.on_legs(self._named), position=position)]
@@ -101,7 +100,6 @@ class _Expansion:
 
 
 def _on_legs(part: Gate, gate: Gate, wires: dict[int, int], position: int) -> Gate:
-    """Return a part of a `pauli` gate on the legs of the whole circuit."""
     name = f"{gate.name}.{part.name}"
     takes_angles = part.parameter == ANGLES
     return replace(

@@ -149,7 +149,6 @@ class _OpenLegs:
 
 
 def _block(parts: Sequence[Gate]) -> Gate:
-    """Return the composition of gates."""
     legs = _OpenLegs(parts)
     return Gate(
         name="+".join(gate.name for gate in parts),

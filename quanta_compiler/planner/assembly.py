@@ -6,8 +6,16 @@ from itertools import groupby
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.kinds.kind import Form, Merging
-from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results, volume
-from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential_order
+from quanta_compiler.planner.optimizers import (
+    Legs,
+    Pairs,
+    cheapest,
+    contraction_flops,
+    find_orders,
+    results,
+    sequential_order,
+    volume,
+)
 from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan, Step
 
 Order = Callable[[Sequence[Legs], Legs, Sequence[int]], tuple[str, Pairs]]

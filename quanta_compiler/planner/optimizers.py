@@ -3,13 +3,16 @@
 The limits count tensors, never seconds, so a plan is the same on every machine.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
 from opt_einsum.paths import BranchBound, DynamicProgramming, greedy
 
-from quanta_compiler.planner.cost import Legs, Pairs, order_flops, results, volume
+Legs = frozenset[int]
+Pairs = tuple[tuple[int, int], ...]
+"""A contraction order in single-assignment form: tensor `n + i` is the contraction of pair `i` of `n` tensors."""
 
 DP_TENSORS = 32
 """`dp` keeps sets of every size, which takes long on a chain of many tensors although it has few connected sets."""
@@ -165,3 +168,35 @@ def _count_connected(tensors: Sequence[Legs], output: Legs, limit: int) -> int:
                 excluded |= lowest
                 stack.append((members | lowest, frontier | neighbours[lowest.bit_length() - 1], excluded | members))
     return count
+
+
+def volume(legs: Legs, sizes: Sequence[int]) -> int:
+    """Return the number of elements of a tensor."""
+    return math.prod(sizes[leg] for leg in legs)
+
+
+def contraction_flops(left: Legs, right: Legs, result: Legs, sizes: Sequence[int]) -> int:
+    """Return the FLOPs of one contraction: 2 a multiply-add, 1 an elementwise product."""
+    union = left | right
+    return volume(union, sizes) * (2 if len(union) > len(result) else 1)
+
+
+def results(tensors: Sequence[Legs], output: Legs, pairs: Pairs) -> list[Legs]:
+    """Return the legs of all tensors, given and made: a leg is summed as soon as nothing else needs it."""
+    made = list(tensors)
+    needed = Counter(chain.from_iterable(tensors))
+    for left, right in pairs:
+        union = made[left] | made[right]
+        for leg in made[left] & made[right]:
+            needed[leg] -= 1
+        made.append(frozenset(leg for leg in union if leg in output or needed[leg] > 1))
+    return made
+
+
+def order_flops(tensors: Sequence[Legs], output: Legs, pairs: Pairs, sizes: Sequence[int]) -> int:
+    """Return the FLOPs of a whole contraction order."""
+    made = results(tensors, output, pairs)
+    first = len(tensors)
+    return sum(
+        contraction_flops(made[left], made[right], made[first + i], sizes) for i, (left, right) in enumerate(pairs)
+    )

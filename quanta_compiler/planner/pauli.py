@@ -14,7 +14,7 @@ from quanta_compiler.passes.absorb_rotations import MEMORY_FLOPS, absorb_rotatio
 from quanta_compiler.passes.canonical_order import canonical_order
 from quanta_compiler.passes.expand_pauli import is_two_design, write_out
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
-from quanta_compiler.planner.cost import contraction_flops, results
+from quanta_compiler.planner.optimizers import contraction_flops, results
 from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PartBlocks, PauliPart, PauliPlan, Plan, Step
 
 _PASSES_BETWEEN = 4
@@ -138,7 +138,7 @@ def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> BlocksP
         # Twice as often as what it is a half of, which is the same for the last two.
         times = stack << min(place + 1, len(powers) - 1)
         parts.append(PartBlocks(power, times, tuple(_plan_block(circuit, gate, times) for gate in circuit.gates)))
-    return BlocksPlan(size, layers, kept, stack, tuple(parts))
+    return BlocksPlan(layers, kept, tuple(parts))
 
 
 @lru_cache(maxsize=256)

@@ -68,10 +68,8 @@ class BlocksPlan:
     A size is the sum of its powers of two, each twice as often as what it is a half of (Quantum-PEFT, eq. (4)).
     """
 
-    size: int
     layers: int
     kept: int | None
-    stack: int
     parts: tuple[PartBlocks, ...]
 
 

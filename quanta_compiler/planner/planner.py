@@ -36,16 +36,15 @@ def _plan(circuit: Circuit, mode: str, tokens: int, optimizer: str) -> Plan:
     Runs of small rotations become blocks first, which has more FLOPs and takes less time: from there on FLOPs decide.
     """
     circuit = drop_unit_axes(circuit)
-    if mode == "apply":
-        forms = pauli_forms(circuit, tokens)
-    else:
-        forms = pauli_forms(circuit, circuit.in_size, SMALL_FOR_OPERATOR)
+    # An operator is planned as if it were applied to the unit vectors.
+    vectors, small = (tokens, 0) if mode == "apply" else (circuit.in_size, SMALL_FOR_OPERATOR)
+    forms = pauli_forms(circuit, vectors, small)
     gate_by_gate = Assembly(circuit, mode, tokens, sequential, one_by_one(circuit)).plan()
     # Asked before some of them are written out.
     has_paulis = any(gate.form is Form.CIRCUIT for gate in circuit.gates)
     if mode == "operator":
         circuit, forms = write_blocks_out(circuit, forms)
-    absorbed = absorb_rotations(circuit, tokens if mode == "apply" else circuit.in_size)
+    absorbed = absorb_rotations(circuit, vectors)
     ordered = canonical_order(absorbed)
     candidates = [Assembly(ordered, mode, tokens, searched(optimizer), forms).plan()]
     if candidates[0].optimizer != "dp":
