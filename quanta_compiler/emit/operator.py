@@ -138,22 +138,29 @@ class OperatorLines:
         self.shape = circuit.out_features, circuit.in_features
         self.sliced = program if program.loop is not None else program.in_slices
         """The program with a loop, if the matrix is so large that there is one."""
-        if self.sliced is not None:
-            self._prepare(self.sliced)
-
-    def _prepare(self, program: Program) -> None:
-        """Write the statements before the loop, and those in it, once: the method and the class share their names."""
-        assert program.loop is not None
-        body, first = Body(program, self.names), program.loop.first
-        self.before = list(body.lines(body.statements(program.operations[:first])))
+        if self.sliced is None:
+            return
+        # The statements before the loop, and those in it, are written once: the method and the class share their names.
+        assert self.sliced.loop is not None
+        body, first = Body(self.sliced, names), self.sliced.loop.first
+        self.before = list(body.lines(body.statements(self.sliced.operations[:first])))
         self.arguments = body.enter_loop()
-        self.inside = list(body.lines(body.statements(program.operations[first:])))
-        self.places = SlicePlaces(program, body)
+        self.inside = list(body.lines(body.statements(self.sliced.operations[first:])))
+        self.places = SlicePlaces(self.sliced, body)
 
     def method(self) -> Iterator[str]:
         """Yield `operator`, and what its slices are made from."""
         yield "def operator(self, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:"
-        yield from self._docstring()
+        yield f'    """Return the circuit\'s matrix, {list(self.shape)}, differentiable.'
+        yield ""
+        if self.program.loop is not None:
+            slices = self.places.slices
+            yield f"    It is built in {slices} slices, each written to its place: no second matrix is made."
+            yield "    Nothing of a slice is kept for backward, which makes it again."
+            yield ""
+        yield "    With `add_to`, a matrix of that shape, `scale` times the operator is added to it in place, without"
+        yield "    gradients and computed in the dtype of the parameters, and it is returned."
+        yield '    """'
         yield "    if add_to is not None:"
         yield f"        if add_to.shape != {self.shape}:"
         message = f"expected {list(self.shape)} to add to, got "
@@ -172,18 +179,6 @@ class OperatorLines:
         if self.sliced is not None:
             yield ""
             yield from self._parts()
-
-    def _docstring(self) -> Iterator[str]:
-        yield f'    """Return the circuit\'s matrix, {list(self.shape)}, differentiable.'
-        yield ""
-        if self.program.loop is not None:
-            slices = self.places.slices
-            yield f"    It is built in {slices} slices, each written to its place: no second matrix is made."
-            yield "    Nothing of a slice is kept for backward, which makes it again."
-            yield ""
-        yield "    With `add_to`, a matrix of that shape, `scale` times the operator is added to it in place, without"
-        yield "    gradients and computed in the dtype of the parameters, and it is returned."
-        yield '    """'
 
     def _add(self) -> Iterator[str]:
         yield "        with torch.no_grad(), torch.autocast(add_to.device.type, enabled=False):"

@@ -52,7 +52,7 @@ def helper_lines(used: Sequence[str], functions: Functions, texts: Mapping[str, 
         name = waiting.pop()
         if name not in wanted:
             wanted.add(name)
-            waiting += _called(methods[name])
+            waiting += re.findall(r"\bCircuit\.(\w+)\(", methods[name])
     for name, text in methods.items():
         if name in wanted:
             yield from ["", "@staticmethod", *text.split("\n")]
@@ -76,10 +76,6 @@ def _methods(text: str, prefix: str) -> dict[str, str]:
         head = lines[node.lineno - 1].replace(f"def {node.name}(", f"def {prefix}{node.name}(", 1)
         functions[f"{prefix}{node.name}"] = head + "\n" + calls.sub(rf"Circuit.{prefix}\1(", body)
     return functions
-
-
-def _called(text: str) -> set[str]:
-    return set(re.findall(r"\bCircuit\.(\w+)\(", text))
 
 
 def _maker_lines(maker: Maker, functions: Functions, helpers: list[str]) -> Iterator[str]:

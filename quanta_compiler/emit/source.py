@@ -95,7 +95,8 @@ class _Emitter:
         yield f"in_features: int = {circuit.in_features}"
         yield f"out_features: int = {circuit.out_features}"
         yield "circuit: str = ("
-        yield from _indent(_text_chunks(self.circuit_text))
+        text, step = self.circuit_text, WIDTH - 12
+        yield from (f"    {text[start : start + step]!a}" for start in range(0, len(text), step))
         yield ")"
         yield '"""The circuit with everything written out, as JSON; `quanta_compiler.load_spec` reads it."""'
         if self.is_bare:
@@ -224,12 +225,6 @@ def _memory_guard() -> Iterator[str]:
     yield "            pass  # not Linux: the allocation itself will tell"
     yield "    if free is not None and needed > free // 2:"
     yield '        raise MemoryError(f"operator() needs {needed} bytes, over half of the {free} that are free")'
-
-
-def _text_chunks(text: str) -> Iterator[str]:
-    step = WIDTH - 12
-    for start in range(0, len(text), step):
-        yield ascii(text[start : start + step])
 
 
 def _indent(lines: Iterator[str]) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """The books of a program: its steps, its tensors, and the memory that they share."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -100,6 +102,8 @@ class Tensor:
 class Books:
     """What is counted over a program, and over the rotations that it applies."""
 
+    run: Callable[[Account], None]
+    """Counts all operations of a program."""
     storages: list[Storage] = field(default_factory=list)
     live: set[Storage] = field(default_factory=set)
     steps: list[StepCost] = field(default_factory=list)
@@ -167,7 +171,7 @@ class Account:
     """One program on the books: its values as tensors."""
 
     program: Program
-    books: Books = field(default_factory=Books)
+    books: Books
     tensors: dict[int, Tensor] = field(default_factory=dict)
     groups: dict[int, Groups] = field(default_factory=dict)
     """The dimensions that values were made with."""

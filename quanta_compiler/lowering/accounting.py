@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from quanta_compiler.lowering.account import (
     ELEMENT_BYTES,
     Account,
+    Books,
     Elementwise,
     Origin,
     Resized,
@@ -49,7 +50,7 @@ class ProgramCost:
 
 def program_cost(program: Program) -> ProgramCost:
     """Count a program's steps, peak and saved bytes by walking its operations."""
-    account = Account(program)
+    account = Account(program, Books(_run_all))
     if program.plan.batch is not None:
         account.input = _take_input(account)
     _run_all(account)
@@ -114,7 +115,7 @@ def _load(account: Account, load: Load) -> Tensor:
     if leaf.gate is not None and leaf.gate.parameter in account.given:
         return account.given[leaf.gate.parameter]
     if is_computed(load):
-        return compute_leaf(account, load, _run_all)
+        return compute_leaf(account, load)
     if leaf.source == "one":
         return Tensor("one", Storage(1, is_parameter=True), needs_grad=False)
     if leaf.gate is not None:
@@ -172,11 +173,11 @@ def _call(account: Account, operation: Call) -> Tensor:
         source = books.resized(given, others, columns, function.size)
     blocks = account.blocks(operation.first, function.blocks)
     if operation.maker is not None:
-        blocks = gate_blocks(account, operation.maker, _run_all)
+        blocks = gate_blocks(account, operation.maker)
     # A part of vectors is the function's alone: nobody else has a name for it.
     is_named = not isinstance(account.program.operations[operation.source.value], Split)
     with books.holding(*([given.storage] if is_named else [])):
-        result = call_function(books, function, source, blocks, _run_all)
+        result = call_function(books, function, source, blocks)
     if rows == function.size:
         return result
     cut = books.resized(result, others, function.size, rows)

@@ -109,17 +109,13 @@ class Lowering:
                 for node, side in chain
             ]
             self._add_entry(root, start, links)
-            values[root] = self._lower_chain(start, links, target if root == tensor else None)
-        value = values[tensor]
+            leaf = self.plan.leaves[start]
+            value = self._add(Load(self._new(), leaf.legs, leaf, *self.functions.get(start, ())))
+            for move, link in self._best_moves(leaf.legs, links, target if root == tensor else None):
+                value = self._emit(value, move, link)
+            values[root] = value
         if rows is not None and self.operations[value].layout != target:
             return self._copy(value, target, (target[:rows], target[rows:]))
-        return value
-
-    def _lower_chain(self, start: int, links: list[_Link], target: Layout | None) -> int:
-        leaf = self.plan.leaves[start]
-        value = self._add(Load(self._new(), leaf.legs, leaf, *self.functions.get(start, ())))
-        for move, link in self._best_moves(leaf.legs, links, target):
-            value = self._emit(value, move, link)
         return value
 
     def _add_entry(self, root: int, start: int, links: list[_Link]) -> None:

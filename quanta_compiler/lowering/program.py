@@ -26,7 +26,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Value:
     """What every operation has: the number of the value that it makes, and the order of its legs in memory."""
 
     result: int
@@ -34,7 +34,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved(Made):
+class Moved(Value):
     """An operation on one value, whose result is written as a tensor of the dimensions `groups`."""
 
     source: Access
@@ -42,7 +42,7 @@ class Moved(Made):
 
 
 @dataclass(frozen=True, slots=True)
-class Product(Made):
+class Product(Value):
     """An operation on two values."""
 
     left: Access
@@ -53,7 +53,7 @@ class Product(Made):
 
 
 @dataclass(frozen=True, slots=True)
-class OfHalves(Made):
+class OfHalves(Value):
     """An operation of a function on two halves."""
 
     halves: tuple[Access, Access]
@@ -61,7 +61,7 @@ class OfHalves(Made):
 
 
 @dataclass(frozen=True, slots=True)
-class Load(Made):
+class Load(Value):
     """A leaf: the input, a stored parameter or constant, or what is computed from a parameter by itself."""
 
     leaf: Leaf

@@ -13,9 +13,6 @@ from quanta_compiler.lowering.account import Account, Books, Elementwise, Making
 from quanta_compiler.lowering.functions import made_gates
 from quanta_compiler.lowering.program import Function, Load, Maker, Split, Turn
 
-Run = Callable[[Account], None]
-"""Counts all operations of a program."""
-
 RY_FLOPS = 4
 """An angle halved, its cosine and sine, and the sine with the other sign."""
 ANGLE_FLOPS = 3
@@ -39,13 +36,13 @@ def turn_passes(count: int, needs_grad: bool) -> Passes:
     return (Elementwise(count, count, needs_grad, operands=2, times=TURN_FLOPS // 2),)
 
 
-def compute_leaf(account: Account, load: Load, run: Run) -> Tensor:
+def compute_leaf(account: Account, load: Load) -> Tensor:
     """Return a leaf that is computed; what serves several leaves is computed once."""
     gate = load.leaf.gate
     assert gate is not None
     if gate.block is not None:
         assert load.maker is not None
-        return gate_blocks(account, load.maker, run)[gate.block]
+        return gate_blocks(account, load.maker)[gate.block]
     if gate.form is Form.ANGLE:
         return _once(account, "all ry", lambda: (_all_ry(account),))[0]
     if gate.form is Form.SIGNS:
@@ -53,7 +50,7 @@ def compute_leaf(account: Account, load: Load, run: Run) -> Tensor:
         made = _once(account, f"cz {sizes}", lambda: (_signs(account.books, math.prod(sizes)),))[0]
         return replace(made, name=account.names[0] if account.names else gate.parameter)
     if load.function is not None:
-        return _once(account, gate.parameter, lambda: (_pauli_matrix(account, load, run),))[0]
+        return _once(account, gate.parameter, lambda: (_pauli_matrix(account, load),))[0]
     return _once(account, gate.parameter, lambda: (_made(account, gate),))[0]
 
 
@@ -96,7 +93,7 @@ def _ry(books: Books, names: tuple[str, ...], count: int, needs_grad: bool) -> T
     return tensor
 
 
-def gate_blocks(account: Account, maker: Maker, run: Run) -> tuple[Tensor, ...]:
+def gate_blocks(account: Account, maker: Maker) -> tuple[Tensor, ...]:
     """Return the blocks of a gate, which are made for all gates that are alike at once."""
 
     def compute() -> tuple[Tensor, ...]:
@@ -104,22 +101,22 @@ def gate_blocks(account: Account, maker: Maker, run: Run) -> tuple[Tensor, ...]:
         names = tuple(dict.fromkeys(gate.parameter for gate in alike))
         storage = account.books.new_storage(maker.stack * maker.angles)
         angles = Tensor(names[0], storage, any(gate.trains for gate in alike))
-        made = _made_blocks(account.books, maker, angles, names, run)
+        made = _made_blocks(account.books, maker, angles, names)
         account.books.free(storage)
         return made
 
     return _once(account, f"blocks {maker.alike}", compute) if maker.blocks else ()
 
 
-def _made_blocks(books: Books, maker: Maker, angles: Tensor, names: tuple[str, ...], run: Run) -> tuple[Tensor, ...]:
+def _made_blocks(books: Books, maker: Maker, angles: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
     if maker.halves:
-        return _blocks_of_halves(books, maker, angles, names, run)
+        return _blocks_of_halves(books, maker, angles, names)
     ry = _ry(books, names, maker.stack * maker.angles, angles.needs_grad)
     made: list[Tensor] = []
     signs: dict[str, tuple[Tensor, ...]] = {}
     for program in maker.programs:
         inner = Account(program, books, given={ANGLES: ry}, computed=signs, names=names)
-        run(inner)
+        books.run(inner)
         made.append(inner.tensors[program.output])
     kept = [one.storage for one in made]
     for storage in (ry.storage, *(tensor.storage for tensors in signs.values() for tensor in tensors)):
@@ -128,16 +125,14 @@ def _made_blocks(books: Books, maker: Maker, angles: Tensor, names: tuple[str, .
     return tuple(made)
 
 
-def _blocks_of_halves(
-    books: Books, maker: Maker, angles: Tensor, names: tuple[str, ...], run: Run
-) -> tuple[Tensor, ...]:
+def _blocks_of_halves(books: Books, maker: Maker, angles: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
     """Count the blocks of both halves, each for twice as many gates, and the cosines and sines between them."""
     numbers, needs_grad, made = maker.stack * maker.pairs, angles.needs_grad, list[Tensor]()
     for half in maker.halves:
         if half.blocks:
             origin = (Elementwise(half.stack * half.angles, 0, needs_grad),)
             both = books.copied([angles], (half.stack, half.angles), origin)
-            made += _made_blocks(books, half, both, names, run)
+            made += _made_blocks(books, half, both, names)
             books.free(both.storage)
     halved = books.new_storage(numbers)
     halved.saved = needs_grad
@@ -174,17 +169,17 @@ def _made(account: Account, gate: Gate) -> Tensor:
     return Tensor(name, result, gate.trains)
 
 
-def _pauli_matrix(account: Account, load: Load, run: Run) -> Tensor:
+def _pauli_matrix(account: Account, load: Load) -> Tensor:
     """Call a function with the first rows of an identity, once for every index of `per`."""
     gate, function, maker, books = load.leaf.gate, load.function, load.maker, account.books
     assert gate is not None
     assert function is not None
     assert maker is not None
     numbers = function.count * function.size
-    blocks = gate_blocks(account, maker, run)
+    blocks = gate_blocks(account, maker)
     before = len(books.storages), len(books.steps)
     eye = Tensor("eye", books.new_storage(numbers), needs_grad=False)
-    made = call_function(books, function, eye, blocks, run)
+    made = call_function(books, function, eye, blocks)
     if made.storage is not eye.storage:
         books.free(eye.storage)
     if not gate.per:
@@ -198,17 +193,17 @@ def _pauli_matrix(account: Account, load: Load, run: Run) -> Tensor:
     return stacked
 
 
-def call_function(books: Books, function: Function, source: Tensor, blocks: Sequence[Tensor], run: Run) -> Tensor:
+def call_function(books: Books, function: Function, source: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     """Return what a function makes of its vectors, everything on the same books."""
     # A block may be a part of what is stored for a stack of gates, so it is never given back here.
     given = {f"block{place}": block for place, block in enumerate(blocks)}
     inner = Account(function.program, books, input=source, given=given)
     if not any(isinstance(operation, Split) for operation in function.program.operations):
-        run(inner)
+        books.run(inner)
         return inner.tensors[function.program.output]
     # What is taken apart has a name to the end.
     with books.holding(source.storage):
-        run(inner)
+        books.run(inner)
     books.free(source.storage)
     return inner.tensors[function.program.output]
 

@@ -8,7 +8,7 @@ from string import ascii_letters
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.planner.plan import Leaf, Plan
+from quanta_compiler.planner.plan import Plan
 
 Legs = tuple[int, ...]
 
@@ -92,21 +92,8 @@ class Pair:
         return f"{terms[0]},{terms[1]}->{terms[2]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Contraction:
-    """Leaves and pairs of them; the last pair makes the result, with its legs in the order that was asked for."""
-
-    leaves: tuple[Leaf, ...]
-    pairs: tuple[Pair, ...]
-    sizes: tuple[int, ...]
-
-    def volume(self, legs: Sequence[int]) -> int:
-        """Return the number of elements over some legs."""
-        return math.prod(self.sizes[leg] for leg in legs)
-
-
-def contracted_plan(plan: Plan) -> Contraction:
-    """Return the steps of a plan that only contracts.
+def contracted_pairs(plan: Plan) -> tuple[Pair, ...]:
+    """Return the steps of a plan that only contracts; the last one makes the result, its legs in order.
 
     Every result has an order: that in which a batch of products comes out, and in the end the one of the output.
     """
@@ -123,4 +110,4 @@ def contracted_plan(plan: Plan) -> Contraction:
         assert frozenset(layout) == step.legs, "what stands on one side only is kept"
         pairs.append(Pair(left, right, first, second, layout))
         layouts.append(layout)
-    return Contraction(plan.leaves, tuple(pairs), plan.sizes)
+    return tuple(pairs)

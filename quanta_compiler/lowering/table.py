@@ -107,16 +107,6 @@ class _Step:
     columns: tuple[int, ...]
     rows: tuple[int, ...]
 
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """Return the legs of the state that is read, as it is stored."""
-        return self.per + self.rest + self.columns
-
-    @property
-    def makes(self) -> tuple[int, ...]:
-        """Return the legs of the gradient of the state that is made, as it is stored."""
-        return self.per + self.rest + self.rows
-
 
 def offsets(walk: Walk) -> list[int]:
     """Return the offsets that nested loops visit, in order."""
@@ -133,8 +123,9 @@ def lower_table(circuit: Circuit) -> GateTable:
     circuit = canonical_order(absorb_rotations(circuit, _TOKENS, _LARGEST_BLOCK, _BLOCK_NUMBERS))
     sizes = [leg.size for leg in circuit.legs]
     steps = _steps(circuit, sizes)
-    stored = [step.reads for step in steps] + [circuit.outputs]
-    gradients = [circuit.inputs] + [step.makes for step in steps]
+    # The legs of every state as its reader stores it, and of its gradient as its maker does.
+    stored = [*(step.per + step.rest + step.columns for step in steps), circuit.outputs]
+    gradients = [circuit.inputs, *(step.per + step.rest + step.rows for step in steps)]
 
     def walk(legs: Sequence[int], layout: Sequence[int]) -> Walk:
         return _walk(legs, layout, sizes)

@@ -168,13 +168,16 @@ def _well_scaled(stored: Stored, generator: torch.Generator) -> torch.Tensor:
     """Return matrices that keep the size of a vector on average, but are no rotations: a transpose is no inverse."""
     import torch
 
+    def near_one(*shape: int) -> torch.Tensor:
+        return torch.empty(shape).uniform_(0.9, 1.1, generator=generator)
+
     if stored.gate.matrix.stores_angles:
         # These keep the size of a vector whatever they store; a Lie algebra's entries are drawn for angles up to 1.
         std = 0.5 / math.sqrt(max(stored.part.fan_out, stored.part.fan_in)) if stored.gate.kind == "orthogonal" else 1.0
         return torch.randn(stored.shape, generator=generator) * std
     if stored.gate.kind == "diagonal":
         signs = 2 * torch.randint(2, stored.shape, generator=generator) - 1
-        return _near_one(stored.shape, generator) * signs
+        return near_one(*stored.shape) * signs
     rows, columns = stored.part.fan_out, stored.part.fan_in
     matrices = torch.randn(stored.numbers // (rows * columns), rows, columns, generator=generator)
     if max(rows, columns) > _ORTHOGONAL_SIDE:
@@ -184,13 +187,7 @@ def _well_scaled(stored: Stored, generator: torch.Generator) -> torch.Tensor:
     else:
         # Orthonormal columns spread a vector over more rows: the mean square of its entries is to stay.
         turned = torch.linalg.qr(matrices)[0] * math.sqrt(rows / columns)
-    return (turned * _near_one((columns,), generator)).reshape(stored.shape)
-
-
-def _near_one(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    import torch
-
-    return torch.empty(shape).uniform_(0.9, 1.1, generator=generator)
+    return (turned * near_one(columns)).reshape(stored.shape)
 
 
 def _multiply(operator: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
@@ -202,10 +199,8 @@ def _multiply(operator: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
-    import torch
-
     if result.shape != expected.shape:
         return math.inf
-    norm = float(torch.linalg.vector_norm(expected))
-    difference = float(torch.linalg.vector_norm(result.to(torch.float64) - expected))
+    norm = float(expected.norm())
+    difference = float((result.double() - expected).norm())
     return difference / norm if norm else difference

@@ -32,13 +32,8 @@ def is_two_design(circuit: Circuit, gate: Gate) -> bool:
     """Return whether a gate is a square `pauli` gate on 2^q indices, without `per`."""
     size = circuit.size(gate.columns)
     # Of one index there is no circuit, only a one.
-    return (
-        gate.form is Form.CIRCUIT
-        and not gate.per
-        and size > 1
-        and size == circuit.size(gate.rows)
-        and is_power_of_two(size)
-    )
+    is_square = 1 < size == circuit.size(gate.rows)
+    return gate.form is Form.CIRCUIT and not gate.per and is_square and is_power_of_two(size)
 
 
 class _Expansion:

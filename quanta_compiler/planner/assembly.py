@@ -71,7 +71,11 @@ class Assembly:
         if self.mode == "apply":
             self.batch = self._new_leg(self.tokens, "n")
             self.state = self._add_leaf(Leaf("input", (self.batch, *self.circuit.inputs)))
-        self._add_gate_leaves()
+        if self.mode == "operator" and self._is_reshaping(self.circuit.gates[0]):
+            self.state = self._add_leaf(Leaf("one", ()))
+        for part in (part for gate in self.circuit.gates for part in gate.parts or (gate,)):
+            if part.form is not Form.RESHAPE:
+                self.leaves_of[part.name] = [self._add_leaf(leaf) for leaf in self._leaves(part)]
         for is_reshaping, run in groupby(self.circuit.gates, key=self._is_reshaping):
             if is_reshaping:
                 for gate in run:
@@ -104,15 +108,6 @@ class Assembly:
         assert not self.steps, "leaves come before steps"
         self.leaves.append(leaf)
         return len(self.leaves) - 1
-
-    def _add_gate_leaves(self) -> None:
-        if self.mode == "operator" and self._is_reshaping(self.circuit.gates[0]):
-            self.state = self._add_leaf(Leaf("one", ()))
-        for gate in self.circuit.gates:
-            for part in gate.parts or (gate,):
-                if part.form is Form.RESHAPE:
-                    continue
-                self.leaves_of[part.name] = [self._add_leaf(leaf) for leaf in self._leaves(part)]
 
     def _leaves(self, gate: Gate) -> list[Leaf]:
         """Return the tensors of a gate, in the order in which gate by gate applies them.

@@ -43,11 +43,8 @@ def pauli_forms(circuit: Circuit, batch: int, small: int = 0) -> PauliForms:
             is_wide = rows > columns if gate.transpose else rows < columns
             matrix = plan(min(rows, columns), transpose=is_wide)
             dense = count * (2 * rows * columns + MEMORY_FLOPS * max(rows, columns))
-            if (
-                gate.per
-                or rows * columns <= small
-                or _price(matrix) + dense < _price(plan(count, transpose=gate.transpose))
-            ):
+            is_always_made = gate.per or rows * columns <= small
+            if is_always_made or _price(matrix) + dense < _price(plan(count, transpose=gate.transpose)):
                 made[gate.name] = matrix
             else:
                 applied[gate.name] = partial(plan, transpose=gate.transpose)
