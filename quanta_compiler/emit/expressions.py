@@ -219,7 +219,6 @@ class Expressions:
         return code if legs[0] == order[0] else f"{code} % {self.plan.size(legs)}"
 
     def _call(self, operation: Call) -> str:
-        """Call a function with vectors padded or cut to its size."""
         columns, rows = (self.plan.size(access[-1]) for access in (operation.source.groups, operation.groups))
         function, maker, gate = operation.function, operation.maker, operation.gate
         assert maker is not None

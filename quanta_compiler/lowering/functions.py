@@ -23,7 +23,7 @@ from quanta_compiler.lowering.program import (
     Split,
     Turn,
 )
-from quanta_compiler.planner.plan import BlocksPlan, Leaf, PartBlocks, PauliPart, PauliPlan, Plan
+from quanta_compiler.planner.plan import Alike, Leaf, PartBlocks, PauliPart, PauliPlan, Plan
 
 _WHOLE, _FIRST, _SECOND, _COUNT = range(4)
 """The legs of a function of two halves."""
@@ -102,29 +102,30 @@ def _on_halves(count: int, first: int, second: int, operations: list[Operation])
 
 
 @lru_cache(maxsize=256)
-def making(plan: BlocksPlan) -> Maker:
+def making(parts: tuple[PartBlocks, ...]) -> Maker:
     """Return what makes the blocks of all gates that are alike."""
-    return summed(plan.parts, lambda part: _maker_of_part(plan, part), lambda a, b: _maker_of_halves(plan, a, b))
+    return summed(parts, _maker_of_part, _maker_of_halves)
 
 
-def _maker(plan: BlocksPlan, size: int, what: str, stack: int) -> Maker:
-    angles = pauli_angles(size, plan.layers, plan.kept)
-    kept = "" if plan.kept is None else f", {plan.kept} angles a column"
-    layers = "1 layer" if plan.layers == 1 else f"{plan.layers} layers"
-    about = f"Return the {what} of every matrix {size} x {size}, {layers}{kept}, of a stack: [n, {angles}]."
-    return Maker(f"blocks_{size}", about, (size, plan.layers, plan.kept), stack, angles)
+def _maker(alike: Alike, what: str, stack: int) -> Maker:
+    size, count, kept = alike
+    angles = pauli_angles(*alike)
+    columns = "" if kept is None else f", {kept} angles a column"
+    layers = "1 layer" if count == 1 else f"{count} layers"
+    about = f"Return the {what} of every matrix {size} x {size}, {layers}{columns}, of a stack: [n, {angles}]."
+    return Maker(f"blocks_{size}", about, alike, stack, angles)
 
 
-def _maker_of_part(plan: BlocksPlan, part: PartBlocks) -> Maker:
+def _maker_of_part(part: PartBlocks) -> Maker:
     sizes = [one.size(leg for leg in one.output if leg != one.batch) for one in part.plans]
     programs = tuple(_lowered(one, 0, size) for one, size in zip(part.plans, sizes, strict=True))
-    return replace(_maker(plan, part.size, "blocks", part.stack), programs=programs)
+    return replace(_maker((part.size, part.layers, part.kept), "blocks", part.stack), programs=programs)
 
 
-def _maker_of_halves(plan: BlocksPlan, first: Maker, second: Maker) -> Maker:
-    size = first.alike[0] + second.alike[0]
-    maker = _maker(plan, size, "cosines, sines and blocks", first.stack // 2)
-    return replace(maker, pairs=turned_pairs(size, plan.kept), halves=(first, second))
+def _maker_of_halves(first: Maker, second: Maker) -> Maker:
+    size, layers, kept = first.alike[0] + second.alike[0], *first.alike[1:]
+    maker = _maker((size, layers, kept), "cosines, sines and blocks", first.stack // 2)
+    return replace(maker, pairs=turned_pairs(size, kept), halves=(first, second))
 
 
 # Gates that are alike have the same plans.
@@ -141,7 +142,7 @@ def functions_of(plan: Plan) -> dict[int, Called]:
     return {
         tensor: (applying(pauli) if pauli.parts else None, making(pauli.blocks))
         for tensor, pauli in enumerate(paulis)
-        if pauli is not None and pauli.blocks is not None
+        if pauli is not None and pauli.blocks
     }
 
 

@@ -15,7 +15,7 @@ from quanta_compiler.passes.canonical_order import canonical_order
 from quanta_compiler.passes.expand_pauli import is_two_design, write_out
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
 from quanta_compiler.planner.optimizers import contraction_flops, results
-from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PartBlocks, PauliPart, PauliPlan, Plan, Step
+from quanta_compiler.planner.plan import Alike, Leaf, PartBlocks, PauliPart, PauliPlan, Plan, Step
 
 _PASSES_BETWEEN = 4
 """How often a sum of two halves goes through the memory beside what its halves do: parted, turned, put together."""
@@ -126,7 +126,7 @@ def _plan_part(size: int, layers: int, kept: int | None, count: int, *, transpos
 
 
 @lru_cache(maxsize=256)
-def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> BlocksPlan:
+def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> tuple[PartBlocks, ...]:
     """Plan how the blocks of so many gates are made."""
     powers = powers_of_two(size)
     parts: list[PartBlocks] = []
@@ -134,8 +134,9 @@ def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> BlocksP
         circuit = _in_blocks(power, layers, kept)
         # Twice as often as what it is a half of, which is the same for the last two.
         times = stack << min(place + 1, len(powers) - 1)
-        parts.append(PartBlocks(power, times, tuple(_plan_block(circuit, gate, times) for gate in circuit.gates)))
-    return BlocksPlan(layers, kept, tuple(parts))
+        plans = tuple(_plan_block(circuit, gate, times) for gate in circuit.gates)
+        parts.append(PartBlocks(power, layers, kept, times, plans))
+    return tuple(parts)
 
 
 @lru_cache(maxsize=256)

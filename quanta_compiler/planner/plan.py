@@ -56,21 +56,12 @@ class PartBlocks:
     """How the blocks of a power of two are made: a circuit of RY and CZ, each block a small network of some of them."""
 
     size: int
-    stack: int
-    plans: tuple[Plan, ...]
-    """One for each block: a tensor with the stack in front, if the block has an RY."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlocksPlan:
-    """How the blocks of `pauli` gates that are alike are made: of a stack of angles, for all gates at once.
-
-    A size is the sum of its powers of two, each twice as often as what it is a half of (Quantum-PEFT, eq. (4)).
-    """
-
     layers: int
     kept: int | None
-    parts: tuple[PartBlocks, ...]
+    stack: int
+    """How many matrices of the size there are, in all `pauli` gates that are alike."""
+    plans: tuple[Plan, ...]
+    """One for each block: a tensor with the stack in front, if the block has an RY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +94,11 @@ class PauliPlan:
     """Of all vectors together, the blocks being there."""
     parts: tuple[PauliPart, ...] = ()
     """One for each power of two, the largest first. None in what only counts, and for a block of a gate."""
-    blocks: BlocksPlan | None = None
-    """None in what only counts."""
+    blocks: tuple[PartBlocks, ...] = ()
+    """How they are made, for all gates that are alike at once; none in what only counts.
+
+    A size is the sum of its powers of two, each twice as often as what it is a half of (Quantum-PEFT, eq. (4)).
+    """
 
 
 @dataclass(frozen=True, slots=True)

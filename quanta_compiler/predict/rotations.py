@@ -108,7 +108,7 @@ def _group_work(group: BlockGroup, trains: bool) -> Work:
 
 
 def _contraction_work(plan: Plan, needs_grad: list[bool], batch: int = 1) -> Work:
-    """Return the steps of a plan that only contracts, each on a batch of matrices; `needs_grad` says which leaves train."""
+    """Return the steps of a plan that only contracts, each for a batch; `needs_grad` are the leaves that train."""
     parts: list[Work] = []
     for pair in contracted_pairs(plan):
         left, right = needs_grad[pair.left], needs_grad[pair.right]
