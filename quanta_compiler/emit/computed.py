@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from textwrap import wrap
 
 from quanta_compiler.ir.circuit import Gate
@@ -62,8 +63,8 @@ class ComputedLeaves:
 
     program: Program
     names: Names
-    known: dict[str, str] = field(default_factory=dict)
-    """Names that are there already, with their dimensions."""
+    known: set[str] = field(default_factory=set)
+    """Names that are there already."""
 
     def load(self, load: Load) -> tuple[str, str, list[Statement]]:
         """Return the name of a leaf, its dimensions, and the statements that make it where nothing has yet."""
@@ -78,18 +79,18 @@ class ComputedLeaves:
             rows, columns = self._size(gate.columns[:-1]), self._size(gate.columns[-1:])
             name = "cz" if (rows, columns) == (2, 2) else f"cz_{rows}x{columns}"
             code = f"{self._helper('_cz')}({self.names.like}, {rows}, {columns})"
-            return name, f"{rows}, {columns}", self._once(name, code, f"{rows}, {columns}")
+            return name, f"{rows}, {columns}", self._once(name, code)
         name = f"matrix_{gate.parameter}"
         if load.function is not None:
             dims, statements = self._pauli(load)
             return name, dims, statements
         dims, code = self._made(gate)
-        return name, dims, self._once(name, code, dims)
+        return name, dims, self._once(name, code)
 
-    def _once(self, name: str, code: str, dims: str) -> list[Statement]:
+    def _once(self, name: str, code: str) -> list[Statement]:
         if name in self.known:
             return []
-        self.known[name] = dims
+        self.known.add(name)
         return [(f"{name} = {code}", "", "")]
 
     def _helper(self, name: str) -> str:
@@ -116,19 +117,15 @@ class ComputedLeaves:
                 place, dims = f"ry[{first}:{first + count}]", f"{count}, 2, 2"
         if "ry" in self.known:
             return place, dims, []
-        self.known["ry"] = ""
+        self.known.add("ry")
         return place, dims, [(line, "", "") for line in self._ry_lines()]
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, int]]:
         """Where the matrices of every RY stand among all: the first, and how many there are."""
-        places: dict[str, tuple[int, int]] = {}
-        first = 0
-        for gate in self._ry_gates():
-            if gate.parameter not in places:
-                places[gate.parameter] = first, self._size(gate.per)
-                first += self._size(gate.per)
-        return places
+        counts = {gate.parameter: self._size(gate.per) for gate in self._ry_gates()}
+        firsts = accumulate(counts.values(), initial=0)
+        return {name: (first, count) for (name, count), first in zip(counts.items(), firsts, strict=False)}
 
     def _ry_gates(self) -> Iterator[Gate]:
         for operation in self.program.operations:
@@ -189,10 +186,10 @@ class ComputedLeaves:
 
         first, number = self._stacks[maker.alike][gate.parameter]
         if not gate.per:
-            return f"{count}, {size}", [*statements, *self._once(name, made(first), f"{count}, {size}")]
+            return f"{count}, {size}", [*statements, *self._once(name, made(first))]
         dims = f"{number}, {count}, {size}"
         code = f"torch.stack([{made('i')} for i in range({first}, {first + number})])"
-        return dims, [*statements, *self._once(name, code, dims)]
+        return dims, [*statements, *self._once(name, code)]
 
     def _block(self, load: Load, gate: Gate, owner: Gate) -> tuple[str, str, list[Statement]]:
         maker = load.maker
@@ -216,7 +213,7 @@ class ComputedLeaves:
         else:
             each = [f"{stored_name(name)}.reshape(-1, {maker.angles})" for name in stack]
             joined = f"torch.cat([{', '.join(each)}])"
-        return self._once(function.removeprefix("_"), f"Circuit.{function}({joined})", "")
+        return self._once(function.removeprefix("_"), f"Circuit.{function}({joined})")
 
     def blocks_of(self, maker: Maker, place: int | str) -> str:
         """Return the blocks of one gate of the stack."""

@@ -87,7 +87,7 @@ def _maker_lines(maker: Maker, functions: Functions, helpers: list[str]) -> Iter
 
 def _blocks(maker: Maker, helpers: list[str]) -> Iterator[str]:
     yield f"    n = {ANGLES}.shape[0]"
-    known: dict[str, str] = {}
+    known = set[str]()
     made = 0
     for place, program in enumerate(maker.programs):
         plan = program.plan

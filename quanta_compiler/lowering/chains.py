@@ -26,11 +26,12 @@ from quanta_compiler.lowering.moves import (
 from quanta_compiler.lowering.program import (
     Access,
     Call,
-    Called,
     Copy,
+    Function,
     Groups,
     Layout,
     Load,
+    Maker,
     Matmul,
     Multiply,
     Operation,
@@ -40,6 +41,9 @@ from quanta_compiler.lowering.program import (
 )
 from quanta_compiler.lowering.slicing import Slicing
 from quanta_compiler.planner.plan import Plan, Step
+
+Called = tuple[Function | None, Maker]
+"""What a structured gate needs; one of its blocks needs no function."""
 
 BEAM = (2, 24)
 """Layouts kept after every step, at the least and at the most: more found nothing better on the examples."""

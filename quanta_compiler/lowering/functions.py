@@ -9,20 +9,8 @@ from functools import lru_cache
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.kinds.two_design import pauli_angles, summed, turned_pairs
-from quanta_compiler.lowering.chains import Lowering
-from quanta_compiler.lowering.program import (
-    Access,
-    Call,
-    Called,
-    Function,
-    Join,
-    Load,
-    Maker,
-    Operation,
-    Program,
-    Split,
-    Turn,
-)
+from quanta_compiler.lowering.chains import Called, Lowering
+from quanta_compiler.lowering.program import Access, Call, Function, Join, Load, Maker, Operation, Program, Split, Turn
 from quanta_compiler.planner.plan import Alike, Leaf, PartBlocks, PauliPart, PauliPlan, Plan
 
 _WHOLE, _FIRST, _SECOND, _COUNT = range(4)

@@ -64,7 +64,9 @@ def _program(plan: Plan, circuit: Circuit, operations: Sequence[Operation]) -> P
 def lower_sliced(slicing: Slicing, circuit: Circuit, straight: Program) -> tuple[Program, int]:
     """Return the program of a slicing, and what its copies cost in elements moved."""
     lowering = Lowering(slicing.plan, functions_of(slicing.plan), slicing)
-    target = slicing.slice_layout
+    # The legs of a slice in the order of the result.
+    left = slicing.plan.legs(slicing.root).difference(slicing.legs)
+    target = tuple(leg for leg in slicing.plan.output if leg in left)
     value = lowering.lower(slicing.root, target, len(target) if slicing.is_cut else None)
     operations, first = _hoist(lowering.operations, value)
     loop = Loop(legs=slicing.legs, slices=slicing.slices, first=first, ties=slicing.ties)

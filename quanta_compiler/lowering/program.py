@@ -198,10 +198,6 @@ class Maker:
         return len(self.programs) + (2 + 2 * sum(half.blocks for half in self.halves) if self.halves else 0)
 
 
-Called = tuple[Function | None, Maker]
-"""What a structured gate needs; one of its blocks needs no function."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tie(Moved):
     """An identity written out: the last dimension of `source` becomes the diagonal of `legs`, (new side, old side).

@@ -42,12 +42,6 @@ class Slicing:
         """Return how many indices the fixed legs have together."""
         return self.plan.size(self.legs)
 
-    @property
-    def slice_layout(self) -> Layout:
-        """Return the legs of a slice in the order of the result."""
-        legs = self.plan.legs(self.root).difference(self.legs)
-        return tuple(leg for leg in self.plan.output if leg in legs)
-
     def consumes_in_loop(self, tensor: int) -> bool:
         """Return whether what uses a tensor, a step or the result, is in the loop."""
         user = next((i for i, step in enumerate(self.plan.steps) if tensor in step.inputs), None)

@@ -21,7 +21,6 @@ from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan, Step
 Order = Callable[[Sequence[Legs], Legs, Sequence[int]], tuple[str, Pairs]]
 PauliForms = tuple[Mapping[str, Callable[[int], PauliPlan]], Mapping[str, PauliPlan]]
 """The `pauli` gates that are applied, to a number of vectors, and those whose matrix is made, by name."""
-NO_PAULIS: PauliForms = ({}, {})
 
 
 def searched(optimizer: str) -> Order:
@@ -48,7 +47,7 @@ class Assembly:
         mode: str,
         tokens: int,
         order: Order,
-        forms: PauliForms = NO_PAULIS,
+        forms: PauliForms = ({}, {}),
     ) -> None:
         self.circuit = circuit
         self.applied, self.made = forms
