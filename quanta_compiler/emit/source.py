@@ -109,7 +109,11 @@ class _Emitter:
         yield from constant_lines(self.circuit, self.constants, like, uses_one=self.uses_one)
         if self.is_bare:
             yield ""
-            yield from _leave_meta()
+            yield "def _load_from_state_dict(self, *args: object) -> None:"
+            yield "    # From the meta device parameters are replaced by those that are loaded; here there are none."
+            yield "    super()._load_from_state_dict(*args)"
+            yield "    if self.like.is_meta:"
+            yield '        self.like = torch.empty(0, dtype=self.like.dtype, device="cpu")'
         yield ""
         yield from self._forward()
         yield ""
@@ -199,14 +203,6 @@ class _Emitter:
         yield f"    for key in ({keys}):"
         yield '        destination[f"{prefix}gates.{key}"] = None'
         yield "    super()._save_to_state_dict(destination, prefix, keep_vars)"
-
-
-def _leave_meta() -> Iterator[str]:
-    yield "def _load_from_state_dict(self, *args: object) -> None:"
-    yield "    # From the meta device parameters are replaced by those that are loaded; here there are none."
-    yield "    super()._load_from_state_dict(*args)"
-    yield "    if self.like.is_meta:"
-    yield '        self.like = torch.empty(0, dtype=self.like.dtype, device="cpu")'
 
 
 def _memory_guard() -> Iterator[str]:

@@ -85,6 +85,7 @@ class Lowering:
         self.slicing = slicing
         self.fixed = frozenset(slicing.legs) if slicing is not None else frozenset[int]()
         self.slices = slicing.slices if slicing is not None else 1
+        self.inside = slicing.inside if slicing is not None else frozenset[int]()
         self.operations: list[Operation] = []
         self.cost = 0
         """What the chosen layouts cost, in elements moved."""
@@ -109,7 +110,7 @@ class Lowering:
         values: dict[int, int] = {}
         for root, chain, start in reversed(chains):
             links = [
-                _Link(node, self._step(node), None if side is None else values[side], self._is_inside(node))
+                _Link(node, self._step(node), None if side is None else values[side], node in self.inside)
                 for node, side in chain
             ]
             self._add_entry(root, start, links)
@@ -144,13 +145,10 @@ class Lowering:
     def _step(self, tensor: int) -> Step:
         return self.plan.steps[tensor - len(self.plan.leaves)]
 
-    def _is_inside(self, tensor: int) -> bool:
-        return self.slicing is not None and tensor in self.slicing.inside
-
     def _heavy(self, tensor: int) -> int:
         """Return the input of a step that the chain goes through: the one with more numbers, where it is computed."""
         step = self._step(tensor)
-        fixed = self.fixed if self._is_inside(tensor) else frozenset[int]()
+        fixed = self.fixed if tensor in self.inside else frozenset[int]()
 
         def weight(node: int) -> tuple[bool, int]:
             return self.has_input[node], self.plan.size(self.plan.legs(node) - fixed)

@@ -17,7 +17,7 @@ from quanta_compiler.planner.plan import Plan
 
 SLICED_ELEMENTS = 1 << 18
 """An operator of fewer elements is built at once: a loop would take longer than the copies that it saves."""
-SLICES = 16
+LEAST_SLICES = 16
 """Fewer slices were measured to be slower: a larger one does not stay in the cache between its steps."""
 SCATTERED_SHARE = 8
 """Slices that are no runs of rows cost this part of the result more: all of its pages are written again by each."""
@@ -108,8 +108,8 @@ def _promising(found: Sequence[Slicing], result: int) -> list[Slicing]:
 
     def promise(slicing: Slicing) -> tuple[int, bool, int, int]:
         # More slices are more kernels, and whole axes are easier to read.
-        distance = abs(slicing.slices - SLICES)
-        return _excess(slicing.least_peak(result), result), slicing.slices < SLICES, distance, len(slicing.plan.sizes)
+        are_few, distance = slicing.slices < LEAST_SLICES, abs(slicing.slices - LEAST_SLICES)
+        return _excess(slicing.least_peak(result), result), are_few, distance, len(slicing.plan.sizes)
 
     return sorted(found, key=promise)
 

@@ -37,9 +37,7 @@ _ORTHOGONAL_SIDE = 512
 class Verification:
     """Errors of a module against the reference, relative to the reference's norm; NaN where something overflowed."""
 
-    name: str
-    in_features: int
-    out_features: int
+    circuit: Circuit
     seed: int
     forward_error: float
     operator_error: float
@@ -53,7 +51,7 @@ class Verification:
         """Return plain data for `--json`; an error that is no number is None."""
         errors = {"forward": self.forward_error, "operator": self.operator_error}
         return {
-            "name": self.name,
+            "name": self.circuit.name,
             "passed": self.passed,
             "tolerance": TOLERANCE,
             "seed": self.seed,
@@ -91,22 +89,15 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
         expected = apply_gates(circuit, tensors, inputs)
         forward_error = _relative_error(module(inputs), expected)
         operator_error = _relative_error(_multiply(module.operator(), inputs), expected)
-    return Verification(
-        name=circuit.name,
-        in_features=circuit.in_features,
-        out_features=circuit.out_features,
-        seed=seed,
-        forward_error=forward_error,
-        operator_error=operator_error,
-    )
+    return Verification(circuit, seed, forward_error, operator_error)
 
 
 def verification_table(result: Verification) -> Table:
     """Return how far the module is from the reference."""
     verdict = "agrees with" if result.passed else "DIFFERS FROM"
-    features = f"{result.in_features} -> {result.out_features}"
+    features = f"{result.circuit.in_features} -> {result.circuit.out_features}"
     return Table(
-        f"{result.name}: the module {verdict} the float64 reference (float32, tolerance {TOLERANCE:g})",
+        f"{result.circuit.name}: the module {verdict} the float64 reference (float32, tolerance {TOLERANCE:g})",
         FIGURES,
         (
             ("forward", f"{result.forward_error:.1e}", f"of the norm, on {VECTORS} random vectors"),

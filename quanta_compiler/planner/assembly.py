@@ -41,21 +41,14 @@ class Assembly:
     So do the `pauli` gates that are applied; of the others the matrix is a leaf.
     """
 
-    def __init__(
-        self,
-        circuit: Circuit,
-        mode: str,
-        tokens: int,
-        order: Order,
-        forms: PauliForms = ({}, {}),
-    ) -> None:
+    def __init__(self, circuit: Circuit, tokens: int | None, order: Order, forms: PauliForms = ({}, {})) -> None:
         self.circuit = circuit
         self.applied, self.made = forms
-        self.mode = mode
         self.tokens = tokens
+        """The batch; None for an operator."""
         self.order = order
         self.sizes = [leg.size for leg in circuit.legs]
-        inputs = set(circuit.inputs) if mode == "operator" else set()
+        inputs = set(circuit.inputs) if tokens is None else set()
         self.labels = [leg.axis + ("'" if place in inputs else "") for place, leg in enumerate(circuit.legs)]
         self.leaves: list[Leaf] = []
         self.steps: list[Step] = []
@@ -67,10 +60,10 @@ class Assembly:
 
     def plan(self, found_on: str = "") -> Plan:
         """Return the plan; `found_on` says what has been done to the circuit before."""
-        if self.mode == "apply":
+        if self.tokens is not None:
             self.batch = self._new_leg(self.tokens, "n")
             self.state = self._add_leaf(Leaf("input", (self.batch, *self.circuit.inputs)))
-        if self.mode == "operator" and self._is_reshaping(self.circuit.gates[0]):
+        elif self._is_reshaping(self.circuit.gates[0]):
             self.state = self._add_leaf(Leaf("one", ()))
         for part in (part for gate in self.circuit.gates for part in gate.parts or (gate,)):
             if part.form is not Form.RESHAPE:
@@ -84,7 +77,7 @@ class Assembly:
         output = self._finish()
         optimizer = found_on + ("+".join(dict.fromkeys(self.found)) or "dp")
         return Plan(
-            tokens=self.tokens,
+            tokens=self.tokens or 1,
             batch=self.batch,
             leaves=tuple(self.leaves),
             steps=tuple(self.steps),
@@ -146,7 +139,7 @@ class Assembly:
         kept = set(self.present)
         if self.batch is not None:
             kept.add(self.batch)
-        if self.mode == "operator":
+        if self.tokens is None:
             kept.update(self.circuit.inputs)
         return frozenset(leg for tensor in tensors for leg in self._legs(tensor) if leg in kept)
 
@@ -187,7 +180,7 @@ class Assembly:
     def _reshape(self, gate: Gate) -> None:
         assert self.state is not None
         columns = gate.columns
-        if self.mode == "operator":
+        if self.tokens is None:
             columns = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in columns)
         legs = (self._legs(self.state) - frozenset(columns)) | frozenset(gate.rows)
         self.present.difference_update(gate.columns)
@@ -201,8 +194,7 @@ class Assembly:
         self.state = self._add_step(Step("call", inputs, legs, pauli.flops, gate=gate, axes=columns, pauli=pauli))
 
     def _finish(self) -> tuple[int, ...]:
-        if self.mode == "apply":
-            assert self.batch is not None
+        if self.batch is not None:
             return (self.batch, *self.circuit.outputs)
         outputs = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in self.circuit.outputs)
         return (*outputs, *self.circuit.inputs)

@@ -122,7 +122,7 @@ def _plan_part(size: int, layers: int, kept: int | None, count: int, *, transpos
     if not blocks.gates:
         return PauliPart(size)
     circuit = _of_dense_gates(blocks, transpose=transpose)
-    return PauliPart(size, Assembly(circuit, "apply", count, searched("auto")).plan())
+    return PauliPart(size, Assembly(circuit, count, searched("auto")).plan())
 
 
 @lru_cache(maxsize=256)
@@ -152,20 +152,12 @@ def _of_dense_gates(blocks: Circuit, *, transpose: bool) -> Circuit:
     gates: list[Gate] = []
     for place, block in enumerate(blocks.gates):
         # What has no rows and columns of its own only scales.
-        scaled = block.per + (block.columns if block.is_diagonal else ())
         is_diagonal = block.is_diagonal or not block.columns
-        gates.append(
-            Gate(
-                name=f"block{place}",
-                matrix=SCALING if is_diagonal else DEFAULT,
-                columns=scaled if is_diagonal else block.rows if transpose else block.columns,
-                rows=scaled if is_diagonal else block.columns if transpose else block.rows,
-                per=() if is_diagonal else block.per,
-                position=place,
-                parameter=f"block{place}",
-                transpose=transpose and not is_diagonal,
-            )
-        )
+        scaled = block.per + (block.columns if block.is_diagonal else ())
+        rows, columns = (scaled, scaled) if is_diagonal else (block.rows, block.columns)
+        name, per, matrix = f"block{place}", () if is_diagonal else block.per, SCALING if is_diagonal else DEFAULT
+        gate = Gate(name, matrix, columns, rows, per, position=place, parameter=name)
+        gates.append(replace(gate, columns=rows, rows=columns, transpose=not is_diagonal) if transpose else gate)
     if not transpose:
         return replace(blocks, gates=tuple(gates))
     return replace(blocks, inputs=blocks.outputs, outputs=blocks.inputs, gates=tuple(reversed(gates)))
