@@ -39,15 +39,11 @@ class Body(Expressions):
             waiting.append((statement, diary))
             if label:
                 # What only moves data prepares the next product, and stands under its heading.
-                yield from _section(self._heading(label), waiting)
+                shown = label if len(label) < WIDTH else f"{label[:WIDTH]}..."
+                axes_of = self.names_of.axes_of
+                yield from _section(f"{label}: {axes_of[label]}" if label in axes_of else shown, waiting)
                 waiting = []
         yield from _section("", waiting)
-
-    def _heading(self, label: str) -> str:
-        """Return the gates that a step brings in: one with its axes, more by name."""
-        if label not in self.names_of.axes_of:
-            return label if len(label) < WIDTH else f"{label[:WIDTH]}..."
-        return f"{label}: {self.names_of.axes_of[label]}"
 
 
 def _typed(statements: Iterable[Statement], name: str) -> Iterator[Statement]:

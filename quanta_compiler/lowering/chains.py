@@ -115,7 +115,7 @@ class Lowering:
             ]
             self._add_entry(root, start, links)
             leaf = self.plan.leaves[start]
-            value = self._add(Load(self._new(), leaf.legs, leaf, *self.functions.get(start, ())))
+            value = self._add(Load(len(self.operations), leaf.legs, leaf, *self.functions.get(start, ())))
             for move, link in self._best_moves(leaf.legs, links, target if root == tensor else None):
                 value = self._emit(value, move, link)
             values[root] = value
@@ -214,9 +214,6 @@ class Lowering:
         result = step.legs - self.fixed if link.is_inside else step.legs
         return ContractionMoves(state, self.operations[link.side].layout, result, situation).moves
 
-    def _new(self) -> int:
-        return len(self.operations)
-
     def _add(self, operation: Operation) -> int:
         self.operations.append(operation)
         return operation.result
@@ -225,14 +222,14 @@ class Lowering:
         # A reshape only merges dimensions: beside a batch that is not known, it cannot take one apart.
         starts = {group[0] for group in groups if group} if self.plan.batch in layout else set[int]()
         source = shared_runs(self.operations[value].layout, layout, starts)
-        return self._add(Copy(self._new(), layout, Access(value, source), groups))
+        return self._add(Copy(len(self.operations), layout, Access(value, source), groups))
 
     def _pick(self, value: int, move: Move) -> int:
         assert self.slicing is not None
         layout = self.operations[value].layout
         picked = tuple(leg for leg in self.slicing.legs if leg in layout)
         groups = shared_runs(layout, move.after)
-        return self._add(Pick(self._new(), move.after, Access(value, (picked, *groups)), groups))
+        return self._add(Pick(len(self.operations), move.after, Access(value, (picked, *groups)), groups))
 
     def _emit(self, value: int, move: Move, link: _Link) -> int:
         step = link.step
@@ -244,7 +241,7 @@ class Lowering:
             old, new = step.axes
             held = (old,) if old in self.operations[value].layout else ()
             access, groups = Access(value, (*move.groups, held)), tuple((leg,) for leg in move.after)
-            return self._add(Tie(self._new(), move.after, access, groups, (new, old), "tie"))
+            return self._add(Tie(len(self.operations), move.after, access, groups, (new, old), "tie"))
         assert step.gate is not None
         if move.copy is not None:
             value = self._copy(value, move.copy, ordered(move.groups, move.copy))
@@ -255,7 +252,7 @@ class Lowering:
             assert function is not None
             return self._add(
                 Call(
-                    result=self._new(),
+                    result=len(self.operations),
                     layout=move.after,
                     source=Access(value, (before, step.axes)),
                     groups=(before, rows),
@@ -269,7 +266,7 @@ class Lowering:
             )
         return self._add(
             Resize(
-                result=self._new(),
+                result=len(self.operations),
                 layout=move.after,
                 source=Access(value, move.groups),
                 groups=(before, rows, after),
@@ -285,14 +282,14 @@ class Lowering:
         assert link.step is not None
         label = self._label(link.tensor)
         flops = link.step.flops
-        if self.slicing is not None and link.is_inside:
-            flops = flops // self.slicing.indices * self.slices
+        if link.is_inside:
+            flops = flops // self.plan.size(self.fixed) * self.slices
         if not move.side_groups:
             if move.side_copy is not None:
                 side = self._copy(side, move.side_copy, ordered(move.groups, move.side_copy))
             left, right = (Access(one, present(move.groups, self.operations[one].layout)) for one in (value, side))
             groups = tuple(one or other for one, other in zip(left.groups, right.groups, strict=True))
-            return self._add(Multiply(self._new(), move.after, left, right, groups, flops, label))
+            return self._add(Multiply(len(self.operations), move.after, left, right, groups, flops, label))
         if move.copy is not None:
             value = self._copy(value, move.copy, ordered(move.groups, move.copy))
         if move.side_copy is not None:
@@ -305,7 +302,7 @@ class Lowering:
         else:
             left, right = Access(value, (*lead, kept, contracted)), Access(side, (*lead, contracted, new))
         groups = (*left.groups[:-1], right.groups[-1])
-        return self._add(Matmul(self._new(), move.after, left, right, groups, flops, label))
+        return self._add(Matmul(len(self.operations), move.after, left, right, groups, flops, label))
 
     def _label(self, tensor: int) -> str:
         """Return the gates that a step brings to the chain."""

@@ -18,20 +18,18 @@ RY_FLOPS = 4
 ANGLE_FLOPS = 3
 """An angle halved, its cosine and sine."""
 
-Passes = tuple[Elementwise, ...]
 
-
-def ry_passes(count: int, needs_grad: bool) -> Passes:
+def ry_passes(count: int, needs_grad: bool) -> tuple[Elementwise, ...]:
     """Return what makes so many RY: angles halved, their cosines and sines, the sines negated, all put together."""
     return Elementwise(count, count, needs_grad, times=RY_FLOPS), Elementwise(RY_FLOPS * count, 0, needs_grad)
 
 
-def angle_passes(count: int, needs_grad: bool) -> Passes:
+def angle_passes(count: int, needs_grad: bool) -> tuple[Elementwise, ...]:
     """Return what makes the cosines and sines of so many angles."""
     return (Elementwise(count, count, needs_grad, times=ANGLE_FLOPS),)
 
 
-def turn_passes(count: int, needs_grad: bool) -> Passes:
+def turn_passes(count: int, needs_grad: bool) -> tuple[Elementwise, ...]:
     """Return what turns one number of so many pairs: two products and their sum."""
     return (Elementwise(count, count, needs_grad, operands=2, times=TURN_FLOPS // 2),)
 

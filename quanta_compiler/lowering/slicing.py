@@ -27,7 +27,7 @@ class Slicing:
     legs: Layout
     """The legs that the loop fixes: neighbours in the result."""
     slices: int
-    """How many slices are made: fewer than `indices` where the others would be cut off."""
+    """How many slices are made: fewer than there are indices where the others would be cut off."""
     is_cut: bool
     """Whether slices are truncated as they are written, so that they must stand in the order of the result."""
     root: int
@@ -36,11 +36,6 @@ class Slicing:
     """The legs of the identities that are left to the writing: output side, input side."""
     inside: frozenset[int]
     """The tensors that are made in the loop."""
-
-    @property
-    def indices(self) -> int:
-        """Return how many indices the fixed legs have together."""
-        return self.plan.size(self.legs)
 
     def consumes_in_loop(self, tensor: int) -> bool:
         """Return whether what uses a tensor, a step or the result, is in the loop."""
@@ -62,7 +57,7 @@ class Slicing:
                 continue
             held += sum(entering)
             inputs = sum(made(other) for other in step.inputs if other in self.inside)
-            inside = max(inside, (inputs + made(tensor)) // self.indices)
+            inside = max(inside, (inputs + made(tensor)) // plan.size(self.legs))
         held += made(self.root) if self.root not in self.inside else 0
         return max(before, result + held + inside)
 

@@ -111,7 +111,7 @@ def _plan_gate(circuit: Circuit, gate: Gate, stacks: Counter[Alike], count: int,
 def plan_pauli(size: int, layers: int, kept: int | None, count: int, *, transpose: bool) -> PauliPlan:
     """Plan the orthogonal matrix of a size, or its transpose, on `count` vectors."""
     parts = tuple(_plan_part(power, layers, kept, count, transpose=transpose) for power in powers_of_two(size))
-    own = {part.size: part.flops for part in parts}
+    own = {part.size: part.plan.flops if part.plan is not None else 0 for part in parts}
     flops = counted(size, own.__getitem__, lambda whole: TURN_FLOPS * turned_pairs(whole, kept) * count)
     return PauliPlan(size, layers, kept, transpose, count, flops, parts)
 
@@ -197,6 +197,6 @@ def _plan_block(circuit: Circuit, block: Gate, stack: int) -> Plan:
 def _price(pauli: PauliPlan) -> int:
     """Return what applying it takes, in FLOPs at the rate of a large product: its FLOPs, and its way through memory."""
     number = MEMORY_FLOPS * pauli.count
-    steps = {part.size: 0 if part.plan is None else len(part.plan.steps) for part in pauli.parts}
-    own = {part.size: part.flops + steps[part.size] * number * part.size for part in pauli.parts}
+    plans = {part.size: part.plan for part in pauli.parts if part.plan is not None}
+    own = Counter({size: plan.flops + len(plan.steps) * number * size for size, plan in plans.items()})
     return counted(pauli.size, own.__getitem__, lambda whole: _PASSES_BETWEEN * number * whole)

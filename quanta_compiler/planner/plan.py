@@ -72,11 +72,6 @@ class PauliPart:
     plan: Plan | None = None
     """None where there is nothing to apply: an orthogonal matrix of size 1."""
 
-    @property
-    def flops(self) -> int:
-        """Return what it takes to apply it, the blocks being there."""
-        return 0 if self.plan is None else self.plan.flops
-
 
 @dataclass(frozen=True, slots=True)
 class PauliPlan:
