@@ -193,6 +193,10 @@ class Account:
 
     def executed(self, operation: Operation, *read: Access) -> Executed:
         """Return an operation with what is known of the values that it reads."""
-        values, layouts = [one.value for one in read], [operation.layout for operation in self.program.operations]
-        operands = [Operand(layouts[one], self.groups[one], self.tensors[one].needs_grad) for one in values]
-        return Executed(self.program, operation, tuple(operands))
+        operands = tuple(
+            Operand(
+                self.program.operations[one.value].layout, self.groups[one.value], self.tensors[one.value].needs_grad
+            )
+            for one in read
+        )
+        return Executed(self.program, operation, operands)
