@@ -193,10 +193,6 @@ class Account:
 
     def executed(self, operation: Operation, *read: Access) -> Executed:
         """Return an operation with what is known of the values that it reads."""
-        operands = tuple(
-            Operand(
-                self.program.operations[one.value].layout, self.groups[one.value], self.tensors[one.value].needs_grad
-            )
-            for one in read
-        )
-        return Executed(self.program, operation, operands)
+        operations, values = self.program.operations, [one.value for one in read]
+        operands = [Operand(operations[one].layout, self.groups[one], self.tensors[one].needs_grad) for one in values]
+        return Executed(self.program, operation, tuple(operands))
