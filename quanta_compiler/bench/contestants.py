@@ -81,6 +81,6 @@ def draw_gates(compiled: CompiledCircuit, dtype: torch.dtype, seed: int = 0) -> 
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     return {
-        stored.key: (torch.randn(stored.shape, generator=generator) / math.sqrt(stored.fan_in)).to(dtype)
+        stored.key: (torch.randn(stored.shape, generator=generator) / math.sqrt(stored.part.fan_in)).to(dtype)
         for stored in all_stored(compiled.circuit)
     }

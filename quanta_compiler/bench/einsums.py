@@ -88,7 +88,7 @@ class _Tensors:
             leaf = setting.gates[stored.key].view(shape).detach().requires_grad_(not stored.gate.frozen)
             self.leaves[stored.key] = leaf
             if is_rotation:
-                matrix = partial(rotation_matrix, stored.gate, leaf, stored.fan_out, stored.fan_in)
+                matrix = partial(rotation_matrix, stored.gate, leaf, stored.part.fan_out, stored.part.fan_in)
                 self._rotations[stored.key] = matrix
         self.all = dict(self.leaves)
         for gate in circuit.gates:

@@ -1,38 +1,25 @@
 """Statements as the lines of a function: under headings, with comments that keep to the width."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from textwrap import wrap
 
-from quanta_compiler.emit.computed import Names, Statement
+from quanta_compiler.emit.computed import Statement
 from quanta_compiler.emit.expressions import Expressions
-from quanta_compiler.lowering.ownership import owns_result
-from quanta_compiler.lowering.program import Program
+from quanta_compiler.lowering.accounting import owns_result
 
 WIDTH = 110
 
 
-class Body:
+class Body(Expressions):
     """One program as the bodies of the functions that it becomes."""
-
-    def __init__(
-        self,
-        program: Program,
-        stored_shapes: Mapping[str, tuple[int, ...]],
-        axes_of: Mapping[str, str],
-        names: Names,
-    ) -> None:
-        self.program = program
-        self.axes_of = axes_of
-        """What a gate acts on, for its heading."""
-        self.expressions = Expressions(program, stored_shapes, names)
 
     def whole(self, result_dims: str, own_name: str = "w") -> tuple[list[str], str]:
         """Return the lines of a program without a loop, and the name that holds its result with these dimensions.
 
         What is stored, or a part of something, gets a name of its own. Only `x` may be left in the caller's memory.
         """
-        statements = self.expressions.statements(self.program.operations)
-        name, dims = self.expressions.result()
+        statements = self.statements(self.program.operations)
+        name, dims = self.names[self.program.output], self.dims_of[self.program.output]
         if name != "x":
             statements = list(_typed(statements, name))
         lines = list(self.lines(statements))
@@ -52,15 +39,11 @@ class Body:
             waiting.append((statement, diary))
             if label:
                 # What only moves data prepares the next product, and stands under its heading.
-                yield from _section(self._heading(label), waiting)
+                shown = label if len(label) < WIDTH else f"{label[:WIDTH]}..."
+                axes_of = self.names_of.axes_of
+                yield from _section(f"{label}: {axes_of[label]}" if label in axes_of else shown, waiting)
                 waiting = []
         yield from _section("", waiting)
-
-    def _heading(self, label: str) -> str:
-        """Return the gates that a step brings in: one with its axes, more by name."""
-        if label not in self.axes_of:
-            return label if len(label) < WIDTH else f"{label[:WIDTH]}..."
-        return f"{label}: {self.axes_of[label]}"
 
 
 def _typed(statements: Iterable[Statement], name: str) -> Iterator[Statement]:

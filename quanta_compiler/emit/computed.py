@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from textwrap import wrap
 
 from quanta_compiler.ir.circuit import Gate
@@ -42,12 +43,18 @@ def method_prefix(kind: str) -> str:
 class Names:
     """How a body calls what is not its own."""
 
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of what is stored, by how the module reads it."""
+    axes_of: Mapping[str, str] = field(default_factory=dict)
+    """What a gate acts on, for its heading."""
     stored: Mapping[str, str] = field(default_factory=dict)
     """Parameters that are no tensors of the state dict."""
     functions: Mapping[Function | Maker, str] = field(default_factory=dict)
     """The functions that programs call: those that apply `pauli` gates, and those that make blocks for them."""
     like: str = ""
     """A tensor that has the dtype and the device of the module."""
+    helpers: list[str] = field(default_factory=list)
+    """The functions that the statements of all bodies call."""
 
 
 @dataclass
@@ -55,12 +62,9 @@ class ComputedLeaves:
     """Writes the computed leaves of one program, each once."""
 
     program: Program
-    stored_shapes: Mapping[str, tuple[int, ...]]
     names: Names
-    helpers: list[str] = field(default_factory=list)
-    """The functions that the statements call."""
-    known: dict[str, str] = field(default_factory=dict)
-    """Names that are there already, with their dimensions."""
+    known: set[str] = field(default_factory=set)
+    """Names that are there already."""
 
     def load(self, load: Load) -> tuple[str, str, list[Statement]]:
         """Return the name of a leaf, its dimensions, and the statements that make it where nothing has yet."""
@@ -75,38 +79,30 @@ class ComputedLeaves:
             rows, columns = self._size(gate.columns[:-1]), self._size(gate.columns[-1:])
             name = "cz" if (rows, columns) == (2, 2) else f"cz_{rows}x{columns}"
             code = f"{self._helper('_cz')}({self.names.like}, {rows}, {columns})"
-            return name, f"{rows}, {columns}", self._once(name, code, f"{rows}, {columns}")
+            return name, f"{rows}, {columns}", self._once(name, code)
         name = f"matrix_{gate.parameter}"
         if load.function is not None:
             dims, statements = self._pauli(load)
             return name, dims, statements
         dims, code = self._made(gate)
-        return name, dims, self._once(name, code, dims)
+        return name, dims, self._once(name, code)
 
-    def _once(self, name: str, code: str, dims: str) -> list[Statement]:
+    def _once(self, name: str, code: str) -> list[Statement]:
         if name in self.known:
             return []
-        self.known[name] = dims
+        self.known.add(name)
         return [(f"{name} = {code}", "", "")]
 
     def _helper(self, name: str) -> str:
-        self.helpers.append(name)
+        self.names.helpers.append(name)
         return f"Circuit.{name}"
 
-    def _lead(self, parameter: str) -> tuple[int, ...]:
-        """Return the dimensions of a stored tensor in front of the numbers of one matrix."""
-        return self.stored_shapes[stored_name(parameter)][:-1]
-
     def _flat(self, parameter: str) -> str:
-        return stored_name(parameter) + (".flatten()" if self._lead(parameter) else "")
+        name = stored_name(parameter)
+        return name + (".flatten()" if len(self.names.shapes[name]) > 1 else "")
 
     def _size(self, legs: tuple[int, ...]) -> int:
         return self.program.plan.gate_size(legs)
-
-    def _owner_sides(self, gate: Gate) -> tuple[int, int]:
-        """Return rows and columns of the matrix that the owner of the parameter has."""
-        rows, columns = self._size(gate.rows), self._size(gate.columns)
-        return (columns, rows) if gate.transpose else (rows, columns)
 
     # RY
 
@@ -121,19 +117,15 @@ class ComputedLeaves:
                 place, dims = f"ry[{first}:{first + count}]", f"{count}, 2, 2"
         if "ry" in self.known:
             return place, dims, []
-        self.known["ry"] = ""
+        self.known.add("ry")
         return place, dims, [(line, "", "") for line in self._ry_lines()]
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, int]]:
         """Where the matrices of every RY stand among all: the first, and how many there are."""
-        places: dict[str, tuple[int, int]] = {}
-        first = 0
-        for gate in self._ry_gates():
-            if gate.parameter not in places:
-                places[gate.parameter] = first, self._size(gate.per)
-                first += self._size(gate.per)
-        return places
+        counts = {gate.parameter: self._size(gate.per) for gate in self._ry_gates()}
+        firsts = accumulate(counts.values(), initial=0)
+        return {name: (first, count) for (name, count), first in zip(counts.items(), firsts, strict=False)}
 
     def _ry_gates(self) -> Iterator[Gate]:
         for operation in self.program.operations:
@@ -163,10 +155,12 @@ class ComputedLeaves:
     # Whole matrices
 
     def _made(self, gate: Gate) -> tuple[str, str]:
-        made = made_matrix(gate, self._size(gate.rows), self._size(gate.columns))
-        sides = self._owner_sides(gate)
+        rows, columns = self._size(gate.rows), self._size(gate.columns)
+        made = made_matrix(gate, rows, columns)
+        # Those of the gate that owns the parameter.
+        sides = (columns, rows) if gate.transpose else (rows, columns)
         # `per` axes of size 1 have no legs any more, but dimensions in what is stored.
-        stored, (part,) = self.stored_shapes[stored_name(gate.parameter)], gate.matrix.stored(*sides)
+        stored, (part,) = self.names.shapes[stored_name(gate.parameter)], gate.matrix.stored(*sides)
         dims = [
             *stored[: len(stored) - len(part.shape)],
             *(reversed(sides) if gate.matrix.makes_transpose(*sides) else sides),
@@ -192,10 +186,10 @@ class ComputedLeaves:
 
         first, number = self._stacks[maker.alike][gate.parameter]
         if not gate.per:
-            return f"{count}, {size}", [*statements, *self._once(name, made(first), f"{count}, {size}")]
+            return f"{count}, {size}", [*statements, *self._once(name, made(first))]
         dims = f"{number}, {count}, {size}"
         code = f"torch.stack([{made('i')} for i in range({first}, {first + number})])"
-        return dims, [*statements, *self._once(name, code, dims)]
+        return dims, [*statements, *self._once(name, code)]
 
     def _block(self, load: Load, gate: Gate, owner: Gate) -> tuple[str, str, list[Statement]]:
         maker = load.maker
@@ -219,7 +213,7 @@ class ComputedLeaves:
         else:
             each = [f"{stored_name(name)}.reshape(-1, {maker.angles})" for name in stack]
             joined = f"torch.cat([{', '.join(each)}])"
-        return self._once(function.removeprefix("_"), f"Circuit.{function}({joined})", "")
+        return self._once(function.removeprefix("_"), f"Circuit.{function}({joined})")
 
     def blocks_of(self, maker: Maker, place: int | str) -> str:
         """Return the blocks of one gate of the stack."""

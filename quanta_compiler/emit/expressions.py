@@ -1,11 +1,9 @@
 """Operations of a program as Python expressions over torch tensors."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from quanta_compiler.emit.computed import ComputedLeaves, Names, Statement, stored_name
-from quanta_compiler.emit.views import view_code
-from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.lowering.moves import is_run
 from quanta_compiler.lowering.program import (
     Access,
@@ -26,12 +24,6 @@ from quanta_compiler.lowering.program import (
 )
 
 
-def _leaf_name(gate: Gate, kind: str) -> str:
-    if gate.matrix.given is not None:
-        return f"self.constant_{gate.name}"
-    return stored_name(gate.parameter + {"factor_b": ".B", "factor_a": ".A"}.get(kind, ""))
-
-
 def _argument_name(load: Load) -> str:
     """Return how a function that gets a tensor of the state dict calls it: no two alike, whatever gates are called."""
     gate = load.leaf.gate
@@ -47,23 +39,15 @@ def _argument_name(load: Load) -> str:
 class Expressions:
     """Writes one program as statements; every statement comes with the legs of its result as a comment."""
 
-    def __init__(
-        self,
-        program: Program,
-        stored_shapes: Mapping[str, tuple[int, ...]],
-        names_of: Names,
-    ) -> None:
+    def __init__(self, program: Program, names_of: Names) -> None:
         self.program = program
         self.names_of = names_of
-        self.computed = ComputedLeaves(program, stored_shapes, names_of)
+        self.computed = ComputedLeaves(program, names_of)
         self.plan = program.plan
-        self.stored_shapes = stored_shapes
         self.names: dict[int, str] = {}
         self.dims_of: dict[int, str] = {}
         """The dimensions that a value has where it was made, as Python text."""
-        self.layouts: dict[int, Layout] = {}
-        self.gates: dict[int, Gate] = {}
-        """The gates of leaves."""
+        self.layouts = [operation.layout for operation in program.operations]
         self.kept: set[int] = set()
         """Values whose names no other value may take: what is stored, and in a loop what every slice reads."""
         self.stored: set[int] = set()
@@ -74,7 +58,6 @@ class Expressions:
         """Return the statements of the program's next operations."""
         lines: list[Statement] = []
         for operation in operations:
-            self.layouts[operation.result] = operation.layout
             if isinstance(operation, Load):
                 lines += self._load(operation)
                 continue
@@ -92,7 +75,7 @@ class Expressions:
             self.names[operation.result] = name
             self.dims_of[operation.result] = self.dims(operation.groups)
             label = getattr(operation, "label", "")
-            lines.append((f"{name} = {code}", self._diary(operation), "" if spent else label))
+            lines.append((f"{name} = {code}", self.plan.in_words(operation.layout), "" if spent else label))
             if spent:
                 lines.append((f"del {spent}", "", label))
         return lines
@@ -117,16 +100,12 @@ class Expressions:
             self.kept.add(value)
         return arguments
 
-    def result(self) -> tuple[str, str]:
-        """Return the name that holds the output, and its dimensions."""
-        return self.names[self.program.output], self.dims_of[self.program.output]
-
     def dims(self, groups: Iterable[Layout]) -> str:
         """Return sizes as Python text, the batch being `n`."""
         return ", ".join(self._dim(group) for group in groups)
 
     def _dim(self, group: Layout) -> str:
-        size = math.prod(self.plan.sizes[leg] for leg in group if leg != self.plan.batch)
+        size = self.plan.size(leg for leg in group if leg != self.plan.batch)
         if self.plan.batch not in group:
             return str(size)
         return "n" if size == 1 else f"n * {size}"
@@ -137,8 +116,6 @@ class Expressions:
             self.dims_of[load.result] = f"n, {self.program.in_size}"
             return []
         self.kept.add(load.result)
-        if load.leaf.gate is not None:
-            self.gates[load.result] = load.leaf.gate
         if load.leaf.gate is None:
             self.names[load.result] = "self.one"
             self.dims_of[load.result] = ""
@@ -148,10 +125,12 @@ class Expressions:
             return lines
         name = self.names_of.stored.get(load.leaf.gate.parameter, "")
         if not name:
-            name = _leaf_name(load.leaf.gate, load.leaf.source)
+            gate, suffix = load.leaf.gate, {"factor_b": ".B", "factor_a": ".A"}.get(load.leaf.source, "")
+            is_given = gate.matrix.given is not None
+            name = f"self.constant_{gate.name}" if is_given else stored_name(gate.parameter + suffix)
             self.stored.add(load.result)
         self.names[load.result] = name
-        self.dims_of[load.result] = ", ".join(str(size) for size in self.stored_shapes[name])
+        self.dims_of[load.result] = ", ".join(str(size) for size in self.names_of.shapes[name])
         return []
 
     def _name(self, operation: Operation) -> tuple[str, str]:
@@ -177,7 +156,10 @@ class Expressions:
             # A product of elements has the order of its factors in memory, and is viewed in the order of its legs.
             return " * ".join(self.access(factor, in_order=True) for factor in (operation.left, operation.right))
         if isinstance(operation, Resize):
-            return self._resize(operation)
+            source, missing = self.access(operation.source), operation.new_size - operation.old_size
+            if missing < 0:
+                return f"{source}[:, :{operation.new_size}].contiguous()"
+            return f"torch.nn.functional.pad({source}, (0, 0, 0, {missing}))"
         if isinstance(operation, Call):
             return self._call(operation)
         assert isinstance(operation, Tie)
@@ -199,10 +181,10 @@ class Expressions:
 
     def _pick(self, operation: Pick) -> str:
         """Index the fixed legs of a value, viewed with a dimension for them; move the others where that is no view."""
-        layout = self.layouts[operation.value]
+        layout = self.layouts[operation.source.value]
         runs = self._pick_runs(operation, layout)
-        code = self._contiguous(operation.value)
-        if self.dims(runs) != self.dims_of[operation.value]:
+        code = self._contiguous(operation.source.value)
+        if self.dims(runs) != self.dims_of[operation.source.value]:
             code += f".view({self.dims(runs)})"
         places = [self.index(run) if run[0] in operation.picked else ":" for run in runs]
         last = max(i for i, place in enumerate(places) if place != ":")
@@ -232,31 +214,21 @@ class Expressions:
         """Return the index that slice `i` has along neighbouring legs of the loop, flattened."""
         assert self.program.loop is not None
         order = self.program.loop.legs
-        inner = math.prod(self.plan.sizes[leg] for leg in order[order.index(legs[-1]) + 1 :])
+        inner = self.plan.size(order[order.index(legs[-1]) + 1 :])
         code = f"i // {inner}" if inner > 1 else "i"
-        return code if legs[0] == order[0] else f"{code} % {math.prod(self.plan.sizes[leg] for leg in legs)}"
-
-    def _resize(self, operation: Resize) -> str:
-        source = self.access(operation.source)
-        if operation.new_size < operation.old_size:
-            return f"{source}[:, :{operation.new_size}].contiguous()"
-        return f"torch.nn.functional.pad({source}, (0, 0, 0, {operation.new_size - operation.old_size}))"
+        return code if legs[0] == order[0] else f"{code} % {self.plan.size(legs)}"
 
     def _call(self, operation: Call) -> str:
-        """Call a function with vectors padded or cut to its size."""
-        columns, rows = (self._size(access[-1]) for access in (operation.source.groups, operation.groups))
-        function, maker, angles = operation.function, operation.maker, operation.angles
+        columns, rows = (self.plan.size(access[-1]) for access in (operation.source.groups, operation.groups))
+        function, maker, gate = operation.function, operation.maker, operation.gate
         assert maker is not None
-        assert angles is not None
+        assert gate is not None
         code = self.access(operation.source, in_order=True)
         if columns < function.size:
             code = f"torch.nn.functional.pad({code}, (0, {function.size - columns}))"
-        blocks = self.computed.blocks_of(maker, self.computed.place(maker, self.gates[angles.value]))
+        blocks = self.computed.blocks_of(maker, self.computed.place(maker, gate))
         code = self.computed.applied(function, code, blocks)
         return code if rows == function.size else f"{code}[:, :{rows}].contiguous()"
-
-    def _size(self, legs: Layout) -> int:
-        return math.prod(self.plan.sizes[leg] for leg in legs)
 
     def _tie(self, operation: Tie) -> str:
         source = self.access(operation.source)
@@ -291,10 +263,6 @@ class Expressions:
             code = self._contiguous(access.value) if in_order else self.names[access.value]
         return code + permuted([order.index(i) for i in range(len(groups))])
 
-    def _diary(self, operation: Operation) -> str:
-        """Return the dimensions of a result in the order of memory."""
-        return self.plan.in_words(operation.layout)
-
 
 def permuted(order: Sequence[int]) -> str:
     """Return the call that brings dimensions into an order."""
@@ -306,3 +274,47 @@ def permuted(order: Sequence[int]) -> str:
     if len(moved) == 2:
         return f".transpose({moved[0]}, {moved[1]})"
     return f".permute({', '.join(str(place) for place in order)})"
+
+
+_Dimension = tuple[bool, int]
+"""Whether the batch is in it, and the size of the rest."""
+
+
+def view_code(code: str, old: str, new: str) -> str:
+    """Return the view of a tensor with the dimensions `old`, as Python text, that has the dimensions `new`.
+
+    Where torch cannot see that an unknown batch allows it, the tensor is one dimension first.
+    """
+    if old == new:
+        return code
+    if _is_in_doubt(list(_dimensions(old)), list(_dimensions(new))):
+        code += f".view(n * {math.prod(size for _, size in _dimensions(old))})"
+    return f"{code}.view({new or '()'})"
+
+
+def _is_in_doubt(old: list[_Dimension], new: list[_Dimension]) -> bool:
+    """Follow torch, which merges old dimensions until the next new one divides them, and goes on with the rest.
+
+    In doubt is whether a number divides a batch, and which is the least of the merged strides, unless it is 1.
+    """
+    for has_batch, size in new:
+        if not old:
+            return False
+        merged, rest, depends = old[0], old[1:], False
+        while merged[1] % size or has_batch > merged[0]:
+            if merged[0] > has_batch or not rest:
+                return True
+            depends = depends or any(batch for batch, _ in rest)
+            merged, rest = (merged[0] or rest[0][0], merged[1] * rest[0][1]), rest[1:]
+        if depends and math.prod(other for _, other in rest) > 1:
+            return True
+        left = merged[0] and not has_batch, merged[1] // size
+        old = rest if left == (False, 1) else [left, *rest]
+    return False
+
+
+def _dimensions(dims: str) -> Iterator[_Dimension]:
+    """Yield the dimensions that a text lists: `n * 4, 8`."""
+    for dimension in dims.split(", ") if dims else ():
+        number = dimension.removeprefix("n").removeprefix(" * ")
+        yield dimension.startswith("n"), int(number or 1)

@@ -20,17 +20,8 @@ _IMPORTED_BY_TORCH = (
 )
 _IMPORTED_HERE = (
     *("accelerate", "annotated_types", "click", "joblib", "markdown_it", "mdurl", "peft", "pydantic", "pydantic_core"),
-    *(
-        "pygments",
-        "quanta_compiler",
-        "rich",
-        "safetensors",
-        "shellingham",
-        "transformers",
-        "typer",
-        "typing_inspection",
-    ),
-    "yaml",
+    *("pygments", "quanta_compiler", "rich", "safetensors", "shellingham", "transformers", "typer"),
+    *("typing_inspection", "yaml"),
 )
 _IMPORTED_AT_START = ("sitecustomize", "usercustomize")
 HIDDEN = sys.stdlib_module_names.union(_OTHER_PYTHONS, _IMPORTED_BY_TORCH, _IMPORTED_HERE, _IMPORTED_AT_START)
@@ -72,17 +63,12 @@ def write_files(folder: Path, files: dict[str, tuple[str, str]], *, force: bool)
         for path in paths.values():
             if path.is_dir():
                 raise OutputError(f"{path} is a folder: move it away, or choose another folder with -o")
-        if not force and "py" in paths:
-            _refuse_edited(paths["py"])
+        if not force and "py" in paths and paths["py"].exists():
+            with writing(paths["py"]):
+                # What is no text comes out as one that nobody wrote.
+                source = paths["py"].read_bytes().decode("utf-8", "replace")
+            if not is_unedited(source):
+                reason = "was edited by hand, or is not ours: move it away, or overwrite it with --force"
+                raise OutputError(f"{paths['py']} {reason}")
     replace_files({paths[kind]: text for kind, (_, text) in files.items()})
     return paths
-
-
-def _refuse_edited(path: Path) -> None:
-    if not path.exists():
-        return
-    with writing(path):
-        data = path.read_bytes()
-    # What is no text comes out as one that nobody wrote.
-    if not is_unedited(data.decode("utf-8", "replace")):
-        raise OutputError(f"{path} was edited by hand, or is not ours: move it away, or overwrite it with --force")

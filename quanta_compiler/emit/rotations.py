@@ -5,7 +5,6 @@ torch.
 """
 
 import ast
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -14,10 +13,8 @@ from itertools import count
 
 from quanta_compiler.emit.body import Body
 from quanta_compiler.emit.computed import Names, method_prefix
-from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.ir.two_design import ANGLES
-from quanta_compiler.lowering.program import Call, Function, Join, Load, Maker, Program, Split, Turn
-from quanta_compiler.planner.plan import Leaf
+from quanta_compiler.lowering.program import Call, Function, Join, Maker, Program, Split, Turn
 
 Functions = Mapping[Function | Maker, str]
 """The functions that a class needs for its `pauli` gates, by name, each behind those that it calls."""
@@ -55,7 +52,7 @@ def helper_lines(used: Sequence[str], functions: Functions, texts: Mapping[str, 
         name = waiting.pop()
         if name not in wanted:
             wanted.add(name)
-            waiting += _called(methods[name])
+            waiting += re.findall(r"\bCircuit\.(\w+)\(", methods[name])
     for name, text in methods.items():
         if name in wanted:
             yield from ["", "@staticmethod", *text.split("\n")]
@@ -81,10 +78,6 @@ def _methods(text: str, prefix: str) -> dict[str, str]:
     return functions
 
 
-def _called(text: str) -> set[str]:
-    return set(re.findall(r"\bCircuit\.(\w+)\(", text))
-
-
 def _maker_lines(maker: Maker, functions: Functions, helpers: list[str]) -> Iterator[str]:
     yield from ["", "@staticmethod"]
     yield f"def {functions[maker]}({ANGLES}: torch.Tensor) -> list[list[torch.Tensor]]:"
@@ -94,17 +87,17 @@ def _maker_lines(maker: Maker, functions: Functions, helpers: list[str]) -> Iter
 
 def _blocks(maker: Maker, helpers: list[str]) -> Iterator[str]:
     yield f"    n = {ANGLES}.shape[0]"
-    known: dict[str, str] = {}
+    known = set[str]()
     made = 0
     for place, program in enumerate(maker.programs):
         plan = program.plan
-        body = Body(program, {}, {}, Names(like=ANGLES))
-        body.expressions.computed.helpers, body.expressions.computed.known = helpers, known
+        body = Body(program, Names(like=ANGLES, helpers=helpers))
+        body.computed.known = known
         # No name twice, which type checkers would take for another variable.
-        body.expressions.made = made
+        body.made = made
         has_stack = plan.batch in plan.output
         lines, result = body.whole(f"n, {program.out_size}" if has_stack else str(program.out_size), f"whole{place}")
-        made = body.expressions.made
+        made = body.made
         yield from lines
         yield f"    block{place} = {result}" + ("" if has_stack else ".expand(n, -1)")
     apart = [f"block{place}.unbind()" for place in range(maker.blocks)]
@@ -138,26 +131,20 @@ def _function_lines(function: Function, functions: Functions) -> Iterator[str]:
 
 def _circuit_lines(program: Program) -> Iterator[str]:
     yield "    n = x.shape[0]"
-    leaves = [operation.leaf for operation in program.operations if isinstance(operation, Load)]
-    gates = [leaf.gate for leaf in leaves if leaf.gate is not None]
-    names = {gate.parameter: f"blocks[{gate.position}]" for gate in gates}
-    shapes = {f"blocks[{leaf.gate.position}]": (_numbers(program, leaf),) for leaf in leaves if leaf.gate is not None}
-    axes_of = {gate.name: _acts_on(program, gate) for gate in gates}
-    lines, result = Body(program, shapes, axes_of, Names(stored=names)).whole(f"n, {program.out_size}")
+    names: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    axes_of: dict[str, str] = {}
+    for leaf in program.plan.leaves:
+        if leaf.gate is not None:
+            name = names[leaf.gate.parameter] = f"blocks[{leaf.gate.position}]"
+            shapes[name] = (program.plan.size(leaf.legs),)
+            axes_of[leaf.gate.name] = program.plan.in_words((*leaf.gate.per, *leaf.gate.columns))
+    lines, result = Body(program, Names(shapes, axes_of, names)).whole(f"n, {program.out_size}")
     yield from lines
     yield f"    return {result}"
 
 
-def _acts_on(program: Program, gate: Gate) -> str:
-    return program.plan.in_words((*gate.per, *gate.columns))
-
-
-def _numbers(program: Program, leaf: Leaf) -> int:
-    return math.prod(program.plan.sizes[leg] for leg in leaf.legs)
-
-
 def _halves_lines(program: Program, functions: Functions) -> Iterator[str]:
-    """Write operations on the halves `a` and `b` of the vectors `x`."""
     names: dict[int, str] = {}
     called = {operation.source.value for operation in program.operations if isinstance(operation, Call)}
     yield "    cos, sin = blocks[:2]"

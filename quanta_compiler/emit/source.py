@@ -6,17 +6,17 @@ literal.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from quanta_compiler.emit.body import WIDTH, Body
 from quanta_compiler.emit.computed import Names, stored_name
-from quanta_compiler.emit.initialization import constant_lines, reset_lines
 from quanta_compiler.emit.operator import OperatorLines
 from quanta_compiler.emit.rotations import function_names, helper_lines
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.parameters import all_stored, matrix_shape
+from quanta_compiler.ir.parameters import Stored, all_stored, drawing, matrix_shape
+from quanta_compiler.kinds.initialisers import INITIALISERS
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.lowering.ownership import copies_input
+from quanta_compiler.lowering.accounting import copies_input
 from quanta_compiler.lowering.program import Load, Program
 
 SEAL = "# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: "
@@ -48,14 +48,18 @@ class _Emitter:
         self.circuit_text = circuit_text
         self.is_guarded = peak_bytes > GUARDED_BYTES
         self.gates = circuit.gates_in_file_order()
-        self.axes_of = {gate.name: self._axes(gate) for gate in self.gates}
         self.stored = all_stored(circuit)
         self.constants = [gate for gate in self.gates if gate.matrix.given is not None]
         # A large operator has its program twice: in slices, and at once.
         programs = [apply, operator, operator.at_once, operator.in_slices]
-        self.functions = function_names([program for program in programs if program is not None])
-        self.helpers: list[str] = []
-        self.operator = OperatorLines(circuit, operator, self._body, peak_bytes if self.is_guarded else None)
+        self.names = Names(
+            shapes={stored_name(stored.key): stored.shape for stored in self.stored}
+            | {f"self.constant_{gate.name}": matrix_shape(circuit, gate) for gate in self.constants},
+            axes_of={gate.name: self._axes(gate) for gate in self.gates},
+            functions=function_names([program for program in programs if program is not None]),
+            like=stored_name(self.stored[0].key) if self.stored else "self.one",
+        )
+        self.operator = OperatorLines(circuit, operator, self.names, peak_bytes if self.is_guarded else None)
         self.has_bits = any(leaf.gate is not None and leaf.gate.block is not None for leaf in operator.plan.leaves)
         self.uses_one = (not self.stored and any(gate.form is Form.SIGNS for gate in self.gates)) or any(
             isinstance(operation, Load) and operation.leaf.source == "one" for operation in operator.operations
@@ -91,7 +95,8 @@ class _Emitter:
         yield f"in_features: int = {circuit.in_features}"
         yield f"out_features: int = {circuit.out_features}"
         yield "circuit: str = ("
-        yield from _indent(_text_chunks(self.circuit_text))
+        text, step = self.circuit_text, WIDTH - 12
+        yield from (f"    {text[start : start + step]!a}" for start in range(0, len(text), step))
         yield ")"
         yield '"""The circuit with everything written out, as JSON; `quanta_compiler.load_spec` reads it."""'
         if self.is_bare:
@@ -104,12 +109,18 @@ class _Emitter:
         yield from constant_lines(self.circuit, self.constants, like, uses_one=self.uses_one)
         if self.is_bare:
             yield ""
-            yield from _leave_meta()
+            yield "def _load_from_state_dict(self, *args: object) -> None:"
+            yield "    # From the meta device parameters are replaced by those that are loaded; here there are none."
+            yield "    super()._load_from_state_dict(*args)"
+            yield "    if self.like.is_meta:"
+            yield '        self.like = torch.empty(0, dtype=self.like.dtype, device="cpu")'
         yield ""
         yield from self._forward()
         yield ""
         yield from self.operator.method()
-        if self._needs_order():
+        # torch lists a module's own tensors before nested ones.
+        nested = [stored.gate.form is Form.FACTORS for stored in self.stored]
+        if nested != sorted(nested):
             yield ""
             yield from self._ordered_state_dict()
         if self.is_guarded:
@@ -117,7 +128,7 @@ class _Emitter:
             yield from _memory_guard()
         made = {gate.kind: gate.matrix.made(*matrix_shape(circuit, gate)[-2:]) for gate in self.gates}
         texts = {kind: one.text for kind, one in made.items() if one is not None and one.text is not None}
-        yield from helper_lines(self.helpers, self.functions, texts)
+        yield from helper_lines(self.names.helpers, self.names.functions, texts)
         slices = list(self.operator.slices_class())
         yield from ["", *slices] if slices else []
 
@@ -139,7 +150,7 @@ class _Emitter:
             shape = ", ".join(str(size) for size in stored.shape)
             new = f"torch.empty({shape}, device=device, dtype=dtype)"
             frozen = ", requires_grad=False" if gate.frozen else ""
-            yield f"    # {self.axes_of[gate.name]}"
+            yield f"    # {self.names.axes_of[gate.name]}"
             yield f"    {stored_name(stored.key)} = torch.nn.Parameter({new}{frozen})"
         if self.is_bare:
             yield "    # No numbers: nothing is stored that has a device and a dtype."
@@ -158,21 +169,6 @@ class _Emitter:
         per = f" per {axes(gate.per)}" if gate.per else ""
         return f"{gate.kind} on {axes(gate.columns)}{changed}{per}"
 
-    def _body(self, program: Program) -> Body:
-        like = stored_name(self.stored[0].key) if self.stored else "self.one"
-        names = Names({}, self.functions, like)
-        body = Body(program, self._stored_shapes(), self.axes_of, names)
-        body.expressions.computed.helpers = self.helpers
-        return body
-
-    def _stored_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {}
-        for stored in self.stored:
-            shapes[stored_name(stored.key)] = stored.shape
-        for gate in self.constants:
-            shapes[f"self.constant_{gate.name}"] = matrix_shape(self.circuit, gate)
-        return shapes
-
     def _forward(self) -> Iterator[str]:
         circuit = self.circuit
         yield "def forward(self, x: torch.Tensor) -> torch.Tensor:"
@@ -190,7 +186,7 @@ class _Emitter:
         if circuit.in_features < circuit.in_size:
             missing = circuit.in_size - circuit.in_features
             yield f"    x = torch.nn.functional.pad(x, (0, {missing}))  # zeros behind, to the circuit's width"
-        lines, result = self._body(self.apply).whole(f"n, {self.apply.out_size}")
+        lines, result = Body(self.apply, self.names).whole(f"n, {self.apply.out_size}")
         yield from lines
         if circuit.out_features < circuit.out_size:
             yield f"    {result} = {result}[:, :{circuit.out_features}].contiguous()  # the circuit's first outputs"
@@ -200,11 +196,6 @@ class _Emitter:
         copied = ".clone()  # never memory of the input" if copies_input(self.apply) else ""
         yield f"    return {result}.view(*lead, {circuit.out_features}){copied}"
 
-    def _needs_order(self) -> bool:
-        """Return whether torch would list the gates in another order than the file: own tensors before nested ones."""
-        nested = [stored.gate.form is Form.FACTORS for stored in self.stored]
-        return nested != sorted(nested)
-
     def _ordered_state_dict(self) -> Iterator[str]:
         yield "def _save_to_state_dict(self, destination: dict[str, object], prefix: str, keep_vars: bool) -> None:"
         yield "    # torch lists a container's own tensors before nested ones; the file's order is reserved here."
@@ -212,14 +203,6 @@ class _Emitter:
         yield f"    for key in ({keys}):"
         yield '        destination[f"{prefix}gates.{key}"] = None'
         yield "    super()._save_to_state_dict(destination, prefix, keep_vars)"
-
-
-def _leave_meta() -> Iterator[str]:
-    yield "def _load_from_state_dict(self, *args: object) -> None:"
-    yield "    # From the meta device parameters are replaced by those that are loaded; here there are none."
-    yield "    super()._load_from_state_dict(*args)"
-    yield "    if self.like.is_meta:"
-    yield '        self.like = torch.empty(0, dtype=self.like.dtype, device="cpu")'
 
 
 def _memory_guard() -> Iterator[str]:
@@ -240,12 +223,6 @@ def _memory_guard() -> Iterator[str]:
     yield '        raise MemoryError(f"operator() needs {needed} bytes, over half of the {free} that are free")'
 
 
-def _text_chunks(text: str) -> Iterator[str]:
-    step = WIDTH - 12
-    for start in range(0, len(text), step):
-        yield ascii(text[start : start + step])
-
-
 def _indent(lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
         yield f"    {line}" if line else ""
@@ -254,3 +231,61 @@ def _indent(lines: Iterator[str]) -> Iterator[str]:
 def circuit_json(data: dict[str, object]) -> str:
     """Return a circuit file's data as the JSON text that a module carries."""
     return json.dumps(data, ensure_ascii=True, separators=(", ", ": "))
+
+
+def reset_lines(stored: Sequence[Stored]) -> Iterator[str]:
+    """Yield the method: parameters are drawn in float32 on the CPU, in the order of the file, then cast."""
+    yield "@torch.no_grad()"
+    yield "def reset_parameters(self, generator: torch.Generator | None = None) -> None:"
+    yield '    """Draw all parameters in float32 on the CPU, in file order: a seed means the same everywhere."""'
+    yield "    if any(parameter.is_meta for parameter in self.parameters()):"
+    yield "        return"
+    if stored:
+        yield "    gates = self.gates"
+    used = []
+    for tensor in stored:
+        scheme, drawn = drawing(tensor)
+        used.append(scheme)
+        yield f"    {INITIALISERS[scheme].call(stored_name(tensor.key), drawn)}"
+    for method in dict.fromkeys(row.method for scheme, row in INITIALISERS.items() if scheme in used and row.method):
+        yield ""
+        yield from method
+
+
+def constant_lines(circuit: Circuit, constants: Sequence[Gate], like: str, *, uses_one: bool) -> Iterator[str]:
+    """Yield properties for what no state dict holds: no buffers, which others would move, or fill with noise.
+
+    `like` is a tensor that has the device and the dtype of the module.
+    """
+    for gate in constants:
+        assert gate.matrix.given is not None
+        yield from ["", "@property", f"def constant_{gate.name}(self) -> torch.Tensor:"]
+        yield f'    """What the file gives for {gate.name}, {list(matrix_shape(circuit, gate))}."""'
+        yield "    rows = ("
+        for row in gate.matrix.given:
+            yield f"        {tuple(map(float, row))!r},"
+        yield "    )"
+        yield f'    return self._constant("constant_{gate.name}", rows)'
+    if uses_one:
+        yield from ["", "@property", "def one(self) -> torch.Tensor:"]
+        yield '    """What an identity is made from."""'
+        yield '    return self._constant("one", 1.0)'
+    if constants or uses_one:
+        yield ""
+        yield from _constant_method(like)
+
+
+def _constant_method(like: str) -> Iterator[str]:
+    yield "def _constant(self, name: str, values: tuple[tuple[float, ...], ...] | float) -> torch.Tensor:"
+    yield '    """Return values with the dtype and on the device of the parameters, where they are now."""'
+    yield f"    like: torch.Tensor = {like}"
+    yield "    kept, is_plain = self._kept.get(name), type(like) in (torch.Tensor, torch.nn.Parameter)"
+    yield "    if is_plain and kept is not None and kept.dtype == like.dtype and kept.device == like.device:"
+    yield "        return kept"
+    yield "    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():"
+    yield "        return torch.tensor(values, dtype=like.dtype, device=like.device)"
+    yield "    with torch.inference_mode(False):"
+    yield "        made = torch.tensor(values, dtype=like.dtype, device=like.device)"
+    yield "    if type(made) is torch.Tensor:"
+    yield "        self._kept[name] = made  # for the next call, which may be in any mode"
+    yield "    return made"

@@ -8,7 +8,8 @@ network, and two gates are connected exactly where they name the same leg. Names
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from quanta_compiler.kinds.kind import Form, Kind
 from quanta_compiler.spec.circuit_spec import Init
@@ -81,6 +82,11 @@ class Gate:
     def trains(self) -> bool:
         """Return whether the gate's parameter, its own or a shared one, requires a gradient."""
         return self.matrix.trains and not self.frozen
+
+    def on_legs(self, named: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Gate:
+        """Return the gate, and what it composes, on the legs that `named` gives for its own."""
+        parts = tuple(part.on_legs(named) for part in self.parts)
+        return replace(self, columns=named(self.columns), rows=named(self.rows), per=named(self.per), parts=parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,8 @@ def gate_columns(circuit: Circuit) -> tuple[int, ...]:
     for gate in circuit.gates:
         passing = passing_legs(gate)
         contracted = tuple(leg for leg in gate.columns if leg not in passing)
-        column = max(
-            *(made_before[leg] for leg in passing + contracted),
-            *(read_before[leg] for leg in contracted),
-            0,
-            0,  # max() of one number is an error, and a gate may have no legs left
-        )
+        earliest = [made_before[leg] for leg in passing + contracted] + [read_before[leg] for leg in contracted]
+        column = max(earliest, default=0)
         columns.append(column)
         for leg in passing:
             read_before[leg] = max(read_before[leg], column + 1)

@@ -1,7 +1,7 @@
 """The tensor network of a circuit under either boundary condition, before anything is merged.
 
 *Apply* has the batch of input vectors as its first operand; in the *operator* the input legs stay open. This is the
-network that a report publishes as an einsum; the planner works on finer leaves of it (see `planner/leaves.py`).
+network that a report publishes as an einsum; the planner works on finer leaves of it (see `planner/assembly.py`).
 """
 
 from dataclasses import dataclass

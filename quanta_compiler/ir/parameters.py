@@ -19,16 +19,6 @@ class Stored:
     part: Part
 
     @property
-    def fan_out(self) -> int:
-        """Return the rows of the matrix that an initialiser sees."""
-        return self.part.fan_out
-
-    @property
-    def fan_in(self) -> int:
-        """Return its columns."""
-        return self.part.fan_in
-
-    @property
     def numbers(self) -> int:
         """Return how many numbers the tensor holds."""
         return math.prod(self.shape)
@@ -70,7 +60,7 @@ def drawing(stored: Stored) -> tuple[str, Drawn]:
     assert init is not None, "a gate that stores numbers has a scheme"
     scheme = stored.part.zeros if init.scheme == "zeros" else init.scheme
     std = init.std if init.std is not None else INITIALISERS[scheme].std or 0.0
-    return scheme, Drawn(stored.fan_out, stored.fan_in, std, is_diagonal=stored.gate.is_diagonal)
+    return scheme, Drawn(stored.part.fan_out, stored.part.fan_in, std, is_diagonal=stored.gate.is_diagonal)
 
 
 def all_stored(circuit: Circuit) -> tuple[Stored, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.digits import Cluster, Codes, Digit, count_below, kept_below, split, strides_of
+from quanta_compiler.ir.parameters import matrix_shape
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.kinds.two_design import is_power_of_two
 
@@ -61,8 +62,8 @@ def fewest_reached(circuit: Circuit) -> int | None:
     if circuit.in_features > circuit.in_size or circuit.out_features > circuit.out_size:
         return None
     gates = circuit.gates_in_file_order()
-    turned = [gate for gate in gates if wires_not_turned(circuit, gate)]
-    if not all(is_power_of_two(_side(circuit, gate)) for gate in turned):
+    turned = [matrix_shape(circuit, gate)[-2:] for gate in gates if wires_not_turned(circuit, gate)]
+    if not all(is_power_of_two(max(shape)) for shape in turned):
         return None
     reach = _Reach(circuit, _STEPS_OF_A_CHECK)
     try:
@@ -78,10 +79,6 @@ def fewest_reached(circuit: Circuit) -> int | None:
 def wires_not_turned(circuit: Circuit, gate: Gate) -> tuple[int, ...]:
     """Return the bits of a gate's index that stay as they are, whatever trains: the slowest is 0."""
     return gate.matrix.still_wires(circuit.size(gate.rows), circuit.size(gate.columns))
-
-
-def _side(circuit: Circuit, gate: Gate) -> int:
-    return max(circuit.size(gate.rows), circuit.size(gate.columns))
 
 
 class _InputLostError(Exception):
@@ -157,7 +154,7 @@ class _Reach:
 
     def _turn(self, contracted: list[Digit], gate: Gate, still: tuple[int, ...]) -> None:
         """Apply a gate after which anything stands on the bits of its index but for those that stay as they are."""
-        size, digits = _side(self.circuit, gate), contracted
+        size, digits = max(matrix_shape(self.circuit, gate)[-2:]), contracted
         if is_power_of_two(size):
             wires = self._read(contracted, [(wire, 2) for wire in range(size.bit_length() - 1)])
             turning = [wire for wire in wires if wire not in still]

@@ -19,18 +19,15 @@ def two_design_circuit(wires: int, layers: int, kept: int | None, *, transpose: 
     for position, turn in enumerate(reversed(turns) if transpose else turns):
         columns = tuple(reached[wire] for wire in turn.wires)
         name = f"ry{turn.angle}" if turn.angle is not None else f"cz{position}"
-        rows = columns
         if turn.angle is not None:
-            (wire,) = turn.wires
-            legs.append(legs[wire])
-            reached[wire] = len(legs) - 1
-            rows = (reached[wire],)
+            reached[turn.wires[0]] = len(legs)
+            legs.append(legs[turn.wires[0]])
         gates.append(
             Gate(
                 name=name,
                 matrix=TURNS[len(turn.wires)],
                 columns=columns,
-                rows=rows,
+                rows=tuple(reached[wire] for wire in turn.wires),
                 per=(),
                 position=position,
                 parameter=ANGLES if turn.angle is not None else name,

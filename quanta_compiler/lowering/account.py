@@ -1,9 +1,12 @@
 """The books of a program: its steps, its tensors, and the memory that they share."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 from quanta_compiler.kinds.made import Step
 from quanta_compiler.lowering.program import Access, Groups, Layout, Operation, Program
@@ -99,35 +102,40 @@ class Tensor:
 class Books:
     """What is counted over a program, and over the rotations that it applies."""
 
+    run: Callable[[Account], None]
+    """Counts all operations of a program."""
     storages: list[Storage] = field(default_factory=list)
-    live: list[Storage] = field(default_factory=list)
+    live: set[Storage] = field(default_factory=set)
     steps: list[StepCost] = field(default_factory=list)
-    given: Storage | None = None
-    """The input's own storage, which the caller holds."""
-    held: list[Storage] = field(default_factory=list)
-    """What is alive for as long as the loop runs: the result, and what every slice is made from."""
+    held: set[Storage] = field(default_factory=set)
+    """What is not given back: the caller's input, and for as long as the loop runs, its result and what it reads."""
     slices: int | None = None
     """Within the loop, how many slices it makes."""
-    made: int = 0
     peak: int = 0
 
     def new_storage(self, numbers: int) -> Storage:
         """Take memory."""
         storage = Storage(numbers)
         self.storages.append(storage)
-        self.live.append(storage)
+        self.live.add(storage)
         self.peak = max(self.peak, sum(one.numbers for one in self.live))
         return storage
 
-    def result_name(self) -> str:
-        """Return a name for the result of the step that was added last."""
-        self.made += 1
-        return f"%{self.made}"  # no gate can be called so
-
-    def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], origin: Origin, flops: int = 0) -> None:
-        """Add a step."""
+    def step(self, op: str, operands: tuple[str, ...], shape: tuple[int, ...], origin: Origin, flops: int = 0) -> str:
+        """Add a step; return a name for its result."""
         lead = () if self.slices is None else (self.slices,)
         self.steps.append(StepCost(op, operands, lead + shape, flops, origin))
+        return f"%{len(self.steps)}"  # no gate can be called so
+
+    def copied(self, tensors: Sequence[Tensor], shape: tuple[int, ...], origin: Origin) -> Tensor:
+        """Add a copy, or a cut or a padding; return its result."""
+        needs_grad = any(tensor.needs_grad for tensor in tensors)
+        name = self.step("copy", tuple(tensor.name for tensor in tensors), shape, origin)
+        return Tensor(name, self.new_storage(math.prod(shape)), needs_grad)
+
+    def resized(self, tensor: Tensor, rows: int, old: int, new: int) -> Tensor:
+        """Add what cuts or pads the end of every row; return its result."""
+        return self.copied([tensor], (rows, new), Resized(rows, old, new, tensor.needs_grad))
 
     def repeat(self, storages: int, steps: int, result: Storage, times: int) -> list[Storage]:
         """Count what has been counted since again, so often; return the memory of the results, which stays taken."""
@@ -135,12 +143,11 @@ class Books:
         results: list[Storage] = []
         for _ in range(times):
             self.steps += done
-            self.made += len(done)
             for one in more:
                 copied = Storage(one.numbers, saved=one.saved)
                 self.storages.append(copied)
                 if one is result:
-                    self.live.append(copied)
+                    self.live.add(copied)
                     results.append(copied)
         self.peak = max(self.peak, sum(one.numbers for one in self.live))
         return results
@@ -148,16 +155,15 @@ class Books:
     @contextmanager
     def holding(self, *storages: Storage) -> Iterator[None]:
         """Keep memory that a name still refers to, whoever reads it for the last time."""
-        self.held = [*self.held, *storages]
-        try:
-            yield
-        finally:
-            self.held = self.held[: len(self.held) - len(storages)]
+        before = self.held
+        self.held = before.union(storages)
+        yield
+        self.held = before
 
     def free(self, storage: Storage) -> None:
         """Give memory back, unless somebody else holds it."""
-        if storage is not self.given and not any(storage is one for one in self.held):
-            self.live = [one for one in self.live if one is not storage]
+        if storage not in self.held:
+            self.live.discard(storage)
 
 
 @dataclass(slots=True)
@@ -165,16 +171,13 @@ class Account:
     """One program on the books: its values as tensors."""
 
     program: Program
-    books: Books = field(default_factory=Books)
+    books: Books
     tensors: dict[int, Tensor] = field(default_factory=dict)
-    layouts: dict[int, Layout] = field(default_factory=dict)
     groups: dict[int, Groups] = field(default_factory=dict)
     """The dimensions that values were made with."""
     input: Tensor | None = None
     given: dict[str, Tensor] = field(default_factory=dict)
-    """What the program is given beside its input, by the parameter that it stands for."""
-    blocks: tuple[Tensor, ...] = ()
-    """What a function is given beside its input."""
+    """What the program is given beside its input, by the parameter that it stands for: a function its blocks."""
     names: tuple[str, ...] = ()
     """The gates of the file that the program belongs to, where it has none of its own."""
     computed: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
@@ -182,20 +185,14 @@ class Account:
 
     def keeps(self, storage: Storage) -> bool:
         """Return whether a storage is that of something computed or given, which no reader is the last to need."""
-        held = [*self.given.values(), *(tensor for made in self.computed.values() for tensor in made)]
-        return any(storage is tensor.storage for tensor in held)
+        return any(storage is tensor.storage for tensor in chain(self.given.values(), *self.computed.values()))
+
+    def blocks(self, first: int, count: int) -> Sequence[Tensor]:
+        """Return some of what a function is given beside its input."""
+        return list(self.given.values())[first : first + count]
 
     def executed(self, operation: Operation, *read: Access) -> Executed:
         """Return an operation with what is known of the values that it reads."""
-        operands = [
-            Operand(self.layouts[one.value], self.groups[one.value], self.tensors[one.value].needs_grad) for one in read
-        ]
+        operations, values = self.program.operations, [one.value for one in read]
+        operands = [Operand(operations[one].layout, self.groups[one], self.tensors[one].needs_grad) for one in values]
         return Executed(self.program, operation, tuple(operands))
-
-    def gate_size(self, legs: Layout) -> int:
-        """Return the number of elements over some legs of a gate, whatever chunks of them a loop goes over."""
-        return self.program.plan.gate_size(legs)
-
-    def volume(self, legs: Layout) -> int:
-        """Return the number of elements over some legs."""
-        return math.prod(self.program.plan.sizes[leg] for leg in legs)

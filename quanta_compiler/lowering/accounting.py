@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from quanta_compiler.lowering.account import (
     ELEMENT_BYTES,
     Account,
+    Books,
     Elementwise,
     Origin,
     Resized,
@@ -13,14 +14,12 @@ from quanta_compiler.lowering.account import (
     Storage,
     Tensor,
 )
-from quanta_compiler.lowering.ownership import copies_input
 from quanta_compiler.lowering.program import (
     Call,
     Copy,
     Groups,
     Join,
     Load,
-    Loop,
     Matmul,
     Multiply,
     Operation,
@@ -51,7 +50,7 @@ class ProgramCost:
 
 def program_cost(program: Program) -> ProgramCost:
     """Count a program's steps, peak and saved bytes by walking its operations."""
-    account = Account(program)
+    account = Account(program, Books(_run_all))
     if program.plan.batch is not None:
         account.input = _take_input(account)
     _run_all(account)
@@ -72,8 +71,10 @@ def _run_all(account: Account) -> None:
     last_use = {access.value: i for i, op in enumerate(program.operations) for access in sources(op)}
     for i, operation in enumerate(program.operations):
         if program.loop is not None and i == program.loop.first:
-            _enter_loop(account, program.loop)
-        account.layouts[operation.result] = operation.layout
+            # The result, which the loop fills, and all that its slices are made from stay.
+            account.books.new_storage(program.out_features * program.in_features)
+            account.books.held = set(account.books.live)
+            account.books.slices = program.loop.slices
         account.groups[operation.result] = _groups(account, operation)
         if isinstance(operation, Load):
             account.tensors[operation.result] = _load(account, operation)
@@ -99,18 +100,12 @@ def _groups(account: Account, operation: Operation) -> Groups:
     return operation.groups
 
 
-def _enter_loop(account: Account, loop: Loop) -> None:
-    """Make the result, which the loop fills, and keep all that its slices are made from."""
-    account.books.new_storage(account.program.out_features * account.program.in_features)
-    account.books.held = list(account.books.live)
-    account.books.slices = loop.slices
-
-
 def _write_slice(account: Account) -> None:
     program = account.program
     layout = program.operations[-1].layout
-    legs = program.plan.output[: program.rows], program.plan.output[program.rows :]
-    shape = tuple(account.volume(tuple(leg for leg in side if leg in layout)) for side in legs)
+    output, rows = program.plan.output, program.plan.rows
+    legs = output[:rows], output[rows:]
+    shape = tuple(program.plan.size(leg for leg in side if leg in layout) for side in legs)
     tensor = account.tensors[program.output]
     account.books.step("copy", (tensor.name,), shape, (Elementwise(math.prod(shape), needs_grad=tensor.needs_grad),))
 
@@ -120,13 +115,13 @@ def _load(account: Account, load: Load) -> Tensor:
     if leaf.gate is not None and leaf.gate.parameter in account.given:
         return account.given[leaf.gate.parameter]
     if is_computed(load):
-        return compute_leaf(account, load, _run_all)
+        return compute_leaf(account, load)
     if leaf.source == "one":
         return Tensor("one", Storage(1, is_parameter=True), needs_grad=False)
     if leaf.gate is not None:
         factor = {"factor_b": ".B", "factor_a": ".A"}.get(leaf.source, "")
         trained = leaf.gate.trains
-        storage = Storage(account.volume(leaf.legs), is_parameter=True)
+        storage = Storage(account.program.plan.size(leaf.legs), is_parameter=True)
         return Tensor(leaf.gate.parameter + factor, storage, needs_grad=trained)
     assert account.input is not None, "only an apply program loads the input"
     return account.input
@@ -136,14 +131,12 @@ def _take_input(account: Account) -> Tensor:
     """Return the input, padded or truncated: that is the first thing a module does."""
     program = account.program
     tokens = program.plan.tokens
-    account.books.given = account.books.new_storage(tokens * program.in_features)
-    tensor = Tensor("input", account.books.given, needs_grad=True)
+    tensor = Tensor("input", account.books.new_storage(tokens * program.in_features), needs_grad=True)
+    account.books.held = {tensor.storage}
     if program.in_size == program.in_features or (tokens == 1 and program.in_size < program.in_features):
         # The first part of a single vector is a view of it.
         return tensor
-    origin = Resized(tokens, program.in_features, program.in_size, needs_grad=True)
-    account.books.step("copy", ("input",), (tokens, program.in_size), origin)
-    return Tensor(account.books.result_name(), account.books.new_storage(tokens * program.in_size), needs_grad=True)
+    return account.books.resized(tensor, tokens, program.in_features, program.in_size)
 
 
 def _run(account: Account, operation: Operation) -> Tensor:
@@ -157,63 +150,55 @@ def _run(account: Account, operation: Operation) -> Tensor:
     read = [account.tensors[access.value] for access in sources(operation)]
     if _is_view(account, operation):
         return read[0]
+    shape = tuple(map(account.program.plan.size, operation.groups))
     needs_grad = any(tensor.needs_grad for tensor in read)
-    shape = tuple(account.volume(group) for group in operation.groups)
-    storage = account.books.new_storage(account.volume(operation.layout))
-    name = account.books.result_name()
-    account.books.step("copy", tuple(one.name for one in read), shape, _origin(account, operation, needs_grad))
-    return Tensor(name, storage, needs_grad)
-
-
-def _origin(account: Account, operation: Copy | Resize | Split | Join | Tie | Pick, needs_grad: bool) -> Origin:
+    origin: Origin
     if isinstance(operation, Resize):
-        before, _, after = map(account.volume, operation.groups)
-        return Resized(before, operation.old_size * after, operation.new_size * after, needs_grad)
-    if isinstance(operation, Split | Join):
-        return (Elementwise(account.volume(operation.layout), needs_grad=needs_grad),)
-    return account.executed(operation, *sources(operation))
+        before, _, after = shape
+        origin = Resized(before, operation.old_size * after, operation.new_size * after, needs_grad)
+    elif isinstance(operation, Split | Join):
+        origin = (Elementwise(math.prod(shape), needs_grad=needs_grad),)
+    else:
+        origin = account.executed(operation, *sources(operation))
+    return account.books.copied(read, shape, origin)
 
 
 def _call(account: Account, operation: Call) -> Tensor:
     """Pad or cut the vectors to the size of the function and back, as the emitted call does."""
-    books, given = account.books, account.tensors[operation.source.value]
-    others, columns = map(account.volume, operation.source.groups)
-    rows, function = account.volume(operation.groups[-1]), operation.function
+    books, given, size = account.books, account.tensors[operation.source.value], account.program.plan.size
+    others, columns = map(size, operation.source.groups)
+    rows, function = size(operation.groups[-1]), operation.function
     source = given
     if columns < function.size:
-        origin = Resized(others, columns, function.size, given.needs_grad)
-        books.step("copy", (given.name,), (others, function.size), origin)
-        source = Tensor(books.result_name(), books.new_storage(others * function.size), given.needs_grad)
-    blocks = account.blocks[operation.first : operation.first + function.blocks]
+        source = books.resized(given, others, columns, function.size)
+    blocks = account.blocks(operation.first, function.blocks)
     if operation.maker is not None:
-        blocks = gate_blocks(account, operation.maker, _run_all)
+        blocks = gate_blocks(account, operation.maker)
     # A part of vectors is the function's alone: nobody else has a name for it.
     is_named = not isinstance(account.program.operations[operation.source.value], Split)
     with books.holding(*([given.storage] if is_named else [])):
-        result = call_function(books, function, source, blocks, _run_all)
+        result = call_function(books, function, source, blocks)
     if rows == function.size:
         return result
-    origin = Resized(others, function.size, rows, result.needs_grad)
-    books.step("copy", (result.name,), (others, rows), origin)
-    cut = Tensor(books.result_name(), books.new_storage(others * rows), result.needs_grad)
+    cut = books.resized(result, others, function.size, rows)
     books.free(result.storage)
     return cut
 
 
 def _is_view(account: Account, operation: Copy | Resize | Split | Join | Tie | Pick) -> bool:
     """Return whether torch moves nothing: dimensions of size 1 may go anywhere, and a part of one vector is a view."""
+    plan = account.program.plan
     if isinstance(operation, Tie | Join):
         return False
     if isinstance(operation, Split):
-        return account.volume(operation.groups[0]) == 1
+        return plan.size(operation.groups[0]) == 1
     if isinstance(operation, Resize):
-        cut_from_one = operation.new_size < operation.old_size and account.volume(operation.source.groups[0]) == 1
+        cut_from_one = operation.new_size < operation.old_size and plan.size(operation.source.groups[0]) == 1
         return operation.new_size == operation.old_size or cut_from_one
-    sizes = account.program.plan.sizes
+    old = account.program.operations[operation.source.value].layout
     if isinstance(operation, Pick):
-        return is_front(operation, account.layouts[operation.value])
-    old = account.layouts[operation.source.value]
-    return [leg for leg in old if sizes[leg] > 1] == [leg for leg in operation.layout if sizes[leg] > 1]
+        return is_front(operation, old)
+    return [leg for leg in old if plan.sizes[leg] > 1] == [leg for leg in operation.layout if plan.sizes[leg] > 1]
 
 
 def _product(account: Account, operation: Matmul | Multiply) -> Tensor:
@@ -223,12 +208,12 @@ def _product(account: Account, operation: Matmul | Multiply) -> Tensor:
         left.storage.saved = not left.storage.is_parameter
     if left.needs_grad:
         right.storage.saved = not right.storage.is_parameter
-    storage = account.books.new_storage(account.volume(operation.layout))
-    shape = tuple(account.volume(group) for group in operation.groups)
+    storage = account.books.new_storage(account.program.plan.size(operation.layout))
+    shape = tuple(map(account.program.plan.size, operation.groups))
     op = "matmul" if isinstance(operation, Matmul) else "elementwise"
     origin = account.executed(operation, operation.left, operation.right)
-    account.books.step(op, (left.name, right.name), shape, origin, operation.flops)
-    return Tensor(account.books.result_name(), storage, left.needs_grad or right.needs_grad)
+    name = account.books.step(op, (left.name, right.name), shape, origin, operation.flops)
+    return Tensor(name, storage, left.needs_grad or right.needs_grad)
 
 
 def _resize_output(account: Account) -> None:
@@ -254,3 +239,39 @@ def _resize_output(account: Account) -> None:
     if apply and copies_input(program):
         account.books.new_storage(math.prod(new))
         account.books.step("copy", (result.name,), new, (Elementwise(math.prod(new)),))
+
+
+def owns_result(program: Program) -> bool:
+    """Return whether the output surely is neither the input's memory nor that of what is stored.
+
+    What only moves numbers may find nothing to move: a batch of 1 has its dimension anywhere, and its first numbers in
+    a row.
+    """
+    own: set[int] = set()
+    for operation in program.operations:
+        if any(access.value in own for access in sources(operation)) or _is_new(program, operation):
+            own.add(operation.result)
+    return program.output in own
+
+
+def copies_input(program: Program) -> bool:
+    """Return whether a forward pass ends with a copy, because all else may have left the input where it is."""
+    is_padded = program.in_features < program.in_size or program.out_features > program.out_size
+    return not is_padded and not owns_result(program)
+
+
+def _is_new(program: Program, operation: Operation) -> bool:
+    if isinstance(operation, Load):
+        return is_computed(operation)
+    if isinstance(operation, Copy):
+        plan = program.plan
+        before, after = (
+            [leg for leg in layout if leg != plan.batch and plan.sizes[leg] > 1]
+            for layout in (program.operations[operation.source.value].layout, operation.layout)
+        )
+        return before != after
+    if isinstance(operation, Resize):
+        return operation.new_size > operation.old_size
+    if isinstance(operation, Call):
+        return not operation.function.is_identity
+    return not isinstance(operation, Pick)

@@ -9,29 +9,29 @@ steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import nsmallest
 
 from quanta_compiler.lowering.moves import (
     ContractionMoves,
     Move,
     Situation,
-    SliceMoves,
     ordered,
     pick_moves,
     present,
-    rotate_moves,
     shared_runs,
+    slice_moves,
     tie_moves,
 )
 from quanta_compiler.lowering.program import (
     Access,
     Call,
-    Called,
     Copy,
+    Function,
     Groups,
     Layout,
     Load,
+    Maker,
     Matmul,
     Multiply,
     Operation,
@@ -40,8 +40,10 @@ from quanta_compiler.lowering.program import (
     Tie,
 )
 from quanta_compiler.lowering.slicing import Slicing
-from quanta_compiler.planner.cost import volume
 from quanta_compiler.planner.plan import Plan, Step
+
+Called = tuple[Function | None, Maker]
+"""What a structured gate needs; one of its blocks needs no function."""
 
 BEAM = (2, 24)
 """Layouts kept after every step, at the least and at the most: more found nothing better on the examples."""
@@ -83,17 +85,14 @@ class Lowering:
         self.slicing = slicing
         self.fixed = frozenset(slicing.legs) if slicing is not None else frozenset[int]()
         self.slices = slicing.slices if slicing is not None else 1
+        self.inside = slicing.inside if slicing is not None else frozenset[int]()
         self.operations: list[Operation] = []
-        self.layouts: list[Layout] = []
         self.cost = 0
         """What the chosen layouts cost, in elements moved."""
-        self.has_input = self._mark_input()
-
-    def _mark_input(self) -> list[bool]:
-        marks = [leaf.source == "input" for leaf in self.plan.leaves]
-        for step in self.plan.steps:
-            marks.append(any(marks[tensor] for tensor in step.inputs))
-        return marks
+        self.has_input = [leaf.source == "input" for leaf in plan.leaves]
+        """Of which tensors the input is a part."""
+        for step in plan.steps:
+            self.has_input.append(any(self.has_input[tensor] for tensor in step.inputs))
 
     def lower(self, tensor: int, target: Layout, rows: int | None = None) -> int:
         """Emit the operations that compute `tensor`; return its value.
@@ -110,33 +109,28 @@ class Lowering:
             waiting += [side for _, side in chain if side is not None]
         values: dict[int, int] = {}
         for root, chain, start in reversed(chains):
-            links = [_Link(node, self._step(node), None if side is None else values[side]) for node, side in chain]
-            links = self._with_entry(root, start, links)
-            values[root] = self._lower_chain(start, links, target if root == tensor else None)
-        value = values[tensor]
-        if rows is not None and self.layouts[value] != target:
+            links = [
+                _Link(node, self._step(node), None if side is None else values[side], node in self.inside)
+                for node, side in chain
+            ]
+            self._add_entry(root, start, links)
+            leaf = self.plan.leaves[start]
+            value = self._add(Load(len(self.operations), leaf.legs, leaf, *self.functions.get(start, ())))
+            for move, link in self._best_moves(leaf.legs, links, target if root == tensor else None):
+                value = self._emit(value, move, link)
+            values[root] = value
+        if rows is not None and self.operations[value].layout != target:
             return self._copy(value, target, (target[:rows], target[rows:]))
         return value
 
-    def _lower_chain(self, start: int, links: list[_Link], target: Layout | None) -> int:
-        leaf = self.plan.leaves[start]
-        value = self._add(Load(self._new(), leaf.legs, leaf, *self.functions.get(start, ())))
-        for move, link in self._best_moves(leaf.legs, links, target):
-            value = self._emit(value, move, link)
-        return value
-
-    def _with_entry(self, root: int, start: int, links: list[_Link]) -> list[_Link]:
-        """Return a chain with the place where it comes into the loop, if it does: from there on it has fewer legs."""
-        if self.slicing is None:
-            return links
-        inside = [self._is_inside(link.tensor) for link in links]
-        outer = inside.index(True) if True in inside else len(links)
-        within = [replace(link, is_inside=True) for link in links[outer:]]
+    def _add_entry(self, root: int, start: int, links: list[_Link]) -> None:
+        """Add the place where a chain comes into the loop, if it does: from there on it has fewer legs."""
+        outer = next((place for place, link in enumerate(links) if link.is_inside), len(links))
         before = links[outer - 1].tensor if outer else start
-        enters = within or self.slicing.consumes_in_loop(root)
-        if enters and not self.fixed.isdisjoint(self.plan.legs(before)):
-            return [*links[:outer], _Link(before, None, None), *within]
-        return [*links[:outer], *within]
+        if self.slicing is None or self.fixed.isdisjoint(self.plan.legs(before)):
+            return
+        if outer < len(links) or self.slicing.consumes_in_loop(root):
+            links.insert(outer, _Link(before, None, None))
 
     def _chain(self, tensor: int) -> tuple[list[tuple[int, int | None]], int]:
         """Return the steps from a leaf up to `tensor`, each with what joins it from the side, and the leaf."""
@@ -151,16 +145,13 @@ class Lowering:
     def _step(self, tensor: int) -> Step:
         return self.plan.steps[tensor - len(self.plan.leaves)]
 
-    def _is_inside(self, tensor: int) -> bool:
-        return self.slicing is not None and tensor in self.slicing.inside
-
     def _heavy(self, tensor: int) -> int:
         """Return the input of a step that the chain goes through: the one with more numbers, where it is computed."""
         step = self._step(tensor)
-        fixed = self.fixed if self._is_inside(tensor) else frozenset[int]()
+        fixed = self.fixed if tensor in self.inside else frozenset[int]()
 
         def weight(node: int) -> tuple[bool, int]:
-            return self.has_input[node], volume(self.plan.legs(node) - fixed, self.plan.sizes)
+            return self.has_input[node], self.plan.size(self.plan.legs(node) - fixed)
 
         return max(step.inputs, key=weight)
 
@@ -208,47 +199,37 @@ class Lowering:
             return frozenset(step.axes)
         if link.side is None:
             return frozenset()
-        return frozenset(self.layouts[link.side]) - step.legs
+        return frozenset(self.operations[link.side].layout) - step.legs
 
     def _moves(self, state: frozenset[int], link: _Link, situation: Situation) -> Callable[[Layout], Iterable[Move]]:
-        """Return what yields a step's moves from a layout of the state's legs."""
         step = link.step
         if step is None:
             return lambda layout: pick_moves(layout, self.fixed, situation)
-        if step.op == "reshape":
-            assert step.gate is not None
-            rows = step.gate.rows
-            return SliceMoves(state, step.axes, rows, situation).moves
-        if step.op == "call":
-            assert step.gate is not None
-            made = step.gate.rows
-            return lambda layout: rotate_moves(layout, step.axes, made, situation)
+        if step.gate is not None:
+            rows, at_end = step.gate.rows, step.op == "call"
+            return lambda layout: slice_moves(layout, step.axes, rows, situation, at_end=at_end)
         if step.op == "tie":
             return lambda layout: tie_moves(layout, step.axes[0], step.axes[1], situation)
         assert link.side is not None
         result = step.legs - self.fixed if link.is_inside else step.legs
-        return ContractionMoves(state, self.layouts[link.side], result, situation).moves
-
-    def _new(self) -> int:
-        return len(self.layouts)
+        return ContractionMoves(state, self.operations[link.side].layout, result, situation).moves
 
     def _add(self, operation: Operation) -> int:
-        assert operation.result == len(self.layouts)
         self.operations.append(operation)
-        self.layouts.append(operation.layout)
         return operation.result
 
     def _copy(self, value: int, layout: Layout, groups: Groups) -> int:
         # A reshape only merges dimensions: beside a batch that is not known, it cannot take one apart.
         starts = {group[0] for group in groups if group} if self.plan.batch in layout else set[int]()
-        source = shared_runs(self.layouts[value], layout, starts)
-        return self._add(Copy(self._new(), layout, Access(value, source), groups))
+        source = shared_runs(self.operations[value].layout, layout, starts)
+        return self._add(Copy(len(self.operations), layout, Access(value, source), groups))
 
     def _pick(self, value: int, move: Move) -> int:
         assert self.slicing is not None
-        picked = tuple(leg for leg in self.slicing.legs if leg in self.layouts[value])
-        groups = shared_runs(self.layouts[value], move.after)
-        return self._add(Pick(self._new(), move.after, value, picked, groups))
+        layout = self.operations[value].layout
+        picked = tuple(leg for leg in self.slicing.legs if leg in layout)
+        groups = shared_runs(layout, move.after)
+        return self._add(Pick(len(self.operations), move.after, Access(value, (picked, *groups)), groups))
 
     def _emit(self, value: int, move: Move, link: _Link) -> int:
         step = link.step
@@ -256,48 +237,42 @@ class Lowering:
             return self._pick(value, move)
         if step.op == "contract":
             return self._emit_contraction(value, move, link)
-        if step.op == "call":
-            return self._emit_call(value, move, link)
         if step.op == "tie":
             old, new = step.axes
-            held = (old,) if old in self.layouts[value] else ()
-            access = Access(value, (*move.groups, held))
-            return self._add(Tie(self._new(), move.after, access, (new, old), "tie"))
+            held = (old,) if old in self.operations[value].layout else ()
+            access, groups = Access(value, (*move.groups, held)), tuple((leg,) for leg in move.after)
+            return self._add(Tie(len(self.operations), move.after, access, groups, (new, old), "tie"))
         assert step.gate is not None
         if move.copy is not None:
             value = self._copy(value, move.copy, ordered(move.groups, move.copy))
-        rows = step.gate.rows
+        rows, (before, _, after) = step.gate.rows, move.groups
+        if step.op == "call":
+            assert link.side is not None
+            function, maker = self.functions[link.tensor]
+            assert function is not None
+            return self._add(
+                Call(
+                    result=len(self.operations),
+                    layout=move.after,
+                    source=Access(value, (before, step.axes)),
+                    groups=(before, rows),
+                    function=function,
+                    flops=step.flops,
+                    label=step.gate.name,
+                    gate=step.gate,
+                    angles=Access(link.side, ()),
+                    maker=maker,
+                )
+            )
         return self._add(
             Resize(
-                result=self._new(),
+                result=len(self.operations),
                 layout=move.after,
                 source=Access(value, move.groups),
-                groups=(move.groups[0], rows, move.groups[2]),
-                old_size=volume(frozenset(step.axes), self.plan.sizes),
-                new_size=volume(frozenset(rows), self.plan.sizes),
+                groups=(before, rows, after),
+                old_size=self.plan.size(step.axes),
+                new_size=self.plan.size(rows),
                 label=step.gate.name,
-            )
-        )
-
-    def _emit_call(self, value: int, move: Move, link: _Link) -> int:
-        assert link.step is not None
-        assert link.step.gate is not None
-        assert link.side is not None
-        if move.copy is not None:
-            value = self._copy(value, move.copy, move.groups)
-        function, maker = self.functions[link.tensor]
-        assert function is not None
-        return self._add(
-            Call(
-                result=self._new(),
-                layout=move.after,
-                source=Access(value, move.groups),
-                groups=(move.groups[0], link.step.gate.rows),
-                function=function,
-                flops=link.step.flops,
-                label=link.step.gate.name,
-                angles=Access(link.side, ()),
-                maker=maker,
             )
         )
 
@@ -306,13 +281,15 @@ class Lowering:
         assert side is not None
         assert link.step is not None
         label = self._label(link.tensor)
-        flops = self._flops(link.step) if link.is_inside else link.step.flops
+        flops = link.step.flops
+        if link.is_inside:
+            flops = flops // self.plan.size(self.fixed) * self.slices
         if not move.side_groups:
             if move.side_copy is not None:
                 side = self._copy(side, move.side_copy, ordered(move.groups, move.side_copy))
-            left = Access(value, present(move.groups, self.layouts[value]))
-            right = Access(side, present(move.groups, self.layouts[side]))
-            return self._add(Multiply(self._new(), move.after, left, right, flops, label))
+            left, right = (Access(one, present(move.groups, self.operations[one].layout)) for one in (value, side))
+            groups = tuple(one or other for one, other in zip(left.groups, right.groups, strict=True))
+            return self._add(Multiply(len(self.operations), move.after, left, right, groups, flops, label))
         if move.copy is not None:
             value = self._copy(value, move.copy, ordered(move.groups, move.copy))
         if move.side_copy is not None:
@@ -324,24 +301,19 @@ class Lowering:
             left, right = Access(side, (*lead, new, contracted)), Access(value, (*lead, contracted, kept))
         else:
             left, right = Access(value, (*lead, kept, contracted)), Access(side, (*lead, contracted, new))
-        return self._add(Matmul(self._new(), move.after, left, right, flops, label))
-
-    def _flops(self, step: Step) -> int:
-        """Return what a step of the loop costs in all slices."""
-        assert self.slicing is not None
-        return step.flops // self.slicing.indices * self.slices
+        groups = (*left.groups[:-1], right.groups[-1])
+        return self._add(Matmul(len(self.operations), move.after, left, right, groups, flops, label))
 
     def _label(self, tensor: int) -> str:
         """Return the gates that a step brings to the chain."""
-        step = self.plan.steps[tensor - len(self.plan.leaves)]
         heavy = self._heavy(tensor)
         names: dict[int, str] = {}
         # The leaf that the chain begins with enters with its first step.
-        waiting = [node for node in step.inputs if node != heavy or node < len(self.plan.leaves)]
+        waiting = [node for node in self._step(tensor).inputs if node != heavy or node < len(self.plan.leaves)]
         while waiting:
             node = waiting.pop()
             if node >= len(self.plan.leaves):
-                waiting += self.plan.steps[node - len(self.plan.leaves)].inputs
+                waiting += self._step(node).inputs
                 continue
             gate = self.plan.leaves[node].gate
             if gate is not None:

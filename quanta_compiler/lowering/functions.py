@@ -3,27 +3,15 @@
 A size that is no power of two is a sum n = n1 + n2, diag(U1, U2) C diag(V1, V2): this is the one place that says so.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.kinds.two_design import pauli_angles, summed, turned_pairs
-from quanta_compiler.lowering.chains import Lowering
-from quanta_compiler.lowering.program import (
-    Access,
-    Call,
-    Function,
-    Join,
-    Load,
-    Maker,
-    Operation,
-    Program,
-    Split,
-    Turn,
-)
-from quanta_compiler.planner.plan import BlocksPlan, Leaf, PartBlocks, PauliPart, PauliPlan, Plan
+from quanta_compiler.lowering.chains import Called, Lowering
+from quanta_compiler.lowering.program import Access, Call, Function, Join, Load, Maker, Operation, Program, Split, Turn
+from quanta_compiler.planner.plan import Alike, Leaf, PartBlocks, PauliPart, PauliPlan, Plan
 
 _WHOLE, _FIRST, _SECOND, _COUNT = range(4)
 """The legs of a function of two halves."""
@@ -87,53 +75,45 @@ def _of_halves(plan: PauliPlan, first: Function, second: Function) -> Function:
 
 
 def _on_halves(count: int, first: int, second: int, operations: list[Operation]) -> Program:
-    """Return operations on vectors and on their halves as a program."""
     size = first + second
     plan = Plan(
-        mode="apply",
         tokens=count,
         batch=_COUNT,
         leaves=(),
         steps=(),
         output=(_COUNT, _WHOLE),
+        rows=1,
         sizes=(size, first, second, count),
         labels=("x", "a", "b", "n"),
-        optimizer="",
-        sequential_flops=0,
     )
-    return Program(plan, tuple(operations), 1, in_features=size, out_features=size, in_size=size, out_size=size)
+    return Program(plan, tuple(operations), in_features=size, out_features=size, in_size=size, out_size=size)
 
 
 @lru_cache(maxsize=256)
-def making(plan: BlocksPlan) -> Maker:
+def making(parts: tuple[PartBlocks, ...]) -> Maker:
     """Return what makes the blocks of all gates that are alike."""
-    return summed(
-        plan.parts,
-        lambda part: _maker_of_part(plan, part),
-        lambda first, second: _maker_of_halves(plan, first, second),
-    )
+    return summed(parts, _maker_of_part, _maker_of_halves)
 
 
-def _maker(plan: BlocksPlan, size: int, what: str, stack: int) -> Maker:
-    angles = pauli_angles(size, plan.layers, plan.kept)
-    kept = "" if plan.kept is None else f", {plan.kept} angles a column"
-    layers = "1 layer" if plan.layers == 1 else f"{plan.layers} layers"
-    about = f"Return the {what} of every matrix {size} x {size}, {layers}{kept}, of a stack: [n, {angles}]."
-    return Maker(f"blocks_{size}", about, (size, plan.layers, plan.kept), stack, angles)
+def _maker(alike: Alike, what: str, stack: int) -> Maker:
+    size, count, kept = alike
+    angles = pauli_angles(*alike)
+    columns = "" if kept is None else f", {kept} angles a column"
+    layers = "1 layer" if count == 1 else f"{count} layers"
+    about = f"Return the {what} of every matrix {size} x {size}, {layers}{columns}, of a stack: [n, {angles}]."
+    return Maker(f"blocks_{size}", about, alike, stack, angles)
 
 
-def _maker_of_part(plan: BlocksPlan, part: PartBlocks) -> Maker:
-    return replace(_maker(plan, part.size, "blocks", part.stack), programs=tuple(map(_lower_block, part.plans)))
+def _maker_of_part(part: PartBlocks) -> Maker:
+    sizes = [one.size(leg for leg in one.output if leg != one.batch) for one in part.plans]
+    programs = tuple(_lowered(one, 0, size) for one, size in zip(part.plans, sizes, strict=True))
+    return replace(_maker((part.size, part.layers, part.kept), "blocks", part.stack), programs=programs)
 
 
-def _maker_of_halves(plan: BlocksPlan, first: Maker, second: Maker) -> Maker:
-    size = first.alike[0] + second.alike[0]
-    maker = _maker(plan, size, "cosines, sines and blocks", first.stack // 2)
-    return replace(maker, pairs=turned_pairs(size, plan.kept), halves=(first, second))
-
-
-def _lower_block(plan: Plan) -> Program:
-    return _lowered(plan, 0, math.prod(plan.sizes[leg] for leg in plan.output if leg != plan.batch))
+def _maker_of_halves(first: Maker, second: Maker) -> Maker:
+    size, layers, kept = first.alike[0] + second.alike[0], *first.alike[1:]
+    maker = _maker((size, layers, kept), "cosines, sines and blocks", first.stack // 2)
+    return replace(maker, pairs=turned_pairs(size, kept), halves=(first, second))
 
 
 # Gates that are alike have the same plans.
@@ -141,16 +121,23 @@ def _lower_block(plan: Plan) -> Program:
 def _lowered(plan: Plan, in_size: int, out_size: int) -> Program:
     lowering = Lowering(plan, {})
     lowering.lower(len(plan.leaves) + len(plan.steps) - 1, plan.output, 1)
-    return Program(plan, tuple(lowering.operations), 1, in_size, out_size, in_size, out_size)
+    return Program(plan, tuple(lowering.operations), in_size, out_size, in_size, out_size)
+
+
+def functions_of(plan: Plan) -> dict[int, Called]:
+    """Return what every `pauli` gate of a plan needs, by the tensor that it makes: a leaf, or a step's result."""
+    paulis = [*(leaf.pauli for leaf in plan.leaves), *(step.pauli for step in plan.steps)]
+    return {
+        tensor: (applying(pauli) if pauli.parts else None, making(pauli.blocks))
+        for tensor, pauli in enumerate(paulis)
+        if pauli is not None and pauli.blocks
+    }
 
 
 def made_gates(program: Program) -> Iterator[tuple[Gate, Maker]]:
     """Yield the gates that blocks are made for, in the order in which a program comes to them."""
-    gates: dict[int, Gate] = {}
     for operation in program.operations:
-        if isinstance(operation, Load) and operation.leaf.gate is not None:
-            gates[operation.result] = operation.leaf.gate
-            if operation.maker is not None:
-                yield operation.leaf.gate.block_of or operation.leaf.gate, operation.maker
-        if isinstance(operation, Call) and operation.maker is not None and operation.angles is not None:
-            yield gates[operation.angles.value], operation.maker
+        if isinstance(operation, Load | Call) and operation.maker is not None:
+            gate = operation.leaf.gate if isinstance(operation, Load) else operation.gate
+            assert gate is not None
+            yield gate.block_of or gate, operation.maker

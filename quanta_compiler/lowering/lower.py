@@ -2,34 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.account import ELEMENT_BYTES
 from quanta_compiler.lowering.accounting import program_cost
 from quanta_compiler.lowering.chains import Lowering
+from quanta_compiler.lowering.functions import functions_of
 from quanta_compiler.lowering.moves import COPY_OVERHEAD
-from quanta_compiler.lowering.program import (
-    Access,
-    Call,
-    Join,
-    Load,
-    Loop,
-    Matmul,
-    Multiply,
-    Operation,
-    Pick,
-    Program,
-    Turn,
-    sources,
-)
+from quanta_compiler.lowering.program import Access, Loop, Operation, Pick, Program, sources
 from quanta_compiler.lowering.slicing import PEAK, Slicing, slicings
-from quanta_compiler.lowering.straight import functions_of, lower_straight, program_of
 from quanta_compiler.planner.plan import Plan
 
 SLICED_ELEMENTS = 1 << 18
 """An operator of fewer elements is built at once: a loop would take longer than the copies that it saves."""
-SLICES = 16
+LEAST_SLICES = 16
 """Fewer slices were measured to be slower: a larger one does not stay in the cache between its steps."""
 SCATTERED_SHARE = 8
 """Slices that are no runs of rows cost this part of the result more: all of its pages are written again by each."""
@@ -60,17 +48,32 @@ def lower(plan: Plan, circuit: Circuit, *, sliced_from: int = SLICED_ELEMENTS) -
     return sliced if excess > 0 else replace(straight, in_slices=sliced)
 
 
+def lower_straight(plan: Plan, circuit: Circuit) -> Program:
+    """Return a program without a loop."""
+    lowering = Lowering(plan, functions_of(plan))
+    value = lowering.lower(len(plan.leaves) + len(plan.steps) - 1, plan.output, plan.rows)
+    assert lowering.operations[value].layout == plan.output, "the result stands in the layout that was asked for"
+    return _program(plan, circuit, lowering.operations)
+
+
+def _program(plan: Plan, circuit: Circuit, operations: Sequence[Operation]) -> Program:
+    widths = circuit.in_features, circuit.out_features, circuit.in_size, circuit.out_size
+    return Program(plan, tuple(operations), *widths)
+
+
 def lower_sliced(slicing: Slicing, circuit: Circuit, straight: Program) -> tuple[Program, int]:
     """Return the program of a slicing, and what its copies cost in elements moved."""
     lowering = Lowering(slicing.plan, functions_of(slicing.plan), slicing)
-    target = slicing.slice_layout
+    # The legs of a slice in the order of the result.
+    left = slicing.plan.legs(slicing.root).difference(slicing.legs)
+    target = tuple(leg for leg in slicing.plan.output if leg in left)
     value = lowering.lower(slicing.root, target, len(target) if slicing.is_cut else None)
     operations, first = _hoist(lowering.operations, value)
     loop = Loop(legs=slicing.legs, slices=slicing.slices, first=first, ties=slicing.ties)
     cost = lowering.cost + COPY_OVERHEAD * (len(operations) - first) * slicing.slices
     if slicing.legs[0] != slicing.plan.output[0]:
         cost += circuit.out_features * circuit.in_features // SCATTERED_SHARE
-    program = program_of(slicing.plan, circuit, operations, slicing.rows)
+    program = _program(slicing.plan, circuit, operations)
     return replace(program, loop=loop, at_once=straight), cost
 
 
@@ -102,12 +105,11 @@ def _excess(peak: int, result: int) -> int:
 
 
 def _promising(found: Sequence[Slicing], result: int) -> list[Slicing]:
-    """Return slicings in the order in which they are worth trying."""
 
     def promise(slicing: Slicing) -> tuple[int, bool, int, int]:
         # More slices are more kernels, and whole axes are easier to read.
-        distance = abs(slicing.slices - SLICES)
-        return _excess(slicing.least_peak(result), result), slicing.slices < SLICES, distance, len(slicing.plan.sizes)
+        are_few, distance = slicing.slices < LEAST_SLICES, abs(slicing.slices - LEAST_SLICES)
+        return _excess(slicing.least_peak(result), result), are_few, distance, len(slicing.plan.sizes)
 
     return sorted(found, key=promise)
 
@@ -129,17 +131,9 @@ def _hoist(operations: Sequence[Operation], value: int) -> tuple[tuple[Operation
 
 
 def _renumbered(operation: Operation, numbers: Mapping[int, int]) -> Operation:
-    def read(access: Access) -> Access:
-        return Access(numbers[access.value], access.groups)
-
-    result = numbers[operation.result]
-    if isinstance(operation, Load):
-        return replace(operation, result=result)
-    if isinstance(operation, Pick):
-        return replace(operation, result=result, value=numbers[operation.value])
-    if isinstance(operation, Matmul | Multiply):
-        return replace(operation, result=result, left=read(operation.left), right=read(operation.right))
-    assert not isinstance(operation, Turn | Join), "these stand in functions only"
-    if isinstance(operation, Call) and operation.angles is not None:
-        return replace(operation, result=result, source=read(operation.source), angles=read(operation.angles))
-    return replace(operation, result=result, source=read(operation.source))
+    reads: dict[str, Any] = {
+        field.name: Access(numbers[access.value], access.groups)
+        for field in fields(operation)
+        if isinstance(access := getattr(operation, field.name), Access)
+    }
+    return replace(operation, result=numbers[operation.result], **reads)

@@ -28,7 +28,7 @@ class Move(NamedTuple):
     copy: Layout | None
     side_copy: Layout | None
     groups: Groups
-    """Of the state: batch, kept, contracted legs; for a slice: before, columns, after; for a tie: all others."""
+    """Of the state: batch, kept, contracted legs; of a slice or call: before, columns, after; of a tie: all others."""
     side_groups: Groups = ()
     swapped: bool = False
     """The product is computed transposed, new legs in front."""
@@ -195,47 +195,32 @@ def runs(layout: Layout, *tensors: Layout) -> Groups:
     return tuple(groups)
 
 
-class SliceMoves:
-    """The ways to turn the legs `columns` of a state into `rows`: they must stand together, in their order."""
+def slice_moves(
+    state: Layout, columns: Layout, rows: Layout, situation: Situation, *, at_end: bool = False
+) -> Iterator[Move]:
+    """Yield the ways to turn the legs `columns` of a state into `rows`: they must stand together, in their order.
 
-    def __init__(self, state: frozenset[int], columns: Layout, rows: Layout, situation: Situation) -> None:
-        self.columns = columns
-        self.rows = rows
-        self.situation = situation
-        self.write_cost = situation.write_cost(state)
-        # A free reshape writes nothing.
-        resized = situation.volume(columns) != situation.volume(rows)
-        self.result_cost = situation.write_cost(state.difference(columns).union(rows)) if resized else 0
-
-    def moves(self, state: Layout) -> Iterator[Move]:
-        """Yield the moves from one layout of the state."""
-        if is_run(state, self.columns):
-            yield self._move(0, state, None)
-            return
-        others = tuple([leg for leg in state if leg not in self.columns])
-        # In front, behind, or where the first of the columns stands.
-        first = next(place for place, leg in enumerate(state) if leg in self.columns)
-        for order in self.situation.orders(others):
-            for place in dict.fromkeys((0, len(order), first)):
-                copy = order[:place] + self.columns + order[place:]
-                yield self._move(self.situation.copy_cost(state, copy, self.write_cost), copy, copy)
-
-    def _move(self, cost: int, layout: Layout, copy: Layout | None) -> Move:
-        start = layout.index(self.columns[0]) if self.columns else 0
-        before, after = layout[:start], layout[start + len(self.columns) :]
-        return Move(cost + self.result_cost, before + self.rows + after, copy, None, (before, self.columns, after))
-
-
-def rotate_moves(state: Layout, columns: Layout, rows: Layout, situation: Situation) -> Iterator[Move]:
-    """Yield the ways to apply a rotation to the legs `columns` of a state: they must stand behind all others."""
+    With `at_end` they must stand behind all others, as a function reads them.
+    """
     others = tuple([leg for leg in state if leg not in columns])
-    if state[len(others) :] == columns:
-        yield Move(0, others + rows, None, None, (others, columns))
+    # A free reshape writes nothing.
+    resized = situation.volume(columns) != situation.volume(rows)
+    result_cost = situation.write_cost(others + rows) if resized else 0
+
+    def move(cost: int, before: Layout, after: Layout, copy: Layout | None) -> Move:
+        return Move(cost + result_cost, before + rows + after, copy, None, (before, columns, after))
+
+    first = next((place for place, leg in enumerate(state) if leg in columns), len(state) if at_end else 0)
+    if is_run(state, columns) and (first == len(others) or not at_end):
+        yield move(0, state[:first], state[first + len(columns) :], None)
         return
     write_cost = situation.write_cost(state)
     for order in situation.orders(others):
-        copy = order + columns
-        yield Move(situation.copy_cost(state, copy, write_cost), order + rows, copy, None, (order, columns))
+        # In front, behind, or where the first of the columns stands.
+        for place in dict.fromkeys((len(order),) if at_end else (0, len(order), first)):
+            before, after = order[:place], order[place:]
+            copy = before + columns + after
+            yield move(situation.copy_cost(state, copy, write_cost), before, after, copy)
 
 
 def tie_moves(state: Layout, old: int, new: int, situation: Situation) -> Iterator[Move]:

@@ -7,8 +7,10 @@ never moves data. What moves data is an operation of its own (`Copy`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.planner.plan import Alike, Leaf, Plan
 
 Layout = tuple[int, ...]
@@ -24,11 +26,44 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """A leaf: the input, a stored parameter or constant, or what is computed from a parameter by itself."""
+class Value:
+    """What every operation has: the number of the value that it makes, and the order of its legs in memory."""
 
     result: int
     layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(Value):
+    """An operation on one value, whose result is written as a tensor of the dimensions `groups`."""
+
+    source: Access
+    groups: Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Product(Value):
+    """An operation on two values."""
+
+    left: Access
+    right: Access
+    groups: Groups
+    flops: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfHalves(Value):
+    """An operation of a function on two halves."""
+
+    halves: tuple[Access, Access]
+    groups: Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Value):
+    """A leaf: the input, a stored parameter or constant, or what is computed from a parameter by itself."""
+
     leaf: Leaf
     function: Function | None = None
     """What makes the matrix of a structured gate: called with the first rows of an identity matrix."""
@@ -43,73 +78,37 @@ def is_computed(load: Load) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """The same numbers in another layout, written as a tensor of the dimensions `groups`."""
-
-    result: int
-    layout: Layout
-    source: Access
-    groups: Groups
+class Copy(Moved):
+    """The same numbers in another layout."""
 
 
 @dataclass(frozen=True, slots=True)
-class Matmul:
+class Matmul(Product):
     """`left @ right`: [batch, m, k] @ [batch, k, n] -> [batch, m, n]; without a batch two dimensions each."""
 
-    result: int
-    layout: Layout
-    left: Access
-    right: Access
-    flops: int
-    label: str
-
-    @property
-    def groups(self) -> Groups:
-        """Return the dimensions of the result."""
-        return (*self.left.groups[:-1], self.right.groups[-1])
-
 
 @dataclass(frozen=True, slots=True)
-class Multiply:
+class Multiply(Product):
     """An elementwise product with broadcasting, group by group."""
 
-    result: int
-    layout: Layout
-    left: Access
-    right: Access
-    flops: int
-    label: str
-
-    @property
-    def groups(self) -> Groups:
-        """Return the dimensions of the result."""
-        return tuple(left or right for left, right in zip(self.left.groups, self.right.groups, strict=True))
-
 
 @dataclass(frozen=True, slots=True)
-class Resize:
+class Resize(Moved):
     """The middle of three dimensions cut to its first indices, padded with zeros, or only renamed (a free reshape)."""
 
-    result: int
-    layout: Layout
-    source: Access
-    groups: Groups
     old_size: int
     new_size: int
     label: str
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Moved):
     """A function called on the last of two dimensions, which is padded or cut to the function's size and back."""
 
-    result: int
-    layout: Layout
-    source: Access
-    groups: Groups
     function: Function
     flops: int = 0
     label: str = ""
+    gate: Gate | None = None
     angles: Access | None = None
     """What the blocks that it is called with are made from, by `maker`. Within a function they are some of its own."""
     maker: Maker | None = None
@@ -118,27 +117,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Split(Moved):
     """Some numbers of every vector as vectors of their own: those from `start` on."""
 
-    result: int
-    layout: Layout
-    source: Access
-    groups: Groups
     start: int
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(OfHalves):
     """One of two halves after their first numbers have been turned, pair by pair, by a function's first two blocks.
 
     These are the cosines and the sines of its angles.
     """
 
-    result: int
-    layout: Layout
-    halves: tuple[Access, Access]
-    groups: Groups
     side: int
     """Which half it is."""
     pairs: int
@@ -147,13 +138,8 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class Join(OfHalves):
     """Vectors put together, one behind the other."""
-
-    result: int
-    layout: Layout
-    halves: tuple[Access, Access]
-    groups: Groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,50 +197,29 @@ class Maker:
         """Return how many tensors it makes of the angles of a gate."""
         return len(self.programs) + (2 + 2 * sum(half.blocks for half in self.halves) if self.halves else 0)
 
-    def find(self, found: dict[Function | Maker, None]) -> None:
-        """Add the makers that it calls, and itself behind them."""
-        for half in self.halves:
-            half.find(found)
-        found.setdefault(self)
-
-
-Called = tuple[Function | None, Maker]
-"""What a structured gate needs; one of its blocks needs no function."""
-
 
 @dataclass(frozen=True, slots=True)
-class Tie:
+class Tie(Moved):
     """An identity written out: the last dimension of `source` becomes the diagonal of `legs`, (new side, old side).
 
     Where the old side is no leg of the source, its last group is empty and the diagonal is constant along it.
     """
 
-    result: int
-    layout: Layout
-    source: Access
     legs: tuple[int, int]
     label: str
 
-    @property
-    def groups(self) -> Groups:
-        """Return the dimensions of the result."""
-        return tuple((leg,) for leg in self.layout)
-
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(Moved):
     """One slice of a value: the legs that the loop fixes go, each at the index of the slice.
 
     A view where they stand in front of the value's layout and the others in the order of `layout`; a copy elsewhere.
     """
 
-    result: int
-    layout: Layout
-    value: int
-    picked: Layout
-    """The legs that go, in the order of the loop."""
-    groups: Groups
-    """The dimensions of the result, cut so that each is a run of the value's layout."""
+    @property
+    def picked(self) -> Layout:
+        """Return the legs that go, in the order of the loop: the first dimension that is read."""
+        return self.source.groups[0]
 
 
 def is_front(pick: Pick, layout: Layout) -> bool:
@@ -268,17 +233,13 @@ Operation = Load | Copy | Matmul | Multiply | Resize | Call | Split | Turn | Joi
 
 def sources(operation: Operation) -> tuple[Access, ...]:
     """Return what an operation reads."""
-    if isinstance(operation, Matmul | Multiply):
+    if isinstance(operation, Product):
         return operation.left, operation.right
-    if isinstance(operation, Load):
-        return ()
-    if isinstance(operation, Turn | Join):
+    if isinstance(operation, OfHalves):
         return operation.halves
     if isinstance(operation, Call) and operation.angles is not None:
         return operation.source, operation.angles
-    if isinstance(operation, Pick):
-        return (Access(operation.value, (operation.picked, *operation.groups)),)
-    return (operation.source,)
+    return () if isinstance(operation, Load) else (operation.source,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +269,6 @@ class Program:
 
     plan: Plan
     operations: tuple[Operation, ...]
-    rows: int
-    """How many legs of `plan.output` are the first dimension of the result: the batch, or a matrix's rows."""
     in_features: int
     """The input's width as the user gives it: padded or truncated to the product of the circuit's input legs."""
     out_features: int
@@ -331,14 +290,20 @@ class Program:
     def functions(self) -> tuple[Function | Maker, ...]:
         """Return the functions that are called, each behind those that it calls itself."""
         found: dict[Function | Maker, None] = {}
-        self._find_functions(found)
+
+        def add(one: Function | Maker) -> None:
+            if one not in found:
+                for inner in one.halves if isinstance(one, Maker) else one.program.called:
+                    add(inner)
+                found[one] = None
+
+        for one in self.called:
+            add(one)
         return tuple(found)
 
-    def _find_functions(self, found: dict[Function | Maker, None]) -> None:
+    @property
+    def called(self) -> Iterator[Function | Maker]:
+        """Yield what the operations themselves call."""
         for operation in self.operations:
             if isinstance(operation, Load | Call):
-                if operation.function is not None and operation.function not in found:
-                    operation.function.program._find_functions(found)
-                    found[operation.function] = None
-                if operation.maker is not None:
-                    operation.maker.find(found)
+                yield from (one for one in (operation.function, operation.maker) if one is not None)

@@ -7,12 +7,9 @@ once, in front. So every step is computed once for every index, as it is without
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from operator import mul
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.lowering.program import Layout
-from quanta_compiler.planner.cost import volume
 from quanta_compiler.planner.plan import Plan
 
 PEAK = 1.25
@@ -27,12 +24,10 @@ class Slicing:
 
     plan: Plan
     """The plan, one of its legs split in two where a loop goes over chunks of an axis."""
-    rows: int
-    """How many legs of the result are its rows."""
     legs: Layout
     """The legs that the loop fixes: neighbours in the result."""
     slices: int
-    """How many slices are made: fewer than `indices` where the others would be cut off."""
+    """How many slices are made: fewer than there are indices where the others would be cut off."""
     is_cut: bool
     """Whether slices are truncated as they are written, so that they must stand in the order of the result."""
     root: int
@@ -41,17 +36,6 @@ class Slicing:
     """The legs of the identities that are left to the writing: output side, input side."""
     inside: frozenset[int]
     """The tensors that are made in the loop."""
-
-    @property
-    def indices(self) -> int:
-        """Return how many indices the fixed legs have together."""
-        return volume(frozenset(self.legs), self.plan.sizes)
-
-    @property
-    def slice_layout(self) -> Layout:
-        """Return the legs of a slice in the order of the result."""
-        legs = self.plan.legs(self.root).difference(self.legs)
-        return tuple(leg for leg in self.plan.output if leg in legs)
 
     def consumes_in_loop(self, tensor: int) -> bool:
         """Return whether what uses a tensor, a step or the result, is in the loop."""
@@ -63,7 +47,7 @@ class Slicing:
         plan, first = self.plan, len(self.plan.leaves)
 
         def made(tensor: int) -> int:
-            return volume(plan.legs(tensor), plan.sizes) if tensor >= first else 0
+            return plan.size(plan.legs(tensor)) if tensor >= first else 0
 
         held = before = inside = 0
         for tensor, step in enumerate(plan.steps[: self.root + 1 - first], start=first):
@@ -73,18 +57,9 @@ class Slicing:
                 continue
             held += sum(entering)
             inputs = sum(made(other) for other in step.inputs if other in self.inside)
-            inside = max(inside, (inputs + made(tensor)) // self.indices)
+            inside = max(inside, (inputs + made(tensor)) // plan.size(self.legs))
         held += made(self.root) if self.root not in self.inside else 0
         return max(before, result + held + inside)
-
-
-def row_legs(plan: Plan, circuit: Circuit) -> int:
-    """Return how many legs of a plan's output are the first dimension: the batch, or the rows of the matrix."""
-    if plan.batch is not None:
-        return 1
-    # By their sizes: a plan may have several legs for an axis of the circuit.
-    heights = accumulate((plan.sizes[leg] for leg in plan.output), mul, initial=1)
-    return next(rows for rows, height in enumerate(heights) if height == circuit.out_size)
 
 
 def slicings(plan: Plan, circuit: Circuit) -> list[Slicing]:
@@ -93,22 +68,20 @@ def slicings(plan: Plan, circuit: Circuit) -> list[Slicing]:
     root = last - len(plan.closing_ties)
     ties = tuple((step.axes[1], step.axes[0]) for step in plan.closing_ties)
     tied = {leg for tie in ties for leg in tie}
-    rows = row_legs(plan, circuit)
     found: list[Slicing] = []
-    for place, side in enumerate((plan.output[:rows], plan.output[rows:])):
+    for side in (plan.output[: plan.rows], plan.output[plan.rows :]):
         for run in _runs(side, tied):
             for parted, legs in _in_parts(plan, run):
-                if not 1 < volume(frozenset(legs), parted.sizes) <= SLICES:
+                if not 1 < parted.size(legs) <= SLICES:
                     continue
-                height = rows + len(parted.output) - len(plan.output) if place == 0 else rows
-                fitted = _fit(circuit, parted, height, legs)
+                fitted = _fit(circuit, parted, legs)
                 if fitted is None:
                     continue
                 # A diagonal of a flattened side that is cut short is no view: there identities are written out.
                 slices, is_cut = fitted
                 written = (last, ()) if is_cut else (root, ties)
                 inside = made_in_loop(parted, legs, written[0])
-                found.append(Slicing(parted, height, legs, slices, is_cut, *written, inside))
+                found.append(Slicing(parted, legs, slices, is_cut, *written, inside))
     return found
 
 
@@ -147,21 +120,22 @@ def _split(plan: Plan, leg: int, parts: int) -> Plan:
         leaves=tuple(replace(leaf, legs=parted(leaf.legs)) for leaf in plan.leaves),
         steps=tuple(replace(step, legs=step.legs | {outer}) if leg in step.legs else step for step in plan.steps),
         output=parted(plan.output),
+        rows=len(parted(plan.output[: plan.rows])),
         sizes=tuple(sizes),
         whole_sizes=plan.whole_sizes or plan.sizes,
         labels=(*plan.labels, plan.labels[leg]),
     )
 
 
-def _fit(circuit: Circuit, plan: Plan, rows: int, legs: Layout) -> tuple[int, bool] | None:
+def _fit(circuit: Circuit, plan: Plan, legs: Layout) -> tuple[int, bool] | None:
     """Return how many slices reach into the result, and whether any is truncated; None where that is no whole slice.
 
     Slices of a truncated side must be runs of its rows or columns: then those past the end are left out.
     """
-    slices, is_cut = volume(frozenset(legs), plan.sizes), False
+    slices, is_cut = plan.size(legs), False
     sides = (
-        (circuit.out_features, circuit.out_size, plan.output[:rows]),
-        (circuit.in_features, circuit.in_size, plan.output[rows:]),
+        (circuit.out_features, circuit.out_size, plan.output[: plan.rows]),
+        (circuit.in_features, circuit.in_size, plan.output[plan.rows :]),
     )
     for features, size, side in sides:
         if features >= size:

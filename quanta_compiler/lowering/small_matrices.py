@@ -8,7 +8,7 @@ from string import ascii_letters
 
 from quanta_compiler.ir.circuit import Gate
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.planner.plan import Leaf, Plan
+from quanta_compiler.planner.plan import Plan
 
 Legs = tuple[int, ...]
 
@@ -92,42 +92,22 @@ class Pair:
         return f"{terms[0]},{terms[1]}->{terms[2]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Contraction:
-    """Leaves and pairs of them; the last pair makes the result, with its legs in the order that was asked for."""
+def contracted_pairs(plan: Plan) -> tuple[Pair, ...]:
+    """Return the steps of a plan that only contracts; the last one makes the result, its legs in order.
 
-    leaves: tuple[Leaf, ...]
-    pairs: tuple[Pair, ...]
-    sizes: tuple[int, ...]
-
-    def volume(self, legs: Sequence[int]) -> int:
-        """Return the number of elements over some legs."""
-        return math.prod(self.sizes[leg] for leg in legs)
-
-
-def contracted_plan(plan: Plan) -> Contraction:
-    """Return the steps of a plan that only contracts."""
+    Every result has an order: that in which a batch of products comes out, and in the end the one of the output.
+    """
     assert all(step.op == "contract" for step in plan.steps), "blocks have nothing to reshape"
-    made = [((step.inputs[0], step.inputs[1]), step.legs) for step in plan.steps]
-    return _in_layouts(plan.leaves, made, plan.output, plan.sizes)
-
-
-def _in_layouts(
-    leaves: Sequence[Leaf],
-    made: Sequence[tuple[tuple[int, int], frozenset[int]]],
-    output: Legs,
-    sizes: tuple[int, ...],
-) -> Contraction:
-    """Give every result an order: that in which a batch of products comes out, and in the end the one asked for."""
-    layouts = [leaf.legs for leaf in leaves]
+    layouts = [leaf.legs for leaf in plan.leaves]
     pairs: list[Pair] = []
-    for (left, right), legs in made:
+    for step in plan.steps:
+        left, right = step.inputs
         first, second = layouts[left], layouts[right]
-        order = [leg for leg in first if leg in second and leg in legs]
+        order = [leg for leg in first if leg in second and leg in step.legs]
         order += [leg for leg in first if leg not in second]
         order += [leg for leg in second if leg not in first]
-        layout = output if len(pairs) == len(made) - 1 else tuple(order)
-        assert frozenset(layout) == legs, "what stands on one side only is kept"
+        layout = plan.output if step is plan.steps[-1] else tuple(order)
+        assert frozenset(layout) == step.legs, "what stands on one side only is kept"
         pairs.append(Pair(left, right, first, second, layout))
         layouts.append(layout)
-    return Contraction(tuple(leaves), tuple(pairs), sizes)
+    return tuple(pairs)

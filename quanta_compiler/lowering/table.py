@@ -18,7 +18,10 @@ from functools import lru_cache
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.passes import absorb_rotations, canonical_order, drop_unit_axes, expand_pauli
+from quanta_compiler.passes.absorb_rotations import absorb_rotations
+from quanta_compiler.passes.canonical_order import canonical_order
+from quanta_compiler.passes.drop_unit_axes import drop_unit_axes
+from quanta_compiler.passes.expand_pauli import expand_pauli
 
 _TOKENS = 1 << 30
 """Rotations are composed for many tokens: a table is the same for every batch, and the matrix of a block is small."""
@@ -104,16 +107,6 @@ class _Step:
     columns: tuple[int, ...]
     rows: tuple[int, ...]
 
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """Return the legs of the state that is read, as it is stored."""
-        return self.per + self.rest + self.columns
-
-    @property
-    def makes(self) -> tuple[int, ...]:
-        """Return the legs of the gradient of the state that is made, as it is stored."""
-        return self.per + self.rest + self.rows
-
 
 def offsets(walk: Walk) -> list[int]:
     """Return the offsets that nested loops visit, in order."""
@@ -130,8 +123,9 @@ def lower_table(circuit: Circuit) -> GateTable:
     circuit = canonical_order(absorb_rotations(circuit, _TOKENS, _LARGEST_BLOCK, _BLOCK_NUMBERS))
     sizes = [leg.size for leg in circuit.legs]
     steps = _steps(circuit, sizes)
-    stored = [step.reads for step in steps] + [circuit.outputs]
-    gradients = [circuit.inputs] + [step.makes for step in steps]
+    # The legs of every state as its reader stores it, and of its gradient as its maker does.
+    stored = [*(step.per + step.rest + step.columns for step in steps), circuit.outputs]
+    gradients = [circuit.inputs, *(step.per + step.rest + step.rows for step in steps)]
 
     def walk(legs: Sequence[int], layout: Sequence[int]) -> Walk:
         return _walk(legs, layout, sizes)

@@ -3,6 +3,7 @@
 It imports neither planner nor lowering nor emit, so that it shares no code with what it judges.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,6 @@ def reference_operator(module: torch.nn.Module) -> torch.Tensor:
 
     The circuit is read from the module's own `circuit` text and the gates from its state dict.
     """
-    import json
-
     circuit = build_circuit(load_spec(json.loads(str(module.circuit))))
     tensors = {
         key.removeprefix("gates."): value.detach().to("cpu", torch.float64)

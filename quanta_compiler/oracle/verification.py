@@ -37,11 +37,8 @@ _ORTHOGONAL_SIDE = 512
 class Verification:
     """Errors of a module against the reference, relative to the reference's norm; NaN where something overflowed."""
 
-    name: str
-    in_features: int
-    out_features: int
+    circuit: Circuit
     seed: int
-    vectors: int
     forward_error: float
     operator_error: float
 
@@ -54,11 +51,11 @@ class Verification:
         """Return plain data for `--json`; an error that is no number is None."""
         errors = {"forward": self.forward_error, "operator": self.operator_error}
         return {
-            "name": self.name,
+            "name": self.circuit.name,
             "passed": self.passed,
             "tolerance": TOLERANCE,
             "seed": self.seed,
-            "vectors": self.vectors,
+            "vectors": VECTORS,
             "errors": {mode: error if math.isfinite(error) else None for mode, error in errors.items()},
         }
 
@@ -72,7 +69,13 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
 
     """
     circuit = compiled.circuit
-    _refuse_too_large(required_bytes(circuit, compiled.report.operator.peak_bytes), max_bytes)
+    needed = required_bytes(circuit, compiled.report.operator.peak_bytes)
+    limit = max_bytes if max_bytes is not None else free_bytes() // 2
+    if needed > limit:
+        reason = "--max-bytes" if max_bytes is not None else "half of the free memory; see --max-bytes"
+        raise LimitError(
+            f"verifying this circuit needs {needed} bytes ({bytes_text(needed)}), but may take {limit} ({reason})"
+        )
 
     import torch
 
@@ -86,26 +89,18 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
         expected = apply_gates(circuit, tensors, inputs)
         forward_error = _relative_error(module(inputs), expected)
         operator_error = _relative_error(_multiply(module.operator(), inputs), expected)
-    return Verification(
-        name=circuit.name,
-        in_features=circuit.in_features,
-        out_features=circuit.out_features,
-        seed=seed,
-        vectors=VECTORS,
-        forward_error=forward_error,
-        operator_error=operator_error,
-    )
+    return Verification(circuit, seed, forward_error, operator_error)
 
 
 def verification_table(result: Verification) -> Table:
     """Return how far the module is from the reference."""
     verdict = "agrees with" if result.passed else "DIFFERS FROM"
-    features = f"{result.in_features} -> {result.out_features}"
+    features = f"{result.circuit.in_features} -> {result.circuit.out_features}"
     return Table(
-        f"{result.name}: the module {verdict} the float64 reference (float32, tolerance {TOLERANCE:g})",
+        f"{result.circuit.name}: the module {verdict} the float64 reference (float32, tolerance {TOLERANCE:g})",
         FIGURES,
         (
-            ("forward", f"{result.forward_error:.1e}", f"of the norm, on {result.vectors} random vectors"),
+            ("forward", f"{result.forward_error:.1e}", f"of the norm, on {VECTORS} random vectors"),
             ("operator()", f"{result.operator_error:.1e}", f"of the norm, the matrix {features} on the same vectors"),
         ),
     )
@@ -149,16 +144,6 @@ def greatest_width(circuit: Circuit) -> int:
     return max(widest, circuit.in_features, circuit.out_features)
 
 
-def _refuse_too_large(needed: int, max_bytes: int | None) -> None:
-    limit = max_bytes if max_bytes is not None else free_bytes() // 2
-    if needed <= limit:
-        return
-    reason = "--max-bytes" if max_bytes is not None else "half of the free memory; see --max-bytes"
-    raise LimitError(
-        f"verifying this circuit needs {needed} bytes ({bytes_text(needed)}), but may take {limit} ({reason})"
-    )
-
-
 def draw_gates(module: Any, circuit: Circuit, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Draw every stored tensor anew; return them by their names in the circuit."""
     import torch
@@ -174,14 +159,17 @@ def _well_scaled(stored: Stored, generator: torch.Generator) -> torch.Tensor:
     """Return matrices that keep the size of a vector on average, but are no rotations: a transpose is no inverse."""
     import torch
 
+    def near_one(*shape: int) -> torch.Tensor:
+        return torch.empty(shape).uniform_(0.9, 1.1, generator=generator)
+
     if stored.gate.matrix.stores_angles:
         # These keep the size of a vector whatever they store; a Lie algebra's entries are drawn for angles up to 1.
-        std = 0.5 / math.sqrt(max(stored.fan_out, stored.fan_in)) if stored.gate.kind == "orthogonal" else 1.0
+        std = 0.5 / math.sqrt(max(stored.part.fan_out, stored.part.fan_in)) if stored.gate.kind == "orthogonal" else 1.0
         return torch.randn(stored.shape, generator=generator) * std
     if stored.gate.kind == "diagonal":
         signs = 2 * torch.randint(2, stored.shape, generator=generator) - 1
-        return _near_one(stored.shape, generator) * signs
-    rows, columns = stored.fan_out, stored.fan_in
+        return near_one(*stored.shape) * signs
+    rows, columns = stored.part.fan_out, stored.part.fan_in
     matrices = torch.randn(stored.numbers // (rows * columns), rows, columns, generator=generator)
     if max(rows, columns) > _ORTHOGONAL_SIDE:
         return (matrices / math.sqrt(columns)).view(stored.shape)
@@ -190,13 +178,7 @@ def _well_scaled(stored: Stored, generator: torch.Generator) -> torch.Tensor:
     else:
         # Orthonormal columns spread a vector over more rows: the mean square of its entries is to stay.
         turned = torch.linalg.qr(matrices)[0] * math.sqrt(rows / columns)
-    return (turned * _near_one((columns,), generator)).reshape(stored.shape)
-
-
-def _near_one(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    import torch
-
-    return torch.empty(shape).uniform_(0.9, 1.1, generator=generator)
+    return (turned * near_one(columns)).reshape(stored.shape)
 
 
 def _multiply(operator: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
@@ -208,10 +190,8 @@ def _multiply(operator: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
-    import torch
-
     if result.shape != expected.shape:
         return math.inf
-    norm = float(torch.linalg.vector_norm(expected))
-    difference = float(torch.linalg.vector_norm(result.to(torch.float64) - expected))
+    norm = float(expected.norm())
+    difference = float((result.double() - expected).norm())
     return difference / norm if norm else difference

@@ -13,8 +13,7 @@ def canonical_order(circuit: Circuit) -> Circuit:
     Gates of one column commute: none has to follow another (see `ir/columns.py`).
     """
     columns = {gate.name: column for gate, column in zip(circuit.gates, gate_columns(circuit), strict=True)}
-    places = {leg: place for place, leg in enumerate(circuit.inputs)}
-    layout = {circuit.legs[leg].axis: place for leg, place in places.items()}
+    layout = {circuit.legs[leg].axis: place for place, leg in enumerate(circuit.inputs)}
 
     def key(gate: Gate) -> tuple[object, ...]:
         names = sorted(circuit.legs[leg].axis for leg in gate.columns + gate.rows + gate.per)
@@ -22,12 +21,9 @@ def canonical_order(circuit: Circuit) -> Circuit:
         # Slices split the circuit for the planner: those of one column stand together, after the column's matrices.
         return (columns[gate.name], gate.form is Form.RESHAPE, axes, gate.position)
 
-    return _renumber(replace(circuit, gates=tuple(sorted(circuit.gates, key=key))))
-
-
-def _renumber(circuit: Circuit) -> Circuit:
+    gates = sorted(circuit.gates, key=key)
     order = list(circuit.inputs)
-    for gate in circuit.gates:
+    for gate in gates:
         order += [leg for leg in gate.rows if leg not in gate.columns]
     # Behind the others: legs within a block, and those of size 1, which an earlier pass took out of the gates.
     order += sorted(set(range(len(circuit.legs))).difference(order))
@@ -36,15 +32,10 @@ def _renumber(circuit: Circuit) -> Circuit:
     def renamed(legs: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(new[leg] for leg in legs)
 
-    def moved(gate: Gate) -> Gate:
-        parts = tuple(map(moved, gate.parts))
-        return replace(gate, columns=renamed(gate.columns), rows=renamed(gate.rows), per=renamed(gate.per), parts=parts)
-
-    gates = tuple(map(moved, circuit.gates))
     return replace(
         circuit,
         legs=tuple(circuit.legs[leg] for leg in order),
         inputs=renamed(circuit.inputs),
         outputs=renamed(circuit.outputs),
-        gates=gates,
+        gates=tuple(gate.on_legs(renamed) for gate in gates),
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from quanta_compiler.ir.circuit import Circuit, Gate
+from quanta_compiler.ir.circuit import Circuit
 
 
 def drop_unit_axes(circuit: Circuit) -> Circuit:
@@ -11,13 +11,9 @@ def drop_unit_axes(circuit: Circuit) -> Circuit:
     def kept(legs: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(leg for leg in legs if circuit.legs[leg].size > 1)
 
-    def reduced(gate: Gate) -> Gate:
-        parts = tuple(reduced(part) for part in gate.parts)
-        return replace(gate, columns=kept(gate.columns), rows=kept(gate.rows), per=kept(gate.per), parts=parts)
-
     return replace(
         circuit,
         inputs=kept(circuit.inputs),
         outputs=kept(circuit.outputs),
-        gates=tuple(reduced(gate) for gate in circuit.gates),
+        gates=tuple(gate.on_legs(kept) for gate in circuit.gates),
     )

@@ -32,13 +32,8 @@ def is_two_design(circuit: Circuit, gate: Gate) -> bool:
     """Return whether a gate is a square `pauli` gate on 2^q indices, without `per`."""
     size = circuit.size(gate.columns)
     # Of one index there is no circuit, only a one.
-    return (
-        gate.form is Form.CIRCUIT
-        and not gate.per
-        and size > 1
-        and size == circuit.size(gate.rows)
-        and is_power_of_two(size)
-    )
+    is_square = 1 < size == circuit.size(gate.rows)
+    return gate.form is Form.CIRCUIT and not gate.per and is_square and is_power_of_two(size)
 
 
 class _Expansion:
@@ -80,12 +75,10 @@ class _Expansion:
         return tuple(piece for leg in legs for piece in self.finer[leg])
 
     def _written(self, gate: Gate) -> list[Gate]:
-        """Return a gate on the finer legs, or the gates that it consists of."""
-        columns, per = self._named(gate.columns), self._named(gate.per)
         position = self.position[gate.name]
         if gate.name not in self.parts:
-            return [replace(gate, columns=columns, rows=self._named(gate.rows), per=per, position=position)]
-        inner = self.parts[gate.name]
+            return [replace(gate.on_legs(self._named), position=position)]
+        inner, columns = self.parts[gate.name], self._named(gate.columns)
         wires = dict(zip(inner.inputs, columns, strict=True))
         pieces = [piece for leg in gate.rows for piece in self._pieces(leg)]
         labels = {inner.legs[wire].axis: self.legs[leg] for wire, leg in wires.items()}
@@ -102,15 +95,11 @@ class _Expansion:
 
 
 def _on_legs(part: Gate, gate: Gate, wires: dict[int, int], position: int) -> Gate:
-    """Return a part of a `pauli` gate on the legs of the whole circuit."""
     name = f"{gate.name}.{part.name}"
     takes_angles = part.parameter == ANGLES
     return replace(
-        part,
+        part.on_legs(lambda legs: tuple(wires[leg] for leg in legs)),
         name=name,
-        columns=tuple(wires[leg] for leg in part.columns),
-        rows=tuple(wires[leg] for leg in part.rows),
-        per=tuple(wires[leg] for leg in part.per),
         position=position + part.position,
         parameter=gate.parameter if takes_angles else name,
         frozen=gate.frozen and takes_angles,

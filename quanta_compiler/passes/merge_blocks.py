@@ -95,22 +95,16 @@ class _Run:
     def has_room(self, gate: Gate) -> bool:
         """Return whether the product with `gate` still contracts few enough indices."""
         new = [leg for leg in gate.columns if leg not in self.legs.made]
-        if self.policy.numbers is not None and self._numbers_with(gate) > self.policy.numbers:
+        limit = self.policy.numbers
+        if limit is not None and self.circuit.size(_OpenLegs([*self.gates, gate]).all) > limit:
             return False
         return self.circuit.size((*self.legs.read, *new)) <= self.policy.largest
-
-    def _numbers_with(self, gate: Gate) -> int:
-        legs = _OpenLegs()
-        for one in (*self.gates, gate):
-            legs.add(one)
-        return self.circuit.size((*legs.read, *legs.made, *legs.through))
 
     def add(self, gate: Gate) -> None:
         self.legs.add(gate)
         if self.gates:
             # Each gate is contracted into the matrix of those before it, whose open columns act as the batch.
-            whole = self.circuit.size((*self.legs.read, *self.legs.made, *self.legs.through))
-            self.build += 2 * whole * self.circuit.size(gate.columns)
+            self.build += 2 * self.circuit.size(self.legs.all) * self.circuit.size(gate.columns)
         self.gates.append(gate)
         self.separate += self._apply_flops(gate.rows, gate.columns, diagonal=gate.is_diagonal)
 
@@ -127,10 +121,16 @@ class _Run:
 class _OpenLegs:
     """The legs of a product of gates: those that they do not make and use up among themselves, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, gates: Sequence[Gate] = ()) -> None:
         self.read: dict[int, None] = {}
         self.made: dict[int, None] = {}
         self.through: dict[int, None] = {}
+        for gate in gates:
+            self.add(gate)
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        return (*self.read, *self.made, *self.through)
 
     def add(self, gate: Gate) -> None:
         diagonal = gate.rows == gate.columns
@@ -149,10 +149,7 @@ class _OpenLegs:
 
 
 def _block(parts: Sequence[Gate]) -> Gate:
-    """Return the composition of gates."""
-    legs = _OpenLegs()
-    for gate in parts:
-        legs.add(gate)
+    legs = _OpenLegs(parts)
     return Gate(
         name="+".join(gate.name for gate in parts),
         matrix=Block(),

@@ -6,15 +6,21 @@ from itertools import groupby
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import inner_size
 from quanta_compiler.kinds.kind import Form, Merging
-from quanta_compiler.planner.cost import Legs, Pairs, contraction_flops, results, volume
-from quanta_compiler.planner.leaves import gate_leaves
-from quanta_compiler.planner.optimizers import cheapest, find_orders, sequential_order
+from quanta_compiler.planner.optimizers import (
+    Legs,
+    Pairs,
+    cheapest,
+    contraction_flops,
+    find_orders,
+    results,
+    sequential_order,
+    volume,
+)
 from quanta_compiler.planner.plan import Leaf, PauliPlan, Plan, Step
 
 Order = Callable[[Sequence[Legs], Legs, Sequence[int]], tuple[str, Pairs]]
 PauliForms = tuple[Mapping[str, Callable[[int], PauliPlan]], Mapping[str, PauliPlan]]
 """The `pauli` gates that are applied, to a number of vectors, and those whose matrix is made, by name."""
-NO_PAULIS: PauliForms = ({}, {})
 
 
 def searched(optimizer: str) -> Order:
@@ -35,21 +41,14 @@ class Assembly:
     So do the `pauli` gates that are applied; of the others the matrix is a leaf.
     """
 
-    def __init__(
-        self,
-        circuit: Circuit,
-        mode: str,
-        tokens: int,
-        order: Order,
-        forms: PauliForms = NO_PAULIS,
-    ) -> None:
+    def __init__(self, circuit: Circuit, tokens: int | None, order: Order, forms: PauliForms = ({}, {})) -> None:
         self.circuit = circuit
         self.applied, self.made = forms
-        self.mode = mode
         self.tokens = tokens
+        """The batch; None for an operator."""
         self.order = order
         self.sizes = [leg.size for leg in circuit.legs]
-        inputs = set(circuit.inputs) if mode == "operator" else set()
+        inputs = set(circuit.inputs) if tokens is None else set()
         self.labels = [leg.axis + ("'" if place in inputs else "") for place, leg in enumerate(circuit.legs)]
         self.leaves: list[Leaf] = []
         self.steps: list[Step] = []
@@ -61,10 +60,14 @@ class Assembly:
 
     def plan(self, found_on: str = "") -> Plan:
         """Return the plan; `found_on` says what has been done to the circuit before."""
-        if self.mode == "apply":
+        if self.tokens is not None:
             self.batch = self._new_leg(self.tokens, "n")
             self.state = self._add_leaf(Leaf("input", (self.batch, *self.circuit.inputs)))
-        self._add_gate_leaves()
+        elif self._is_reshaping(self.circuit.gates[0]):
+            self.state = self._add_leaf(Leaf("one", ()))
+        for part in (part for gate in self.circuit.gates for part in gate.parts or (gate,)):
+            if part.form is not Form.RESHAPE:
+                self.leaves_of[part.name] = [self._add_leaf(leaf) for leaf in self._leaves(part)]
         for is_reshaping, run in groupby(self.circuit.gates, key=self._is_reshaping):
             if is_reshaping:
                 for gate in run:
@@ -74,16 +77,15 @@ class Assembly:
         output = self._finish()
         optimizer = found_on + ("+".join(dict.fromkeys(self.found)) or "dp")
         return Plan(
-            mode=self.mode,
-            tokens=self.tokens,
+            tokens=self.tokens or 1,
             batch=self.batch,
             leaves=tuple(self.leaves),
             steps=tuple(self.steps),
             output=output,
+            rows=1 if self.batch is not None else len(self.circuit.outputs),
             sizes=tuple(self.sizes),
             labels=tuple(self.labels),
             optimizer=optimizer,
-            sequential_flops=0,
         )
 
     def _is_reshaping(self, gate: Gate) -> bool:
@@ -99,23 +101,26 @@ class Assembly:
         self.leaves.append(leaf)
         return len(self.leaves) - 1
 
-    def _add_gate_leaves(self) -> None:
-        if self.mode == "operator" and self._is_reshaping(self.circuit.gates[0]):
-            self.state = self._add_leaf(Leaf("one", ()))
-        for gate in self.circuit.gates:
-            for part in gate.parts or (gate,):
-                if part.form is Form.RESHAPE:
-                    continue
-                self.leaves_of[part.name] = [self._add_leaf(leaf) for leaf in self._leaves(part)]
-
     def _leaves(self, gate: Gate) -> list[Leaf]:
+        """Return the tensors of a gate, in the order in which gate by gate applies them.
+
+        A low-rank gate is two leaves joined by a leg (none where the rank is 1), so that it is applied as B (A x)
+        wherever that is cheaper than forming B A. A transposed share reads its owner's storage with rows and columns
+        exchanged, and so does a gate of which the transpose is what is made.
+        """
         if gate.name in self.applied:
             return [Leaf("angles", (), gate)]
         rows, columns = (self.circuit.size(legs) for legs in (gate.rows, gate.columns))
         inner = inner_size(gate, rows, columns)
         rank = (self._new_leg(inner, "r"),) if inner is not None and inner > 1 else ()
         is_turned = gate.matrix.makes_transpose(*((columns, rows) if gate.transpose else (rows, columns)))
-        return gate_leaves(gate, rank, is_turned, self.made.get(gate.name))
+        to, of = (gate.columns, gate.rows) if gate.transpose != is_turned else (gate.rows, gate.columns)
+        if gate.form is not Form.FACTORS:
+            legs = gate.per + (gate.columns if gate.is_diagonal else to + of)
+            return [Leaf("gate", legs, gate, self.made.get(gate.name))]
+        stored_b = Leaf("factor_b", (*gate.per, *to, *rank), gate)
+        stored_a = Leaf("factor_a", (*gate.per, *rank, *of), gate)
+        return [stored_b, stored_a] if gate.transpose else [stored_a, stored_b]
 
     def _legs(self, tensor: int) -> Legs:
         if tensor < len(self.leaves):
@@ -134,7 +139,7 @@ class Assembly:
         kept = set(self.present)
         if self.batch is not None:
             kept.add(self.batch)
-        if self.mode == "operator":
+        if self.tokens is None:
             kept.update(self.circuit.inputs)
         return frozenset(leg for tensor in tensors for leg in self._legs(tensor) if leg in kept)
 
@@ -145,8 +150,9 @@ class Assembly:
             own = [leaf for part in gate.parts or (gate,) for leaf in self.leaves_of[part.name]]
             if gate.parts:
                 legs = frozenset(gate.columns + gate.rows + gate.per)
-                order = _block_order(gate, self.order)
-                own = [self._contract(own, legs, order)]
+                # For many small rotations a better order than a greedy one saves nothing.
+                is_small = all(part.matrix.merging is Merging.ANGLES for part in gate.parts)
+                own = [self._contract(own, legs, searched("greedy") if is_small else self.order)]
             nodes += own
         self.state = self._contract(nodes, self._open(nodes, gates))
 
@@ -174,7 +180,7 @@ class Assembly:
     def _reshape(self, gate: Gate) -> None:
         assert self.state is not None
         columns = gate.columns
-        if self.mode == "operator":
+        if self.tokens is None:
             columns = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in columns)
         legs = (self._legs(self.state) - frozenset(columns)) | frozenset(gate.rows)
         self.present.difference_update(gate.columns)
@@ -188,13 +194,7 @@ class Assembly:
         self.state = self._add_step(Step("call", inputs, legs, pauli.flops, gate=gate, axes=columns, pauli=pauli))
 
     def _finish(self) -> tuple[int, ...]:
-        if self.mode == "apply":
-            assert self.batch is not None
+        if self.batch is not None:
             return (self.batch, *self.circuit.outputs)
         outputs = tuple(self._tie(leg) if leg in self.circuit.inputs else leg for leg in self.circuit.outputs)
         return (*outputs, *self.circuit.inputs)
-
-
-def _block_order(gate: Gate, order: Order) -> Order:
-    """Return how a block's own gates are ordered: many small rotations greedily, for a better order saves nothing."""
-    return searched("greedy") if all(part.matrix.merging is Merging.ANGLES for part in gate.parts) else order

@@ -3,12 +3,16 @@
 The limits count tensors, never seconds, so a plan is the same on every machine.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 from opt_einsum.paths import BranchBound, DynamicProgramming, greedy
 
-from quanta_compiler.planner.cost import Legs, Pairs, order_flops, results, volume
+Legs = frozenset[int]
+Pairs = tuple[tuple[int, int], ...]
+"""A contraction order in single-assignment form: tensor `n + i` is the contraction of pair `i` of `n` tensors."""
 
 DP_TENSORS = 32
 """`dp` keeps sets of every size, which takes long on a chain of many tensors although it has few connected sets."""
@@ -95,19 +99,14 @@ def _linear_to_pairs(path: Sequence[tuple[int, ...]], tensors: int) -> Pairs:
 def _windows(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> Pairs:
     """Return `dp` over runs of consecutive tensors, each with what the runs before it have become."""
     pairs: list[tuple[int, int]] = []
-    remaining: dict[int, int] = {}
-    for tensor in tensors:
-        for leg in tensor:
-            remaining[leg] = remaining.get(leg, 0) + 1
+    remaining = Counter(chain.from_iterable(tensors))
     state, state_legs = 0, tensors[0]
     first = 1
     while first < len(tensors):
         last = _window_end(tensors, output, state_legs, first)
         window = [state_legs, *tensors[first:last]]
         names = [state, *range(first, last)]
-        for tensor in window:
-            for leg in tensor:
-                remaining[leg] -= 1
+        remaining.subtract(chain.from_iterable(window))
         open_legs = frozenset(leg for tensor in window for leg in tensor if leg in output or remaining[leg] > 0)
         _, order = cheapest(
             [("dp", _dp(window, open_legs, sizes)), ("sequential", sequential_order(len(window)))],
@@ -119,8 +118,7 @@ def _windows(tensors: Sequence[Legs], output: Legs, sizes: Sequence[int]) -> Pai
             pairs.append((names[left], names[right]))
             names.append(len(tensors) + len(pairs) - 1)
         state, state_legs = names[-1], results(window, open_legs, order)[-1]
-        for leg in state_legs:
-            remaining[leg] += 1
+        remaining.update(state_legs)
         first = last
     return tuple(pairs)
 
@@ -170,3 +168,35 @@ def _count_connected(tensors: Sequence[Legs], output: Legs, limit: int) -> int:
                 excluded |= lowest
                 stack.append((members | lowest, frontier | neighbours[lowest.bit_length() - 1], excluded | members))
     return count
+
+
+def volume(legs: Legs, sizes: Sequence[int]) -> int:
+    """Return the number of elements of a tensor."""
+    return math.prod(sizes[leg] for leg in legs)
+
+
+def contraction_flops(left: Legs, right: Legs, result: Legs, sizes: Sequence[int]) -> int:
+    """Return the FLOPs of one contraction: 2 a multiply-add, 1 an elementwise product."""
+    union = left | right
+    return volume(union, sizes) * (2 if len(union) > len(result) else 1)
+
+
+def results(tensors: Sequence[Legs], output: Legs, pairs: Pairs) -> list[Legs]:
+    """Return the legs of all tensors, given and made: a leg is summed as soon as nothing else needs it."""
+    made = list(tensors)
+    needed = Counter(chain.from_iterable(tensors))
+    for left, right in pairs:
+        union = made[left] | made[right]
+        for leg in made[left] & made[right]:
+            needed[leg] -= 1
+        made.append(frozenset(leg for leg in union if leg in output or needed[leg] > 1))
+    return made
+
+
+def order_flops(tensors: Sequence[Legs], output: Legs, pairs: Pairs, sizes: Sequence[int]) -> int:
+    """Return the FLOPs of a whole contraction order."""
+    made = results(tensors, output, pairs)
+    first = len(tensors)
+    return sum(
+        contraction_flops(made[left], made[right], made[first + i], sizes) for i, (left, right) in enumerate(pairs)
+    )

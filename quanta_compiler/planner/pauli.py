@@ -9,17 +9,13 @@ from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.two_design import ANGLES, two_design_circuit
 from quanta_compiler.kinds import DEFAULT, SCALING
 from quanta_compiler.kinds.kind import Form
-from quanta_compiler.kinds.two_design import (
-    TURN_FLOPS,
-    counted,
-    pauli_flops,
-    powers_of_two,
-    turned_pairs,
-)
-from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order, is_two_design, write_out
+from quanta_compiler.kinds.two_design import TURN_FLOPS, counted, pauli_flops, powers_of_two, turned_pairs
+from quanta_compiler.passes.absorb_rotations import MEMORY_FLOPS, absorb_rotations
+from quanta_compiler.passes.canonical_order import canonical_order
+from quanta_compiler.passes.expand_pauli import is_two_design, write_out
 from quanta_compiler.planner.assembly import Assembly, PauliForms, searched
-from quanta_compiler.planner.cost import contraction_flops, results
-from quanta_compiler.planner.plan import Alike, BlocksPlan, Leaf, PartBlocks, PauliPart, PauliPlan, Plan, Step
+from quanta_compiler.planner.optimizers import contraction_flops, results
+from quanta_compiler.planner.plan import Alike, Leaf, PartBlocks, PauliPart, PauliPlan, Plan, Step
 
 _PASSES_BETWEEN = 4
 """How often a sum of two halves goes through the memory beside what its halves do: parted, turned, put together."""
@@ -47,11 +43,8 @@ def pauli_forms(circuit: Circuit, batch: int, small: int = 0) -> PauliForms:
             is_wide = rows > columns if gate.transpose else rows < columns
             matrix = plan(min(rows, columns), transpose=is_wide)
             dense = count * (2 * rows * columns + MEMORY_FLOPS * max(rows, columns))
-            if (
-                gate.per
-                or rows * columns <= small
-                or _price(matrix) + dense < _price(plan(count, transpose=gate.transpose))
-            ):
+            is_always_made = gate.per or rows * columns <= small
+            if is_always_made or _price(matrix) + dense < _price(plan(count, transpose=gate.transpose)):
                 made[gate.name] = matrix
             else:
                 applied[gate.name] = partial(plan, transpose=gate.transpose)
@@ -69,9 +62,9 @@ def write_blocks_out(circuit: Circuit, forms: PauliForms) -> tuple[Circuit, Paul
     gates = [gate for gate in circuit.gates if gate.name in applied and is_two_design(circuit, gate)]
     plans = {}
     for gate in gates:
-        size, layers, kept = _alike(circuit, gate)
-        blocks = plan_blocks(size, layers, kept, stacks[size, layers, kept])
-        plans[gate.name] = PauliPlan(size, layers, kept, gate.transpose, count=0, flops=0, blocks=blocks)
+        alike = _alike(circuit, gate)
+        blocks = plan_blocks(*alike, stacks[alike])
+        plans[gate.name] = PauliPlan(*alike, gate.transpose, count=0, flops=0, blocks=blocks)
 
     def in_blocks(gate: Gate) -> Circuit:
         dense = _of_dense_gates(_in_blocks(*_alike(circuit, gate)), transpose=gate.transpose)
@@ -89,8 +82,8 @@ def one_by_one(circuit: Circuit) -> PauliForms:
     """Return what every `pauli` gate costs applied turn by turn: enough to count, not to execute."""
 
     def counted(gate: Gate, count: int) -> PauliPlan:
-        size, layers, kept = _alike(circuit, gate)
-        return PauliPlan(size, layers, kept, gate.transpose, count, count * pauli_flops(size, layers, kept))
+        alike = _alike(circuit, gate)
+        return PauliPlan(*alike, gate.transpose, count, count * pauli_flops(*alike))
 
     return {gate.name: partial(counted, gate) for gate in circuit.gates if gate.form is Form.CIRCUIT}, {}
 
@@ -110,16 +103,15 @@ def _stacks(circuit: Circuit) -> Counter[Alike]:
 
 
 def _plan_gate(circuit: Circuit, gate: Gate, stacks: Counter[Alike], count: int, *, transpose: bool) -> PauliPlan:
-    size, layers, kept = _alike(circuit, gate)
-    blocks = plan_blocks(size, layers, kept, stacks[size, layers, kept])
-    return replace(plan_pauli(size, layers, kept, count, transpose=transpose), blocks=blocks)
+    alike = _alike(circuit, gate)
+    return replace(plan_pauli(*alike, count, transpose=transpose), blocks=plan_blocks(*alike, stacks[alike]))
 
 
 @lru_cache(maxsize=256)
 def plan_pauli(size: int, layers: int, kept: int | None, count: int, *, transpose: bool) -> PauliPlan:
     """Plan the orthogonal matrix of a size, or its transpose, on `count` vectors."""
     parts = tuple(_plan_part(power, layers, kept, count, transpose=transpose) for power in powers_of_two(size))
-    own = {part.size: part.flops for part in parts}
+    own = {part.size: part.plan.flops if part.plan is not None else 0 for part in parts}
     flops = counted(size, own.__getitem__, lambda whole: TURN_FLOPS * turned_pairs(whole, kept) * count)
     return PauliPlan(size, layers, kept, transpose, count, flops, parts)
 
@@ -130,11 +122,11 @@ def _plan_part(size: int, layers: int, kept: int | None, count: int, *, transpos
     if not blocks.gates:
         return PauliPart(size)
     circuit = _of_dense_gates(blocks, transpose=transpose)
-    return PauliPart(size, Assembly(circuit, "apply", count, searched("auto")).plan())
+    return PauliPart(size, Assembly(circuit, count, searched("auto")).plan())
 
 
 @lru_cache(maxsize=256)
-def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> BlocksPlan:
+def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> tuple[PartBlocks, ...]:
     """Plan how the blocks of so many gates are made."""
     powers = powers_of_two(size)
     parts: list[PartBlocks] = []
@@ -142,8 +134,9 @@ def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> BlocksP
         circuit = _in_blocks(power, layers, kept)
         # Twice as often as what it is a half of, which is the same for the last two.
         times = stack << min(place + 1, len(powers) - 1)
-        parts.append(PartBlocks(power, times, tuple(_plan_block(circuit, gate, times) for gate in circuit.gates)))
-    return BlocksPlan(size, layers, kept, stack, tuple(parts))
+        plans = tuple(_plan_block(circuit, gate, times) for gate in circuit.gates)
+        parts.append(PartBlocks(power, layers, kept, times, plans))
+    return tuple(parts)
 
 
 @lru_cache(maxsize=256)
@@ -159,20 +152,12 @@ def _of_dense_gates(blocks: Circuit, *, transpose: bool) -> Circuit:
     gates: list[Gate] = []
     for place, block in enumerate(blocks.gates):
         # What has no rows and columns of its own only scales.
-        scaled = block.per + (block.columns if block.is_diagonal else ())
         is_diagonal = block.is_diagonal or not block.columns
-        gates.append(
-            Gate(
-                name=f"block{place}",
-                matrix=SCALING if is_diagonal else DEFAULT,
-                columns=scaled if is_diagonal else block.rows if transpose else block.columns,
-                rows=scaled if is_diagonal else block.columns if transpose else block.rows,
-                per=() if is_diagonal else block.per,
-                position=place,
-                parameter=f"block{place}",
-                transpose=transpose and not is_diagonal,
-            )
-        )
+        scaled = block.per + (block.columns if block.is_diagonal else ())
+        rows, columns = (scaled, scaled) if is_diagonal else (block.rows, block.columns)
+        name, per, matrix = f"block{place}", () if is_diagonal else block.per, SCALING if is_diagonal else DEFAULT
+        gate = Gate(name, matrix, columns, rows, per, position=place, parameter=name)
+        gates.append(replace(gate, columns=rows, rows=columns, transpose=not is_diagonal) if transpose else gate)
     if not transpose:
         return replace(blocks, gates=tuple(gates))
     return replace(blocks, inputs=blocks.outputs, outputs=blocks.inputs, gates=tuple(reversed(gates)))
@@ -198,22 +183,20 @@ def _plan_block(circuit: Circuit, block: Gate, stack: int) -> Plan:
         for pair, legs in zip(pairs, made[len(leaves) :], strict=True)
     ]
     return Plan(
-        mode="apply",
         tokens=stack,
         batch=batch,
         leaves=tuple(leaves),
         steps=tuple(steps),
         output=output,
+        rows=1,
         sizes=sizes,
         labels=(*(leg.axis for leg in circuit.legs), "n"),
-        optimizer="greedy",
-        sequential_flops=0,
     )
 
 
 def _price(pauli: PauliPlan) -> int:
     """Return what applying it takes, in FLOPs at the rate of a large product: its FLOPs, and its way through memory."""
     number = MEMORY_FLOPS * pauli.count
-    steps = {part.size: 0 if part.plan is None else len(part.plan.steps) for part in pauli.parts}
-    own = {part.size: part.flops + steps[part.size] * number * part.size for part in pauli.parts}
+    plans = {part.size: part.plan for part in pauli.parts if part.plan is not None}
+    own = Counter({size: plan.flops + len(plan.steps) * number * size for size, plan in plans.items()})
     return counted(pauli.size, own.__getitem__, lambda whole: _PASSES_BETWEEN * number * whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quanta_compiler.ir.circuit import Gate
@@ -55,23 +56,12 @@ class PartBlocks:
     """How the blocks of a power of two are made: a circuit of RY and CZ, each block a small network of some of them."""
 
     size: int
-    stack: int
-    plans: tuple[Plan, ...]
-    """One for each block: a tensor with the stack in front, if the block has an RY."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlocksPlan:
-    """How the blocks of `pauli` gates that are alike are made: of a stack of angles, for all gates at once.
-
-    A size is the sum of its powers of two, each twice as often as what it is a half of (Quantum-PEFT, eq. (4)).
-    """
-
-    size: int
     layers: int
     kept: int | None
     stack: int
-    parts: tuple[PartBlocks, ...]
+    """How many matrices of the size there are, in all `pauli` gates that are alike."""
+    plans: tuple[Plan, ...]
+    """One for each block: a tensor with the stack in front, if the block has an RY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +71,6 @@ class PauliPart:
     size: int
     plan: Plan | None = None
     """None where there is nothing to apply: an orthogonal matrix of size 1."""
-
-    @property
-    def flops(self) -> int:
-        """Return what it takes to apply it, the blocks being there."""
-        return 0 if self.plan is None else self.plan.flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,35 +89,42 @@ class PauliPlan:
     """Of all vectors together, the blocks being there."""
     parts: tuple[PauliPart, ...] = ()
     """One for each power of two, the largest first. None in what only counts, and for a block of a gate."""
-    blocks: BlocksPlan | None = None
-    """None in what only counts."""
+    blocks: tuple[PartBlocks, ...] = ()
+    """How they are made, for all gates that are alike at once; none in what only counts.
+
+    A size is the sum of its powers of two, each twice as often as what it is a half of (Quantum-PEFT, eq. (4)).
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The steps of one mode of a circuit, leading to the legs `output` in that order."""
 
-    mode: str
-    """`apply` or `operator`."""
     tokens: int
     """The batch that the plan was made for; 1 for an operator."""
     batch: int | None
-    """The leg of the batch in `apply`."""
+    """The leg of the batch; None for an operator."""
     leaves: tuple[Leaf, ...]
     steps: tuple[Step, ...]
     output: tuple[int, ...]
+    rows: int
+    """How many legs of `output` are the first dimension of the result: the batch, or a matrix's rows."""
     sizes: tuple[int, ...]
     labels: tuple[str, ...]
     """What each leg is called in comments: its axis, `n` the batch, `r` a rank, `axis'` an operator's input side."""
-    optimizer: str
+    optimizer: str = ""
     """What found the order: an opt_einsum optimizer, `windows` (`dp` over runs of gates) or `sequential`.
 
     Several are joined by `+` where slices split the circuit; `blocks+` in front where a pass has merged gates first.
     """
-    sequential_flops: int
+    sequential_flops: int = 0
     """What gate by gate, in the order of the file, would cost."""
     whole_sizes: tuple[int, ...] = ()
     """The sizes that legs have in their gates, where a loop goes over chunks of one of them."""
+
+    def size(self, legs: Iterable[int]) -> int:
+        """Return the product of the sizes of some legs."""
+        return math.prod([self.sizes[leg] for leg in legs])
 
     def gate_size(self, legs: tuple[int, ...]) -> int:
         """Return the product of the sizes that some legs have in their gates."""
@@ -163,7 +155,7 @@ class Plan:
     def _run_in_words(self, run: list[int]) -> str:
         axis, last, side = self._bit(run[-1])
         label = self.labels[run[0]] if len(run) == 1 else f"{axis}.{self._bit(run[0])[1]}-{last}{side}"
-        return f"{label}:{math.prod(self.sizes[leg] for leg in run)}"
+        return f"{label}:{self.size(run)}"
 
     @property
     def closing_ties(self) -> tuple[Step, ...]:

@@ -77,7 +77,8 @@ def _leaf_places(plan: Plan, positions: Mapping[str, int], offset: int) -> list[
     for leaf in plan.leaves:
         if leaf.source == "input":
             places.append(0)
-        elif leaf.gate is None or _is_second_factor(leaf.source, leaf.gate.transpose):
+        # The gate of two factors stands at the one that multiplies last: B, or A of a transpose.
+        elif leaf.gate is None or leaf.source == ("factor_b" if leaf.gate.transpose else "factor_a"):
             places.append(None)
         elif leaf.gate.block_of is not None:
             owner = leaf.gate.block_of.name
@@ -86,8 +87,3 @@ def _leaf_places(plan: Plan, positions: Mapping[str, int], offset: int) -> list[
         else:
             places.append(offset + positions[leaf.gate.name])
     return places
-
-
-def _is_second_factor(source: str, transpose: bool) -> bool:
-    """Return whether a leaf is the factor of a low-rank gate that multiplies the input: A, or B of a transpose."""
-    return source == ("factor_b" if transpose else "factor_a")

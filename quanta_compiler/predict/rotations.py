@@ -10,9 +10,10 @@ from quanta_compiler.lowering.account import ELEMENT_BYTES, Elementwise, Making
 from quanta_compiler.lowering.functions import applying, making
 from quanta_compiler.lowering.program import Call, Function, Maker, Split, Turn, sources
 from quanta_compiler.lowering.rotation_costs import angle_passes, ry_passes, turn_passes
-from quanta_compiler.lowering.small_matrices import BlockGroup, Contraction, Pair, block_groups, contracted_plan
+from quanta_compiler.lowering.small_matrices import BlockGroup, Pair, block_groups, contracted_pairs
 from quanta_compiler.lowering.table import TableEntry
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
+from quanta_compiler.planner.plan import Plan
 from quanta_compiler.predict.work import MatrixFunction, Operation, Pass, Product, Work, both, joined
 
 
@@ -106,25 +107,25 @@ def _group_work(group: BlockGroup, trains: bool) -> Work:
     return joined(parts)
 
 
-def _contraction_work(contraction: Contraction, needs_grad: list[bool], batch: int = 1) -> Work:
-    """Return the pairs of a contraction, each for a batch of matrices; `needs_grad` are the leaves that train."""
+def _contraction_work(plan: Plan, needs_grad: list[bool], batch: int = 1) -> Work:
+    """Return the steps of a plan that only contracts, each for a batch; `needs_grad` are the leaves that train."""
     parts: list[Work] = []
-    for pair in contraction.pairs:
+    for pair in contracted_pairs(plan):
         left, right = needs_grad[pair.left], needs_grad[pair.right]
-        parts.append(_pair_work(contraction, pair, batch, (left, right)))
+        parts.append(_pair_work(plan, pair, batch, (left, right)))
         needs_grad.append(left or right)
     return joined(parts)
 
 
-def _pair_work(contraction: Contraction, pair: Pair, batch: int, needs_grad: tuple[bool, bool]) -> Work:
+def _pair_work(plan: Plan, pair: Pair, batch: int, needs_grad: tuple[bool, bool]) -> Work:
     left, right, kept = set(pair.left_legs), set(pair.right_legs), set(pair.legs)
     if left | right == kept:
-        numbers = batch * contraction.volume(pair.legs)
+        numbers = batch * plan.size(pair.legs)
         walk = Pass(3 * ELEMENT_BYTES * numbers, numbers)
         return Work((walk,), (walk,) * sum(needs_grad))
-    batch *= contraction.volume(sorted(left & right & kept))
-    rows, columns = contraction.volume(sorted(left - right)), contraction.volume(sorted(right - left))
-    return product_work(Product(rows, contraction.volume(sorted((left & right) - kept)), columns, batch), *needs_grad)
+    batch *= plan.size(sorted(left & right & kept))
+    rows, columns = plan.size(sorted(left - right)), plan.size(sorted(right - left))
+    return product_work(Product(rows, plan.size(sorted((left & right) - kept)), columns, batch), *needs_grad)
 
 
 def _pauli_work(gate: Gate, blocks: int, rows: int, columns: int) -> Work:
@@ -142,9 +143,9 @@ def _made(maker: Maker, needs_grad: bool) -> Work:
         return joined([*(_made(half, needs_grad) for half in maker.halves), between])
     parts = [passes_work(ry_passes(maker.stack * maker.angles, needs_grad))] if maker.programs else []
     for program in maker.programs:
-        contraction = contracted_plan(program.plan)
-        trained = [needs_grad and leaf.gate is not None and leaf.gate.form is Form.ANGLE for leaf in contraction.leaves]
-        parts.append(_contraction_work(contraction, trained))
+        gates = [leaf.gate for leaf in program.plan.leaves]
+        trained = [needs_grad and gate is not None and gate.form is Form.ANGLE for gate in gates]
+        parts.append(_contraction_work(program.plan, trained))
     return joined(parts)
 
 
@@ -152,9 +153,8 @@ def _applied(function: Function, batch: int, trained: bool, *, input_needs_grad:
     """Return what a function does to its vectors, once for every matrix of a batch."""
     plan = function.program.plan
     if plan.steps:
-        contraction = contracted_plan(plan)
-        needs_grad = [input_needs_grad if leaf.gate is None else trained for leaf in contraction.leaves]
-        return _contraction_work(contraction, needs_grad, batch)
+        needs_grad = [input_needs_grad if leaf.gate is None else trained for leaf in plan.leaves]
+        return _contraction_work(plan, needs_grad, batch)
     known = [input_needs_grad]
     parts: list[Work] = []
     for operation in function.program.operations[1:]:

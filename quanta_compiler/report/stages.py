@@ -206,8 +206,8 @@ def _operation_call(program: Program, operation: Operation) -> str:
             return f"join {' '.join(map(read, halves))}"
         case lowered.Tie(source=source, legs=legs):
             return f"tie {read(source)} to %{legs[0]}"
-        case lowered.Pick(value=value, picked=picked, groups=groups):
-            return f"pick {_used(picked)} of {read(Access(value, groups))}"
+        case lowered.Pick(source=source, picked=picked, groups=groups):
+            return f"pick {_used(picked)} of {read(Access(source.value, groups))}"
 
 
 def table_text(spec: CircuitSpec) -> str:

@@ -128,7 +128,7 @@ def test_gates_keep_the_scale_and_are_no_rotations(circuit: dict[str, Any]) -> N
             assert 0.8 < float(drawn.abs().min()) <= float(drawn.abs().max()) < 1.2
             continue
         # Columns times the mean square of an entry: what a vector's mean square is multiplied by.
-        mean_square = float(drawn.square().mean()) * stored.fan_in
+        mean_square = float(drawn.square().mean()) * stored.part.fan_in
         assert mean_square == pytest.approx(1.0, abs=0.2)
 
 

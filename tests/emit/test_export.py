@@ -16,7 +16,7 @@ from random_circuits import error, file_of, random_file, scale_gates
 from rotation_circuits import CIRCUITS
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.emit.views import view_code
+from quanta_compiler.emit.expressions import view_code
 from quanta_compiler.runtime import rotation_functions
 
 ROOT = Path(__file__).parents[2]

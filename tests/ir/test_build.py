@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from circuit_invariants import verify
 from compiled_circuits import compiled
 from random_circuits import file_of
 
@@ -13,7 +14,6 @@ from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Leg
 from quanta_compiler.ir.network import apply_network, gate_legs, operator_network
 from quanta_compiler.ir.parameters import all_stored, matrix_shape
-from quanta_compiler.ir.verify import verify
 from quanta_compiler.planner.published import einsum_equation
 from quanta_compiler.spec import load_spec
 

@@ -59,8 +59,8 @@ def test_sliced_programs_are_well_formed(seed: int) -> None:
             if isinstance(operation, Pick):
                 assert number >= loop.first
                 assert set(operation.picked) <= set(loop.legs)
-                assert operation.value < loop.first
-                assert all(is_run(layouts[operation.value], group) for group in operation.groups)
+                assert operation.source.value < loop.first
+                assert all(is_run(layouts[operation.source.value], group) for group in operation.groups)
             if not isinstance(operation, Load):
                 assert [leg for group in operation.groups for leg in group] == list(operation.layout)
             assert number < loop.first or not set(operation.layout) & set(loop.legs)

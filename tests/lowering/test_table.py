@@ -29,7 +29,8 @@ from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.lowering.table import GateTable, TableEntry, Walk, lower_table, offsets
 from quanta_compiler.oracle.reference import apply_gates
-from quanta_compiler.passes import canonical_order, drop_unit_axes
+from quanta_compiler.passes.canonical_order import canonical_order
+from quanta_compiler.passes.drop_unit_axes import drop_unit_axes
 from quanta_compiler.spec import load_spec, to_dict
 
 SEEDS = range(160)
@@ -118,7 +119,7 @@ def drawn_tensors(circuit: Circuit) -> dict[str, torch.Tensor]:
     """Return well-scaled numbers for everything that a circuit stores."""
     generator = torch.Generator().manual_seed(0)
     return {
-        stored.key: torch.randn(stored.shape, generator=generator, dtype=torch.float64) / math.sqrt(stored.fan_in)
+        stored.key: torch.randn(stored.shape, generator=generator, dtype=torch.float64) / math.sqrt(stored.part.fan_in)
         for stored in all_stored(circuit)
     }
 

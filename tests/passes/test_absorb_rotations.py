@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from circuit_invariants import verify
 from random_circuits import error, file_of
 from rotation_circuits import CIRCUITS
 
@@ -14,12 +15,11 @@ from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.parameters import all_stored
 from quanta_compiler.ir.two_design import two_design_circuit
-from quanta_compiler.ir.verify import verify
 from quanta_compiler.kinds.kind import Merging
 from quanta_compiler.oracle.reference import circuit_operator
-from quanta_compiler.passes import MEMORY_FLOPS, absorb_rotations, canonical_order, merge_blocks
-from quanta_compiler.passes.absorb_rotations import LARGEST
-from quanta_compiler.passes.merge_blocks import Policy
+from quanta_compiler.passes.absorb_rotations import LARGEST, MEMORY_FLOPS, absorb_rotations
+from quanta_compiler.passes.canonical_order import canonical_order
+from quanta_compiler.passes.merge_blocks import Policy, merge_blocks
 from quanta_compiler.spec import load_spec
 
 

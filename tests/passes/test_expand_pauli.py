@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from circuit_invariants import verify
 from compiled_circuits import scaled_module
 from drawn_kinds import ROTATIONS
 from random_circuits import error, file_of, random_file
@@ -13,9 +14,10 @@ from rotation_circuits import CIRCUITS
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.ir.verify import verify
 from quanta_compiler.oracle.reference import circuit_operator
-from quanta_compiler.passes import absorb_rotations, drop_unit_axes, expand_pauli
+from quanta_compiler.passes.absorb_rotations import absorb_rotations
+from quanta_compiler.passes.drop_unit_axes import drop_unit_axes
+from quanta_compiler.passes.expand_pauli import expand_pauli
 from quanta_compiler.spec import load_spec
 
 CASES: list[int | str] = [*range(40), *CIRCUITS]

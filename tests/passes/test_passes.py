@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from circuit_invariants import verify
 from compiled_circuits import compiled, scaled_module
 from plain_patterns import written_out
 from random_circuits import commuting_file, error, file_of, random_file, shuffled
@@ -16,9 +17,10 @@ from random_circuits import commuting_file, error, file_of, random_file, shuffle
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.verify import verify
 from quanta_compiler.oracle.reference import circuit_operator
-from quanta_compiler.passes import canonical_order, drop_unit_axes, merge_blocks
+from quanta_compiler.passes.canonical_order import canonical_order
+from quanta_compiler.passes.drop_unit_axes import drop_unit_axes
+from quanta_compiler.passes.merge_blocks import merge_blocks
 from quanta_compiler.planner.planner import plan_apply
 from quanta_compiler.spec import load_spec
 

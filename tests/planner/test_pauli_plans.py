@@ -124,9 +124,9 @@ def test_gates_that_are_alike_share_what_makes_their_blocks() -> None:
     assert 'Circuit._blocks_12(torch.stack([gates["V"], gates["U"]]))' in circuit.source
     assert "def _pauli_12_transposed(" in circuit.source
     # 12 = 8 + 4: both halves are applied twice, so they have two gates for each of the stack.
-    assert [(part.size, part.stack) for part in plan_blocks(12, 1, None, 2).parts] == [(8, 4), (4, 4)]
+    assert [(part.size, part.stack) for part in plan_blocks(12, 1, None, 2)] == [(8, 4), (4, 4)]
     # 14 = 8 + (4 + 2): the halves of a half are applied four times.
-    assert [(part.size, part.stack) for part in plan_blocks(14, 1, None, 2).parts] == [(8, 4), (4, 8), (2, 8)]
+    assert [(part.size, part.stack) for part in plan_blocks(14, 1, None, 2)] == [(8, 4), (4, 8), (2, 8)]
 
 
 def test_sizes_without_angles_are_nothing_to_apply() -> None:

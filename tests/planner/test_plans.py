@@ -18,12 +18,15 @@ from random_circuits import file_of
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit
-from quanta_compiler.passes import absorb_rotations, drop_unit_axes
-from quanta_compiler.planner.cost import Legs, order_flops, results
+from quanta_compiler.passes.absorb_rotations import absorb_rotations
+from quanta_compiler.passes.drop_unit_axes import drop_unit_axes
 from quanta_compiler.planner.optimizers import (
     BRANCH_TENSORS,
+    Legs,
     cheapest,
     find_orders,
+    order_flops,
+    results,
     sequential_order,
 )
 from quanta_compiler.planner.plan import Plan

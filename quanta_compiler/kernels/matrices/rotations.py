@@ -19,9 +19,10 @@ from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
 from quanta_compiler.kinds.kind import Form, Kind
 from quanta_compiler.lowering.functions import applying, making
 from quanta_compiler.lowering.program import Call, Function, Join, Maker, Operation, Split, Turn
-from quanta_compiler.lowering.small_matrices import Contraction, block_groups, contracted_plan
+from quanta_compiler.lowering.small_matrices import Pair, block_groups, contracted_pairs
 from quanta_compiler.lowering.table import MatrixSource, TableEntry
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
+from quanta_compiler.planner.plan import Leaf
 from quanta_compiler.runtime import rotation_functions
 from quanta_compiler.runtime.rotation_functions import cz, eye, ry
 
@@ -103,9 +104,9 @@ def _turned(sources: Sequence[MatrixSource]) -> dict[str, dict[int, int]]:
     return found
 
 
-def _contracted(contraction: Contraction, leaves: Sequence[torch.Tensor]) -> torch.Tensor:
+def _contracted(pairs: Sequence[Pair], leaves: Sequence[torch.Tensor]) -> torch.Tensor:
     tensors = list(leaves)
-    for pair in contraction.pairs:
+    for pair in pairs:
         tensors.append(torch.einsum(pair.equation, tensors[pair.left], tensors[pair.right]))
     return tensors[-1]
 
@@ -160,17 +161,19 @@ def _rotated_rows(
 def _block_maker(maker: Maker) -> BlockMaker:
     if maker.halves:
         return partial(_blocks_of_halves, maker, [_block_maker(half) for half in maker.halves])
-    return partial(_two_design_blocks, [contracted_plan(block.plan) for block in maker.programs])
+    return partial(_two_design_blocks, [(block.plan.leaves, contracted_pairs(block.plan)) for block in maker.programs])
 
 
-def _two_design_blocks(contractions: Sequence[Contraction], angles: torch.Tensor) -> list[torch.Tensor]:
+def _two_design_blocks(
+    blocks: Sequence[tuple[Sequence[Leaf], Sequence[Pair]]], angles: torch.Tensor
+) -> list[torch.Tensor]:
     """Return the blocks of a stack of two-design circuits, `[stack, ...]`."""
     turns = ry(angles.t().flatten()).view(angles.shape[1], len(angles), 2, 2)
     signs = cz(angles, 2, 2)
     made: list[torch.Tensor] = []
-    for contraction in contractions:
-        gates = [leaf.gate for leaf in contraction.leaves if leaf.gate is not None]
-        block = _contracted(contraction, [signs if gate.angle is None else turns[gate.angle] for gate in gates])
+    for leaves, pairs in blocks:
+        gates = [leaf.gate for leaf in leaves if leaf.gate is not None]
+        block = _contracted(pairs, [signs if gate.angle is None else turns[gate.angle] for gate in gates])
         is_fixed = all(gate.angle is None for gate in gates)
         made.append(block.expand(len(angles), *block.shape) if is_fixed else block)
     return made
@@ -193,13 +196,13 @@ def _rotation(function: Function) -> Rotation:
     if function.is_identity:
         return lambda x, _: x
     if plan.steps:
-        contraction = contracted_plan(plan)
-        shape = [contraction.sizes[leg] for leg in contraction.leaves[0].legs]
-        order = [leaf.gate.position for leaf in contraction.leaves if leaf.gate is not None]
+        pairs = contracted_pairs(plan)
+        shape = [plan.sizes[leg] for leg in plan.leaves[0].legs]
+        order = [leaf.gate.position for leaf in plan.leaves if leaf.gate is not None]
 
         def contracted(x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
             leaves = [x.reshape(*x.shape[:-2], *shape), *(blocks[place] for place in order)]
-            return _contracted(contraction, leaves).reshape(x.shape)
+            return _contracted(pairs, leaves).reshape(x.shape)
 
         return contracted
     steps = [_step(operation, plan.sizes) for operation in function.program.operations[1:]]
