@@ -168,7 +168,6 @@ class SpecError(Exception):
         """How many problems were found beyond those in `diagnostics`."""
 
     def __str__(self) -> str:
-        """Return the problems as they are printed."""
         lines = [diagnostic.render() for diagnostic in self.diagnostics[:SHOWN_LIMIT]]
         more = max(0, len(self.diagnostics) - SHOWN_LIMIT) + self.omitted
         return "\n".join([*lines, f"and {more} more"] if more else lines)

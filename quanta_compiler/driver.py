@@ -75,13 +75,11 @@ class CompiledCircuit:
         return report_page(self.spec, self.circuit, self.report)
 
     def _repr_svg_(self) -> str:
-        """Return the diagram, for a notebook."""
         from quanta_compiler.report.svg import render_svg
 
         return render_svg(self.circuit)
 
     def _repr_html_(self) -> str:
-        """Return the diagram and the report, for a notebook."""
         from quanta_compiler.pages.fragments import circuit_fragment
 
         return circuit_fragment(self.circuit, self.report)

@@ -100,7 +100,6 @@ def matches(target: str, name: str) -> bool:
 
 
 def _document(source: Any, auto_rule: int) -> Document:
-    """Read and check one circuit."""
     document = checked_document(source, auto_rule=auto_rule)
     if isinstance(source, str) and source.startswith("{"):
         # Text that was stored stays as it is: read as YAML, `layout: 64` is the text 64.

@@ -103,7 +103,6 @@ class _Search:
         self._choose((), 1, count)
 
     def _choose(self, chosen: tuple[int, ...], product: int, left: int) -> None:
-        """Try every size for the next of the `left` axes."""
         need = -(-self.low // product)
         if left == 1:
             if need >= 2 and product * need <= self.high and (not chosen or need <= chosen[-1]):
@@ -152,7 +151,6 @@ def _next_width(width: int, count: int) -> int:
     best = -(-width // twos) * twos
 
     def extend(product: int, smallest: int, left: int) -> None:
-        """Try every factor from `smallest` on for the next of the `left` that are missing."""
         nonlocal best
         if left == 1:
             best = min(best, product * max(smallest, -(-width // product)))
@@ -232,7 +230,6 @@ def _is_lopsided(n: int, factors: tuple[int, ...]) -> bool:
 
 
 def _largest_prime_at_most(n: int, bound: int) -> bool:
-    """Say whether all prime factors of n are at most `bound`."""
     p = 2
     while p * p <= n and p <= bound:
         while n % p == 0:

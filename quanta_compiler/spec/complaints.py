@@ -60,7 +60,6 @@ class Translator:
             self._missing_key(path, key)
 
     def _unknown_key(self, path: DataPath, missing: list[Any]) -> None:
-        """Report a key that the mapping does not take; it may be a misspelling of one that is missing."""
         *outer, key = path
         mapping = self._value_at(tuple(outer))
         allowed, others, what = self._keys_for(tuple(outer), mapping)
@@ -108,7 +107,6 @@ class Translator:
             self.problems.error(path, f"{what} has no `{key}`", hint)
 
     def _bad_value(self, path: DataPath, error: Any) -> None:
-        """Report a value of the wrong type or out of range."""
         code, value = error["type"], error["input"]
         cause = error.get("ctx", {}).get("error")
         if isinstance(cause, BadValueError):
@@ -124,7 +122,6 @@ class Translator:
             self.problems.error(path, message, _HINTS.get(code) or self._range_hint(path))
 
     def _range_hint(self, path: DataPath) -> str | None:
-        """Return what helps with a number that is out of bounds."""
         options: Mapping[Any, Key] = self.forms.options
         if len(path) == 1 and "preset" in self.data:
             from quanta_compiler.presets.table import PRESETS
@@ -134,7 +131,6 @@ class Translator:
         return option.hint if option is not None else None
 
     def _bad_item(self, path: DataPath, item: Any) -> None:
-        """Report an entry of `gates` that has none of the forms that there are."""
         if not isinstance(item, dict):
             hint = "write `[0, 1]`, the name of a pattern, or a mapping with `axes`"
             self.problems.error(path, f"expected a gate or a pattern, got {describe(item)}", hint)
@@ -180,13 +176,11 @@ class Translator:
         return PluginError(fact, f"pip install {name}, where you trust it{saved}")
 
     def _unknown_word(self, path: DataPath, value: Any) -> None:
-        """Report a value that is none of the words that its key takes."""
         key = str(path[-1])
         words = OPTIMIZERS if key == "optimizer" else _words(self.forms.options[key])
         report_unknown(key, path, value, words, self.problems)
 
     def _home(self, key: str) -> str | None:
-        """Say where a key belongs that not all gates take."""
         if key in ("transpose", "repeat"):
             return f"`{key}` goes with `{'share' if key == 'transpose' else 'pattern'}`"
         homes = [f"`kind: {name}`" for name, kind in self.forms.kinds.items() if key in kind.options()]
@@ -194,7 +188,6 @@ class Translator:
         return f"`{key}` goes with {' and '.join(homes)}" if homes else None
 
     def _why_not(self, key: str, mapping: dict[Any, Any]) -> str | None:
-        """Say why a key that other gates take does not go with this one."""
         name = mapping.get("kind", DEFAULT.name)
         if "pattern" in mapping:
             return self._why_not_in_a_pattern(key, mapping["pattern"], name)
@@ -207,7 +200,6 @@ class Translator:
         return self.forms.kinds[name].refusals.get(key) or self._home(key)
 
     def _why_not_in_a_pattern(self, key: str, pattern: Any, name: str) -> str:
-        """Say why a key that other patterns take does not go with this one."""
         if key == "name":
             return "the gates of a pattern are called g0, g1, ... by position"
         if pattern in self.forms.mixed:
@@ -230,7 +222,6 @@ def report_unknown(key: str, path: DataPath, value: Any, words: Collection[str],
 
 
 def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str]:
-    """Return the keys that a file takes, those that files of another form take, and what it is called."""
     if "preset" not in data:
         return list(CircuitFile.model_fields), (), "a circuit"
     from quanta_compiler.presets.table import PRESETS
@@ -266,7 +257,6 @@ def _label(path: DataPath) -> str:
 
 
 def _expectation(code: str, context: dict[str, Any]) -> str:
-    """Say what a value must be, from the type of pydantic's error."""
     if code == "greater_than_equal":
         return f"must be at least {context['ge']}"
     if code == "less_than_equal":
@@ -289,7 +279,6 @@ def _words(option: Key) -> tuple[str, ...]:
 
 
 def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:
-    """Say what to do about a key that does not go with the preset."""
     if key in ("gates", "output"):
         return "a preset has gates of its own; `quanta expand` writes them out to be changed"
     from quanta_compiler.presets.table import PRESETS

@@ -169,7 +169,6 @@ def _without_clutter(item: Any, index: int, document: Document, problems: Proble
 
 
 def _report_only(translator: Translator, errors: list[Any]) -> None:
-    """Report the first of very many errors, and how many there are."""
     for path, group in by_mapping(errors[:_MENDABLE]):
         translator.report(path, group)
     translator.problems.omit(len(errors) - _MENDABLE)

@@ -110,7 +110,6 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
 
 
 def _fits(request: PatternRequest, state: AxisState, names: list[str], problems: Problems) -> bool:
-    """Report where gates of the kind that is asked for cannot stand on these axes."""
     path, rule = request.path, request.rule
     wrong = (
         [(name, size) for name in names if (size := state.sizes[name]) not in (rule.size, None)] if rule.size else []
@@ -135,7 +134,6 @@ def _fits(request: PatternRequest, state: AxisState, names: list[str], problems:
 
 
 def _pattern_axes(request: PatternRequest, state: AxisState, problems: Problems) -> list[str] | None:
-    """Return the axes that a pattern runs over, in layout order."""
     if not state.names:
         return None
     if request.axes is None:
@@ -162,7 +160,6 @@ def _pattern_axes(request: PatternRequest, state: AxisState, problems: Problems)
 def _pattern_targets(
     request: PatternRequest, state: AxisState, names: list[str], problems: Problems
 ) -> dict[str, int] | None:
-    """Return the sizes that a pattern gives to some of its axes."""
     targets: dict[str, int] = {}
     complete = True
     for ref, size in (request.to or {}).items():

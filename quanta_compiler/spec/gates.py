@@ -159,7 +159,6 @@ class GateResolver:
         complete: bool,
         per: list[tuple[str, int | None]],
     ) -> list[tuple[str, int | None]] | None:
-        """Return what the axes become; None where that cannot be said."""
         if draft.to is None:
             return axes
         if isinstance(draft.to, tuple):
@@ -229,7 +228,6 @@ class GateResolver:
     # Parameters
 
     def _owner(self, draft: Draft, name: str, label: str) -> GateSpec | None:
-        """Return the gate whose parameter a gate shares; None where there is none, or none that is known."""
         if draft.share is None:
             return None
         entry = self.by_name.get(draft.share)
@@ -244,7 +242,6 @@ class GateResolver:
         return owner
 
     def _spec(self, draft: Draft, name: str, label: str, shape: _Shape, owner: GateSpec | None) -> GateSpec | None:
-        """Check the matrix of a gate and put the gate together."""
         spec = GateSpec(
             name=name,
             matrix=draft.matrix if owner is None else owner.matrix,
@@ -282,7 +279,6 @@ class GateResolver:
         return spec
 
     def _init(self, draft: Draft) -> Init | None:
-        """Return how a gate's own parameter is drawn; None where it has none."""
         schemes = draft.matrix.schemes
         if not schemes:
             return None
@@ -308,7 +304,6 @@ class GateResolver:
         return False
 
     def _count_numbers(self, draft: Draft, label: str, spec: GateSpec) -> None:
-        """Keep to the limits on stored numbers."""
         numbers = spec.numbers
         if numbers > limits.GATE_NUMBERS:
             message = f"the matrix of {label} has {numbers} numbers; the limit is {limits.GATE_NUMBERS}"

@@ -152,7 +152,6 @@ class _Builder:
         return _StopError()
 
     def build(self, events: Iterable[Any]) -> Node | None:
-        """Consume all events; return the root, or None for a stream without a document."""
         actions: dict[type[Any], Callable[[Any], None]] = {
             yaml.ScalarEvent: self.scalar,
             yaml.AliasEvent: self.alias,
@@ -320,7 +319,6 @@ def read_text(source: TextSource, text: str, problems: Problems) -> Node | None:
 
 
 def _report_syntax(source: TextSource, error: yaml.YAMLError, problems: Problems) -> None:
-    """Report what the YAML parser itself refuses, at its mark."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         problems.error((), f"this is not YAML: {error}")
         return

@@ -20,8 +20,8 @@ from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.options import Checked, Integer, Key, Sizes, Word
 from quanta_compiler.kinds.plugins import blamed
 from quanta_compiler.presets.layouts import Layout
-from quanta_compiler.spec import layout_values, values
 from quanta_compiler.spec import schema_parts as parts
+from quanta_compiler.spec import values
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.patterns import MIXED, PATTERNS
 from quanta_compiler.spec.values import AxisRef
@@ -47,7 +47,7 @@ GateName = Annotated[str | None, PlainValidator(values.check_gate_name), WithJso
 PatternName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.PATTERN_NAME)]
 RuleName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.RULE_NAME)]
 Share = Annotated[str, PlainValidator(values.check_share), WithJsonSchema(parts.SHARE)]
-LayoutField = Annotated[Layout, PlainValidator(layout_values.check_layout), WithJsonSchema(parts.LAYOUT)]
+LayoutField = Annotated[Layout, PlainValidator(values.check_layout), WithJsonSchema(parts.LAYOUT)]
 Refs = tuple[AxisRef, ...]
 Axes = Annotated[Refs, PlainValidator(values.check_axes), WithJsonSchema(parts.AXES)]
 PatternAxes = Annotated[Refs | None, PlainValidator(values.check_axes), WithJsonSchema(parts.PATTERN_AXES)]
@@ -81,9 +81,7 @@ def type_of(key: Key, kind: str = DEFAULT.name) -> Any:
         case Word(words):
             return Annotated[Literal[words], Field(description=key.meaning)]
         case Sizes():
-            return Annotated[
-                Layout, PlainValidator(layout_values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT)
-            ]
+            return Annotated[Layout, PlainValidator(values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT)]
         case Checked(check, schema):
             described = {**schema, "description": key.meaning}
             return Annotated[Any, PlainValidator(partial(_checked, check, kind)), WithJsonSchema(described)]
@@ -106,7 +104,6 @@ def _options(kind: type[Kind]) -> dict[str, tuple[Any, Any]]:
 
 
 def _parameter(kind: type[Kind], per: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the keys that say how a gate's own parameter is there, as far as the kind has one."""
     keys: dict[str, tuple[Any, Any]] = {"per": per} if kind.takes_per else {}
     if kind.schemes:
         keys |= {

@@ -25,7 +25,7 @@ from quanta_compiler.spec.loader import DictSource
 from quanta_compiler.spec.preset_models import PresetFile
 from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import refuse_many_axes, resolve
-from quanta_compiler.spec.waste import padding_of
+from quanta_compiler.spec.suspects import padding_of
 
 _UNEVEN = 16
 """At most this many times the smaller of two factors the larger one should be: each is within four times the root."""
@@ -134,7 +134,6 @@ def _relay(inner: Problems, file: PresetFile, expansion: Expansion, problems: Pr
 
 
 def _option(diagnostic: Diagnostic, file: PresetFile) -> str:
-    """Return the key of the preset file that a problem of the expanded circuit comes from."""
     part = re.split(r"[.\[]", diagnostic.path)[0]
     candidates = [part]
     if part == "gates":

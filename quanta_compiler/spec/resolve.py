@@ -14,8 +14,7 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
-from quanta_compiler.spec.suspects import warn_about_suspects
-from quanta_compiler.spec.waste import warn_about_fitting, warn_about_waste
+from quanta_compiler.spec.suspects import warn_about_fitting, warn_about_suspects, warn_about_waste
 
 
 def resolve(
@@ -140,7 +139,6 @@ def _resolve_gates(
 
 
 def _output(document: Document, state: AxisState, problems: Problems) -> tuple[AxisSize, ...] | None:
-    """Return the final axes in the order in which they are flattened."""
     wanted = document.file.output
     if wanted is None:
         order = list(state.sizes)
