@@ -107,7 +107,13 @@ class FittedCircuit:
         """
         parts = _Parts()
         for name, key in self._keys.items():
-            parts.put(key, tensors[name])
+            path = key.split(".")[1:]
+            if not path:
+                setattr(parts, key, tensors[name])
+            elif len(path) == 1:
+                parts.gates[path[0]] = tensors[name]
+            else:
+                parts.gates.setdefault(path[0], {})[path[1]] = tensors[name]
         if backend not in BACKENDS:
             check_backend(backend)
         result: torch.Tensor = self._forwards[backend, recompute](parts, x)
@@ -150,20 +156,10 @@ def wide(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Parts:
-    """What an emitted forward pass reads as `self`: its gates, and its constants as attributes."""
+    """What an emitted forward pass reads as `self`: gates (`gates.g`, `gates.g.B`), constants (`constant_g`)."""
 
     def __init__(self) -> None:
         self.gates: dict[str, Any] = {}
-
-    def put(self, key: str, tensor: torch.Tensor) -> None:
-        """Place a tensor where the emitted class has it: `gates.g`, `gates.g.B`, `constant_g`."""
-        path = key.split(".")[1:]
-        if not path:
-            setattr(self, key, tensor)
-        elif len(path) == 1:
-            self.gates[path[0]] = tensor
-        else:
-            self.gates.setdefault(path[0], {})[path[1]] = tensor
 
 
 def circuit_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

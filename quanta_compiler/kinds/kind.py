@@ -130,6 +130,8 @@ class Kind:
     smaller: ClassVar[str] = "lowrank"
     """A kind with fewer numbers, for a gate that has too many."""
     look: ClassVar[Look] = PLAIN
+    box: ClassVar[str | None] = None
+    """What the box of a gate says beside its name, with options in braces; the kind's name where None."""
     refusals: ClassVar[dict[str, str]] = {}
     """Why a key that other gates take does not go with it, by key, where there is more to say than that."""
 
@@ -213,7 +215,7 @@ class Kind:
 
     def note(self) -> str:
         """Return what the box of a gate says beside its name."""
-        return self.name
+        return self.name if self.box is None else self.box.format_map(self.data())
 
     def notes(self) -> list[str]:
         """Return that, and what its options add."""

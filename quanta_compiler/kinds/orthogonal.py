@@ -31,6 +31,7 @@ class Orthogonal(Kind):
     name = "orthogonal"
     meaning = "A gate whose matrix is orthogonal, made of a skew-symmetric one."
     form = Form.FUNCTION
+    box = "O {map}"
     schemes = ANGLES
     merging = Merging.BLOCKS
     smaller = "pauli"
@@ -76,10 +77,6 @@ class Orthogonal(Kind):
         largest = min(rows, columns)
         has = f"its {rows} x {columns} matrix has {plural(largest, 'column')} of Lie parameters"
         yield from check_kept(self.rank_parameters, largest, has, label)
-
-    def note(self) -> str:
-        """Return the map."""
-        return f"O {self.map}"
 
 
 @dataclass(frozen=True, slots=True)

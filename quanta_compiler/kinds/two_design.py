@@ -8,6 +8,7 @@ which they are applied, and angles are numbered in that order.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, count
 from typing import TypeVar
 
 from quanta_compiler.kinds.cz import Cz
@@ -43,24 +44,13 @@ def two_design(wires: int, layers: int, kept: int | None = None) -> tuple[Turn, 
     (3,4), ... and RY on those. With `kept` only the first so many RY of each column are there: the angles of the
     others stay at zero.
     """
-    turns: list[Turn] = []
-    angles = 0
-    for pairs, column in _columns(wires, layers):
+    angles = count()
+    turns = [Turn("ry", (wire,), next(angles)) for wire in range(wires)[:kept]]
+    for start in (0, 1) * layers:
+        pairs = [(wire, wire + 1) for wire in range(start, wires - 1, 2)]
         turns += [Turn("cz", pair) for pair in pairs]
-        for wire in column[:kept]:
-            turns.append(Turn("ry", (wire,), angles))
-            angles += 1
+        turns += [Turn("ry", (wire,), next(angles)) for wire in list(chain(*pairs))[:kept]]
     return tuple(turns)
-
-
-def _columns(wires: int, layers: int) -> list[tuple[list[tuple[int, int]], list[int]]]:
-    """Return the columns of RY, each with the CZ in front of it."""
-    columns: list[tuple[list[tuple[int, int]], list[int]]] = [([], list(range(wires)))]
-    for _ in range(layers):
-        for start in (0, 1):
-            pairs = [(wire, wire + 1) for wire in range(start, wires - 1, 2)]
-            columns.append((pairs, [wire for pair in pairs for wire in pair]))
-    return columns
 
 
 def is_power_of_two(size: int) -> bool:

@@ -3,8 +3,6 @@
 PEFT itself is not imported here, so that saved adapters can be looked at without it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -12,15 +10,12 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quanta_compiler.models.fitting import FeaturesError, checked_document
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec.short_notation import preset_document
-
-if TYPE_CHECKING:
-    from quanta_compiler.nn import FittedCircuit
 
 CircuitField = str | os.PathLike[str] | Mapping[str, Any] | None
 Document = dict[str, Any] | str
@@ -168,10 +163,3 @@ def circuit_for(stored: Any, name: str) -> Document:
     target = target_for(stored, name)
     circuit: Document = stored if target is None else stored[target]
     return circuit
-
-
-def chosen_residual(residual: str, fitted: FittedCircuit) -> str:
-    """Return what `auto` means for a circuit."""
-    if residual != "auto":
-        return residual
-    return "none" if fitted.starts_at_zero else "frozen_copy"

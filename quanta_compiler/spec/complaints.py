@@ -225,7 +225,7 @@ def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str
     if "preset" not in data:
         return list(CircuitFile.model_fields), (), "a circuit"
     from quanta_compiler.presets.table import PRESETS
-    from quanta_compiler.spec.preset_models import PresetFile
+    from quanta_compiler.spec.preset_files import PresetFile
 
     family = PRESETS.get(data["preset"])
     own = [*PresetFile.model_fields, *(family.options() if family else ())]
@@ -268,8 +268,6 @@ def _expectation(code: str, context: dict[str, Any]) -> str:
         "list_type": "must be a list",
         "too_short": "must have at least one entry",
         "model_type": "must be a mapping",
-        "model_attributes_type": "must be a mapping",
-        "dict_type": "must be a mapping",
     }
     return words.get(code, "has a value that is not allowed")
 

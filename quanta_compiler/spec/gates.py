@@ -22,27 +22,13 @@ class _Entry:
     """A gate as far as it could be resolved."""
 
     draft: Draft | None
-    name: str | None
+    name: str
     spec: GateSpec | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What a gate does to the axes, sizes None where unknown."""
-
-    axes: list[tuple[str, int | None]]
-    to: list[tuple[str, int | None]]
-    per: list[tuple[str, int | None]]
-
-    def complete(self) -> bool:
-        return all(size is not None for group in (self.axes, self.to, self.per) for _, size in group)
-
-    def sized(self, group: list[tuple[str, int | None]]) -> tuple[AxisSize, ...]:
-        return tuple(AxisSize(name, size) for name, size in group if size is not None)
-
-
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return "[" + ", ".join(map(str, shape)) + "]"
+_Axes = tuple[AxisSize, ...]
+_Shape = tuple[_Axes, _Axes, _Axes]
+"""The axes of a gate, what they become, and those that select its matrix."""
 
 
 class GateResolver:
@@ -70,8 +56,7 @@ class GateResolver:
             return
         entry = _Entry(None, item.name or f"g{len(self.entries)}", None)
         self.entries.append(entry)
-        if entry.name is not None:
-            self.by_name.setdefault(entry.name, entry)
+        self.by_name.setdefault(entry.name, entry)
         if item.has_effect:
             self.state.known = False
             self.state.forget_sizes()
@@ -92,11 +77,10 @@ class GateResolver:
         shape = self._shape(draft, label)
         owner = self._owner(draft, name, label)
         spec: GateSpec | None = None
-        if judge and shape is not None and shape.complete() and (draft.share is None or owner is not None):
+        if judge and shape is not None and (draft.share is None or owner is not None):
             spec = self._spec(draft, name, label, shape, owner)
-        entry = _Entry(draft, name, spec)
-        self.entries.append(entry)
-        self._register(draft, name, entry)
+        self.entries.append(_Entry(draft, name, spec))
+        self._register(draft, name, self.entries[-1])
         self._check_width(draft, label)
 
     def _label(self, draft: Draft, name: str) -> str:
@@ -121,7 +105,7 @@ class GateResolver:
     # Axes
 
     def _shape(self, draft: Draft, label: str) -> _Shape | None:
-        """Look the axes up and apply the gate's effect; None where an axis is wrong."""
+        """Look the axes up and apply the gate's effect; None where one of `axes`, `to` and `per` is not known."""
         state = self.state
         names, complete = find_all(state, draft.axes, f"{label} acts on", draft.at("axes"), self.problems.error)
         axes = [(name, state.sizes[name]) for name in names]
@@ -132,9 +116,11 @@ class GateResolver:
                 state.apply(names, dict(to), label)
             else:
                 state.apply_roughly(names, dict(to))
-        if not complete or per is None or to is None:
+        groups = axes, to or [], per or []
+        if not complete or per is None or to is None or any(size is None for group in groups for _, size in group):
             return None
-        return _Shape(axes, to, per)
+        known = [tuple(AxisSize(name, size) for name, size in group if size is not None) for group in groups]
+        return known[0], known[1], known[2]
 
     def _per(self, draft: Draft, label: str, axes: list[str]) -> list[tuple[str, int | None]] | None:
         state = self.state
@@ -242,12 +228,13 @@ class GateResolver:
         return owner
 
     def _spec(self, draft: Draft, name: str, label: str, shape: _Shape, owner: GateSpec | None) -> GateSpec | None:
+        axes, to, per = shape
         spec = GateSpec(
             name=name,
             matrix=draft.matrix if owner is None else owner.matrix,
-            axes=shape.sized(shape.axes),
-            to=shape.sized(shape.to),
-            per=shape.sized(shape.per),
+            axes=axes,
+            to=to,
+            per=per,
             init=None if owner is not None else self._init(draft),
             frozen=draft.frozen and draft.matrix.trains,
             share=draft.share,
@@ -295,7 +282,7 @@ class GateResolver:
         if shape == wanted:
             return True
         of = ("the transpose of " if spec.transpose else "") + quote(owner.name)
-        message = f"{label} needs a matrix of shape {_shape_text(shape)}, but {of} has {_shape_text(wanted)}"
+        message = f"{label} needs a matrix of shape {list(shape)}, but {of} has {list(wanted)}"
         swapped = (*other[:-2], other[-1], other[-2])
         hint = (
             "add `transpose: true`" if not spec.transpose and shape == swapped else "shapes are [*per, rows, columns]"
@@ -323,7 +310,7 @@ class GateResolver:
             share = draft.share or ""
             if not self.defaults_known and _DEFAULT_NAME.match(share):
                 continue
-            earlier = [other for other in positions if other is not None and positions[other] < positions[name]]
+            earlier = [other for other in positions if positions[other] < positions[name]]
             if share == name:
                 message, hint = f"{label} shares its own parameter", "name an earlier gate"
             elif share in positions:

@@ -9,7 +9,7 @@ import gc
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -66,10 +66,6 @@ class TextSource:
         end_column = end.column + 1 if end.line == start.line else length + 1
         return Span(line, column, max(column + 1, end_column))
 
-    def span_of(self, node: Node) -> Span:
-        """Return the place of a value."""
-        return self.span(node.start, node.end)
-
     def _walk(self, path: DataPath) -> tuple[Node | None, Node | None]:
         """Return the deepest node on the way along `path`, and that of the last key where all of it exists."""
         node, key = self.root, None
@@ -85,7 +81,8 @@ class TextSource:
         node, key_node = self._walk(path)
         if node is None:
             return None, None
-        span = self.span_of(key_node if key and key_node is not None else node)
+        place = key_node if key and key_node is not None else node
+        span = self.span(place.start, place.end)
         return span, self.line(span.line)
 
     def is_poisoned(self, path: DataPath) -> bool:
@@ -98,11 +95,10 @@ class TextSource:
         return node is not None and node.poisoned
 
 
-@dataclass(frozen=True)
 class DictSource:
     """Data that a program passed in: it has paths, but no lines."""
 
-    name: str = "<dict>"
+    name = "<dict>"
 
     def locate(self, path: DataPath, key: bool) -> tuple[Span | None, str | None]:
         """Return no place: there is none."""
@@ -111,10 +107,6 @@ class DictSource:
     def is_poisoned(self, path: DataPath) -> bool:
         """Return False: nothing was refused while reading."""
         return False
-
-
-class _StopError(Exception):
-    """Reading cannot go on; the problem has been reported."""
 
 
 _NO_KEY = object()
@@ -147,9 +139,10 @@ class _Builder:
         span = self.source.span(node.start, node.end)
         self.problems.error_at(span, self.source.line(span.line), message, hint)
 
-    def stop(self, node: Any, message: str, hint: str | None = None) -> _StopError:
+    def stop(self, node: Any, message: str, hint: str | None = None) -> NoReturn:
         self.report(node, message, hint)
-        return _StopError()
+        self.problems.raise_errors()
+        raise AssertionError("a problem was reported")
 
     def build(self, events: Iterable[Any]) -> Node | None:
         actions: dict[type[Any], Callable[[Any], None]] = {
@@ -171,7 +164,7 @@ class _Builder:
         self.documents += 1
         if self.documents > 1:
             node = Node(None, event.start_mark, event.end_mark)
-            raise self.stop(node, "a second document starts here", "put each circuit into a file of its own")
+            self.stop(node, "a second document starts here", "put each circuit into a file of its own")
 
     def check_tag(self, event: Any, node: Node) -> None:
         if event.tag is not None:
@@ -204,12 +197,12 @@ class _Builder:
     def alias(self, event: Any) -> None:
         here = Node(None, event.start_mark, event.end_mark)
         if event.anchor not in self.anchors:
-            raise self.stop(here, f"the alias {quote(event.anchor)} has no anchor before it")
+            self.stop(here, f"the alias {quote(event.anchor)} has no anchor before it")
         node = self.anchors[event.anchor]
         if node is None:
-            raise self.stop(here, f"the alias {quote(event.anchor)} stands inside of what it repeats")
+            self.stop(here, f"the alias {quote(event.anchor)} stands inside of what it repeats")
         if len(self.stack) + node.height > limits.NESTING:
-            raise self.stop(here, f"values are nested more than {limits.NESTING} levels deep")
+            self.stop(here, f"values are nested more than {limits.NESTING} levels deep")
         self.count(node.weight, here)
         self.attach(node, None, counted=True)
 
@@ -217,7 +210,7 @@ class _Builder:
         self.nodes += weight
         if self.nodes > limits.NODES:
             hint = "aliases count as often as they are used"
-            raise self.stop(node, f"the file holds more than {limits.NODES:,} values", hint)
+            self.stop(node, f"the file holds more than {limits.NODES:,} values", hint)
 
     def open(self, event: Any) -> None:
         # The end of a block collection is of no use to a reader: the caret stands at its start.
@@ -228,7 +221,7 @@ class _Builder:
         if not event.flow_style:
             node.end = node.start
         if len(self.stack) >= limits.NESTING:
-            raise self.stop(node, f"values are nested more than {limits.NESTING} levels deep")
+            self.stop(node, f"values are nested more than {limits.NESTING} levels deep")
         self.count(1, node)
         self.check_tag(event, node)
         if event.anchor is not None:
@@ -287,35 +280,32 @@ class _Builder:
         return key
 
 
-def read_text(source: TextSource, text: str, problems: Problems) -> Node | None:
-    """Build the data of a YAML text and keep it in `source`; None after an error that left nothing to go on with."""
-    bad = _NOT_YAML.search(text)
+def read_text(source: TextSource, problems: Problems) -> Any:
+    """Return the data of a YAML text and keep it in `source`; raise SpecError where nothing is left to go on with."""
+    bad = _NOT_YAML.search(source.text)
     if bad is not None:
-        before = _LINE_BREAK.split(text[: bad.start()])
+        before = _LINE_BREAK.split(source.text[: bad.start()])
         span = Span(len(before), len(before[-1]) + 1, len(before[-1]) + 2)
         code = ord(bad.group())
         message = f"the character U+{code:04X} is not allowed in a YAML text"
         problems.error_at(span, source.line(span.line), message, "is this a binary file, or one in another encoding?")
-        return None
+        problems.raise_errors()
     builder = _Builder(source, problems)
     # Hundreds of thousands of small objects, none of them garbage: the collector would take half of the time.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        root = builder.build(yaml.parse(text, Loader=_Loader))
-    except _StopError:
-        return None
+        source.root = builder.build(yaml.parse(source.text, Loader=_Loader))
+        if source.root is None:
+            problems.error((), "the file is empty", "`quanta new` prints a circuit to start from")
+        else:
+            return source.root.value
     except yaml.YAMLError as error:
         _report_syntax(source, error, problems)
-        return None
     finally:
         if collecting:
             gc.enable()
-    if root is None:
-        problems.error((), "the file is empty", "`quanta new` prints a circuit to start from")
-        return None
-    source.root = root
-    return root
+    problems.raise_errors()
 
 
 def _report_syntax(source: TextSource, error: yaml.YAMLError, problems: Problems) -> None:

@@ -55,9 +55,8 @@ Output = Annotated[Refs | None, PlainValidator(values.check_output), WithJsonSch
 Per = Annotated[Refs | str, PlainValidator(values.check_per), WithJsonSchema(parts.PER)]
 PatternPer = Annotated[str | None, PlainValidator(values.check_pattern_per), WithJsonSchema(parts.PATTERN_PER)]
 To = Annotated[tuple[int, ...] | dict[AxisRef, int] | None, PlainValidator(values.check_to), WithJsonSchema(parts.TO)]
-PatternTo = Annotated[
-    dict[AxisRef, int] | None, PlainValidator(values.check_pattern_to), WithJsonSchema(parts.PATTERN_TO)
-]
+_final_sizes = partial(values.check_to_mapping, "`to` of a pattern is a mapping from axes to their final sizes")
+PatternTo = Annotated[dict[AxisRef, int] | None, PlainValidator(_final_sizes), WithJsonSchema(parts.PATTERN_TO)]
 InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSchema(parts.INIT)]
 RotationInit = _init_of(ANGLES)
 InFeatures = Annotated[int | None, _width("in_features"), WithJsonSchema(parts.IN_FEATURES)]

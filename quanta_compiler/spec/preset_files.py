@@ -9,20 +9,35 @@
 What is wrong with such a circuit is told at the options that it comes from.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from functools import cache
+from typing import Any, Literal, cast
+
+from pydantic import Field, ValidationError, create_model
 
 from quanta_compiler.diagnostics import REACH, Diagnostic, Problems
 from quanta_compiler.presets.family import Expansion, Family
-from quanta_compiler.presets.layouts import AUTO_RULE, Layout
+from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.document import Document, read_document
+from quanta_compiler.spec.complaints import Translator, by_mapping, report_unknown
+from quanta_compiler.spec.document import PLACEHOLDERS, ROUNDS, Document, read_document
 from quanta_compiler.spec.loader import DictSource
-from quanta_compiler.spec.preset_models import PresetFile
+from quanta_compiler.spec.models import (
+    CircuitName,
+    FileModel,
+    InFeatures,
+    InitField,
+    OutFeatures,
+    Plan,
+    Version,
+    forms,
+    type_of,
+)
 from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import refuse_many_axes, resolve
 from quanta_compiler.spec.suspects import padding_of
@@ -31,12 +46,66 @@ _UNEVEN = 16
 """At most this many times the smaller of two factors the larger one should be: each is within four times the root."""
 
 
+class PresetFile(FileModel):
+    """What every preset file may say beside the options of its preset."""
+
+    version: Version
+    name: CircuitName
+    preset: str
+    in_features: InFeatures = None
+    out_features: OutFeatures = None
+    init: InitField = None
+    plan: Plan = Plan()
+
+
+@cache
+def preset_model(name: str) -> type[PresetFile]:
+    """Return the model of the files of a family."""
+    family, literal = PRESETS[name], cast(Any, Literal)
+    own: dict[str, Any] = {field.name: _field(field) for field in dataclasses.fields(family)}
+    title, meaning = f"{family.__name__}Preset", f"{family.meaning}."
+    return create_model(title, __base__=PresetFile, __doc__=meaning, preset=(literal[name], ...), **own)
+
+
+def _field(option: dataclasses.Field[Any]) -> tuple[Any, Any]:
+    key, default = option.metadata["key"], option.default
+    if not isinstance(default, Layout):
+        return type_of(key), default
+    shown: Any = {"default": {"auto": default.auto}}
+    return type_of(key), Field(default_factory=lambda: default, description=key.meaning, json_schema_extra=shown)
+
+
+def read_preset(data: dict[Any, Any], problems: Problems) -> PresetFile | None:
+    """Validate a file that names a preset in place of its gates; what cannot be read of it has its default."""
+    name = data["preset"]
+    model = preset_model(name) if isinstance(name, str) and name in PRESETS else PresetFile
+    if model is PresetFile:
+        report_unknown("preset", ("preset",), name, PRESETS, problems)
+        # Which options it takes is not known: only what every preset takes is checked.
+        data = {**{key: data[key] for key in PresetFile.model_fields if key in data}, "preset": ""}
+    # A round can bring up what the last one's problems kept pydantic from looking at.
+    for _ in range(ROUNDS):
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            translator = Translator(data, forms(), problems)
+            data = dict(data)
+            for path, group in by_mapping(error.errors(include_url=False)):
+                translator.report(path, group)
+                for item in group:
+                    key = item["loc"][0] if item["loc"] else None
+                    data.pop(key, None)
+                    if key in ("version", "name"):
+                        data[key] = PLACEHOLDERS[key]
+    return None
+
+
 def resolve_preset(
     file: PresetFile,
     problems: Problems,
     in_features: int | None,
     out_features: int | None,
-    auto_rule: int = AUTO_RULE,
+    auto_rule: int,
 ) -> CircuitSpec | None:
     """Resolve a preset file to the circuit that it stands for; None where problems were reported.
 
@@ -55,7 +124,10 @@ def resolve_preset(
         return None
     expansion = family.circuit(columns, rows)
     for option, limit in expansion.limits.items():
-        _refuse_excess(file, option, limit, problems)
+        value = getattr(file, option)
+        if value > limit:
+            message = f"`{option}` {value} is more than the smaller of the two widths, {limit}"
+            problems.error(_at(file, option), message, f"write `{option}: {limit}` at most")
     if problems.has_errors:
         return None
     inner = Problems(DictSource())
@@ -152,13 +224,6 @@ def _is_expected(diagnostic: Diagnostic, expansion: Expansion) -> bool:
 def _at(file: PresetFile, option: str) -> tuple[str]:
     """Return where a problem with an option is shown: at the preset's name where the file does not give the option."""
     return (option if option in file.model_fields_set else "preset",)
-
-
-def _refuse_excess(file: PresetFile, option: str, limit: int, problems: Problems) -> None:
-    value = getattr(file, option)
-    if value > limit:
-        message = f"`{option}` {value} is more than the smaller of the two widths, {limit}"
-        problems.error(_at(file, option), message, f"write `{option}: {limit}` at most")
 
 
 def _warn_about_options(file: PresetFile, expansion: Expansion, problems: Problems) -> None:

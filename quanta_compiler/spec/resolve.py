@@ -14,7 +14,7 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
-from quanta_compiler.spec.suspects import warn_about_fitting, warn_about_suspects, warn_about_waste
+from quanta_compiler.spec.suspects import warn_about_axes, warn_about_fitting, warn_about_pairs, warn_about_waste
 
 
 def resolve(
@@ -65,7 +65,8 @@ def resolve(
     else:
         warn_about_waste(spec, file.layout, file.out_features, problems)
     _warn_about_zeros(spec, problems)
-    warn_about_suspects(spec, paths, problems)
+    warn_about_pairs(spec, paths, problems)
+    warn_about_axes(spec, problems)
     return spec
 
 

@@ -14,14 +14,8 @@ _MUCH = 0.01
 """More padding than `{auto: N}` looks for."""
 
 
-def warn_about_suspects(spec: CircuitSpec, paths: Sequence[DataPath], problems: Problems) -> None:
-    """Warn of what can hardly be meant; `paths` are where the gates stand in the file."""
-    _warn_about_pairs(spec, paths, problems)
-    _warn_about_axes(spec, problems)
-
-
-def _warn_about_pairs(spec: CircuitSpec, paths: Sequence[DataPath], problems: Problems) -> None:
-    """Warn of gates in a row on the same axes whose product one of them could be by itself."""
+def warn_about_pairs(spec: CircuitSpec, paths: Sequence[DataPath], problems: Problems) -> None:
+    """Warn of gates in a row on the same axes that one could be by itself; `paths` are where the gates stand."""
     shared = {gate.share for gate in spec.gates}
     pairs: list[tuple[int, int, int]] = []
     for first, second in _in_a_row(spec.gates):
@@ -77,7 +71,7 @@ def _enough(first: GateSpec, second: GateSpec) -> int | None:
     return count * rows * columns if is_any and min(ranks) >= min(rows, columns) else None
 
 
-def _warn_about_axes(spec: CircuitSpec, problems: Problems) -> None:
+def warn_about_axes(spec: CircuitSpec, problems: Problems) -> None:
     """Warn of axes that stay as they are from the input to the output, so that blocks of the operator are zero."""
     mixing = {name for gate in spec.gates if not gate.matrix.is_diagonal for name in _names(gate.axes)}
     if not mixing:

@@ -27,8 +27,8 @@ from quanta_compiler.spec.patterns import PATTERNS
 AxisRef = int | str
 """A position in the input layout, or an axis's name."""
 
-WITH_STD = tuple(name for name, row in INITIALISERS.items() if row.std is not None)
-"""Schemes that take a standard deviation."""
+(WITH_STD,) = (name for name, row in INITIALISERS.items() if row.std is not None)
+"""The scheme that takes a standard deviation."""
 VERSION = 1
 _LAYOUT_TEXT = re.compile(r"[0-9]+(?:([x-])[0-9]+(?:\1[0-9]+)*)?\Z")
 
@@ -141,15 +141,10 @@ def check_to(value: Any) -> tuple[int, ...] | dict[AxisRef, int]:
     if isinstance(value, list | tuple):
         refuse_if(size_problems(list(value), "the new size of an axis"))
         return tuple(value)
-    return check_to_mapping(value, "`to` is a list of new sizes or a mapping from axes to sizes")
+    return check_to_mapping("`to` is a list of new sizes or a mapping from axes to sizes", value)
 
 
-def check_pattern_to(value: Any) -> dict[AxisRef, int]:
-    """Check `to` of a pattern: a mapping from axes to their final sizes."""
-    return check_to_mapping(value, "`to` of a pattern is a mapping from axes to their final sizes")
-
-
-def check_to_mapping(value: Any, expected: str) -> dict[AxisRef, int]:
+def check_to_mapping(expected: str, value: Any) -> dict[AxisRef, int]:
     """Check a mapping from axes to sizes."""
     if not isinstance(value, dict):
         refuse([((), f"{expected}, got {describe(value)}", "such as `{0: 2}`")])
@@ -185,11 +180,9 @@ def check_init(value: Any) -> Init:
         wrong = number_problem(value["std"], "`std`")
         if wrong is None and not 0 < value["std"] <= 3e38:
             wrong = f"`std` must be positive and a float32, got {describe(value['std'])}"
-        if wrong is None and scheme not in WITH_STD:
-            allowed = " and ".join(f"`{name}`" for name in WITH_STD)
-            message = f"`std` goes with the scheme {allowed} only, not with `{clip(str(scheme))}`"
-            problems.append((("std",), message, None))
-        elif wrong is not None:
+        if wrong is None and scheme != WITH_STD:
+            wrong = f"`std` goes with the scheme `{WITH_STD}` only, not with `{clip(str(scheme))}`"
+        if wrong is not None:
             problems.append((("std",), wrong, None))
     refuse_if(problems)
     std = INITIALISERS[scheme].std
