@@ -11,7 +11,7 @@ from quanta_compiler.kinds import DEFAULT
 from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
 from quanta_compiler.kinds.plugins import PACKAGE, PACKAGES, PluginError, find_kind, plugin_names
-from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, SharedGate
+from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, PresetFile, SharedGate
 from quanta_compiler.spec.patterns import PATTERNS
 
 
@@ -116,7 +116,10 @@ class Translator:
         elif code == "union_tag_not_found":
             self._bad_item(path, value)
         elif code == "literal_error":
-            self._unknown_word(path, value)
+            key = str(path[-1])
+            option = self.forms.options.get(key)
+            words = option.type.words if option is not None and isinstance(option.type, Word) else OPTIMIZERS
+            report_unknown(key, path, value, words, self.problems)
         else:
             message = f"{_label(path)} {_expectation(code, error.get('ctx', {}))}, got {describe(value)}"
             self.problems.error(path, message, _HINTS.get(code) or self._range_hint(path))
@@ -175,11 +178,6 @@ class Translator:
         saved = f"; the circuit was saved with version {version}" if version else ""
         return PluginError(fact, f"pip install {name}, where you trust it{saved}")
 
-    def _unknown_word(self, path: DataPath, value: Any) -> None:
-        key = str(path[-1])
-        words = OPTIMIZERS if key == "optimizer" else _words(self.forms.options[key])
-        report_unknown(key, path, value, words, self.problems)
-
     def _home(self, key: str) -> str | None:
         if key in ("transpose", "repeat"):
             return f"`{key}` goes with `{'share' if key == 'transpose' else 'pattern'}`"
@@ -225,7 +223,6 @@ def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str
     if "preset" not in data:
         return list(CircuitFile.model_fields), (), "a circuit"
     from quanta_compiler.presets.table import PRESETS
-    from quanta_compiler.spec.preset_files import PresetFile
 
     family = PRESETS.get(data["preset"])
     own = [*PresetFile.model_fields, *(family.options() if family else ())]
@@ -270,10 +267,6 @@ def _expectation(code: str, context: dict[str, Any]) -> str:
         "model_type": "must be a mapping",
     }
     return words.get(code, "has a value that is not allowed")
-
-
-def _words(option: Key) -> tuple[str, ...]:
-    return option.type.words if isinstance(option.type, Word) else ()
 
 
 def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:

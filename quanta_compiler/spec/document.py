@@ -3,12 +3,10 @@
 What is wrong is reported and then mended or left out, so that the rest of the file is still checked against the rest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,12 +16,9 @@ from quanta_compiler.kinds.checks import describe
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.plugins import PACKAGES, PluginError, find_kind, package_of
 from quanta_compiler.spec.complaints import Translator, by_mapping, data_path
-from quanta_compiler.spec.models import CircuitFile, Forms, forms
+from quanta_compiler.spec.models import CircuitFile, Forms, PresetFile, forms
 from quanta_compiler.spec.patterns import MIXED
 from quanta_compiler.spec.values import VERSION
-
-if TYPE_CHECKING:
-    from quanta_compiler.spec.preset_files import PresetFile
 
 _NO_FILE = CircuitFile.model_construct()
 

@@ -73,24 +73,19 @@ class GateResolver:
         Without `judge` only its axes and its name are looked at: the rest could not be read.
         """
         name = draft.name if draft.name is not None else f"g{len(self.entries)}"
-        label = self._label(draft, name)
+        is_named = draft.name is not None or self.defaults_known
+        label = f"gate {quote(name)}" if is_named else "the gate"
         shape = self._shape(draft, label)
         owner = self._owner(draft, name, label)
         spec: GateSpec | None = None
         if judge and shape is not None and (draft.share is None or owner is not None):
             spec = self._spec(draft, name, label, shape, owner)
         self.entries.append(_Entry(draft, name, spec))
-        self._register(draft, name, self.entries[-1])
+        if is_named:
+            self._register(draft, name, self.entries[-1])
         self._check_width(draft, label)
 
-    def _label(self, draft: Draft, name: str) -> str:
-        if draft.name is None and not self.defaults_known:
-            return "the gate"
-        return f"gate {quote(name)}"
-
     def _register(self, draft: Draft, name: str, entry: _Entry) -> None:
-        if draft.name is None and not self.defaults_known:
-            return
         other = self.by_name.setdefault(name, entry)
         if other is entry:
             return
@@ -278,15 +273,14 @@ class GateResolver:
 
     def _check_share(self, draft: Draft, label: str, spec: GateSpec, owner: GateSpec) -> bool:
         shape, other = spec.shape, owner.shape
-        wanted = (*other[:-2], other[-1], other[-2]) if spec.transpose else other
+        swapped = (*other[:-2], other[-1], other[-2])
+        wanted = swapped if spec.transpose else other
         if shape == wanted:
             return True
         of = ("the transpose of " if spec.transpose else "") + quote(owner.name)
         message = f"{label} needs a matrix of shape {list(shape)}, but {of} has {list(wanted)}"
-        swapped = (*other[:-2], other[-1], other[-2])
-        hint = (
-            "add `transpose: true`" if not spec.transpose and shape == swapped else "shapes are [*per, rows, columns]"
-        )
+        is_swapped = not spec.transpose and shape == swapped
+        hint = "add `transpose: true`" if is_swapped else "shapes are [*per, rows, columns]"
         self.problems.error(draft.at("share"), message, hint)
         return False
 

@@ -188,6 +188,18 @@ class CircuitFile(FileModel):
     packages: Packages = None
 
 
+class PresetFile(FileModel):
+    """What every preset file may say beside the options of its preset."""
+
+    version: Version
+    name: CircuitName
+    preset: str
+    in_features: InFeatures = None
+    out_features: OutFeatures = None
+    init: InitField = None
+    plan: Plan = Plan()
+
+
 @dataclass(frozen=True)
 class Forms:
     """The forms that entries of `gates` have in files with gates of some kinds, and the model of such a file."""

@@ -27,35 +27,13 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.complaints import Translator, by_mapping, report_unknown
 from quanta_compiler.spec.document import PLACEHOLDERS, ROUNDS, Document, read_document
 from quanta_compiler.spec.loader import DictSource
-from quanta_compiler.spec.models import (
-    CircuitName,
-    FileModel,
-    InFeatures,
-    InitField,
-    OutFeatures,
-    Plan,
-    Version,
-    forms,
-    type_of,
-)
+from quanta_compiler.spec.models import PresetFile, forms, type_of
 from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import refuse_many_axes, resolve
 from quanta_compiler.spec.suspects import padding_of
 
 _UNEVEN = 16
 """At most this many times the smaller of two factors the larger one should be: each is within four times the root."""
-
-
-class PresetFile(FileModel):
-    """What every preset file may say beside the options of its preset."""
-
-    version: Version
-    name: CircuitName
-    preset: str
-    in_features: InFeatures = None
-    out_features: OutFeatures = None
-    init: InitField = None
-    plan: Plan = Plan()
 
 
 @cache
