@@ -1,9 +1,9 @@
 """The axes of the state while the gates of a file are gone through."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quanta_compiler.diagnostics import clip, meant, quote
+from quanta_compiler.diagnostics import DataPath, Problems, clip, meant, quote
 from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.spec.names import POSITION
 from quanta_compiler.spec.values import AxisRef
@@ -135,11 +135,8 @@ def layout_text(names: Iterable[str], sizes: Iterable[int | None], positional: b
     return text if len(text) <= 80 else text[:80] + "…"
 
 
-Report = Callable[[tuple[str | int, ...], str, str | None], None]
-
-
 def find_all(
-    state: AxisState, refs: Iterable[AxisRef], user: str, path: tuple[str | int, ...], report: Report
+    state: AxisState, refs: Iterable[AxisRef], user: str, path: DataPath, problems: Problems
 ) -> tuple[list[str], bool]:
     """Find the axes that a list names; return those found, and whether that was all of them, each once."""
     found: list[str] = []
@@ -149,10 +146,10 @@ def find_all(
         if isinstance(name, Absent):
             complete = False
             if name.message is not None:
-                report((*path, index), name.message, name.hint)
+                problems.error((*path, index), name.message, name.hint)
         elif name in found:
             complete = False
-            report((*path, index), f"axis {state.show(name)} is listed twice", "list each axis once")
+            problems.error((*path, index), f"axis {state.show(name)} is listed twice", "list each axis once")
         else:
             found.append(name)
     return found, complete

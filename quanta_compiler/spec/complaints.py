@@ -262,6 +262,7 @@ def _expectation(code: str, context: dict[str, Any]) -> str:
         "int_type": "must be an integer",
         "int_parsing_size": "is a number too large",
         "bool_type": "must be true or false",
+        "string_type": "must be the name of an earlier gate",
         "list_type": "must be a list",
         "too_short": "must have at least one entry",
         "model_type": "must be a mapping",

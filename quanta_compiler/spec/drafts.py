@@ -139,7 +139,7 @@ def _pattern_axes(request: PatternRequest, state: AxisState, problems: Problems)
         return None
     path = (*request.path, "axes")
     user = f"pattern `{request.pattern}` acts on"
-    names, complete = find_all(state, request.axes, user, path, problems.error)
+    names, complete = find_all(state, request.axes, user, path, problems)
     for index, name in enumerate(names if complete else ()):
         if not state.original(name):
             message = f"{user} axis {state.show(name)}, which {state.creator(name)} created"

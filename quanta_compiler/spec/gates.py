@@ -102,7 +102,7 @@ class GateResolver:
     def _shape(self, draft: Draft, label: str) -> _Shape | None:
         """Look the axes up and apply the gate's effect; None where one of `axes`, `to` and `per` is not known."""
         state = self.state
-        names, complete = find_all(state, draft.axes, f"{label} acts on", draft.at("axes"), self.problems.error)
+        names, complete = find_all(state, draft.axes, f"{label} acts on", draft.at("axes"), self.problems)
         axes = [(name, state.sizes[name]) for name in names]
         per = self._per(draft, label, names)
         to = self._to(draft, label, axes, complete, per or [])
@@ -123,7 +123,7 @@ class GateResolver:
             return [(name, size) for name, size in state.sizes.items() if name not in axes]
         assert not isinstance(draft.per, str)
         path = draft.at("per")
-        names, complete = find_all(state, draft.per, f"`per` of {label} names", path, self.problems.error)
+        names, complete = find_all(state, draft.per, f"`per` of {label} names", path, self.problems)
         for index, name in enumerate(names):
             if name in axes:
                 message = f"axis {state.show(name)} is in `axes` and in `per` of {label}"

@@ -46,8 +46,6 @@ CircuitName = Annotated[str, PlainValidator(values.check_circuit_name), WithJson
 GateName = Annotated[str | None, PlainValidator(values.check_gate_name), WithJsonSchema(parts.GATE_NAME)]
 PatternName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.PATTERN_NAME)]
 RuleName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.RULE_NAME)]
-Share = Annotated[str, PlainValidator(values.check_share), WithJsonSchema(parts.SHARE)]
-LayoutField = Annotated[Layout, PlainValidator(values.check_layout), WithJsonSchema(parts.LAYOUT)]
 Refs = tuple[AxisRef, ...]
 Axes = Annotated[Refs, PlainValidator(values.check_axes), WithJsonSchema(parts.AXES)]
 PatternAxes = Annotated[Refs | None, PlainValidator(values.check_axes), WithJsonSchema(parts.PATTERN_AXES)]
@@ -143,7 +141,7 @@ class SharedGate(FileModel):
     axes: Axes
     to: To = None
     name: GateName = None
-    share: Share
+    share: Annotated[str, Field(description="The earlier gate whose parameter this one uses.")]
     transpose: Annotated[bool, Field(description="Use the transpose of the parameter.")] = False
     per: Per = ()
 
@@ -177,7 +175,7 @@ class CircuitFile(FileModel):
 
     version: Version
     name: CircuitName
-    layout: LayoutField
+    layout: Annotated[Layout, PlainValidator(values.check_layout), WithJsonSchema(parts.LAYOUT)]
     in_features: InFeatures = None
     out_features: OutFeatures = None
     gates: list[Any]

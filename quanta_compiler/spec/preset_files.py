@@ -97,8 +97,8 @@ def resolve_preset(
         return None
     rows = next((width for width in (file.out_features, out_features) if width is not None), columns)
     family = _family(file, auto_rule)
-    layout = _layout(family)
-    if layout is not None and refuse_many_axes(layout, layout.sizes_for(columns), ("layout",), problems):
+    layout: Layout | None = getattr(family, "layout", None)
+    if layout is not None and refuse_many_axes(layout, layout.sizes_for(columns), problems):
         return None
     expansion = family.circuit(columns, rows)
     for option, limit in expansion.limits.items():
@@ -131,16 +131,11 @@ def _family(file: PresetFile, auto_rule: int) -> Family:
     return family(**options)
 
 
-def _layout(options: Family | PresetFile) -> Layout | None:
-    layout: Layout | None = getattr(options, "layout", None)
-    return layout
-
-
 def _in_features(file: PresetFile, given: int | None, problems: Problems) -> int | None:
     """Return the width of the input: the file's, the layer's, or that of a layout which is written out."""
     if file.in_features is not None or given is not None:
         return file.in_features if file.in_features is not None else given
-    layout = _layout(file)
+    layout: Layout | None = getattr(file, "layout", None)
     if layout is not None and layout.auto is None:
         return math.prod(layout.sizes)
     message = (
@@ -174,11 +169,13 @@ def _relay(inner: Problems, file: PresetFile, expansion: Expansion, problems: Pr
     """Report the problems of the expanded circuit at the options that they come from."""
     for diagnostic in (*inner.errors(), *inner.warnings()):
         option = _option(diagnostic, file)
+        # In the preset's own words; a rank, or an axis that costs much, is what the preset is known to have.
+        is_told = expansion.chosen_width is not None and diagnostic.path in ("in_features", "out_features")
         if diagnostic.severity == "error":
             of_gate = diagnostic.path.startswith("gates[") and not diagnostic.path.endswith("]")
             hint = f"preset `{file.preset}` has this gate: choose smaller options" if of_gate else diagnostic.hint
             problems.error((option,), diagnostic.message, hint)
-        elif not _is_expected(diagnostic, expansion):
+        elif not is_told and not diagnostic.path.endswith((".rank", ".axes")):
             takes_layout = hasattr(file, "layout") or "layout:" not in (diagnostic.hint or "")
             problems.warning((option,), diagnostic.message, diagnostic.hint if takes_layout else None)
 
@@ -190,13 +187,6 @@ def _option(diagnostic: Diagnostic, file: PresetFile) -> str:
         # Of the list as a whole only what all gates start at is complained about.
         candidates = ["init"] if diagnostic.path == "gates" else [PRESETS[file.preset].main or "preset", "layout"]
     return next((key for key in candidates if key in file.model_fields_set), "preset")
-
-
-def _is_expected(diagnostic: Diagnostic, expansion: Expansion) -> bool:
-    """Say whether a warning of the circuit is told in the preset's own words, or is what the preset is known to do."""
-    if expansion.chosen_width is not None and diagnostic.path in ("in_features", "out_features"):
-        return True
-    return diagnostic.path.endswith((".rank", ".axes"))
 
 
 def _at(file: PresetFile, option: str) -> tuple[str]:

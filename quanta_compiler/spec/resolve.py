@@ -87,7 +87,7 @@ def _input_state(document: Document, layout: Layout, width: int | None, problems
                 problems.error(("layout",), message, hint)
             return unknown
         sizes = layout.sizes_for(width)
-        if refuse_many_axes(layout, sizes, ("layout",), problems):
+        if refuse_many_axes(layout, sizes, problems):
             return unknown
     names = layout.names or tuple(str(index) for index in range(len(sizes)))
     state = AxisState(names, sizes, layout.names is None)
@@ -98,12 +98,12 @@ def _input_state(document: Document, layout: Layout, width: int | None, problems
     return state
 
 
-def refuse_many_axes(layout: Layout, sizes: tuple[int, ...], path: DataPath, problems: Problems) -> bool:
+def refuse_many_axes(layout: Layout, sizes: tuple[int, ...], problems: Problems) -> bool:
     """Report `{auto: N}` where N axes are too many for any circuit."""
     if layout.auto is None or math.prod(sizes) <= limits.WIDTH:
         return False
     message = f"a layout of {layout.auto} axes of 2 and more is wider than the limit of {limits.WIDTH}"
-    problems.error(path, message, f"choose at most {limits.WIDTH.bit_length() - 1} axes")
+    problems.error(("layout",), message, f"choose at most {limits.WIDTH.bit_length() - 1} axes")
     return True
 
 
@@ -144,7 +144,7 @@ def _output(document: Document, state: AxisState, problems: Problems) -> tuple[A
     if wanted is None:
         order = list(state.sizes)
     else:
-        order, complete = find_all(state, wanted, "`output` names", ("output",), problems.error)
+        order, complete = find_all(state, wanted, "`output` names", ("output",), problems)
         absent = [name for name in state.sizes if name not in order and name not in state.doubtful]
         if complete and absent and state.known:
             listed = ", ".join(state.show(name) for name in absent[:8]) + (", …" if len(absent) > 8 else "")

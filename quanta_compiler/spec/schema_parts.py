@@ -51,7 +51,6 @@ GATE_NAME: dict[str, Any] = {
     "not": {"anyOf": [{"enum": sorted({*TORCH_NAMES, *keyword.kwlist})}, {"pattern": "^__(.*__)?$"}]},
     "description": "A unique name; by default g0, g1, ... by position.",
 }
-SHARE: dict[str, Any] = {"type": "string", "description": "The earlier gate whose parameter this one uses."}
 LAYOUT: dict[str, Any] = {
     NAME: "Layout",
     "description": "The axes that the input vector is reshaped to.",

@@ -80,13 +80,6 @@ def check_pattern_name(value: Any) -> str:
     return value
 
 
-def check_share(value: Any) -> str:
-    """Check the form of a reference to another gate."""
-    if not isinstance(value, str):
-        refuse([((), f"`share` must be the name of an earlier gate, got {describe(value)}", None)])
-    return value
-
-
 def _ref_problem(value: Any) -> str | None:
     if is_integer(value) or (isinstance(value, str) and (POSITION.match(value) or IDENTIFIER.match(value))):
         return None
@@ -204,11 +197,9 @@ def check_init_of(schemes: tuple[str, ...], value: Any) -> Init:
 def _check_scheme(scheme: Any, path: DataPath) -> None:
     if scheme in ENTRIES:
         return
-    message = (
-        f"unknown initialiser {quote(scheme)}"
-        if isinstance(scheme, str)
-        else f"`scheme` must be a name, got {describe(scheme)}"
-    )
+    message = f"unknown initialiser {quote(scheme)}"
+    if not isinstance(scheme, str):
+        message = f"`scheme` must be a name, got {describe(scheme)}"
     refuse([(path, message, meant(scheme, ENTRIES, f"the schemes are {', '.join(ENTRIES)}"))])
 
 
