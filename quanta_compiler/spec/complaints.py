@@ -12,7 +12,7 @@ from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
 from quanta_compiler.kinds.plugins import PACKAGE, PACKAGES, PluginError, find_kind, plugin_names
 from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, PresetFile, SharedGate
-from quanta_compiler.spec.patterns import PATTERNS
+from quanta_compiler.spec.patterns import MIXED, PATTERNS
 
 
 def data_path(loc: tuple[Any, ...]) -> DataPath:
@@ -91,7 +91,7 @@ class Translator:
         if "pattern" in mapping:
             kind = mapping.get("kind", DEFAULT.name)
             name = mapping["pattern"]
-            what = f"pattern `{name}`" if name in self.forms.mixed else f"a pattern of kind `{kind}`"
+            what = f"pattern `{name}`" if name in MIXED else f"a pattern of kind `{kind}`"
             return allowed, (*self.forms.pattern_keys, "name", "share", "transpose", "value"), what
         if model is SharedGate:
             return allowed, self.forms.gate_keys, "`share`"
@@ -200,7 +200,7 @@ class Translator:
     def _why_not_in_a_pattern(self, key: str, pattern: Any, name: str) -> str:
         if key == "name":
             return "the gates of a pattern are called g0, g1, ... by position"
-        if pattern in self.forms.mixed:
+        if pattern in MIXED:
             return PATTERNS[pattern].refusals.get(key, _WRITE_OUT)
         kind = self.forms.kinds[name]
         if key in kind.refusals:
