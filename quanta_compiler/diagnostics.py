@@ -109,11 +109,6 @@ class Diagnostic:
     topic: str = ""
     """What it is about, where a vaguer warning of the same is then left out."""
 
-    def _place(self) -> str:
-        if self.span is not None:
-            return f"{self.source}:{self.span.line}:{self.span.column}"
-        return f"{self.source}: {self.path}" if self.path else self.source
-
     def _excerpt(self) -> list[str]:
         """Return the source line and the line with the caret, clipped around the caret."""
         if self.span is None or self.line_text is None:
@@ -138,8 +133,11 @@ class Diagnostic:
 
     def render(self) -> str:
         """Return the diagnostic as it is printed: place, message, the line with a caret, and the hint."""
+        place = f"{self.source}: {self.path}" if self.path else self.source
+        if self.span is not None:
+            place = f"{self.source}:{self.span.line}:{self.span.column}"
         word = "warning: " if self.severity == "warning" else ""
-        lines = [escape(f"{self._place()}: {word}{self.message}"), *self._excerpt()]
+        lines = [escape(f"{place}: {word}{self.message}"), *self._excerpt()]
         if self.hint is not None:
             lines.append(f"  hint: {escape(self.hint)}")
         return "\n".join(lines)

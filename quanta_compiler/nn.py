@@ -5,7 +5,7 @@
     y = fitted.apply(tensors, x)        # [..., 4096] -> [..., 1024]
 
 An emitted module owns its parameters; an adapted layer holds those of several adapters side by side, flat. Here the
-emitted forward pass is applied to tensors that somebody else owns.
+emitted forward pass is applied to tensors that the caller owns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a notebook draws for circuits that are not compiled.
 
-A spec stands above everything that can draw it and knows nothing of pictures, so IPython is told from outside. Compiled
+A spec stands above everything that can draw it and knows nothing of pictures, so IPython learns it here. Compiled
 circuits, reports and comparisons display themselves, in other notebooks too.
 """
 

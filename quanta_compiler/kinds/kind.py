@@ -95,7 +95,7 @@ class Complaint:
     hint: str | None = None
     is_warning: bool = False
     once: int | None = None
-    """What makes two warnings the same to a reader, who is told once for all gates of a pattern."""
+    """What makes two warnings the same to a reader: they are shown once for all gates of a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +222,8 @@ class Kind:
         said = ((key.note, getattr(self, name)) for name, key in self.options().items())
         return [self.note(), *(note(value) for note, value in said if note is not None and value is not None)]
 
-    @classmethod
-    def options(cls) -> dict[str, Key]:
-        """Return its options, in the order of a file that is written out."""
-        return keys_of(cls)
+    options = classmethod(keys_of)
+    """Its options, in the order of a file that is written out."""
 
     def given_options(self) -> list[Key]:
         """Return the keys of the options that are not left out."""

@@ -108,7 +108,7 @@ class LieMap:
         return Step("place", shape, 0, takes=(*given, places, self._take(*shape)))
 
     def _function(self, side: int, *, saved: bool = False) -> Step:
-        """Return the exponential of a matrix of so many rows, or the solution of a system of so many equations.
+        """Return the exponential of a matrix of `side` rows, or the solution of a system of `side` equations.
 
         Beside the system's matrix, its factorization and the pivots, there are an identity and what is taken from it.
         """

@@ -38,11 +38,11 @@ class Turn:
 
 @lru_cache(maxsize=256)
 def two_design(wires: int, layers: int, kept: int | None = None) -> tuple[Turn, ...]:
-    """Return the simplified two-design circuit of `layers` entangling layers on so many wires of size 2.
+    """Return the simplified two-design circuit of `layers` entangling layers on `wires` wires of size 2.
 
     A column of RY on every wire; then for each layer CZ on (0,1), (2,3), ... and RY on those wires, CZ on (1,2),
-    (3,4), ... and RY on those. With `kept` only the first so many RY of each column are there: the angles of the
-    others stay at zero.
+    (3,4), ... and RY on those. With `kept` at most that many RY of each column are there, the first ones: the angles
+    of the others stay at zero.
     """
     angles = count()
     turns = [Turn("ry", (wire,), next(angles)) for wire in range(wires)[:kept]]
@@ -96,7 +96,7 @@ def pauli_angles(size: int, layers: int, kept: int | None = None) -> int:
     """Return the number p(n) of angles of an orthogonal n x n matrix of a `pauli` gate.
 
     p(2^q) = (2L + 1) q - 2L; any other n is n1 + n2, diag(U1, U2) C diag(V1, V2), and p(n) = 2 p(n1) + 2 p(n2) + n2.
-    With `kept` only the first so many angles of each column count, the n2 rotations of C being one column.
+    With `kept` at most that many angles of each column count, the n2 rotations of C being one column.
     """
 
     def own(power: int) -> int:

@@ -106,14 +106,10 @@ def _document(source: Any, auto_rule: int) -> Document:
 def stored_document(data: Mapping[str, Any]) -> Document:
     """Return a circuit as it is stored: JSON text where the order of its keys counts."""
     text = json.dumps(data)
-    return text if _order_counts(data) else dict(json.loads(text))
-
-
-def _order_counts(data: Mapping[str, Any]) -> bool:
-    """Say whether sorting the keys would make another circuit: named axes, and gates that rename theirs."""
-    layout = data.get("layout")
+    # Sorting the keys would make another circuit of named axes, and of gates that rename theirs.
     targets = [gate.get("to") for gate in data.get("gates", ()) if isinstance(gate, Mapping)]
-    return any(isinstance(mapping, Mapping) and len(mapping) > 1 for mapping in (layout, *targets))
+    is_text = any(isinstance(mapping, Mapping) and len(mapping) > 1 for mapping in (data.get("layout"), *targets))
+    return text if is_text else dict(json.loads(text))
 
 
 def circuit_digest(stored: Any) -> str:

@@ -50,9 +50,9 @@ ROUNDS = 4
 _KEYS = 100
 """No mapping but `to` has a tenth of that."""
 _MENDABLE = 500
-"""Past so many errors the file is no circuit with mistakes in it, and mending it would only take time."""
+"""With more errors the file is no circuit with mistakes in it, and mending it would only take time."""
 # What stands in for a value that was refused, so that the others are still checked.
-PLACEHOLDERS: dict[str, Any] = {"version": VERSION, "name": "unnamed", "layout": 1}
+PLACEHOLDERS: dict[str, Any] = {"version": VERSION, "name": "unnamed", "layout": 1, "gates": ()}
 _DECISIVE = ("axes", "to", "pattern", "repeat")
 """Keys of a gate without which its effect on the axes is unknown."""
 _STRUCTURE = ("name", "axes", "to", "pattern", "repeat")
@@ -78,10 +78,13 @@ def read_document(data: Any, problems: Problems) -> Document | PresetFile | None
 
         return read_preset(data, problems)
     if isinstance(gates, list | tuple):
-        data = {
-            **data,
-            "gates": [_without_clutter(item, index, document, problems) for index, item in enumerate(gates)],
-        }
+        data = {**data, "gates": list(gates)}
+        for index, item in enumerate(gates):
+            # Given up before each of its keys is complained about.
+            if isinstance(item, dict) and len(item) > _KEYS:
+                problems.error(("gates", index), f"a gate has {len(item):,} keys")
+                document.broken[index] = BrokenItem(None, "pattern" in item, True)
+                data["gates"][index] = [0]
     known = forms(added_kinds(data, problems))
     # A round can bring up what the last one's problems kept pydantic from looking at.
     for _ in range(ROUNDS):
@@ -125,15 +128,6 @@ def added_kinds(data: Mapping[Any, Any], problems: Problems) -> tuple[type[Kind]
     return tuple(found)
 
 
-def _without_clutter(item: Any, index: int, document: Document, problems: Problems) -> Any:
-    """Give up an entry with absurdly many keys before each of them is complained about."""
-    if not isinstance(item, dict) or len(item) <= _KEYS:
-        return item
-    problems.error(("gates", index), f"a gate has {len(item):,} keys")
-    document.broken[index] = BrokenItem(None, "pattern" in item, True)
-    return [0]
-
-
 def _mend(translator: Translator, errors: list[Any], document: Document) -> dict[Any, Any]:
     """Report the errors; return the data without what they are about."""
     data = translator.data
@@ -163,8 +157,6 @@ def _mend_top(mended: dict[Any, Any], path: DataPath, document: Document) -> Non
         document.unreadable.add(key)
         if key in PLACEHOLDERS:
             mended[key] = PLACEHOLDERS[key]
-        elif key == "gates":
-            mended[key] = []
 
 
 def _mend_item(gates: list[Any], path: DataPath, document: Document, known: Forms) -> None:

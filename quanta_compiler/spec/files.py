@@ -34,7 +34,7 @@ def standard_input() -> str:
 
 
 def read_file(path: str) -> str:
-    """Return the text of a circuit file; raise SpecError for whatever is none."""
+    """Return the text of a circuit file; raise SpecError where there is none."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

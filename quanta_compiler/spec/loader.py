@@ -132,7 +132,6 @@ class _Builder:
         self.stack: list[_Frame] = []
         self.anchors: dict[str, Node | None] = {}
         self.nodes = 0
-        self.documents = 0
         self.root: Node | None = None
 
     def report(self, node: Any, message: str, hint: str | None = None) -> None:
@@ -161,8 +160,7 @@ class _Builder:
         return self.root
 
     def document(self, event: Any) -> None:
-        self.documents += 1
-        if self.documents > 1:
+        if self.root is not None:
             node = Node(None, event.start_mark, event.end_mark)
             self.stop(node, "a second document starts here", "put each circuit into a file of its own")
 
