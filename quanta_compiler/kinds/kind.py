@@ -9,7 +9,7 @@ import enum
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from quanta_compiler.diagnostics import DataPath
 from quanta_compiler.kinds.initialisers import ENTRIES
@@ -26,20 +26,16 @@ class AxisSize:
     size: int
 
 
-class Sides(Protocol):
-    """The axes of a gate: those that it contracts, what they become, and those that select its matrix."""
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The axes of a gate by name."""
 
-    @property
-    def axes(self) -> tuple[AxisSize, ...]:
-        """The axes that the gate contracts."""
-
-    @property
-    def to(self) -> tuple[AxisSize, ...]:
-        """What they become."""
-
-    @property
-    def per(self) -> tuple[AxisSize, ...]:
-        """The axes that select the matrix."""
+    axes: tuple[AxisSize, ...]
+    """The contracted axes with their sizes before the gate."""
+    to: tuple[AxisSize, ...]
+    """What stands in their place afterwards; equal to `axes` where the file does not say otherwise."""
+    per: tuple[AxisSize, ...] = ()
+    """The axes that select the matrix."""
 
 
 def sides(gate: Sides) -> tuple[int, int]:

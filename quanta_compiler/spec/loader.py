@@ -23,26 +23,24 @@ _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+@dataclass(slots=True, eq=False)
 class Node:
     """A value with its place; `children` mirror a list or mapping, `keys` hold the nodes of a mapping's keys.
 
-    A plain class that keeps the parser's marks as they are: a file may hold 150,000 values, and places are only worked
-    out for those that a diagnostic points at.
+    It keeps the parser's marks as they are: a file may hold 150,000 values, and places are only worked out for those
+    that a diagnostic points at.
     """
 
-    __slots__ = ("children", "end", "height", "keys", "poisoned", "start", "value", "weight")
-
-    def __init__(self, value: Any, start: Any, end: Any, poisoned: bool = False) -> None:
-        self.value = value
-        self.start = start
-        self.end = end
-        self.poisoned = poisoned
-        """A problem was reported about the value: whatever stands in its place is not to be judged again."""
-        self.children: dict[str | int, Node] | None = None
-        self.keys: dict[str | int, Node] | None = None
-        self.weight = 1
-        """Values in the subtree, aliases counted as often as they are used."""
-        self.height = 1
+    value: Any
+    start: Any
+    end: Any
+    poisoned: bool = False
+    """A problem was reported about the value: whatever stands in its place is not to be judged again."""
+    children: "dict[str | int, Node] | None" = None
+    keys: "dict[str | int, Node] | None" = None
+    weight: int = 1
+    """Values in the subtree, aliases counted as often as they are used."""
+    height: int = 1
 
 
 class TextSource:

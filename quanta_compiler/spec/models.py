@@ -205,8 +205,6 @@ class Forms:
     kinds: Mapping[str, type[Kind]]
     gates: Mapping[str, type[FileModel]]
     patterns: Mapping[str, type[FileModel]]
-    mixed: Mapping[str, type[FileModel]]
-    """Of patterns whose gates have kinds of their own."""
 
     def tag(self, item: Any) -> str | None:
         """Say which form an entry of `gates` has: the tag of a member of the union, or None for no form at all."""
@@ -231,7 +229,7 @@ class Forms:
             **{f"gate {name}": model for name, model in self.gates.items()},
             "share": SharedGate,
             **{f"pattern {name}": model for name, model in self.patterns.items()},
-            **self.mixed,
+            **{name: _mixed_pattern(name) for name in MIXED},
         }
 
     @cached_property
@@ -242,7 +240,7 @@ class Forms:
     @cached_property
     def pattern_keys(self) -> tuple[str, ...]:
         """All keys that patterns take."""
-        return _all_keys((*self.patterns.values(), *self.mixed.values()))
+        return _all_keys(model for model in self.models.values() if "pattern" in model.model_fields)
 
     @cached_property
     def options(self) -> dict[str, Key]:
@@ -272,5 +270,4 @@ def forms(added: tuple[type[Kind], ...] = ()) -> Forms:
         kinds,
         {name: _gate_model(kind) for name, kind in kinds.items()},
         {name: _pattern_model(kind) for name, kind in kinds.items() if kind.in_patterns},
-        {name: _mixed_pattern(name) for name in MIXED},
     )
