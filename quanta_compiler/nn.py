@@ -23,7 +23,7 @@ from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.runtime.backends import BACKENDS, check_backend
 from quanta_compiler.runtime.loading import load_class, make_module
-from quanta_compiler.spec import load_spec
+from quanta_compiler.spec import load_spec, to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 _BLOCK_BYTES = 2**21
@@ -62,8 +62,6 @@ class FittedCircuit:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from quanta_compiler.spec import to_dict
-
         return _refit, (json.dumps(to_dict(self.spec)),)
 
     def __repr__(self) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from importlib import metadata
-from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, meant, quote
@@ -171,7 +170,7 @@ class Translator:
         if package is None:
             return None
         name, version = package["name"], package["version"]
-        with suppress(PackageNotFoundError):
+        with suppress(metadata.PackageNotFoundError):
             fact = f"the package {name} {metadata.version(name)} has no kind {quote(kind)}"
             return PluginError(fact, "install the version that the circuit was saved with")
         fact = f"kind {quote(kind)} is one of the package {quote(name)}, which is missing"

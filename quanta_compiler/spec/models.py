@@ -4,12 +4,10 @@ What holds between gates is checked in `resolve`. Values with several notations 
 each stands here, beside the field that it describes.
 """
 
-import dataclasses
-import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property, lru_cache, partial, reduce
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema, create_model
@@ -90,13 +88,12 @@ def _checked(check: Callable[[Any], Any], kind: str, value: Any) -> Any:
 
 
 def _options(kind: type[Kind]) -> dict[str, tuple[Any, Any]]:
-    fields = dataclasses.fields(kind)
     return {
         field.name: (
             type_of(field.metadata["key"], kind.name),
-            ... if field.default is dataclasses.MISSING else field.default,
+            ... if field.default is MISSING else field.default,
         )
-        for field in fields
+        for field in fields(kind)
     }
 
 
@@ -252,7 +249,7 @@ class Forms:
         """The model of the file."""
         union: dict[str, Any] = {"axes": Axes, "pattern name": PatternName, **self.models}
         members = (Annotated[form, Tag(tag)] for tag, form in union.items())
-        item = Annotated[functools.reduce(operator.or_, members), Discriminator(self.tag)]  # type: ignore[valid-type]
+        item = Annotated[reduce(operator.or_, members), Discriminator(self.tag)]  # type: ignore[valid-type]
         field = Field(min_length=1, max_length=limits.GATES, description=parts.GATES_TEXT)
         keys: dict[str, Any] = {"gates": (list.__class_getitem__(item), field)}
         return create_model("CircuitFile", __base__=CircuitFile, __doc__=CircuitFile.__doc__, **keys)
