@@ -58,9 +58,7 @@ def path_text(path: DataPath) -> str:
     """Write a data path as text: `gates[2].axes[0]`."""
     parts: list[str] = []
     for step in path:
-        if isinstance(step, int):
-            parts.append(f"[{quote(step)}]")
-        elif isinstance(step, str) and _PLAIN_KEY.match(step):
+        if isinstance(step, str) and _PLAIN_KEY.match(step):
             parts.append(f".{clip(step)}" if parts else clip(step))
         else:
             parts.append(f"[{quote(step)}]")

@@ -64,19 +64,15 @@ class TextSource:
         end_column = end.column + 1 if end.line == start.line else length + 1
         return Span(line, column, max(column + 1, end_column))
 
-    def _walk(self, path: DataPath) -> tuple[Node | None, Node | None]:
-        """Return the deepest node on the way along `path`, and that of the last key where all of it exists."""
-        node, key = self.root, None
-        for step in path:
-            if node is None or node.children is None or step not in node.children:
-                return node, None
-            key = node.keys.get(step) if node.keys is not None else None
-            node = node.children[step]
-        return node, key
-
     def locate(self, path: DataPath, key: bool) -> tuple[Span | None, str | None]:
         """Return the span and the line of the value at `path` (or of its key), or of what encloses it."""
-        node, key_node = self._walk(path)
+        node, key_node = self.root, None
+        for step in path:
+            if node is None or node.children is None or step not in node.children:
+                key_node = None
+                break
+            key_node = node.keys.get(step) if node.keys is not None else None
+            node = node.children[step]
         if node is None:
             return None, None
         place = key_node if key and key_node is not None else node
