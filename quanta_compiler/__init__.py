@@ -11,28 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quanta_compiler.diagnostics import SpecError
-    from quanta_compiler.driver import CompiledCircuit, compile_circuit
-    from quanta_compiler.oracle.reference import reference_operator
-    from quanta_compiler.runtime.accelerating import accelerate
-    from quanta_compiler.spec import CircuitSpec, load_spec
-    from quanta_compiler.system.files import OutputError
+    from quanta_compiler.diagnostics import SpecError as SpecError
+    from quanta_compiler.driver import CompiledCircuit as CompiledCircuit
+    from quanta_compiler.driver import compile_circuit as compile_circuit
+    from quanta_compiler.oracle.reference import reference_operator as reference_operator
+    from quanta_compiler.runtime.accelerating import accelerate as accelerate
+    from quanta_compiler.spec import load_spec as load_spec
+    from quanta_compiler.spec.circuit_spec import CircuitSpec as CircuitSpec
+    from quanta_compiler.system.files import OutputError as OutputError
 
 __version__ = "0.1.0"
-__all__ = [
-    "CircuitSpec",
-    "CompiledCircuit",
-    "OutputError",
-    "SpecError",
-    "__version__",
-    "accelerate",
-    "compile_circuit",
-    "load_spec",
-    "reference_operator",
-]
-
 _HOMES = {
-    "CircuitSpec": "quanta_compiler.spec",
+    "CircuitSpec": "quanta_compiler.spec.circuit_spec",
     "CompiledCircuit": "quanta_compiler.driver",
     "OutputError": "quanta_compiler.system.files",
     "SpecError": "quanta_compiler.diagnostics",
@@ -41,6 +31,8 @@ _HOMES = {
     "load_spec": "quanta_compiler.spec",
     "reference_operator": "quanta_compiler.oracle.reference",
 }
+__all__ = list(_HOMES)
+__all__.append("__version__")
 
 
 def __getattr__(name: str) -> object:

@@ -58,9 +58,7 @@ def path_text(path: DataPath) -> str:
     """Write a data path as text: `gates[2].axes[0]`."""
     parts: list[str] = []
     for step in path:
-        if isinstance(step, int):
-            parts.append(f"[{quote(step)}]")
-        elif isinstance(step, str) and _PLAIN_KEY.match(step):
+        if isinstance(step, str) and _PLAIN_KEY.match(step):
             parts.append(f".{clip(step)}" if parts else clip(step))
         else:
             parts.append(f"[{quote(step)}]")
@@ -109,11 +107,6 @@ class Diagnostic:
     topic: str = ""
     """What it is about, where a vaguer warning of the same is then left out."""
 
-    def _place(self) -> str:
-        if self.span is not None:
-            return f"{self.source}:{self.span.line}:{self.span.column}"
-        return f"{self.source}: {self.path}" if self.path else self.source
-
     def _excerpt(self) -> list[str]:
         """Return the source line and the line with the caret, clipped around the caret."""
         if self.span is None or self.line_text is None:
@@ -138,8 +131,11 @@ class Diagnostic:
 
     def render(self) -> str:
         """Return the diagnostic as it is printed: place, message, the line with a caret, and the hint."""
+        place = f"{self.source}: {self.path}" if self.path else self.source
+        if self.span is not None:
+            place = f"{self.source}:{self.span.line}:{self.span.column}"
         word = "warning: " if self.severity == "warning" else ""
-        lines = [escape(f"{self._place()}: {word}{self.message}"), *self._excerpt()]
+        lines = [escape(f"{place}: {word}{self.message}"), *self._excerpt()]
         if self.hint is not None:
             lines.append(f"  hint: {escape(self.hint)}")
         return "\n".join(lines)
@@ -168,7 +164,6 @@ class SpecError(Exception):
         """How many problems were found beyond those in `diagnostics`."""
 
     def __str__(self) -> str:
-        """Return the problems as they are printed."""
         lines = [diagnostic.render() for diagnostic in self.diagnostics[:SHOWN_LIMIT]]
         more = max(0, len(self.diagnostics) - SHOWN_LIMIT) + self.omitted
         return "\n".join([*lines, f"and {more} more"] if more else lines)

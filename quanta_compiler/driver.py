@@ -21,6 +21,7 @@ from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.predict.engines import MODELS
 from quanta_compiler.report.build import build_report
 from quanta_compiler.report.report import Report
+from quanta_compiler.report.svg import render_svg
 from quanta_compiler.report.terminal import title
 from quanta_compiler.spec import load_spec, to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -59,8 +60,6 @@ class CompiledCircuit:
 
     def files(self) -> dict[str, tuple[str, str]]:
         """Return what `write` writes: kind -> (file name, text)."""
-        from quanta_compiler.report.svg import render_svg
-
         return {
             "py": (f"{self.stem}.py", self.source),
             "json": (f"{self.stem}.report.json", self.report.to_json()),
@@ -75,13 +74,9 @@ class CompiledCircuit:
         return report_page(self.spec, self.circuit, self.report)
 
     def _repr_svg_(self) -> str:
-        """Return the diagram, for a notebook."""
-        from quanta_compiler.report.svg import render_svg
-
         return render_svg(self.circuit)
 
     def _repr_html_(self) -> str:
-        """Return the diagram and the report, for a notebook."""
         from quanta_compiler.pages.fragments import circuit_fragment
 
         return circuit_fragment(self.circuit, self.report)

@@ -5,7 +5,7 @@
     y = fitted.apply(tensors, x)        # [..., 4096] -> [..., 1024]
 
 An emitted module owns its parameters; an adapted layer holds those of several adapters side by side, flat. Here the
-emitted forward pass is applied to tensors that somebody else owns.
+emitted forward pass is applied to tensors that the caller owns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.runtime.backends import BACKENDS, check_backend
 from quanta_compiler.runtime.loading import load_class, make_module
-from quanta_compiler.spec import load_spec
+from quanta_compiler.spec import load_spec, to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 _BLOCK_BYTES = 2**21
@@ -62,8 +62,6 @@ class FittedCircuit:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from quanta_compiler.spec import to_dict
-
         return _refit, (json.dumps(to_dict(self.spec)),)
 
     def __repr__(self) -> str:
@@ -107,7 +105,13 @@ class FittedCircuit:
         """
         parts = _Parts()
         for name, key in self._keys.items():
-            parts.put(key, tensors[name])
+            path = key.split(".")[1:]
+            if not path:
+                setattr(parts, key, tensors[name])
+            elif len(path) == 1:
+                parts.gates[path[0]] = tensors[name]
+            else:
+                parts.gates.setdefault(path[0], {})[path[1]] = tensors[name]
         if backend not in BACKENDS:
             check_backend(backend)
         result: torch.Tensor = self._forwards[backend, recompute](parts, x)
@@ -150,20 +154,10 @@ def wide(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Parts:
-    """What an emitted forward pass reads as `self`: its gates, and its constants as attributes."""
+    """What an emitted forward pass reads as `self`: gates (`gates.g`, `gates.g.B`), constants (`constant_g`)."""
 
     def __init__(self) -> None:
         self.gates: dict[str, Any] = {}
-
-    def put(self, key: str, tensor: torch.Tensor) -> None:
-        """Place a tensor where the emitted class has it: `gates.g`, `gates.g.B`, `constant_g`."""
-        path = key.split(".")[1:]
-        if not path:
-            setattr(self, key, tensor)
-        elif len(path) == 1:
-            self.gates[path[0]] = tensor
-        else:
-            self.gates.setdefault(path[0], {})[path[1]] = tensor
 
 
 def circuit_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

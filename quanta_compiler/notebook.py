@@ -1,16 +1,13 @@
 """What a notebook draws for circuits that are not compiled.
 
-A spec stands above everything that can draw it and knows nothing of pictures, so IPython is told from outside. Compiled
+A spec stands above everything that can draw it and knows nothing of pictures, so IPython learns it here. Compiled
 circuits, reports and comparisons display themselves, in other notebooks too.
 """
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
 def draw_circuits() -> None:
@@ -18,8 +15,7 @@ def draw_circuits() -> None:
     session: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if session is None:
         return
-    formatter = session.display_formatter.formatters["image/svg+xml"]
-    formatter.for_type_by_name("quanta_compiler.spec.circuit_spec", "CircuitSpec", _drawing)
+    session.display_formatter.formatters["image/svg+xml"].for_type(CircuitSpec, _drawing)
 
 
 def _drawing(spec: CircuitSpec) -> str:

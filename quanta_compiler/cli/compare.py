@@ -122,7 +122,7 @@ def compare(
     with without_numpy():
         from quanta_compiler import compare as comparing
         from quanta_compiler.compare.entrants import CompareError, named_files
-    from quanta_compiler.models.folder import ModelError
+    from quanta_compiler.models.layers import ModelError
 
     try:
         for text in files or ():

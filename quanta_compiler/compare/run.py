@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quanta_compiler.compare.comparison import Comparison, check_sort
 from quanta_compiler.compare.entrants import (
@@ -24,15 +24,12 @@ from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds import limits
-from quanta_compiler.models.folder import read_config
+from quanta_compiler.models.layers import ModelLayers, read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.runtime.backends import BACKENDS
 from quanta_compiler.spec.files import STANDARD_INPUT
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.text.words import plural
-
-if TYPE_CHECKING:
-    from quanta_compiler.models.layers import ModelLayers
 
 TOKENS = 2048
 """The batch that costs are given for, unless something else is asked for."""

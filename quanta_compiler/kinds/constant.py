@@ -57,6 +57,7 @@ class Constant(Kind):
     name = "constant"
     meaning = "A gate with a fixed matrix that the file gives."
     form = Form.MATRIX
+    box = "const"
     schemes = ()
     takes_per = False
     in_patterns = False
@@ -86,7 +87,3 @@ class Constant(Kind):
         if given != (rows, columns):
             needs = f"its axes need {rows} x {columns} (rows x columns)"
             yield Complaint(("value",), f"`value` of {label} is {given[0]} x {given[1]}, but {needs}")
-
-    def note(self) -> str:
-        """Return a short name."""
-        return "const"

@@ -1,7 +1,7 @@
 """`cz`: -1 where both axes are at their last index, 1 elsewhere."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from quanta_compiler.kinds.kind import Complaint, Form, Kind, Merging, Sides
@@ -15,6 +15,7 @@ class Cz(Kind):
     name = "cz"
     meaning = "A fixed gate on two axes: -1 at the last index of both, 1 elsewhere."
     form = Form.SIGNS
+    box = ""
     schemes = ()
     may_resize = False
     takes_to = False
@@ -22,7 +23,7 @@ class Cz(Kind):
     axes_in_patterns = 2
     any_size = False
     merging = Merging.ANGLES
-    look = TURNS.with_(outline=Outline.DOTS, legend="cz: turns the sign where both axes are at their last index")
+    look = replace(TURNS, outline=Outline.DOTS, legend="cz: turns the sign where both axes are at their last index")
     refusals: ClassVar[dict[str, str]] = {"to": "a cz gate is diagonal and cannot change its axes"}
 
     def flops(self, rows: int, columns: int) -> int:
@@ -35,7 +36,3 @@ class Cz(Kind):
             count = "one" if len(gate.axes) == 1 else str(len(gate.axes))
             message = f"{label} is a `cz` gate, which acts on two axes, and has {count}"
             yield Complaint(("axes",), message, "name both axes, such as `axes: [0, 1]`")
-
-    def note(self) -> str:
-        """Return nothing: two joined dots say it."""
-        return ""

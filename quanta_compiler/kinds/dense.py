@@ -12,8 +12,5 @@ class Dense(Kind):
     name = "dense"
     meaning = "A gate whose matrix is trained entry by entry."
     form = Form.MATRIX
+    box = ""
     merging = Merging.BLOCKS
-
-    def note(self) -> str:
-        """Return nothing: it is what a box is where nothing else is said."""
-        return ""

@@ -17,7 +17,7 @@ from quanta_compiler.text.words import plural
 
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
 _MOST_WAYS = 1 << 22
-"""Beyond so many nonzero entries a matrix counts as full: seconds."""
+"""With more nonzero entries a matrix counts as full: finding them would take seconds."""
 
 
 def _check_pairs(value: Any) -> Pairs:

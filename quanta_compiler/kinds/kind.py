@@ -9,7 +9,7 @@ import enum
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from quanta_compiler.diagnostics import DataPath
 from quanta_compiler.kinds.initialisers import ENTRIES
@@ -26,20 +26,16 @@ class AxisSize:
     size: int
 
 
-class Sides(Protocol):
-    """The axes of a gate: those that it contracts, what they become, and those that select its matrix."""
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The axes of a gate by name."""
 
-    @property
-    def axes(self) -> tuple[AxisSize, ...]:
-        """The axes that the gate contracts."""
-
-    @property
-    def to(self) -> tuple[AxisSize, ...]:
-        """What they become."""
-
-    @property
-    def per(self) -> tuple[AxisSize, ...]:
-        """The axes that select the matrix."""
+    axes: tuple[AxisSize, ...]
+    """The contracted axes with their sizes before the gate."""
+    to: tuple[AxisSize, ...]
+    """What stands in their place afterwards; equal to `axes` where the file does not say otherwise."""
+    per: tuple[AxisSize, ...] = ()
+    """The axes that select the matrix."""
 
 
 def sides(gate: Sides) -> tuple[int, int]:
@@ -95,7 +91,7 @@ class Complaint:
     hint: str | None = None
     is_warning: bool = False
     once: int | None = None
-    """What makes two warnings the same to a reader, who is told once for all gates of a pattern."""
+    """What makes two warnings the same to a reader: they are shown once for all gates of a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +126,8 @@ class Kind:
     smaller: ClassVar[str] = "lowrank"
     """A kind with fewer numbers, for a gate that has too many."""
     look: ClassVar[Look] = PLAIN
+    box: ClassVar[str | None] = None
+    """What the box of a gate says beside its name, with options in braces; the kind's name where None."""
     refusals: ClassVar[dict[str, str]] = {}
     """Why a key that other gates take does not go with it, by key, where there is more to say than that."""
 
@@ -213,17 +211,15 @@ class Kind:
 
     def note(self) -> str:
         """Return what the box of a gate says beside its name."""
-        return self.name
+        return self.name if self.box is None else self.box.format_map(self.data())
 
     def notes(self) -> list[str]:
         """Return that, and what its options add."""
         said = ((key.note, getattr(self, name)) for name, key in self.options().items())
         return [self.note(), *(note(value) for note, value in said if note is not None and value is not None)]
 
-    @classmethod
-    def options(cls) -> dict[str, Key]:
-        """Return its options, in the order of a file that is written out."""
-        return keys_of(cls)
+    options = classmethod(keys_of)
+    """Its options, in the order of a file that is written out."""
 
     def given_options(self) -> list[Key]:
         """Return the keys of the options that are not left out."""

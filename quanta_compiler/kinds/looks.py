@@ -1,10 +1,7 @@
 """How a kind of gate looks in pictures: on paper, on a dark screen, and in a terminal."""
 
-from __future__ import annotations
-
 import enum
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 SQUARE = "┌─┐│└┘┤├┴┬"
 """Corners, sides, the sides where a wire enters and leaves, and the edges where a link to another part goes off."""
@@ -38,10 +35,6 @@ class Look:
     """Of a box in a terminal."""
     legend: str | None = None
     """What a picture has to explain of it."""
-
-    def with_(self, **changes: Any) -> Look:
-        """Return the look of a relative: the same colours."""
-        return replace(self, **changes)
 
 
 PLAIN = Look("#dfe9f7", "#3f6ea6", "#1f3350", "#7fa9de")

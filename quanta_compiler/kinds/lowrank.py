@@ -25,6 +25,7 @@ class Lowrank(Kind):
     name = "lowrank"
     meaning = "A gate whose matrix is the product B A of two trained factors."
     form = Form.FACTORS
+    box = "r={rank}"
     look = Look("#ebe4f5", "#7654a8", "#33264a", "#b79be3", Outline.WAIST)
 
     def stored(self, rows: int, columns: int) -> tuple[Part, ...]:
@@ -48,7 +49,3 @@ class Lowrank(Kind):
         if self.rank > min(rows, columns):
             message = f"`rank` {self.rank} of {label} is more than its matrix can have ({rows} x {columns})"
             yield Complaint(("rank",), message, "`kind: dense` has fewer parameters", is_warning=True)
-
-    def note(self) -> str:
-        """Return the rank."""
-        return f"r={self.rank}"

@@ -14,6 +14,7 @@ from quanta_compiler.kinds.two_design import (
     is_power_of_two,
     pauli_angles,
     pauli_flops,
+    powers_of_two,
     still_wires,
     widest_column,
 )
@@ -30,6 +31,7 @@ class Pauli(Kind):
     name = "pauli"
     meaning = "A gate whose matrix is orthogonal, a circuit of a few rotations."
     form = Form.CIRCUIT
+    box = "pauli L={layers}"
     schemes = ANGLES
     any_size = False
     look = Look(
@@ -81,7 +83,7 @@ class Pauli(Kind):
             return None
         pairs = cosine_sine_angles(size, self.rank_parameters)
         angles = pauli_angles(size, self.layers, self.rank_parameters)
-        powers = " + ".join(str(1 << bit) for bit in reversed(range(size.bit_length())) if size >> bit & 1)
+        powers = " + ".join(map(str, powers_of_two(size)))
         turn = "turns a pair" if pairs == 1 else "turn pairs"
         message = (
             f"{pairs:,} of the {angles:,} angles of {whose} {turn} of {size} = {powers}: "
@@ -89,7 +91,3 @@ class Pauli(Kind):
         )
         above = 1 << size.bit_length()
         return message, f"a size of {above} takes {pauli_angles(above, self.layers, self.rank_parameters)} angles"
-
-    def note(self) -> str:
-        """Return the layers."""
-        return f"pauli L={self.layers}"

@@ -89,7 +89,6 @@ def _whose(name: str) -> str:
 
 
 def _loaded(entry: EntryPoint) -> type[Kind]:
-    """Load a kind, and look at what does not depend on a gate."""
     name = entry.name
     with blamed(name, "cannot be loaded"):
         kind = entry.load()
@@ -102,7 +101,6 @@ def _loaded(entry: EntryPoint) -> type[Kind]:
 
 
 def _wrong_with(kind: type[Kind], name: str) -> str | None:
-    """Say what is wrong with what a class says of itself."""
     own = {field.name: field.metadata.get("key") for field in dataclasses.fields(kind)}
     ours = {option: key for known in KINDS.values() for option, key in known.options().items()}
     taken = [option for option in own if option in _GATE_KEYS or own[option] is not ours.get(option, own[option])]

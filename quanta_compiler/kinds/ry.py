@@ -1,7 +1,7 @@
 """`ry`: an axis of size 2 turned by a trained angle."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from quanta_compiler.kinds.initialisers import ANGLES
@@ -16,13 +16,14 @@ class Ry(Kind):
     name = "ry"
     meaning = "A gate that turns an axis of size 2 by a trained angle."
     form = Form.ANGLE
+    box = "RY"
     schemes = ANGLES
     may_resize = False
     takes_to = False
     axes_in_patterns = 1
     any_size = False
     merging = Merging.ANGLES
-    look = TURNS.with_(outline=Outline.SOFT, frame=ROUNDED, legend="RY: turns an axis of size 2 by its angle")
+    look = replace(TURNS, outline=Outline.SOFT, frame=ROUNDED, legend="RY: turns an axis of size 2 by its angle")
     refusals: ClassVar[dict[str, str]] = {
         "to": "an ry gate turns an axis and cannot resize it; `kind: orthogonal` can be rectangular"
     }
@@ -42,7 +43,3 @@ class Ry(Kind):
             message = f"{label} is an `ry` gate, which turns an axis of size 2, and axis {shown(axis)} has size "
             hint = "`kind: orthogonal` and `kind: pauli` turn axes of any size"
             yield Complaint(("axes", 0), f"{message}{axis.size}", hint)
-
-    def note(self) -> str:
-        """Return its usual name."""
-        return "RY"

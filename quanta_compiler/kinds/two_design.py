@@ -8,6 +8,7 @@ which they are applied, and angles are numbered in that order.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, count
 from typing import TypeVar
 
 from quanta_compiler.kinds.cz import Cz
@@ -37,30 +38,19 @@ class Turn:
 
 @lru_cache(maxsize=256)
 def two_design(wires: int, layers: int, kept: int | None = None) -> tuple[Turn, ...]:
-    """Return the simplified two-design circuit of `layers` entangling layers on so many wires of size 2.
+    """Return the simplified two-design circuit of `layers` entangling layers on `wires` wires of size 2.
 
     A column of RY on every wire; then for each layer CZ on (0,1), (2,3), ... and RY on those wires, CZ on (1,2),
-    (3,4), ... and RY on those. With `kept` only the first so many RY of each column are there: the angles of the
-    others stay at zero.
+    (3,4), ... and RY on those. With `kept` at most that many RY of each column are there, the first ones: the angles
+    of the others stay at zero.
     """
-    turns: list[Turn] = []
-    angles = 0
-    for pairs, column in _columns(wires, layers):
+    angles = count()
+    turns = [Turn("ry", (wire,), next(angles)) for wire in range(wires)[:kept]]
+    for start in (0, 1) * layers:
+        pairs = [(wire, wire + 1) for wire in range(start, wires - 1, 2)]
         turns += [Turn("cz", pair) for pair in pairs]
-        for wire in column[:kept]:
-            turns.append(Turn("ry", (wire,), angles))
-            angles += 1
+        turns += [Turn("ry", (wire,), next(angles)) for wire in list(chain(*pairs))[:kept]]
     return tuple(turns)
-
-
-def _columns(wires: int, layers: int) -> list[tuple[list[tuple[int, int]], list[int]]]:
-    """Return the columns of RY, each with the CZ in front of it."""
-    columns: list[tuple[list[tuple[int, int]], list[int]]] = [([], list(range(wires)))]
-    for _ in range(layers):
-        for start in (0, 1):
-            pairs = [(wire, wire + 1) for wire in range(start, wires - 1, 2)]
-            columns.append((pairs, [wire for pair in pairs for wire in pair]))
-    return columns
 
 
 def is_power_of_two(size: int) -> bool:
@@ -106,7 +96,7 @@ def pauli_angles(size: int, layers: int, kept: int | None = None) -> int:
     """Return the number p(n) of angles of an orthogonal n x n matrix of a `pauli` gate.
 
     p(2^q) = (2L + 1) q - 2L; any other n is n1 + n2, diag(U1, U2) C diag(V1, V2), and p(n) = 2 p(n1) + 2 p(n2) + n2.
-    With `kept` only the first so many angles of each column count, the n2 rotations of C being one column.
+    With `kept` at most that many angles of each column count, the n2 rotations of C being one column.
     """
 
     def own(power: int) -> int:

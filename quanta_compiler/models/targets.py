@@ -3,8 +3,6 @@
 PEFT itself is not imported here, so that saved adapters can be looked at without it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -12,15 +10,12 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quanta_compiler.models.fitting import FeaturesError, checked_document
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec.short_notation import preset_document
-
-if TYPE_CHECKING:
-    from quanta_compiler.nn import FittedCircuit
 
 CircuitField = str | os.PathLike[str] | Mapping[str, Any] | None
 Document = dict[str, Any] | str
@@ -100,7 +95,6 @@ def matches(target: str, name: str) -> bool:
 
 
 def _document(source: Any, auto_rule: int) -> Document:
-    """Read and check one circuit."""
     document = checked_document(source, auto_rule=auto_rule)
     if isinstance(source, str) and source.startswith("{"):
         # Text that was stored stays as it is: read as YAML, `layout: 64` is the text 64.
@@ -112,14 +106,10 @@ def _document(source: Any, auto_rule: int) -> Document:
 def stored_document(data: Mapping[str, Any]) -> Document:
     """Return a circuit as it is stored: JSON text where the order of its keys counts."""
     text = json.dumps(data)
-    return text if _order_counts(data) else dict(json.loads(text))
-
-
-def _order_counts(data: Mapping[str, Any]) -> bool:
-    """Say whether sorting the keys would make another circuit: named axes, and gates that rename theirs."""
-    layout = data.get("layout")
+    # Sorting the keys would make another circuit of named axes, and of gates that rename theirs.
     targets = [gate.get("to") for gate in data.get("gates", ()) if isinstance(gate, Mapping)]
-    return any(isinstance(mapping, Mapping) and len(mapping) > 1 for mapping in (layout, *targets))
+    is_text = any(isinstance(mapping, Mapping) and len(mapping) > 1 for mapping in (data.get("layout"), *targets))
+    return text if is_text else dict(json.loads(text))
 
 
 def circuit_digest(stored: Any) -> str:
@@ -169,10 +159,3 @@ def circuit_for(stored: Any, name: str) -> Document:
     target = target_for(stored, name)
     circuit: Document = stored if target is None else stored[target]
     return circuit
-
-
-def chosen_residual(residual: str, fitted: FittedCircuit) -> str:
-    """Return what `auto` means for a circuit."""
-    if residual != "auto":
-        return residual
-    return "none" if fitted.starts_at_zero else "frozen_copy"

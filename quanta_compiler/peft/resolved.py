@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from quanta_compiler.models.targets import chosen_residual, circuit_for, stored_document, target_for
+from quanta_compiler.models.targets import circuit_for, stored_document, target_for
 from quanta_compiler.nn import FittedCircuit, fit_circuit
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.presets.layouts import AUTO_RULE
@@ -72,9 +72,12 @@ def resolve(config: Any, name: str, in_features: int, out_features: int) -> Reso
     entry = config.resolved.get(_place(config.circuit, name, in_features, out_features))
     document = circuit_for(config.circuit, name) if entry is None else entry["circuit"]
     fitted = fit_circuit(document, in_features, out_features, auto_rule=auto_rule(config.format))
-    # What `auto` means: as the adapter was saved, or by the circuit.
-    is_known = config.residual == "auto" and entry is not None
-    return Resolved(fitted, str(entry["residual"]) if is_known else chosen_residual(config.residual, fitted))
+    residual = str(config.residual)
+    if residual == "auto":
+        # As the adapter was saved, or by the circuit.
+        chosen = "none" if fitted.starts_at_zero else "frozen_copy"
+        residual = chosen if entry is None else str(entry["residual"])
+    return Resolved(fitted, residual)
 
 
 def record(config: Any, name: str, spec: CircuitSpec, residual: str) -> None:

@@ -16,8 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.diagnostics import meant
-from quanta_compiler.models.folder import CONFIG, ModelError, read_config
-from quanta_compiler.models.layers import ModelLayers, TargetLayer
+from quanta_compiler.models.layers import CONFIG, ModelError, ModelLayers, TargetLayer, read_config
 from quanta_compiler.peft.bases import layer_features
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.model import QuantaCircuitModel

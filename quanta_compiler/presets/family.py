@@ -49,10 +49,8 @@ class Family:
         """Return the circuit for a layer of these widths."""
         raise NotImplementedError
 
-    @classmethod
-    def options(cls) -> dict[str, Key]:
-        """Return the options that the family takes, in the order of the documentation."""
-        return keys_of(cls)
+    options = classmethod(keys_of)
+    """The options that the family takes, in the order of the documentation."""
 
 
 def number(meaning: str, default: int) -> Any:

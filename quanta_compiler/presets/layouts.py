@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import chain
 
 from quanta_compiler.kinds import limits
 
@@ -103,7 +104,6 @@ class _Search:
         self._choose((), 1, count)
 
     def _choose(self, chosen: tuple[int, ...], product: int, left: int) -> None:
-        """Try every size for the next of the `left` axes."""
         need = -(-self.low // product)
         if left == 1:
             if need >= 2 and product * need <= self.high and (not chosen or need <= chosen[-1]):
@@ -152,7 +152,6 @@ def _next_width(width: int, count: int) -> int:
     best = -(-width // twos) * twos
 
     def extend(product: int, smallest: int, left: int) -> None:
-        """Try every factor from `smallest` on for the next of the `left` that are missing."""
         nonlocal best
         if left == 1:
             best = min(best, product * max(smallest, -(-width // product)))
@@ -177,18 +176,16 @@ def least_padded_layout(width: int, count: int) -> tuple[int, ...]:
     Axes of 1 are taken where the width has fewer factors, and only the largest axis is looked at: 151936 becomes
     61x53x47x1.
     """
-    factors = balanced_factors(width, count) if _may_fit(width, count) else (width,) + (1,) * (count - 1)
-    if not _is_lopsided(width, factors):
-        return factors
     # The power of two above is always a good one, so the search ends there at the latest.
     ceiling = 1 << width.bit_length()
     bound = _largest_size(ceiling, count)
     # Few axes: every second number or so is good. Many axes: good numbers are rare, but can be listed.
-    candidates = _smooth_numbers(width, ceiling, bound) if bound < 17 else range(width + 1, ceiling + 1)
-    for candidate in candidates:
-        if _may_fit(candidate, count):
+    others = _smooth_numbers(width, ceiling, bound) if bound < 17 else range(width + 1, ceiling + 1)
+    for candidate in chain((width,), others):
+        largest = _largest_size(candidate, count)
+        if _largest_prime_at_most(candidate, largest):
             factors = balanced_factors(candidate, count)
-            if not _is_lopsided(candidate, factors):
+            if factors[0] <= largest:
                 return factors
     raise AssertionError(f"no layout of {count} axes for {width}")
 
@@ -227,12 +224,7 @@ def balanced_factors(n: int, count: int) -> tuple[int, ...]:
     return tuple(factors)
 
 
-def _is_lopsided(n: int, factors: tuple[int, ...]) -> bool:
-    return bool(factors[0] ** len(factors) > _LOPSIDED ** len(factors) * n)
-
-
 def _largest_prime_at_most(n: int, bound: int) -> bool:
-    """Say whether all prime factors of n are at most `bound`."""
     p = 2
     while p * p <= n and p <= bound:
         while n % p == 0:
@@ -254,11 +246,4 @@ def _smooth_numbers(low: int, high: int, bound: int) -> list[int]:
 
 def _largest_size(n: int, count: int) -> int:
     """Return the largest size of an axis that is not lopsided for the width n."""
-    bound = int(_LOPSIDED * n ** (1 / count)) + 1
-    while bound**count > _LOPSIDED**count * n:
-        bound -= 1
-    return bound
-
-
-def _may_fit(n: int, count: int) -> bool:
-    return _largest_prime_at_most(n, _largest_size(n, count))
+    return _root(_LOPSIDED**count * n + 1, count) - 1

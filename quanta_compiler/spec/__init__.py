@@ -10,30 +10,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from quanta_compiler.diagnostics import Diagnostic, Problems, SpecError
-from quanta_compiler.kinds.kind import AxisSize
-from quanta_compiler.kinds.limits import FILE_BYTES
+from quanta_compiler.diagnostics import Problems
+from quanta_compiler.kinds.limits import FILE_BYTES, NESTING
 from quanta_compiler.presets.layouts import AUTO_RULE
-from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
+from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.document import Document, read_document
 from quanta_compiler.spec.files import read_file, too_large
 from quanta_compiler.spec.loader import DictSource, TextSource, read_text
-from quanta_compiler.spec.plain import plain
 from quanta_compiler.spec.render import to_dict, to_yaml
 from quanta_compiler.spec.resolve import resolve
 
-__all__ = [
-    "AxisSize",
-    "CircuitSpec",
-    "Diagnostic",
-    "GateSpec",
-    "Init",
-    "SpecError",
-    "load_spec",
-    "read_data",
-    "to_dict",
-    "to_yaml",
-]
+__all__ = ["load_spec", "read_data", "to_dict", "to_yaml"]
 
 
 def load_spec(
@@ -84,16 +71,7 @@ def read_data(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, A
 
 def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Any, Problems]:
     if isinstance(source, Mapping):
-        return plain(source), Problems(DictSource())
-    text_source, problems = _open(source)
-    root = read_text(text_source, text_source.text, problems)
-    if root is None:
-        problems.raise_errors()
-        raise AssertionError("reading failed without a problem")
-    return root.value, problems
-
-
-def _open(source: str | os.PathLike[str]) -> tuple[TextSource, Problems]:
+        return _plain(source), Problems(DictSource())
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if not isinstance(path, str):
         raise TypeError(f"a circuit is a path, a YAML text or a dict, not {type(source).__name__}")
@@ -103,4 +81,26 @@ def _open(source: str | os.PathLike[str]) -> tuple[TextSource, Problems]:
         text_source = TextSource("<string>", source.removeprefix("\ufeff"))
     else:
         text_source = TextSource(path, read_file(path))
-    return text_source, Problems(text_source)
+    problems = Problems(text_source)
+    return read_text(text_source, problems), problems
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Return data with subclasses of `str`, `int` and `float` replaced by what they are.
+
+    A subclass may write itself in any way it likes: what reaches an emitted file must not be asked for its text.
+    """
+    # Deeper data is no circuit and is left for the checks to refuse; it may even contain itself.
+    if isinstance(value, bool) or value is None or depth > NESTING:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, Mapping):
+        return {_plain(key, depth + 1): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, depth + 1) for item in value]
+    return value

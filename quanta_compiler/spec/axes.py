@@ -1,9 +1,9 @@
 """The axes of the state while the gates of a file are gone through."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quanta_compiler.diagnostics import clip, meant, quote
+from quanta_compiler.diagnostics import DataPath, Problems, clip, meant, quote
 from quanta_compiler.kinds.kind import AxisSize
 from quanta_compiler.spec.names import POSITION
 from quanta_compiler.spec.values import AxisRef
@@ -41,14 +41,13 @@ class AxisState:
         self.doubtful: set[str] = set()
         """Axes that an earlier error leaves in place, though the gate may be meant to remove them."""
         self.layout_text = layout_text(names, sizes, positional)
-        self._originals = set(names)
         self._original_removed_by: dict[str, str] = {}
         self._removed_by: dict[str, str] = {}
         self._created_by: dict[str, str] = {}
 
     def original(self, name: str) -> bool:
         """Say whether `name` is still the axis of the input layout."""
-        return name in self._originals
+        return name in self.names and name not in self._original_removed_by
 
     def show(self, name: str) -> str:
         """Return an axis as a message names it."""
@@ -77,9 +76,9 @@ class AxisState:
             axes = f"axes 0 to {count - 1}" if count > 1 else "one axis, 0"
             return Absent(f"{user} axis {quote(ref)}, but the layout has {axes} ({self.layout_text})")
         name = self.names[position]
-        if name in self._originals:
-            return name
         removed = self._original_removed_by.get(name)
+        if removed is None:
+            return name
         again = " (an axis created since must be named)" if name in self.sizes else ""
         return Absent(f"{user} axis {quote(ref)}, which {removed} removed{again}", self._present_hint())
 
@@ -119,8 +118,7 @@ class AxisState:
             if name not in to:
                 self.sizes.pop(name, None)
                 self._removed_by[name] = gate
-                if name in self._originals:
-                    self._originals.discard(name)
+                if self.original(name):
                     self._original_removed_by[name] = gate
         for name, size in to.items():
             if name not in self.sizes:
@@ -137,11 +135,8 @@ def layout_text(names: Iterable[str], sizes: Iterable[int | None], positional: b
     return text if len(text) <= 80 else text[:80] + "…"
 
 
-Report = Callable[[tuple[str | int, ...], str, str | None], None]
-
-
 def find_all(
-    state: AxisState, refs: Iterable[AxisRef], user: str, path: tuple[str | int, ...], report: Report
+    state: AxisState, refs: Iterable[AxisRef], user: str, path: DataPath, problems: Problems
 ) -> tuple[list[str], bool]:
     """Find the axes that a list names; return those found, and whether that was all of them, each once."""
     found: list[str] = []
@@ -151,10 +146,10 @@ def find_all(
         if isinstance(name, Absent):
             complete = False
             if name.message is not None:
-                report((*path, index), name.message, name.hint)
+                problems.error((*path, index), name.message, name.hint)
         elif name in found:
             complete = False
-            report((*path, index), f"axis {state.show(name)} is listed twice", "list each axis once")
+            problems.error((*path, index), f"axis {state.show(name)} is listed twice", "list each axis once")
         else:
             found.append(name)
     return found, complete

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from quanta_compiler.diagnostics import Diagnostic
-from quanta_compiler.kinds.kind import AxisSize, Form, Kind, sides
+from quanta_compiler.kinds.kind import AxisSize, Form, Kind, Sides, sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,8 @@ class Init:
     std: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GateSpec:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSpec(Sides):
     """One gate with every default written out; axes by name, `per: rest` resolved.
 
     The gate's matrix has shape `[*per, rows, columns]`: columns in the order of `axes`, rows in the order of `to`.
@@ -25,11 +25,6 @@ class GateSpec:
     name: str
     matrix: Kind
     """The gate's kind, with its options."""
-    axes: tuple[AxisSize, ...]
-    """The contracted axes with their sizes before the gate."""
-    to: tuple[AxisSize, ...]
-    """What stands in their place afterwards; equal to `axes` where the file does not say otherwise."""
-    per: tuple[AxisSize, ...] = ()
     init: Init | None = None
     """None where there is nothing to draw: `slice`, `constant` and shared gates."""
     frozen: bool = False

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from importlib import metadata
-from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, meant, quote
@@ -11,8 +10,8 @@ from quanta_compiler.kinds import DEFAULT
 from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
 from quanta_compiler.kinds.plugins import PACKAGE, PACKAGES, PluginError, find_kind, plugin_names
-from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, SharedGate
-from quanta_compiler.spec.patterns import PATTERNS
+from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, PresetFile, SharedGate
+from quanta_compiler.spec.patterns import MIXED, PATTERNS
 
 
 def data_path(loc: tuple[Any, ...]) -> DataPath:
@@ -60,7 +59,6 @@ class Translator:
             self._missing_key(path, key)
 
     def _unknown_key(self, path: DataPath, missing: list[Any]) -> None:
-        """Report a key that the mapping does not take; it may be a misspelling of one that is missing."""
         *outer, key = path
         mapping = self._value_at(tuple(outer))
         allowed, others, what = self._keys_for(tuple(outer), mapping)
@@ -92,7 +90,7 @@ class Translator:
         if "pattern" in mapping:
             kind = mapping.get("kind", DEFAULT.name)
             name = mapping["pattern"]
-            what = f"pattern `{name}`" if name in self.forms.mixed else f"a pattern of kind `{kind}`"
+            what = f"pattern `{name}`" if name in MIXED else f"a pattern of kind `{kind}`"
             return allowed, (*self.forms.pattern_keys, "name", "share", "transpose", "value"), what
         if model is SharedGate:
             return allowed, self.forms.gate_keys, "`share`"
@@ -108,7 +106,6 @@ class Translator:
             self.problems.error(path, f"{what} has no `{key}`", hint)
 
     def _bad_value(self, path: DataPath, error: Any) -> None:
-        """Report a value of the wrong type or out of range."""
         code, value = error["type"], error["input"]
         cause = error.get("ctx", {}).get("error")
         if isinstance(cause, BadValueError):
@@ -118,13 +115,15 @@ class Translator:
         elif code == "union_tag_not_found":
             self._bad_item(path, value)
         elif code == "literal_error":
-            self._unknown_word(path, value)
+            key = str(path[-1])
+            option = self.forms.options.get(key)
+            words = option.type.words if option is not None and isinstance(option.type, Word) else OPTIMIZERS
+            report_unknown(key, path, value, words, self.problems)
         else:
             message = f"{_label(path)} {_expectation(code, error.get('ctx', {}))}, got {describe(value)}"
             self.problems.error(path, message, _HINTS.get(code) or self._range_hint(path))
 
     def _range_hint(self, path: DataPath) -> str | None:
-        """Return what helps with a number that is out of bounds."""
         options: Mapping[Any, Key] = self.forms.options
         if len(path) == 1 and "preset" in self.data:
             from quanta_compiler.presets.table import PRESETS
@@ -134,7 +133,6 @@ class Translator:
         return option.hint if option is not None else None
 
     def _bad_item(self, path: DataPath, item: Any) -> None:
-        """Report an entry of `gates` that has none of the forms that there are."""
         if not isinstance(item, dict):
             hint = "write `[0, 1]`, the name of a pattern, or a mapping with `axes`"
             self.problems.error(path, f"expected a gate or a pattern, got {describe(item)}", hint)
@@ -172,21 +170,14 @@ class Translator:
         if package is None:
             return None
         name, version = package["name"], package["version"]
-        with suppress(PackageNotFoundError):
+        with suppress(metadata.PackageNotFoundError):
             fact = f"the package {name} {metadata.version(name)} has no kind {quote(kind)}"
             return PluginError(fact, "install the version that the circuit was saved with")
         fact = f"kind {quote(kind)} is one of the package {quote(name)}, which is missing"
         saved = f"; the circuit was saved with version {version}" if version else ""
         return PluginError(fact, f"pip install {name}, where you trust it{saved}")
 
-    def _unknown_word(self, path: DataPath, value: Any) -> None:
-        """Report a value that is none of the words that its key takes."""
-        key = str(path[-1])
-        words = OPTIMIZERS if key == "optimizer" else _words(self.forms.options[key])
-        report_unknown(key, path, value, words, self.problems)
-
     def _home(self, key: str) -> str | None:
-        """Say where a key belongs that not all gates take."""
         if key in ("transpose", "repeat"):
             return f"`{key}` goes with `{'share' if key == 'transpose' else 'pattern'}`"
         homes = [f"`kind: {name}`" for name, kind in self.forms.kinds.items() if key in kind.options()]
@@ -194,7 +185,6 @@ class Translator:
         return f"`{key}` goes with {' and '.join(homes)}" if homes else None
 
     def _why_not(self, key: str, mapping: dict[Any, Any]) -> str | None:
-        """Say why a key that other gates take does not go with this one."""
         name = mapping.get("kind", DEFAULT.name)
         if "pattern" in mapping:
             return self._why_not_in_a_pattern(key, mapping["pattern"], name)
@@ -207,10 +197,9 @@ class Translator:
         return self.forms.kinds[name].refusals.get(key) or self._home(key)
 
     def _why_not_in_a_pattern(self, key: str, pattern: Any, name: str) -> str:
-        """Say why a key that other patterns take does not go with this one."""
         if key == "name":
             return "the gates of a pattern are called g0, g1, ... by position"
-        if pattern in self.forms.mixed:
+        if pattern in MIXED:
             return PATTERNS[pattern].refusals.get(key, _WRITE_OUT)
         kind = self.forms.kinds[name]
         if key in kind.refusals:
@@ -230,11 +219,9 @@ def report_unknown(key: str, path: DataPath, value: Any, words: Collection[str],
 
 
 def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str]:
-    """Return the keys that a file takes, those that files of another form take, and what it is called."""
     if "preset" not in data:
         return list(CircuitFile.model_fields), (), "a circuit"
     from quanta_compiler.presets.table import PRESETS
-    from quanta_compiler.spec.preset_models import PresetFile
 
     family = PRESETS.get(data["preset"])
     own = [*PresetFile.model_fields, *(family.options() if family else ())]
@@ -266,7 +253,6 @@ def _label(path: DataPath) -> str:
 
 
 def _expectation(code: str, context: dict[str, Any]) -> str:
-    """Say what a value must be, from the type of pydantic's error."""
     if code == "greater_than_equal":
         return f"must be at least {context['ge']}"
     if code == "less_than_equal":
@@ -275,21 +261,15 @@ def _expectation(code: str, context: dict[str, Any]) -> str:
         "int_type": "must be an integer",
         "int_parsing_size": "is a number too large",
         "bool_type": "must be true or false",
+        "string_type": "must be the name of an earlier gate",
         "list_type": "must be a list",
         "too_short": "must have at least one entry",
         "model_type": "must be a mapping",
-        "model_attributes_type": "must be a mapping",
-        "dict_type": "must be a mapping",
     }
     return words.get(code, "has a value that is not allowed")
 
 
-def _words(option: Key) -> tuple[str, ...]:
-    return option.type.words if isinstance(option.type, Word) else ()
-
-
 def _why_not_with_preset(key: Any, mapping: dict[Any, Any]) -> str:
-    """Say what to do about a key that does not go with the preset."""
     if key in ("gates", "output"):
         return "a preset has gates of its own; `quanta expand` writes them out to be changed"
     from quanta_compiler.presets.table import PRESETS

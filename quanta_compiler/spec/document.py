@@ -3,12 +3,10 @@
 What is wrong is reported and then mended or left out, so that the rest of the file is still checked against the rest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,18 +15,10 @@ from quanta_compiler.kinds import KINDS, limits
 from quanta_compiler.kinds.checks import describe
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.plugins import PACKAGES, PluginError, find_kind, package_of
-from quanta_compiler.spec.complaints import (
-    Translator,
-    by_mapping,
-    data_path,
-    report_unknown,
-)
-from quanta_compiler.spec.models import CircuitFile, Forms, forms
+from quanta_compiler.spec.complaints import Translator, by_mapping, data_path
+from quanta_compiler.spec.models import CircuitFile, Forms, PresetFile, forms
 from quanta_compiler.spec.patterns import MIXED
 from quanta_compiler.spec.values import VERSION
-
-if TYPE_CHECKING:
-    from quanta_compiler.spec.preset_models import PresetFile
 
 _NO_FILE = CircuitFile.model_construct()
 
@@ -56,13 +46,13 @@ class Document:
     """Top-level keys whose value was refused: the models hold a placeholder."""
 
 
-_ROUNDS = 4
+ROUNDS = 4
 _KEYS = 100
 """No mapping but `to` has a tenth of that."""
 _MENDABLE = 500
-"""Past so many errors the file is no circuit with mistakes in it, and mending it would only take time."""
+"""With more errors the file is no circuit with mistakes in it, and mending it would only take time."""
 # What stands in for a value that was refused, so that the others are still checked.
-_PLACEHOLDERS: dict[str, Any] = {"version": VERSION, "name": "unnamed", "layout": 1}
+PLACEHOLDERS: dict[str, Any] = {"version": VERSION, "name": "unnamed", "layout": 1, "gates": ()}
 _DECISIVE = ("axes", "to", "pattern", "repeat")
 """Keys of a gate without which its effect on the axes is unknown."""
 _STRUCTURE = ("name", "axes", "to", "pattern", "repeat")
@@ -84,15 +74,20 @@ def read_document(data: Any, problems: Problems) -> Document | PresetFile | None
         problems.error((), f"a circuit has {len(data):,} keys", "is this another file?")
         return None
     if "preset" in data:
-        return _read_preset(data, problems)
+        from quanta_compiler.spec.preset_files import read_preset
+
+        return read_preset(data, problems)
     if isinstance(gates, list | tuple):
-        data = {
-            **data,
-            "gates": [_without_clutter(item, index, document, problems) for index, item in enumerate(gates)],
-        }
+        data = {**data, "gates": list(gates)}
+        for index, item in enumerate(gates):
+            # Given up before each of its keys is complained about.
+            if isinstance(item, dict) and len(item) > _KEYS:
+                problems.error(("gates", index), f"a gate has {len(item):,} keys")
+                document.broken[index] = BrokenItem(None, "pattern" in item, True)
+                data["gates"][index] = [0]
     known = forms(added_kinds(data, problems))
     # A round can bring up what the last one's problems kept pydantic from looking at.
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         try:
             document.file = known.file.model_validate(data)
             return document
@@ -100,7 +95,9 @@ def read_document(data: Any, problems: Problems) -> Document | PresetFile | None
             errors = error.errors(include_url=False)
             translator = Translator(data, known, problems)
             if len(errors) > _MENDABLE:
-                _report_only(translator, errors)
+                for path, group in by_mapping(errors[:_MENDABLE]):
+                    translator.report(path, group)
+                problems.omit(len(errors) - _MENDABLE)
                 return None
             data = _mend(translator, errors, document)
     return None
@@ -131,50 +128,6 @@ def added_kinds(data: Mapping[Any, Any], problems: Problems) -> tuple[type[Kind]
     return tuple(found)
 
 
-def _read_preset(data: dict[Any, Any], problems: Problems) -> PresetFile | None:
-    """Validate a file that names a preset in place of its gates; what cannot be read of it has its default."""
-    from quanta_compiler.presets.table import PRESETS
-    from quanta_compiler.spec.preset_models import PresetFile, preset_model
-
-    name = data["preset"]
-    model = preset_model(name) if isinstance(name, str) and name in PRESETS else PresetFile
-    if model is PresetFile:
-        report_unknown("preset", ("preset",), name, PRESETS, problems)
-        # Which options it takes is not known: only what every preset takes is checked.
-        data = {**{key: data[key] for key in PresetFile.model_fields if key in data}, "preset": ""}
-    # A round can bring up what the last one's problems kept pydantic from looking at.
-    for _ in range(_ROUNDS):
-        try:
-            return model.model_validate(data)
-        except ValidationError as error:
-            translator = Translator(data, forms(), problems)
-            data = dict(data)
-            for path, group in by_mapping(error.errors(include_url=False)):
-                translator.report(path, group)
-                for item in group:
-                    key = item["loc"][0] if item["loc"] else None
-                    data.pop(key, None)
-                    if key in ("version", "name"):
-                        data[key] = _PLACEHOLDERS[key]
-    return None
-
-
-def _without_clutter(item: Any, index: int, document: Document, problems: Problems) -> Any:
-    """Give up an entry with absurdly many keys before each of them is complained about."""
-    if not isinstance(item, dict) or len(item) <= _KEYS:
-        return item
-    problems.error(("gates", index), f"a gate has {len(item):,} keys")
-    document.broken[index] = BrokenItem(None, "pattern" in item, True)
-    return [0]
-
-
-def _report_only(translator: Translator, errors: list[Any]) -> None:
-    """Report the first of very many errors, and how many there are."""
-    for path, group in by_mapping(errors[:_MENDABLE]):
-        translator.report(path, group)
-    translator.problems.omit(len(errors) - _MENDABLE)
-
-
 def _mend(translator: Translator, errors: list[Any], document: Document) -> dict[Any, Any]:
     """Report the errors; return the data without what they are about."""
     data = translator.data
@@ -202,10 +155,8 @@ def _mend_top(mended: dict[Any, Any], path: DataPath, document: Document) -> Non
     mended.pop(key, None)
     if isinstance(key, str):
         document.unreadable.add(key)
-        if key in _PLACEHOLDERS:
-            mended[key] = _PLACEHOLDERS[key]
-        elif key == "gates":
-            mended[key] = []
+        if key in PLACEHOLDERS:
+            mended[key] = PLACEHOLDERS[key]
 
 
 def _mend_item(gates: list[Any], path: DataPath, document: Document, known: Forms) -> None:

@@ -10,7 +10,7 @@ from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.plugins import find_kind
 from quanta_compiler.spec.axes import Absent, AxisState, find_all
 from quanta_compiler.spec.circuit_spec import Init
-from quanta_compiler.spec.patterns import PATTERNS, Pattern, PatternGate, options_of
+from quanta_compiler.spec.patterns import PATTERNS, options_of
 from quanta_compiler.spec.values import AxisRef
 
 
@@ -56,16 +56,6 @@ class PatternRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     """The pattern's own, as far as they are given."""
 
-    @property
-    def rule(self) -> Pattern:
-        """Return the rule that lists the gates."""
-        return PATTERNS[self.pattern]
-
-    def gates(self, axes: int) -> Iterator[PatternGate]:
-        """Yield the gates over so many axes, all repetitions."""
-        options = options_of(self.pattern, self.options)
-        return (gate for _ in range(self.repeat) for gate in self.rule.gates(axes, **options))
-
 
 def read_item(item: Any, path: DataPath) -> Draft | PatternRequest:
     """Bring an entry of `gates`, as the models hold it, into one form."""
@@ -86,11 +76,11 @@ def read_item(item: Any, path: DataPath) -> Draft | PatternRequest:
 
 def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems: Problems) -> list[Draft] | None:
     """Write a pattern out as at most `room` gates; None after an error."""
-    rule = request.rule
+    rule, options = PATTERNS[request.pattern], options_of(request.pattern, request.options)
     names = _pattern_axes(request, state, problems)
     if names is None or not _fits(request, state, names, problems):
         return None
-    count = rule.count(len(names), **options_of(request.pattern, request.options)) * request.repeat
+    count = rule.count(len(names), **options) * request.repeat
     if count == 0:
         have = "one axis" if len(names) == 1 else f"{len(names)} axes"
         message = f"pattern `{request.pattern}` yields no gate on {have}"
@@ -102,7 +92,8 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
         message = f"pattern `{request.pattern}` yields {count:,} gates; a circuit is limited to {limits.GATES:,}"
         problems.error(path, message)
         return None
-    gates = [(tuple(names[i] for i in axes), kind) for axes, kind in request.gates(len(names))]
+    listed = (gate for _ in range(request.repeat) for gate in rule.gates(len(names), **options))
+    gates = [(tuple(names[i] for i in axes), kind) for axes, kind in listed]
     targets = _pattern_targets(request, state, names, problems)
     if targets is None:
         return None
@@ -110,8 +101,7 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
 
 
 def _fits(request: PatternRequest, state: AxisState, names: list[str], problems: Problems) -> bool:
-    """Report where gates of the kind that is asked for cannot stand on these axes."""
-    path, rule = request.path, request.rule
+    path, rule = request.path, PATTERNS[request.pattern]
     wrong = (
         [(name, size) for name in names if (size := state.sizes[name]) not in (rule.size, None)] if rule.size else []
     )
@@ -135,7 +125,6 @@ def _fits(request: PatternRequest, state: AxisState, names: list[str], problems:
 
 
 def _pattern_axes(request: PatternRequest, state: AxisState, problems: Problems) -> list[str] | None:
-    """Return the axes that a pattern runs over, in layout order."""
     if not state.names:
         return None
     if request.axes is None:
@@ -150,7 +139,7 @@ def _pattern_axes(request: PatternRequest, state: AxisState, problems: Problems)
         return None
     path = (*request.path, "axes")
     user = f"pattern `{request.pattern}` acts on"
-    names, complete = find_all(state, request.axes, user, path, problems.error)
+    names, complete = find_all(state, request.axes, user, path, problems)
     for index, name in enumerate(names if complete else ()):
         if not state.original(name):
             message = f"{user} axis {state.show(name)}, which {state.creator(name)} created"
@@ -162,7 +151,6 @@ def _pattern_axes(request: PatternRequest, state: AxisState, problems: Problems)
 def _pattern_targets(
     request: PatternRequest, state: AxisState, names: list[str], problems: Problems
 ) -> dict[str, int] | None:
-    """Return the sizes that a pattern gives to some of its axes."""
     targets: dict[str, int] = {}
     complete = True
     for ref, size in (request.to or {}).items():

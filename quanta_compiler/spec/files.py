@@ -34,7 +34,7 @@ def standard_input() -> str:
 
 
 def read_file(path: str) -> str:
-    """Return the text of a circuit file; raise SpecError for whatever is none."""
+    """Return the text of a circuit file; raise SpecError where there is none."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -45,8 +45,6 @@ def read_file(path: str) -> str:
     for is_kind, message, hint in _SPECIAL:
         if is_kind(status.st_mode):
             raise refusal(path, message, hint=hint)
-    if status.st_size > limits.FILE_BYTES:
-        raise too_large(path)
     try:
         with open(path, "rb") as file:
             data = file.read(limits.FILE_BYTES + 1)

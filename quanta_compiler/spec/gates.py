@@ -22,27 +22,13 @@ class _Entry:
     """A gate as far as it could be resolved."""
 
     draft: Draft | None
-    name: str | None
+    name: str
     spec: GateSpec | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What a gate does to the axes, sizes None where unknown."""
-
-    axes: list[tuple[str, int | None]]
-    to: list[tuple[str, int | None]]
-    per: list[tuple[str, int | None]]
-
-    def complete(self) -> bool:
-        return all(size is not None for group in (self.axes, self.to, self.per) for _, size in group)
-
-    def sized(self, group: list[tuple[str, int | None]]) -> tuple[AxisSize, ...]:
-        return tuple(AxisSize(name, size) for name, size in group if size is not None)
-
-
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return "[" + ", ".join(map(str, shape)) + "]"
+_Axes = tuple[AxisSize, ...]
+_Shape = tuple[_Axes, _Axes, _Axes]
+"""The axes of a gate, what they become, and those that select its matrix."""
 
 
 class GateResolver:
@@ -70,8 +56,7 @@ class GateResolver:
             return
         entry = _Entry(None, item.name or f"g{len(self.entries)}", None)
         self.entries.append(entry)
-        if entry.name is not None:
-            self.by_name.setdefault(entry.name, entry)
+        self.by_name.setdefault(entry.name, entry)
         if item.has_effect:
             self.state.known = False
             self.state.forget_sizes()
@@ -88,25 +73,19 @@ class GateResolver:
         Without `judge` only its axes and its name are looked at: the rest could not be read.
         """
         name = draft.name if draft.name is not None else f"g{len(self.entries)}"
-        label = self._label(draft, name)
+        is_named = draft.name is not None or self.defaults_known
+        label = f"gate {quote(name)}" if is_named else "the gate"
         shape = self._shape(draft, label)
         owner = self._owner(draft, name, label)
         spec: GateSpec | None = None
-        if judge and shape is not None and shape.complete() and (draft.share is None or owner is not None):
+        if judge and shape is not None and (draft.share is None or owner is not None):
             spec = self._spec(draft, name, label, shape, owner)
-        entry = _Entry(draft, name, spec)
-        self.entries.append(entry)
-        self._register(draft, name, entry)
+        self.entries.append(_Entry(draft, name, spec))
+        if is_named:
+            self._register(draft, name, self.entries[-1])
         self._check_width(draft, label)
 
-    def _label(self, draft: Draft, name: str) -> str:
-        if draft.name is None and not self.defaults_known:
-            return "the gate"
-        return f"gate {quote(name)}"
-
     def _register(self, draft: Draft, name: str, entry: _Entry) -> None:
-        if draft.name is None and not self.defaults_known:
-            return
         other = self.by_name.setdefault(name, entry)
         if other is entry:
             return
@@ -121,9 +100,9 @@ class GateResolver:
     # Axes
 
     def _shape(self, draft: Draft, label: str) -> _Shape | None:
-        """Look the axes up and apply the gate's effect; None where an axis is wrong."""
+        """Look the axes up and apply the gate's effect; None where one of `axes`, `to` and `per` is not known."""
         state = self.state
-        names, complete = find_all(state, draft.axes, f"{label} acts on", draft.at("axes"), self.problems.error)
+        names, complete = find_all(state, draft.axes, f"{label} acts on", draft.at("axes"), self.problems)
         axes = [(name, state.sizes[name]) for name in names]
         per = self._per(draft, label, names)
         to = self._to(draft, label, axes, complete, per or [])
@@ -132,9 +111,11 @@ class GateResolver:
                 state.apply(names, dict(to), label)
             else:
                 state.apply_roughly(names, dict(to))
-        if not complete or per is None or to is None:
+        groups = axes, to or [], per or []
+        if not complete or per is None or to is None or any(size is None for group in groups for _, size in group):
             return None
-        return _Shape(axes, to, per)
+        known = [tuple(AxisSize(name, size) for name, size in group if size is not None) for group in groups]
+        return known[0], known[1], known[2]
 
     def _per(self, draft: Draft, label: str, axes: list[str]) -> list[tuple[str, int | None]] | None:
         state = self.state
@@ -142,7 +123,7 @@ class GateResolver:
             return [(name, size) for name, size in state.sizes.items() if name not in axes]
         assert not isinstance(draft.per, str)
         path = draft.at("per")
-        names, complete = find_all(state, draft.per, f"`per` of {label} names", path, self.problems.error)
+        names, complete = find_all(state, draft.per, f"`per` of {label} names", path, self.problems)
         for index, name in enumerate(names):
             if name in axes:
                 message = f"axis {state.show(name)} is in `axes` and in `per` of {label}"
@@ -159,7 +140,6 @@ class GateResolver:
         complete: bool,
         per: list[tuple[str, int | None]],
     ) -> list[tuple[str, int | None]] | None:
-        """Return what the axes become; None where that cannot be said."""
         if draft.to is None:
             return axes
         if isinstance(draft.to, tuple):
@@ -229,7 +209,6 @@ class GateResolver:
     # Parameters
 
     def _owner(self, draft: Draft, name: str, label: str) -> GateSpec | None:
-        """Return the gate whose parameter a gate shares; None where there is none, or none that is known."""
         if draft.share is None:
             return None
         entry = self.by_name.get(draft.share)
@@ -244,13 +223,13 @@ class GateResolver:
         return owner
 
     def _spec(self, draft: Draft, name: str, label: str, shape: _Shape, owner: GateSpec | None) -> GateSpec | None:
-        """Check the matrix of a gate and put the gate together."""
+        axes, to, per = shape
         spec = GateSpec(
             name=name,
             matrix=draft.matrix if owner is None else owner.matrix,
-            axes=shape.sized(shape.axes),
-            to=shape.sized(shape.to),
-            per=shape.sized(shape.per),
+            axes=axes,
+            to=to,
+            per=per,
             init=None if owner is not None else self._init(draft),
             frozen=draft.frozen and draft.matrix.trains,
             share=draft.share,
@@ -282,7 +261,6 @@ class GateResolver:
         return spec
 
     def _init(self, draft: Draft) -> Init | None:
-        """Return how a gate's own parameter is drawn; None where it has none."""
         schemes = draft.matrix.schemes
         if not schemes:
             return None
@@ -295,20 +273,18 @@ class GateResolver:
 
     def _check_share(self, draft: Draft, label: str, spec: GateSpec, owner: GateSpec) -> bool:
         shape, other = spec.shape, owner.shape
-        wanted = (*other[:-2], other[-1], other[-2]) if spec.transpose else other
+        swapped = (*other[:-2], other[-1], other[-2])
+        wanted = swapped if spec.transpose else other
         if shape == wanted:
             return True
         of = ("the transpose of " if spec.transpose else "") + quote(owner.name)
-        message = f"{label} needs a matrix of shape {_shape_text(shape)}, but {of} has {_shape_text(wanted)}"
-        swapped = (*other[:-2], other[-1], other[-2])
-        hint = (
-            "add `transpose: true`" if not spec.transpose and shape == swapped else "shapes are [*per, rows, columns]"
-        )
+        message = f"{label} needs a matrix of shape {list(shape)}, but {of} has {list(wanted)}"
+        is_swapped = not spec.transpose and shape == swapped
+        hint = "add `transpose: true`" if is_swapped else "shapes are [*per, rows, columns]"
         self.problems.error(draft.at("share"), message, hint)
         return False
 
     def _count_numbers(self, draft: Draft, label: str, spec: GateSpec) -> None:
-        """Keep to the limits on stored numbers."""
         numbers = spec.numbers
         if numbers > limits.GATE_NUMBERS:
             message = f"the matrix of {label} has {numbers} numbers; the limit is {limits.GATE_NUMBERS}"
@@ -328,7 +304,7 @@ class GateResolver:
             share = draft.share or ""
             if not self.defaults_known and _DEFAULT_NAME.match(share):
                 continue
-            earlier = [other for other in positions if other is not None and positions[other] < positions[name]]
+            earlier = [other for other in positions if positions[other] < positions[name]]
             if share == name:
                 message, hint = f"{label} shares its own parameter", "name an earlier gate"
             elif share in positions:

@@ -9,7 +9,7 @@ import gc
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -23,26 +23,24 @@ _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+@dataclass(slots=True, eq=False)
 class Node:
     """A value with its place; `children` mirror a list or mapping, `keys` hold the nodes of a mapping's keys.
 
-    A plain class that keeps the parser's marks as they are: a file may hold 150,000 values, and places are only worked
-    out for those that a diagnostic points at.
+    It keeps the parser's marks as they are: a file may hold 150,000 values, and places are only worked out for those
+    that a diagnostic points at.
     """
 
-    __slots__ = ("children", "end", "height", "keys", "poisoned", "start", "value", "weight")
-
-    def __init__(self, value: Any, start: Any, end: Any, poisoned: bool = False) -> None:
-        self.value = value
-        self.start = start
-        self.end = end
-        self.poisoned = poisoned
-        """A problem was reported about the value: whatever stands in its place is not to be judged again."""
-        self.children: dict[str | int, Node] | None = None
-        self.keys: dict[str | int, Node] | None = None
-        self.weight = 1
-        """Values in the subtree, aliases counted as often as they are used."""
-        self.height = 1
+    value: Any
+    start: Any
+    end: Any
+    poisoned: bool = False
+    """A problem was reported about the value: whatever stands in its place is not to be judged again."""
+    children: "dict[str | int, Node] | None" = None
+    keys: "dict[str | int, Node] | None" = None
+    weight: int = 1
+    """Values in the subtree, aliases counted as often as they are used."""
+    height: int = 1
 
 
 class TextSource:
@@ -66,26 +64,19 @@ class TextSource:
         end_column = end.column + 1 if end.line == start.line else length + 1
         return Span(line, column, max(column + 1, end_column))
 
-    def span_of(self, node: Node) -> Span:
-        """Return the place of a value."""
-        return self.span(node.start, node.end)
-
-    def _walk(self, path: DataPath) -> tuple[Node | None, Node | None]:
-        """Return the deepest node on the way along `path`, and that of the last key where all of it exists."""
-        node, key = self.root, None
-        for step in path:
-            if node is None or node.children is None or step not in node.children:
-                return node, None
-            key = node.keys.get(step) if node.keys is not None else None
-            node = node.children[step]
-        return node, key
-
     def locate(self, path: DataPath, key: bool) -> tuple[Span | None, str | None]:
         """Return the span and the line of the value at `path` (or of its key), or of what encloses it."""
-        node, key_node = self._walk(path)
+        node, key_node = self.root, None
+        for step in path:
+            if node is None or node.children is None or step not in node.children:
+                key_node = None
+                break
+            key_node = node.keys.get(step) if node.keys is not None else None
+            node = node.children[step]
         if node is None:
             return None, None
-        span = self.span_of(key_node if key and key_node is not None else node)
+        place = key_node if key and key_node is not None else node
+        span = self.span(place.start, place.end)
         return span, self.line(span.line)
 
     def is_poisoned(self, path: DataPath) -> bool:
@@ -98,11 +89,10 @@ class TextSource:
         return node is not None and node.poisoned
 
 
-@dataclass(frozen=True)
 class DictSource:
     """Data that a program passed in: it has paths, but no lines."""
 
-    name: str = "<dict>"
+    name = "<dict>"
 
     def locate(self, path: DataPath, key: bool) -> tuple[Span | None, str | None]:
         """Return no place: there is none."""
@@ -111,10 +101,6 @@ class DictSource:
     def is_poisoned(self, path: DataPath) -> bool:
         """Return False: nothing was refused while reading."""
         return False
-
-
-class _StopError(Exception):
-    """Reading cannot go on; the problem has been reported."""
 
 
 _NO_KEY = object()
@@ -140,19 +126,18 @@ class _Builder:
         self.stack: list[_Frame] = []
         self.anchors: dict[str, Node | None] = {}
         self.nodes = 0
-        self.documents = 0
         self.root: Node | None = None
 
     def report(self, node: Any, message: str, hint: str | None = None) -> None:
         span = self.source.span(node.start, node.end)
         self.problems.error_at(span, self.source.line(span.line), message, hint)
 
-    def stop(self, node: Any, message: str, hint: str | None = None) -> _StopError:
+    def stop(self, node: Any, message: str, hint: str | None = None) -> NoReturn:
         self.report(node, message, hint)
-        return _StopError()
+        self.problems.raise_errors()
+        raise AssertionError("a problem was reported")
 
     def build(self, events: Iterable[Any]) -> Node | None:
-        """Consume all events; return the root, or None for a stream without a document."""
         actions: dict[type[Any], Callable[[Any], None]] = {
             yaml.ScalarEvent: self.scalar,
             yaml.AliasEvent: self.alias,
@@ -169,10 +154,9 @@ class _Builder:
         return self.root
 
     def document(self, event: Any) -> None:
-        self.documents += 1
-        if self.documents > 1:
+        if self.root is not None:
             node = Node(None, event.start_mark, event.end_mark)
-            raise self.stop(node, "a second document starts here", "put each circuit into a file of its own")
+            self.stop(node, "a second document starts here", "put each circuit into a file of its own")
 
     def check_tag(self, event: Any, node: Node) -> None:
         if event.tag is not None:
@@ -205,12 +189,12 @@ class _Builder:
     def alias(self, event: Any) -> None:
         here = Node(None, event.start_mark, event.end_mark)
         if event.anchor not in self.anchors:
-            raise self.stop(here, f"the alias {quote(event.anchor)} has no anchor before it")
+            self.stop(here, f"the alias {quote(event.anchor)} has no anchor before it")
         node = self.anchors[event.anchor]
         if node is None:
-            raise self.stop(here, f"the alias {quote(event.anchor)} stands inside of what it repeats")
+            self.stop(here, f"the alias {quote(event.anchor)} stands inside of what it repeats")
         if len(self.stack) + node.height > limits.NESTING:
-            raise self.stop(here, f"values are nested more than {limits.NESTING} levels deep")
+            self.stop(here, f"values are nested more than {limits.NESTING} levels deep")
         self.count(node.weight, here)
         self.attach(node, None, counted=True)
 
@@ -218,7 +202,7 @@ class _Builder:
         self.nodes += weight
         if self.nodes > limits.NODES:
             hint = "aliases count as often as they are used"
-            raise self.stop(node, f"the file holds more than {limits.NODES:,} values", hint)
+            self.stop(node, f"the file holds more than {limits.NODES:,} values", hint)
 
     def open(self, event: Any) -> None:
         # The end of a block collection is of no use to a reader: the caret stands at its start.
@@ -229,7 +213,7 @@ class _Builder:
         if not event.flow_style:
             node.end = node.start
         if len(self.stack) >= limits.NESTING:
-            raise self.stop(node, f"values are nested more than {limits.NESTING} levels deep")
+            self.stop(node, f"values are nested more than {limits.NESTING} levels deep")
         self.count(1, node)
         self.check_tag(event, node)
         if event.anchor is not None:
@@ -288,39 +272,35 @@ class _Builder:
         return key
 
 
-def read_text(source: TextSource, text: str, problems: Problems) -> Node | None:
-    """Build the data of a YAML text and keep it in `source`; None after an error that left nothing to go on with."""
-    bad = _NOT_YAML.search(text)
+def read_text(source: TextSource, problems: Problems) -> Any:
+    """Return the data of a YAML text and keep it in `source`; raise SpecError where nothing is left to go on with."""
+    bad = _NOT_YAML.search(source.text)
     if bad is not None:
-        before = _LINE_BREAK.split(text[: bad.start()])
+        before = _LINE_BREAK.split(source.text[: bad.start()])
         span = Span(len(before), len(before[-1]) + 1, len(before[-1]) + 2)
         code = ord(bad.group())
         message = f"the character U+{code:04X} is not allowed in a YAML text"
         problems.error_at(span, source.line(span.line), message, "is this a binary file, or one in another encoding?")
-        return None
+        problems.raise_errors()
     builder = _Builder(source, problems)
     # Hundreds of thousands of small objects, none of them garbage: the collector would take half of the time.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        root = builder.build(yaml.parse(text, Loader=_Loader))
-    except _StopError:
-        return None
+        source.root = builder.build(yaml.parse(source.text, Loader=_Loader))
+        if source.root is None:
+            problems.error((), "the file is empty", "`quanta new` prints a circuit to start from")
+        else:
+            return source.root.value
     except yaml.YAMLError as error:
         _report_syntax(source, error, problems)
-        return None
     finally:
         if collecting:
             gc.enable()
-    if root is None:
-        problems.error((), "the file is empty", "`quanta new` prints a circuit to start from")
-        return None
-    source.root = root
-    return root
+    problems.raise_errors()
 
 
 def _report_syntax(source: TextSource, error: yaml.YAMLError, problems: Problems) -> None:
-    """Report what the YAML parser itself refuses, at its mark."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         problems.error((), f"this is not YAML: {error}")
         return

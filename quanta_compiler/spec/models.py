@@ -4,12 +4,10 @@ What holds between gates is checked in `resolve`. Values with several notations 
 each stands here, beside the field that it describes.
 """
 
-import dataclasses
-import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property, lru_cache, partial, reduce
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema, create_model
@@ -20,8 +18,8 @@ from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.options import Checked, Integer, Key, Sizes, Word
 from quanta_compiler.kinds.plugins import blamed
 from quanta_compiler.presets.layouts import Layout
-from quanta_compiler.spec import layout_values, values
 from quanta_compiler.spec import schema_parts as parts
+from quanta_compiler.spec import values
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.patterns import MIXED, PATTERNS
 from quanta_compiler.spec.values import AxisRef
@@ -46,8 +44,6 @@ CircuitName = Annotated[str, PlainValidator(values.check_circuit_name), WithJson
 GateName = Annotated[str | None, PlainValidator(values.check_gate_name), WithJsonSchema(parts.GATE_NAME)]
 PatternName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.PATTERN_NAME)]
 RuleName = Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(parts.RULE_NAME)]
-Share = Annotated[str, PlainValidator(values.check_share), WithJsonSchema(parts.SHARE)]
-LayoutField = Annotated[Layout, PlainValidator(layout_values.check_layout), WithJsonSchema(parts.LAYOUT)]
 Refs = tuple[AxisRef, ...]
 Axes = Annotated[Refs, PlainValidator(values.check_axes), WithJsonSchema(parts.AXES)]
 PatternAxes = Annotated[Refs | None, PlainValidator(values.check_axes), WithJsonSchema(parts.PATTERN_AXES)]
@@ -55,9 +51,8 @@ Output = Annotated[Refs | None, PlainValidator(values.check_output), WithJsonSch
 Per = Annotated[Refs | str, PlainValidator(values.check_per), WithJsonSchema(parts.PER)]
 PatternPer = Annotated[str | None, PlainValidator(values.check_pattern_per), WithJsonSchema(parts.PATTERN_PER)]
 To = Annotated[tuple[int, ...] | dict[AxisRef, int] | None, PlainValidator(values.check_to), WithJsonSchema(parts.TO)]
-PatternTo = Annotated[
-    dict[AxisRef, int] | None, PlainValidator(values.check_pattern_to), WithJsonSchema(parts.PATTERN_TO)
-]
+_final_sizes = partial(values.check_to_mapping, "`to` of a pattern is a mapping from axes to their final sizes")
+PatternTo = Annotated[dict[AxisRef, int] | None, PlainValidator(_final_sizes), WithJsonSchema(parts.PATTERN_TO)]
 InitField = Annotated[Init | None, PlainValidator(values.check_init), WithJsonSchema(parts.INIT)]
 RotationInit = _init_of(ANGLES)
 InFeatures = Annotated[int | None, _width("in_features"), WithJsonSchema(parts.IN_FEATURES)]
@@ -81,9 +76,7 @@ def type_of(key: Key, kind: str = DEFAULT.name) -> Any:
         case Word(words):
             return Annotated[Literal[words], Field(description=key.meaning)]
         case Sizes():
-            return Annotated[
-                Layout, PlainValidator(layout_values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT)
-            ]
+            return Annotated[Layout, PlainValidator(values.check_preset_layout), WithJsonSchema(parts.PRESET_LAYOUT)]
         case Checked(check, schema):
             described = {**schema, "description": key.meaning}
             return Annotated[Any, PlainValidator(partial(_checked, check, kind)), WithJsonSchema(described)]
@@ -95,18 +88,16 @@ def _checked(check: Callable[[Any], Any], kind: str, value: Any) -> Any:
 
 
 def _options(kind: type[Kind]) -> dict[str, tuple[Any, Any]]:
-    fields = dataclasses.fields(kind)
     return {
         field.name: (
             type_of(field.metadata["key"], kind.name),
-            ... if field.default is dataclasses.MISSING else field.default,
+            ... if field.default is MISSING else field.default,
         )
-        for field in fields
+        for field in fields(kind)
     }
 
 
 def _parameter(kind: type[Kind], per: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the keys that say how a gate's own parameter is there, as far as the kind has one."""
     keys: dict[str, tuple[Any, Any]] = {"per": per} if kind.takes_per else {}
     if kind.schemes:
         keys |= {
@@ -147,7 +138,7 @@ class SharedGate(FileModel):
     axes: Axes
     to: To = None
     name: GateName = None
-    share: Share
+    share: Annotated[str, Field(description="The earlier gate whose parameter this one uses.")]
     transpose: Annotated[bool, Field(description="Use the transpose of the parameter.")] = False
     per: Per = ()
 
@@ -181,7 +172,7 @@ class CircuitFile(FileModel):
 
     version: Version
     name: CircuitName
-    layout: LayoutField
+    layout: Annotated[Layout, PlainValidator(values.check_layout), WithJsonSchema(parts.LAYOUT)]
     in_features: InFeatures = None
     out_features: OutFeatures = None
     gates: list[Any]
@@ -192,6 +183,18 @@ class CircuitFile(FileModel):
     packages: Packages = None
 
 
+class PresetFile(FileModel):
+    """What every preset file may say beside the options of its preset."""
+
+    version: Version
+    name: CircuitName
+    preset: str
+    in_features: InFeatures = None
+    out_features: OutFeatures = None
+    init: InitField = None
+    plan: Plan = Plan()
+
+
 @dataclass(frozen=True)
 class Forms:
     """The forms that entries of `gates` have in files with gates of some kinds, and the model of such a file."""
@@ -199,8 +202,6 @@ class Forms:
     kinds: Mapping[str, type[Kind]]
     gates: Mapping[str, type[FileModel]]
     patterns: Mapping[str, type[FileModel]]
-    mixed: Mapping[str, type[FileModel]]
-    """Of patterns whose gates have kinds of their own."""
 
     def tag(self, item: Any) -> str | None:
         """Say which form an entry of `gates` has: the tag of a member of the union, or None for no form at all."""
@@ -225,7 +226,7 @@ class Forms:
             **{f"gate {name}": model for name, model in self.gates.items()},
             "share": SharedGate,
             **{f"pattern {name}": model for name, model in self.patterns.items()},
-            **self.mixed,
+            **{name: _mixed_pattern(name) for name in MIXED},
         }
 
     @cached_property
@@ -236,7 +237,7 @@ class Forms:
     @cached_property
     def pattern_keys(self) -> tuple[str, ...]:
         """All keys that patterns take."""
-        return _all_keys((*self.patterns.values(), *self.mixed.values()))
+        return _all_keys(model for model in self.models.values() if "pattern" in model.model_fields)
 
     @cached_property
     def options(self) -> dict[str, Key]:
@@ -248,7 +249,7 @@ class Forms:
         """The model of the file."""
         union: dict[str, Any] = {"axes": Axes, "pattern name": PatternName, **self.models}
         members = (Annotated[form, Tag(tag)] for tag, form in union.items())
-        item = Annotated[functools.reduce(operator.or_, members), Discriminator(self.tag)]  # type: ignore[valid-type]
+        item = Annotated[reduce(operator.or_, members), Discriminator(self.tag)]  # type: ignore[valid-type]
         field = Field(min_length=1, max_length=limits.GATES, description=parts.GATES_TEXT)
         keys: dict[str, Any] = {"gates": (list.__class_getitem__(item), field)}
         return create_model("CircuitFile", __base__=CircuitFile, __doc__=CircuitFile.__doc__, **keys)
@@ -266,5 +267,4 @@ def forms(added: tuple[type[Kind], ...] = ()) -> Forms:
         kinds,
         {name: _gate_model(kind) for name, kind in kinds.items()},
         {name: _pattern_model(kind) for name, kind in kinds.items() if kind.in_patterns},
-        {name: _mixed_pattern(name) for name in MIXED},
     )

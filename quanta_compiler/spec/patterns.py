@@ -40,15 +40,6 @@ def _alike(gates: Callable[[int], Iterator[tuple[int, ...]]]) -> Callable[[int],
     return lambda n: ((axes, None) for axes in gates(n))
 
 
-def _all_pairs(n: int) -> Iterator[tuple[int, ...]]:
-    # QuanTA's order, (-1, -2), (-1, -3), ..., each pair in ascending position.
-    return ((second, first) for first in range(n - 1, 0, -1) for second in range(first - 1, -1, -1))
-
-
-def _each(n: int) -> Iterator[tuple[int, ...]]:
-    return ((i,) for i in range(n))
-
-
 def _chain(n: int) -> Iterator[tuple[int, ...]]:
     return ((i, i + 1) for i in range(n - 1))
 
@@ -59,10 +50,6 @@ def _ring(n: int) -> Iterator[tuple[int, ...]]:
         yield (0, n - 1)
 
 
-def _brick(n: int) -> Iterator[tuple[int, ...]]:
-    return ((i, i + 1) for start in (0, 1) for i in range(start, n - 1, 2))
-
-
 def _other_size_than_2(size: int) -> str:
     bits = f"write {size} as {'x'.join(['2'] * (size.bit_length() - 1))} in the layout, or use "
     whole = "`kind: pauli`: such a circuit on the bits of an index, for any size"
@@ -71,12 +58,21 @@ def _other_size_than_2(size: int) -> str:
 
 PATTERNS: dict[str, Pattern] = {
     "all_pairs": Pattern(
-        "one gate per pair of axes, in QuanTA's order", lambda n: n * (n - 1) // 2, _alike(_all_pairs)
+        "one gate per pair of axes, in QuanTA's order",
+        lambda n: n * (n - 1) // 2,
+        # (-1, -2), (-1, -3), ..., each pair in ascending position.
+        _alike(lambda n: ((second, first) for first in range(n - 1, 0, -1) for second in range(first - 1, -1, -1))),
     ),
-    "each": Pattern("one gate per axis", lambda n: n, _alike(_each), axes=1, fewest_axes=1),
+    "each": Pattern(
+        "one gate per axis", lambda n: n, _alike(lambda n: ((i,) for i in range(n))), axes=1, fewest_axes=1
+    ),
     "chain": Pattern("(0,1), (1,2), ..., (N-2,N-1)", lambda n: max(0, n - 1), _alike(_chain)),
     "ring": Pattern("chain, then (0,N-1) where N > 2", lambda n: n if n > 2 else max(0, n - 1), _alike(_ring)),
-    "brick": Pattern("(0,1), (2,3), ..., then (1,2), (3,4), ...", lambda n: max(0, n - 1), _alike(_brick)),
+    "brick": Pattern(
+        "(0,1), (2,3), ..., then (1,2), (3,4), ...",
+        lambda n: max(0, n - 1),
+        _alike(lambda n: ((i, i + 1) for start in (0, 1) for i in range(start, n - 1, 2))),
+    ),
     "two_design": Pattern(
         "RY on every axis, then layers of CZ on (0,1), (2,3), ..., RY on these, CZ on (1,2), (3,4), ..., RY on these",
         # Every pair of neighbours takes a CZ and two RY in each layer.

@@ -9,26 +9,73 @@
 What is wrong with such a circuit is told at the options that it comes from.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from functools import cache
+from typing import Any, Literal, cast
+
+from pydantic import Field, ValidationError, create_model
 
 from quanta_compiler.diagnostics import REACH, Diagnostic, Problems
 from quanta_compiler.presets.family import Expansion, Family
-from quanta_compiler.presets.layouts import AUTO_RULE, Layout
+from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.document import Document, read_document
+from quanta_compiler.spec.complaints import Translator, by_mapping, report_unknown
+from quanta_compiler.spec.document import PLACEHOLDERS, ROUNDS, Document, read_document
 from quanta_compiler.spec.loader import DictSource
-from quanta_compiler.spec.preset_models import PresetFile
+from quanta_compiler.spec.models import PresetFile, forms, type_of
 from quanta_compiler.spec.render import init_data
 from quanta_compiler.spec.resolve import refuse_many_axes, resolve
-from quanta_compiler.spec.waste import padding_of
+from quanta_compiler.spec.suspects import padding_of
 
 _UNEVEN = 16
 """At most this many times the smaller of two factors the larger one should be: each is within four times the root."""
+
+
+@cache
+def preset_model(name: str) -> type[PresetFile]:
+    """Return the model of the files of a family."""
+    family, literal = PRESETS[name], cast(Any, Literal)
+    own: dict[str, Any] = {field.name: _field(field) for field in dataclasses.fields(family)}
+    title, meaning = f"{family.__name__}Preset", f"{family.meaning}."
+    return create_model(title, __base__=PresetFile, __doc__=meaning, preset=(literal[name], ...), **own)
+
+
+def _field(option: dataclasses.Field[Any]) -> tuple[Any, Any]:
+    key, default = option.metadata["key"], option.default
+    if not isinstance(default, Layout):
+        return type_of(key), default
+    shown: Any = {"default": {"auto": default.auto}}
+    return type_of(key), Field(default_factory=lambda: default, description=key.meaning, json_schema_extra=shown)
+
+
+def read_preset(data: dict[Any, Any], problems: Problems) -> PresetFile | None:
+    """Validate a file that names a preset in place of its gates; what cannot be read of it has its default."""
+    name = data["preset"]
+    model = preset_model(name) if isinstance(name, str) and name in PRESETS else PresetFile
+    if model is PresetFile:
+        report_unknown("preset", ("preset",), name, PRESETS, problems)
+        # Which options it takes is not known: only what every preset takes is checked.
+        data = {**{key: data[key] for key in PresetFile.model_fields if key in data}, "preset": ""}
+    # A round can bring up what the last one's problems kept pydantic from looking at.
+    for _ in range(ROUNDS):
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            translator = Translator(data, forms(), problems)
+            data = dict(data)
+            for path, group in by_mapping(error.errors(include_url=False)):
+                translator.report(path, group)
+                for item in group:
+                    key = item["loc"][0] if item["loc"] else None
+                    data.pop(key, None)
+                    if key in ("version", "name"):
+                        data[key] = PLACEHOLDERS[key]
+    return None
 
 
 def resolve_preset(
@@ -36,7 +83,7 @@ def resolve_preset(
     problems: Problems,
     in_features: int | None,
     out_features: int | None,
-    auto_rule: int = AUTO_RULE,
+    auto_rule: int,
 ) -> CircuitSpec | None:
     """Resolve a preset file to the circuit that it stands for; None where problems were reported.
 
@@ -50,12 +97,15 @@ def resolve_preset(
         return None
     rows = next((width for width in (file.out_features, out_features) if width is not None), columns)
     family = _family(file, auto_rule)
-    layout = _layout(family)
-    if layout is not None and refuse_many_axes(layout, layout.sizes_for(columns), ("layout",), problems):
+    layout: Layout | None = getattr(family, "layout", None)
+    if layout is not None and refuse_many_axes(layout, layout.sizes_for(columns), problems):
         return None
     expansion = family.circuit(columns, rows)
     for option, limit in expansion.limits.items():
-        _refuse_excess(file, option, limit, problems)
+        value = getattr(file, option)
+        if value > limit:
+            message = f"`{option}` {value} is more than the smaller of the two widths, {limit}"
+            problems.error(_at(file, option), message, f"write `{option}: {limit}` at most")
     if problems.has_errors:
         return None
     inner = Problems(DictSource())
@@ -81,16 +131,11 @@ def _family(file: PresetFile, auto_rule: int) -> Family:
     return family(**options)
 
 
-def _layout(options: Family | PresetFile) -> Layout | None:
-    layout: Layout | None = getattr(options, "layout", None)
-    return layout
-
-
 def _in_features(file: PresetFile, given: int | None, problems: Problems) -> int | None:
     """Return the width of the input: the file's, the layer's, or that of a layout which is written out."""
     if file.in_features is not None or given is not None:
         return file.in_features if file.in_features is not None else given
-    layout = _layout(file)
+    layout: Layout | None = getattr(file, "layout", None)
     if layout is not None and layout.auto is None:
         return math.prod(layout.sizes)
     message = (
@@ -124,17 +169,18 @@ def _relay(inner: Problems, file: PresetFile, expansion: Expansion, problems: Pr
     """Report the problems of the expanded circuit at the options that they come from."""
     for diagnostic in (*inner.errors(), *inner.warnings()):
         option = _option(diagnostic, file)
+        # In the preset's own words; a rank, or an axis that costs much, is what the preset is known to have.
+        is_told = expansion.chosen_width is not None and diagnostic.path in ("in_features", "out_features")
         if diagnostic.severity == "error":
             of_gate = diagnostic.path.startswith("gates[") and not diagnostic.path.endswith("]")
             hint = f"preset `{file.preset}` has this gate: choose smaller options" if of_gate else diagnostic.hint
             problems.error((option,), diagnostic.message, hint)
-        elif not _is_expected(diagnostic, expansion):
+        elif not is_told and not diagnostic.path.endswith((".rank", ".axes")):
             takes_layout = hasattr(file, "layout") or "layout:" not in (diagnostic.hint or "")
             problems.warning((option,), diagnostic.message, diagnostic.hint if takes_layout else None)
 
 
 def _option(diagnostic: Diagnostic, file: PresetFile) -> str:
-    """Return the key of the preset file that a problem of the expanded circuit comes from."""
     part = re.split(r"[.\[]", diagnostic.path)[0]
     candidates = [part]
     if part == "gates":
@@ -143,23 +189,9 @@ def _option(diagnostic: Diagnostic, file: PresetFile) -> str:
     return next((key for key in candidates if key in file.model_fields_set), "preset")
 
 
-def _is_expected(diagnostic: Diagnostic, expansion: Expansion) -> bool:
-    """Say whether a warning of the circuit is told in the preset's own words, or is what the preset is known to do."""
-    if expansion.chosen_width is not None and diagnostic.path in ("in_features", "out_features"):
-        return True
-    return diagnostic.path.endswith((".rank", ".axes"))
-
-
 def _at(file: PresetFile, option: str) -> tuple[str]:
     """Return where a problem with an option is shown: at the preset's name where the file does not give the option."""
     return (option if option in file.model_fields_set else "preset",)
-
-
-def _refuse_excess(file: PresetFile, option: str, limit: int, problems: Problems) -> None:
-    value = getattr(file, option)
-    if value > limit:
-        message = f"`{option}` {value} is more than the smaller of the two widths, {limit}"
-        problems.error(_at(file, option), message, f"write `{option}: {limit}` at most")
 
 
 def _warn_about_options(file: PresetFile, expansion: Expansion, problems: Problems) -> None:

@@ -14,8 +14,7 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document
 from quanta_compiler.spec.drafts import Draft, draft_pattern, read_item
 from quanta_compiler.spec.gates import GateResolver
-from quanta_compiler.spec.suspects import warn_about_suspects
-from quanta_compiler.spec.waste import warn_about_fitting, warn_about_waste
+from quanta_compiler.spec.suspects import warn_about_axes, warn_about_fitting, warn_about_pairs, warn_about_waste
 
 
 def resolve(
@@ -66,7 +65,8 @@ def resolve(
     else:
         warn_about_waste(spec, file.layout, file.out_features, problems)
     _warn_about_zeros(spec, problems)
-    warn_about_suspects(spec, paths, problems)
+    warn_about_pairs(spec, paths, problems)
+    warn_about_axes(spec, problems)
     return spec
 
 
@@ -87,7 +87,7 @@ def _input_state(document: Document, layout: Layout, width: int | None, problems
                 problems.error(("layout",), message, hint)
             return unknown
         sizes = layout.sizes_for(width)
-        if refuse_many_axes(layout, sizes, ("layout",), problems):
+        if refuse_many_axes(layout, sizes, problems):
             return unknown
     names = layout.names or tuple(str(index) for index in range(len(sizes)))
     state = AxisState(names, sizes, layout.names is None)
@@ -98,12 +98,12 @@ def _input_state(document: Document, layout: Layout, width: int | None, problems
     return state
 
 
-def refuse_many_axes(layout: Layout, sizes: tuple[int, ...], path: DataPath, problems: Problems) -> bool:
+def refuse_many_axes(layout: Layout, sizes: tuple[int, ...], problems: Problems) -> bool:
     """Report `{auto: N}` where N axes are too many for any circuit."""
     if layout.auto is None or math.prod(sizes) <= limits.WIDTH:
         return False
     message = f"a layout of {layout.auto} axes of 2 and more is wider than the limit of {limits.WIDTH}"
-    problems.error(path, message, f"choose at most {limits.WIDTH.bit_length() - 1} axes")
+    problems.error(("layout",), message, f"choose at most {limits.WIDTH.bit_length() - 1} axes")
     return True
 
 
@@ -140,12 +140,11 @@ def _resolve_gates(
 
 
 def _output(document: Document, state: AxisState, problems: Problems) -> tuple[AxisSize, ...] | None:
-    """Return the final axes in the order in which they are flattened."""
     wanted = document.file.output
     if wanted is None:
         order = list(state.sizes)
     else:
-        order, complete = find_all(state, wanted, "`output` names", ("output",), problems.error)
+        order, complete = find_all(state, wanted, "`output` names", ("output",), problems)
         absent = [name for name in state.sizes if name not in order and name not in state.doubtful]
         if complete and absent and state.known:
             listed = ", ".join(state.show(name) for name in absent[:8]) + (", …" if len(absent) > 8 else "")

@@ -12,10 +12,7 @@ _WORDS: dict[str, Scalar] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
-_SPECIAL_FLOATS = {
-    f"{sign}.{word}": float(f"{sign}{word}") for sign in ("", "-", "+") for word in ("inf", "Inf", "INF")
-}
-_SPECIAL_FLOATS |= {".nan": float("nan"), ".NaN": float("nan"), ".NAN": float("nan")}
+_SPECIAL_FLOAT = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _DIGITS_LIMIT = 400
@@ -56,8 +53,8 @@ def resolve_plain(text: str) -> Scalar:
         return _WORDS[text]
     if _INTEGER.match(text):
         return int(text)
-    if text in _SPECIAL_FLOATS:
-        return _SPECIAL_FLOATS[text]
+    if _SPECIAL_FLOAT.match(text):
+        return float(text.replace(".", ""))
     return float(text) if _FLOAT.match(text) else text
 
 

@@ -14,7 +14,7 @@ from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.plugins import all_plugins
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec.models import CircuitFile, forms
-from quanta_compiler.spec.preset_models import preset_model
+from quanta_compiler.spec.preset_files import preset_model
 from quanta_compiler.spec.schema_parts import NAME
 
 # The newest draft that the editors' language servers read in full.

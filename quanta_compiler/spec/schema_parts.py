@@ -20,17 +20,11 @@ _AXIS: dict[str, Any] = {
     "anyOf": [{"type": "integer"}, {"type": "string", "pattern": f"^({_POSITION}|[A-Za-z_][A-Za-z0-9_]*)$"}],
     "description": "A position in the input layout (negative: from the end), or the name of an axis.",
 }
-_AXIS_NAMES: dict[str, Any] = {
-    "pattern": f"^{_IDENTIFIER}$",
-    "not": {"enum": sorted({*RESERVED_AXES, *keyword.kwlist})},
-}
+_NO_AXIS = {"enum": sorted({*RESERVED_AXES, *keyword.kwlist})}
 _TO_MAPPING: dict[str, Any] = {
     NAME: "Resized",
     "type": "object",
-    "propertyNames": {
-        "pattern": f"^({_POSITION}|{_IDENTIFIER})$",
-        "not": {"enum": sorted({*RESERVED_AXES, *keyword.kwlist})},
-    },
+    "propertyNames": {"pattern": f"^({_POSITION}|{_IDENTIFIER})$", "not": _NO_AXIS},
     "additionalProperties": _SIZE,
     "maxProperties": limits.AXES,
 }
@@ -57,7 +51,6 @@ GATE_NAME: dict[str, Any] = {
     "not": {"anyOf": [{"enum": sorted({*TORCH_NAMES, *keyword.kwlist})}, {"pattern": "^__(.*__)?$"}]},
     "description": "A unique name; by default g0, g1, ... by position.",
 }
-SHARE: dict[str, Any] = {"type": "string", "description": "The earlier gate whose parameter this one uses."}
 LAYOUT: dict[str, Any] = {
     NAME: "Layout",
     "description": "The axes that the input vector is reshaped to.",
@@ -78,7 +71,7 @@ LAYOUT: dict[str, Any] = {
         },
         {
             "type": "object",
-            "propertyNames": _AXIS_NAMES,
+            "propertyNames": {"pattern": f"^{_IDENTIFIER}$", "not": _NO_AXIS},
             "additionalProperties": _SIZE,
             "minProperties": 1,
             "maxProperties": limits.AXES,
@@ -121,7 +114,6 @@ TO: dict[str, Any] = {
 }
 PATTERN_TO: dict[str, Any] = {**_TO_MAPPING, NAME: "PatternTo", "description": "The sizes of axes after the pattern."}
 _SCHEMES = list(ENTRIES)
-_WITH_STD: dict[str, Any] = {"const": WITH_STD[0]} if len(WITH_STD) == 1 else {"enum": list(WITH_STD)}
 INIT: dict[str, Any] = {
     NAME: "Init",
     "description": "How the parameter is drawn.",
@@ -129,7 +121,7 @@ INIT: dict[str, Any] = {
         {"enum": _SCHEMES},
         {
             "type": "object",
-            "properties": {"scheme": _WITH_STD, "std": {"type": "number", "exclusiveMinimum": 0}},
+            "properties": {"scheme": {"const": WITH_STD}, "std": {"type": "number", "exclusiveMinimum": 0}},
             "required": ["scheme"],
             "additionalProperties": False,
         },
@@ -147,7 +139,7 @@ def init_of(schemes: tuple[str, ...]) -> dict[str, Any]:
     """Return the schema of an initialiser of a kind that takes some schemes only."""
     _, with_std, long = INIT["anyOf"]
     forms = [{"enum": list(schemes)}, {**long, "properties": {"scheme": {"enum": list(schemes)}}}]
-    if set(WITH_STD) <= set(schemes):
+    if WITH_STD in schemes:
         forms.insert(1, with_std)
     of_angles = {NAME: "RotationInit", "description": "How the angles are drawn: by default they are zero."}
     return {**(of_angles if schemes == ANGLES else {"description": INIT["description"]}), "anyOf": forms}

@@ -53,7 +53,6 @@ def known_family(name: str) -> type[Family]:
 
 
 def _option_of(family: type[Family], piece: str) -> tuple[str, Any]:
-    """Return the option and the value that a piece of the short notation gives."""
     options = family.options()
     option, equals, value = piece.partition("=")
     if not equals:

@@ -1,8 +1,9 @@
-"""Checks of the values that may be written in several ways: axes, `to`, `per`, `init`, matrices.
+"""Checks of the values that may be written in several ways: layouts, axes, `to`, `per`, `init`.
 
 Each check takes the data as read and returns what the models hold, or refuses it with every problem in it.
 """
 
+import re
 from typing import Any
 
 from quanta_compiler.diagnostics import DataPath, clip, meant, quote
@@ -18,17 +19,18 @@ from quanta_compiler.kinds.checks import (
 )
 from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES, INITIALISERS
 from quanta_compiler.kinds.plugins import PACKAGE
+from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.spec.circuit_spec import Init
-from quanta_compiler.spec.layout_values import size_problems
-from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, gate_name_problem
+from quanta_compiler.spec.names import CIRCUIT_NAME, IDENTIFIER, POSITION, axis_name_problem, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS
 
 AxisRef = int | str
 """A position in the input layout, or an axis's name."""
 
-WITH_STD = tuple(name for name, row in INITIALISERS.items() if row.std is not None)
-"""Schemes that take a standard deviation."""
+(WITH_STD,) = (name for name, row in INITIALISERS.items() if row.std is not None)
+"""The scheme that takes a standard deviation."""
 VERSION = 1
+_LAYOUT_TEXT = re.compile(r"[0-9]+(?:([x-])[0-9]+(?:\1[0-9]+)*)?\Z")
 
 
 def check_version(value: Any) -> int:
@@ -75,13 +77,6 @@ def check_pattern_name(value: Any) -> str:
         refuse([((), f"`pattern` must be a name, got {describe(value)}", f"the patterns are {words}")])
     if value not in PATTERNS:
         refuse([((), f"unknown pattern {quote(value)}", meant(value, PATTERNS, f"the patterns are {words}"))])
-    return value
-
-
-def check_share(value: Any) -> str:
-    """Check the form of a reference to another gate."""
-    if not isinstance(value, str):
-        refuse([((), f"`share` must be the name of an earlier gate, got {describe(value)}", None)])
     return value
 
 
@@ -139,15 +134,10 @@ def check_to(value: Any) -> tuple[int, ...] | dict[AxisRef, int]:
     if isinstance(value, list | tuple):
         refuse_if(size_problems(list(value), "the new size of an axis"))
         return tuple(value)
-    return check_to_mapping(value, "`to` is a list of new sizes or a mapping from axes to sizes")
+    return check_to_mapping("`to` is a list of new sizes or a mapping from axes to sizes", value)
 
 
-def check_pattern_to(value: Any) -> dict[AxisRef, int]:
-    """Check `to` of a pattern: a mapping from axes to their final sizes."""
-    return check_to_mapping(value, "`to` of a pattern is a mapping from axes to their final sizes")
-
-
-def check_to_mapping(value: Any, expected: str) -> dict[AxisRef, int]:
+def check_to_mapping(expected: str, value: Any) -> dict[AxisRef, int]:
     """Check a mapping from axes to sizes."""
     if not isinstance(value, dict):
         refuse([((), f"{expected}, got {describe(value)}", "such as `{0: 2}`")])
@@ -183,11 +173,9 @@ def check_init(value: Any) -> Init:
         wrong = number_problem(value["std"], "`std`")
         if wrong is None and not 0 < value["std"] <= 3e38:
             wrong = f"`std` must be positive and a float32, got {describe(value['std'])}"
-        if wrong is None and scheme not in WITH_STD:
-            allowed = " and ".join(f"`{name}`" for name in WITH_STD)
-            message = f"`std` goes with the scheme {allowed} only, not with `{clip(str(scheme))}`"
-            problems.append((("std",), message, None))
-        elif wrong is not None:
+        if wrong is None and scheme != WITH_STD:
+            wrong = f"`std` goes with the scheme `{WITH_STD}` only, not with `{clip(str(scheme))}`"
+        if wrong is not None:
             problems.append((("std",), wrong, None))
     refuse_if(problems)
     std = INITIALISERS[scheme].std
@@ -209,11 +197,9 @@ def check_init_of(schemes: tuple[str, ...], value: Any) -> Init:
 def _check_scheme(scheme: Any, path: DataPath) -> None:
     if scheme in ENTRIES:
         return
-    message = (
-        f"unknown initialiser {quote(scheme)}"
-        if isinstance(scheme, str)
-        else f"`scheme` must be a name, got {describe(scheme)}"
-    )
+    message = f"unknown initialiser {quote(scheme)}"
+    if not isinstance(scheme, str):
+        message = f"`scheme` must be a name, got {describe(scheme)}"
     refuse([(path, message, meant(scheme, ENTRIES, f"the schemes are {', '.join(ENTRIES)}"))])
 
 
@@ -225,3 +211,80 @@ def check_packages(value: Any) -> dict[str, str]:
     wrong = [kind for kind, package in value.items() if not isinstance(package, str) or not PACKAGE.match(package)]
     refuse_if([((kind,), f"expected a package with its version, got {describe(value[kind])}", hint) for kind in wrong])
     return dict(value)
+
+
+def size_problems(values: list[Any], what: str) -> list[Problem]:
+    """Say which of some sizes are none, and why."""
+    found = ((index, integer_problem(value, what, 1, limits.WIDTH)) for index, value in enumerate(values))
+    return [((index,), problem, None) for index, problem in found if problem is not None]
+
+
+def check_layout(value: Any) -> Layout:
+    """Check a layout in any notation."""
+    if isinstance(value, str):
+        return _layout_text(value)
+    if is_integer(value):
+        value = [value]
+        problem = integer_problem(value[0], "the size of an axis", 1, limits.WIDTH)
+        refuse_if([((), problem, None)] if problem else [])
+    if isinstance(value, list | tuple):
+        return _layout_list(list(value))
+    if isinstance(value, dict):
+        return _layout_mapping(value)
+    hint = "write `16x8x8x4`, `[16, 8, 8, 4]`, `{a: 16, b: 8}` or `{auto: 4}`"
+    refuse([((), f"`layout` must say the sizes of the axes, got {describe(value)}", hint)])
+
+
+def check_preset_layout(value: Any) -> Layout:
+    """Check the layout of a preset, whose axes have no names: the preset itself refers to them."""
+    layout = check_layout(value)
+    if layout.names is not None:
+        hint = "write `16x8x8x4`, `[16, 8, 8, 4]` or `{auto: 4}`"
+        refuse([((), "the axes of a preset's layout cannot be named", hint)])
+    return layout
+
+
+def _layout_text(text: str) -> Layout:
+    if not _LAYOUT_TEXT.match(text):
+        hint = "write sizes with x or - between them, such as `16x8x8x4`"
+        refuse([((), f"{quote(text)} is not a layout" if text else "`layout` is empty", hint)])
+    words = re.split("[x-]", text)
+    # Ten digits are past every limit already; longer ones need not be converted.
+    return _layout_list([int(word) if len(word) <= 18 else 10**18 for word in words], whole=True)
+
+
+def _layout_list(sizes: list[Any], whole: bool = False) -> Layout:
+    if not sizes:
+        refuse([((), "`layout` has no axes", "give it at least one, such as `[16, 8]`")])
+    if len(sizes) > limits.AXES:
+        refuse([((), f"`layout` has {len(sizes)} axes; the limit is {limits.AXES}", None)])
+    problems = size_problems(sizes, "the size of an axis")
+    if whole:
+        problems = [((), f"{message} (axis {path[0]})", hint) for path, message, hint in problems]
+    refuse_if(problems)
+    return Layout(tuple(sizes))
+
+
+def _layout_mapping(sizes: dict[Any, Any]) -> Layout:
+    if "auto" in sizes:
+        problem = integer_problem(sizes["auto"], "`auto` (the number of axes)", 1, limits.AXES)
+        problems: list[Problem] = [
+            ((key,), f"{quote(key)} does not go with `auto`", None) for key in sizes if key != "auto"
+        ]
+        refuse_if(problems + ([(("auto",), problem, None)] if problem else []))
+        return Layout(auto=sizes["auto"])
+    if not sizes:
+        refuse([((), "`layout` has no axes", "give it at least one, such as `{a: 16}`")])
+    if len(sizes) > limits.AXES:
+        refuse([((), f"`layout` has {len(sizes)} axes; the limit is {limits.AXES}", None)])
+    problems = []
+    for name, size in sizes.items():
+        wrong = axis_name_problem(name) if isinstance(name, str) else "is not an identifier"
+        if wrong is not None:
+            hint = "write the sizes as a list to name axes by position" if is_integer(name) else "choose another name"
+            problems.append(((name,), f"an axis cannot be called {quote(name)}: the name {wrong}", hint))
+        wrong = integer_problem(size, "the size of an axis", 1, limits.WIDTH)
+        if wrong is not None:
+            problems.append(((name,), wrong, None))
+    refuse_if(problems)
+    return Layout(tuple(sizes.values()), tuple(sizes))

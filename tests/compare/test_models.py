@@ -14,8 +14,7 @@ from random_circuits import file_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.models.folder import ModelError
-from quanta_compiler.models.layers import ModelLayers
+from quanta_compiler.models.layers import ModelError, ModelLayers
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import QuantaConfig
 from quanta_compiler.peft.targeted import read_model

@@ -246,6 +246,13 @@ def test_dict_errors_have_paths() -> None:
     assert caught.value.diagnostics[0].to_dict()["line"] is None
 
 
+@pytest.mark.parametrize("name", [{}, ["each"]], ids=["mapping", "list"])
+def test_a_pattern_whose_name_is_no_text_may_have_an_unknown_key_too(name: object) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec({"version": 1, "name": "c", "layout": [2, 2], "gates": [{"pattern": name, "layer": 1}]})
+    assert [one.path for one in caught.value.diagnostics] == ["gates[0].pattern", "gates[0].layer"]
+
+
 def test_same_names_between_two_gates_of_a_later_pattern(tmp_path: Path) -> None:
     found = errors_of(HEAD + "gates:\n  - {axes: [0], name: g2}\n  - each\n", tmp_path).diagnostics
     assert [diagnostic.path for diagnostic in found] == ["gates[0].name"]

@@ -9,7 +9,8 @@ import pytest
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.kinds.constant import Constant
 from quanta_compiler.kinds.lowrank import Lowrank
-from quanta_compiler.spec import CircuitSpec, GateSpec, Init, load_spec
+from quanta_compiler.spec import load_spec
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.names import TORCH_NAMES, gate_name_problem
 from quanta_compiler.spec.patterns import PATTERNS, options_of
 

@@ -13,7 +13,8 @@ from quanta_compiler.kinds.angles import lie_numbers
 from quanta_compiler.kinds.orthogonal import Orthogonal
 from quanta_compiler.kinds.pauli import Pauli
 from quanta_compiler.kinds.two_design import cosine_sine_angles, pauli_angles, two_design, widest_column
-from quanta_compiler.spec import CircuitSpec, GateSpec, Init, load_spec, to_dict
+from quanta_compiler.spec import load_spec, to_dict
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.patterns import PATTERNS
 
 DOCS = (Path(__file__).parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")

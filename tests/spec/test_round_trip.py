@@ -15,7 +15,8 @@ from random_circuits import random_file
 from spec_circuits import FILES
 
 from quanta_compiler.diagnostics import SpecError
-from quanta_compiler.spec import CircuitSpec, load_spec, to_dict, to_yaml
+from quanta_compiler.spec import load_spec, to_dict, to_yaml
+from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
