@@ -140,7 +140,7 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
     """Measure the machine, keep what was found, and show it."""
     from quanta_compiler.bench.calibrate import DeviceError
     from quanta_compiler.bench.calibrate import calibrate as measure
-    from quanta_compiler.bench.calibration_table import calibration_table
+    from quanta_compiler.bench.tables import calibration_table
     from quanta_compiler.predict.calibration import require_storage, store_calibration
     from quanta_compiler.system.machine import Load, is_crowded
 
@@ -209,13 +209,13 @@ def _doubts(result: Bench, source: str) -> list[Diagnostic]:
 
 
 def _wrong_results(result: Bench, source: str) -> list[Diagnostic]:
-    from quanta_compiler.bench.result import mode_title
+    from quanta_compiler.bench.result import MODE_TITLES
 
     hint = "this is a fault of the contestant, not of the file: please report it with the file"
     return [
         Diagnostic(
             "error",
-            f"{name} computes something else: {mode_title(mode)} is {error:.1e} of the norm away from the module in "
+            f"{name} computes something else: {MODE_TITLES[mode]} is {error:.1e} of the norm away from the module in "
             f"float64 (tolerance {result.tolerance:g})",
             source,
             hint=hint,
