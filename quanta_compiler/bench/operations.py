@@ -10,8 +10,7 @@ from functools import partial
 
 import torch
 
-from quanta_compiler.predict.grid import Grid, grid_points, rising
-from quanta_compiler.predict.grids import Grids
+from quanta_compiler.predict.grid import Grid, Grids, grid_points, rising
 
 Run = Callable[[], object]
 Point = tuple[int, ...]

@@ -66,7 +66,7 @@ class Roster:
         """Return everything that stands where the circuit stands: ours first, the others, and other layers."""
         group = Group("circuit", "ratio_to_ours", [])
         first, *others = our_names(self.setting.compiled, self.setting.dtype)
-        ours = {name: partial(our_contestant, name) for name in (first, *others)}
+        ours: dict[str, Maker] = {name: partial(our_contestant, name) for name in (first, *others)}
         for name, make in {**ours, **_MAKERS}.items():
             if name == first or self.options.wants(name):
                 self._add(group, name, make)

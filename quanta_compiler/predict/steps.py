@@ -1,11 +1,39 @@
-"""What the steps of a program ask of a machine, forward and backward: products, copies, elementwise operations."""
+"""What the steps of a program ask of a machine, forward and backward: products, copies, elementwise operations.
+
+A product has one more for every operand that needs a gradient, and a copy into another order goes back by another copy.
+"""
 
 import math
 from dataclasses import replace
 
-from quanta_compiler.lowering.account import ELEMENT_BYTES, Executed, Operand, Resized
-from quanta_compiler.lowering.program import Access, Copy, Groups, Layout, Matmul, Multiply, sources
-from quanta_compiler.predict.work import Operation, Pass, Permutation, Product, Work
+from quanta_compiler.lowering.account import ELEMENT_BYTES, Executed, Making, Operand, Resized, StepCost
+from quanta_compiler.lowering.accounting import program_cost
+from quanta_compiler.lowering.program import Access, Copy, Groups, Layout, Matmul, Multiply, Program, sources
+from quanta_compiler.predict.rotations import making_work, passes_work
+from quanta_compiler.predict.work import Operation, Pass, Permutation, Product, Work, joined
+
+
+def program_work(program: Program) -> Work:
+    """Return the work of a batch of the size that a program was planned for, its input requiring a gradient."""
+    return joined(map(_work, program_cost(program).steps))
+
+
+def _work(step: StepCost) -> Work:
+    origin = step.origin
+    if isinstance(origin, Making):
+        return making_work(origin)
+    if isinstance(origin, Resized):
+        return _resize(origin)
+    if not isinstance(origin, Executed):
+        return passes_work(origin)
+    match origin.operation:
+        case Matmul():
+            return _matmul(origin, origin.operation)
+        case Multiply():
+            return _multiply(origin, origin.operation)
+        case Copy():
+            return _copy(origin, origin.operation)
+    raise AssertionError("ties and picks stand in operators only")
 
 
 def _volume(step: Executed, legs: Layout) -> int:
@@ -17,7 +45,7 @@ def _bytes(step: Executed, legs: Layout) -> int:
     return ELEMENT_BYTES * _volume(step, legs)
 
 
-def matmul(step: Executed, operation: Matmul) -> Work:
+def _matmul(step: Executed, operation: Matmul) -> Work:
     """Return a product, and one for the gradient of each side that needs it."""
     left, right = step.operands
     *lead, rows, inner = (_volume(step, group) for group in operation.left.groups)
@@ -117,7 +145,7 @@ def _permutation(step: Executed, old: Layout, new: Layout, is_transpose: bool = 
     return (Permutation(tuple(size for size, _ in joined), tuple(stride for _, stride in joined), is_transpose),)
 
 
-def copy(step: Executed, operation: Copy) -> Work:
+def _copy(step: Executed, operation: Copy) -> Work:
     """Return a copy into another order, and the way back."""
     (source,) = step.operands
     is_transpose = len([group for group in operation.source.groups if _volume(step, group) > 1]) == 2
@@ -126,7 +154,7 @@ def copy(step: Executed, operation: Copy) -> Work:
     return Work(there, _permutation(step, operation.layout, source.layout, is_transpose) if is_copied_back else ())
 
 
-def multiply(step: Executed, operation: Multiply) -> Work:
+def _multiply(step: Executed, operation: Multiply) -> Work:
     """Return an elementwise product with broadcasting, and what its gradients take."""
     sides = list(zip((operation.left, operation.right), step.operands, strict=True))
     whole, moved = _volume(step, operation.layout), _bytes(step, operation.layout)
@@ -158,7 +186,7 @@ def _inner(step: Executed, operation: Multiply) -> int | None:
     return runs[-1][2] if len(runs) > 1 else None
 
 
-def resize(step: Resized) -> Work:
+def _resize(step: Resized) -> Work:
     """Return what cuts or pads rows at the end: what is smaller is copied, what is larger filled and copied into."""
     kept = ELEMENT_BYTES * step.rows * min(step.old, step.new)
     filled = ELEMENT_BYTES * step.rows * max(step.old, step.new)

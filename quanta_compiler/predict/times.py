@@ -104,8 +104,8 @@ def _pass_seconds(walk: Pass, calibration: Calibration) -> float:
 
 def _stream_seconds(size: float, calibration: Calibration) -> float:
     """Return the time of reading and writing so many bytes in order."""
-    (largest,) = calibration.grids.stream.axes[0][-1:]
-    return calibration.grids.stream.at(size) * max(1.0, size / largest)
+    stream = calibration.grids.stream
+    return stream.at(size) * max(1.0, size / stream.axes[0][-1])
 
 
 def _permutation_seconds(copy: Permutation, calibration: Calibration) -> float:
