@@ -11,6 +11,8 @@ from quanta_compiler.bench.timing import WIDE_SPREAD, Timing
 from quanta_compiler.system.machine import is_crowded
 
 MODE_TITLES = {FORWARD: "forward", TRAINING: "forward + backward", OPERATOR: "operator()"}
+_RATIO_KEYS = {"circuit": "ratio_to_ours", "adapters": "ratio_to_bare_layer"}
+"""By section."""
 FORMAT = 1
 """Goes up when a key of the JSON changes its meaning or goes."""
 
@@ -70,12 +72,11 @@ class Section:
 
     name: str
     base: str
-    ratio_key: str
     contestants: tuple[ContestantFigures, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        contestants = [one.to_dict(self.ratio_key) for one in self.contestants]
+        contestants = [one.to_dict(_RATIO_KEYS[self.name]) for one in self.contestants]
         return {"name": self.name, "base": self.base, "contestants": contestants}
 
     @property

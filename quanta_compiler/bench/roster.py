@@ -41,13 +41,8 @@ class Entry:
     """The modes whose results are wrong; they are not timed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Entries that are compared with the first of them."""
-
-    name: str
-    ratio_key: str
-    entries: list[Entry]
+Group = list[Entry]
+"""What is compared with the first of them."""
 
 
 class Roster:
@@ -64,7 +59,7 @@ class Roster:
 
     def circuit_group(self) -> Group:
         """Return everything that stands where the circuit stands: ours first, the others, and other layers."""
-        group = Group("circuit", "ratio_to_ours", [])
+        group: Group = []
         first, *others = our_names(self.setting.compiled, self.setting.dtype)
         ours: dict[str, Maker] = {name: partial(our_contestant, name) for name in (first, *others)}
         for name, make in {**ours, **_MAKERS}.items():
@@ -74,7 +69,7 @@ class Roster:
 
     def adapter_group(self) -> Group:
         """Return adapters on a frozen layer, the bare layer first."""
-        group = Group("adapters", "ratio_to_bare_layer", [])
+        group: Group = []
         names = [name for name in ADAPTERS if self.options.wants(name)]
         if not self._has_room(2 * self._weight_bytes):
             for name in names:
@@ -95,7 +90,7 @@ class Roster:
             return self.left_out.append(LeftOut(name, None, str(error)))
         storages = [tensor.untyped_storage() for tensor in contestant.own]
         self._held += sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-        if not group.entries and group.name == "circuit":
+        if contestant.is_circuit and not group:
             self._refuse_too_large(contestant)
         fitting = []
         for mode in (mode for mode in self.options.modes if mode in contestant.costs):
@@ -104,7 +99,7 @@ class Roster:
             else:
                 self._leave_out(name, mode, contestant.costs[mode].bytes)
         if fitting:
-            group.entries.append(Entry(contestant, fitting))
+            group.append(Entry(contestant, fitting))
         return None
 
     def _has_room(self, needed: float) -> bool:

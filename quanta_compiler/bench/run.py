@@ -44,15 +44,15 @@ def bench(
         dtype: torch.dtype = getattr(torch, options.dtype)
         setting = Setting(compiled, dtype, draw_gates(compiled, dtype))
         roster = Roster(setting, options)
-        groups = [roster.circuit_group()]
+        groups = {"circuit": roster.circuit_group()}
         if options.adapters:
-            groups.append(roster.adapter_group())
-        entries = [entry for group in groups for entry in group.entries]
+            groups["adapters"] = roster.adapter_group()
+        entries = [entry for group in groups.values() for entry in group]
         batch = batch_of(setting)
         _compare(entries, setting, batch)
         jobs = limit_jobs(setting)
         trial(jobs, clock)
-        for group in groups:
+        for group in groups.values():
             roster.left_out += _drop_slow(group, batch, clock)
         jobs += [job for entry in entries for job in _jobs(entry, batch)]
         progress.begin("samples", len(jobs) * options.rounds)
@@ -80,7 +80,7 @@ def bench(
             others_cores=others,
             limits=limits,
             tolerance=TOLERANCES[setting.dtype],
-            sections=tuple(_section(group, limits, timings, batch) for group in groups if group.entries),
+            sections=tuple(_section(name, group, limits, timings, batch) for name, group in groups.items() if group),
             left_out=tuple(roster.left_out),
         )
 
@@ -100,10 +100,10 @@ def _drop_slow(group: Group, batch: Batch, clock: Clock) -> list[LeftOut]:
     """Run everything once; what is far slower than the base and takes seconds is told, and not run again."""
     base: dict[str, float] = {}
     left_out = []
-    for entry in group.entries:
+    for entry in group:
         for job, mode in zip(_jobs(entry, batch), entry.modes, strict=True):
             seconds = trial([job], clock)[job.key]
-            if entry is group.entries[0]:
+            if entry is group[0]:
                 base[mode] = seconds
             elif seconds > PATIENCE_SECONDS and seconds > PATIENCE_RATIO * base.get(mode, 0.0):
                 reason = f"one pass takes {seconds:.0f} s: too long to repeat"
@@ -122,11 +122,11 @@ def _jobs(entry: Entry, batch: Batch) -> list[Job]:
     return [Job((entry.contestant.name, mode), run[mode]) for mode in entry.modes]
 
 
-def _section(group: Group, limits: Limits, timings: Mapping[Any, Timing], batch: Batch) -> Section:
+def _section(name: str, group: Group, limits: Limits, timings: Mapping[Any, Timing], batch: Batch) -> Section:
     """Count the memory of a group, which has run by now, and put it beside the times."""
-    base = group.entries[0].contestant.name
+    base = group[0].contestant.name
     figures = []
-    for entry in (entry for entry in group.entries if entry.modes or entry.wrong):
+    for entry in (entry for entry in group if entry.modes or entry.wrong):
         contestant = entry.contestant
         modes = {}
         for mode in entry.modes:
@@ -143,7 +143,7 @@ def _section(group: Group, limits: Limits, timings: Mapping[Any, Timing], batch:
                 modes=modes,
             )
         )
-    return Section(group.name, base, group.ratio_key, tuple(figures))
+    return Section(name, base, tuple(figures))
 
 
 def _figures(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,15 +43,7 @@ def read_circuit(file: str) -> CircuitSpec:
     """Load a circuit file by its path, or from standard input where `file` is `-`; raise SpecError."""
     from quanta_compiler.spec import load_spec
 
-    if file != STANDARD_INPUT:
-        return load_spec(Path(file))
-    try:
-        spec = load_spec(standard_input())
-    except SpecError as error:
-        renamed = [replace(diagnostic, source=STANDARD_INPUT_NAME) for diagnostic in error.diagnostics]
-        raise SpecError(renamed, error.omitted) from None
-    warnings = tuple(replace(one, source=STANDARD_INPUT_NAME) for one in spec.warnings)
-    return replace(spec, warnings=warnings)
+    return load_spec(standard_input() if file == STANDARD_INPUT else Path(file))
 
 
 def check_file(file: str) -> Checked:

@@ -71,8 +71,10 @@ def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) 
 
 def _priced(work: Work, conditions: Conditions, trainable: int, operator_flops: int | None, **others: Any) -> Row:
     """Return a row with what follows from the work of a step, and from how many numbers train."""
-    forward_seconds, step_seconds = _seconds(work, conditions.calibration)
-    forward, tokens = work.forward_flops, conditions.tokens
+    forward, tokens, calibration = work.forward_flops, conditions.tokens, conditions.calibration
+    # The kernel has no times where it was not measured.
+    has_times = calibration.kernel is not None or not any(isinstance(one, FusedPass) for one in work.forward)
+    times = predicted_times(work, calibration) if has_times else None
     return Row(
         trainable=trainable,
         forward_flops_per_token=forward / tokens,
@@ -80,8 +82,8 @@ def _priced(work: Work, conditions: Conditions, trainable: int, operator_flops: 
         optimizer_bytes=ADAMW_BYTES * trainable,
         operator_flops=operator_flops,
         breakeven_tokens=None if operator_flops is None else breakeven(operator_flops, forward, tokens),
-        forward_seconds=forward_seconds,
-        step_seconds=step_seconds,
+        forward_seconds=times.forward_seconds if times else None,
+        step_seconds=times.step_seconds if times else None,
         **others,
     )
 
@@ -94,14 +96,6 @@ def _backend(circuit: Circuit, conditions: Conditions) -> str:
     if rates is None:
         return "torch"
     return "fused" if MODELS[rates.engine].prefers(lower_table(circuit), conditions.tokens) else "torch"
-
-
-def _seconds(work: Work, calibration: Calibration) -> tuple[float | None, float | None]:
-    """Return the times of forward and of a step; None where they are the kernel's, and it was not measured."""
-    if calibration.kernel is None and any(isinstance(operation, FusedPass) for operation in work.forward):
-        return None, None
-    times = predicted_times(work, calibration)
-    return times.forward_seconds, times.step_seconds
 
 
 def _numerical_rank(compiled: CompiledCircuit, seed: int) -> int:

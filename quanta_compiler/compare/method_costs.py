@@ -100,12 +100,6 @@ def _dora_update(in_features: int, out_features: int, rank: int, tokens: int) ->
     return joined([down, up, combined])
 
 
-def mora_side(in_features: int, out_features: int, rank: int) -> int:
-    """Return the side of MoRA's square matrix: the root of (in + out) r to the nearest, then down to an even number."""
-    nearest = (math.isqrt(4 * (in_features + out_features) * rank) + 1) // 2
-    return nearest // 2 * 2
-
-
 def mora_cost(in_features: int, out_features: int, rank: int, tokens: int) -> MethodCost:
     """Return the cost of MoRA with rotation: groups of the input, each rotated by its place, through one matrix M.
 
@@ -113,7 +107,8 @@ def mora_cost(in_features: int, out_features: int, rank: int, tokens: int) -> Me
         ValueError: the matrix has no size, or wants more numbers than the input has twice over.
 
     """
-    side = mora_side(in_features, out_features, rank)
+    # The root of (in + out) r to the nearest, then down to an even number.
+    side = (math.isqrt(4 * (in_features + out_features) * rank) + 1) // 4 * 2
     if not 2 <= side <= 2 * in_features:
         raise ValueError(f"a square matrix of side {side} does not fit a layer of {in_features} -> {out_features}")
     groups = -(-in_features // side)

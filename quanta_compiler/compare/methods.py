@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from quanta_compiler.compare.method_costs import (
     MethodCost,
@@ -60,11 +61,6 @@ def _series_model(model: ModelLayers, width: int, tokens: int) -> MethodCost:
     hidden, blocks = _said(model, "hidden_size", "blocks")
     note = "one after the MLP of each block, whatever the targets; it is not linear, and cannot be merged"
     return repeated([(bottleneck_cost(hidden, hidden, width, tokens, note), blocks)])
-
-
-def _parallel(in_features: int, out_features: int, width: int, tokens: int) -> MethodCost:
-    note = "beside the layer; it is not linear, and cannot be merged"
-    return bottleneck_cost(in_features, out_features, width, tokens, note)
 
 
 def _parallel_model(model: ModelLayers, width: int, tokens: int) -> MethodCost:
@@ -134,7 +130,7 @@ _TABLE = (
         parameters="b (n + m); for a block, 2 b (hidden + MLP)",
         value_meaning="the width b of the bottleneck",
         example=256,
-        per_layer=_parallel,
+        per_layer=partial(bottleneck_cost, note="beside the layer; it is not linear, and cannot be merged"),
         per_block=_parallel_model,
     ),
     Method(

@@ -14,7 +14,7 @@ from typing import Any
 class Grid:
     """Positive numbers at the points of a grid: between two points along a straight line in the logarithms of all.
 
-    Beyond its edges the grid has the value of the edge.
+    Beyond its edges the grid has the value of the edge. ValueError where values and points do not belong together.
     """
 
     axes: tuple[tuple[int, ...], ...]
@@ -23,12 +23,6 @@ class Grid:
     """The last axis fastest."""
 
     def __post_init__(self) -> None:
-        """Check that values belong to points.
-
-        Raises:
-            ValueError: they do not.
-
-        """
         for axis in self.axes:
             if not axis or axis[0] < 1 or list(axis) != sorted(set(axis)):
                 raise ValueError("the points of an axis must ascend from 1")

@@ -37,7 +37,6 @@ def _work(step: StepCost) -> Work:
 
 
 def _volume(step: Executed, legs: Layout) -> int:
-    """Return the number of elements over some legs."""
     return math.prod(step.program.plan.sizes[leg] for leg in legs)
 
 
@@ -46,7 +45,6 @@ def _bytes(step: Executed, legs: Layout) -> int:
 
 
 def _matmul(step: Executed, operation: Matmul) -> Work:
-    """Return a product, and one for the gradient of each side that needs it."""
     left, right = step.operands
     *lead, rows, inner = (_volume(step, group) for group in operation.left.groups)
     product = Product(rows, inner, _volume(step, operation.right.groups[-1]), math.prod(lead))
@@ -146,7 +144,6 @@ def _permutation(step: Executed, old: Layout, new: Layout, is_transpose: bool = 
 
 
 def _copy(step: Executed, operation: Copy) -> Work:
-    """Return a copy into another order, and the way back."""
     (source,) = step.operands
     is_transpose = len([group for group in operation.source.groups if _volume(step, group) > 1]) == 2
     there = _permutation(step, source.layout, operation.layout, is_transpose)

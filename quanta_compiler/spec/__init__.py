@@ -16,7 +16,7 @@ from quanta_compiler.kinds.limits import FILE_BYTES
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.document import Document, read_document
-from quanta_compiler.spec.files import read_file, too_large
+from quanta_compiler.spec.files import STANDARD_INPUT_NAME, StandardInput, read_file, too_large
 from quanta_compiler.spec.loader import DictSource, TextSource, read_text
 from quanta_compiler.spec.plain import plain
 from quanta_compiler.spec.render import to_dict, to_yaml
@@ -100,7 +100,8 @@ def _open(source: str | os.PathLike[str]) -> tuple[TextSource, Problems]:
     if isinstance(source, str) and ("\n" in source or "\r" in source or source.lstrip().startswith("{")):
         if len(source) > FILE_BYTES:
             raise too_large("<string>")
-        text_source = TextSource("<string>", source.removeprefix("\ufeff"))
+        name = STANDARD_INPUT_NAME if isinstance(source, StandardInput) else "<string>"
+        text_source = TextSource(name, source.removeprefix("\ufeff"))
     else:
         text_source = TextSource(path, read_file(path))
     return text_source, Problems(text_source)

@@ -204,9 +204,9 @@ def test_a_weight_without_room_is_never_made(monkeypatch: pytest.MonkeyPatch) ->
     wide = compile_circuit(file_of("1024x1024", [[0], [1]]), tokens=1)
     setting = Setting(wide, torch.float32, {"g0": torch.zeros(1024, 1024), "g1": torch.zeros(1024, 1024)})
     taken = Roster(setting, Options(only=("dense", "peft-lora-8"), adapters=True, max_bytes=2**40))
-    (ours_alone,) = taken.circuit_group().entries
+    (ours_alone,) = taken.circuit_group()
     assert ours_alone.modes == [FORWARD, TRAINING]
-    assert taken.adapter_group().entries == []
+    assert taken.adapter_group() == []
     # Its own matrix, too, takes 4 TiB.
     assert [(one.name, one.mode) for one in taken.left_out] == [
         (ours_alone.contestant.name, OPERATOR),
