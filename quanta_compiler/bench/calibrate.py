@@ -83,7 +83,6 @@ def calibrate(
 
 
 def _measured(clock: Clock, progress: Progress) -> dict[Key, float]:
-    """Return the seconds of everything, the least of all rounds."""
     effort = clock.effort
     jobs: list[tuple[Key, Maker]] = [*operation_jobs(effort), *call_jobs(), *engine_jobs(effort, clock.device.type)]
     progress.begin("samples", effort.rounds * len(jobs))

@@ -23,6 +23,8 @@ from quanta_compiler.runtime.rotation_functions import ry
 
 _LETTERS = 52
 """How many indices torch.einsum can tell apart."""
+Contract = Callable[..., Any]
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,13 @@ def _factors(gate: Gate, bond: int) -> list[_Factor]:
     return [_Factor(key, gate.per + rows + columns, gate.per)]
 
 
-class _Tensors:
-    """The network's tensors: leaves of autograd, shaped as their first gate needs them."""
+class _Rival:
+    """The network with its tensors: leaves of autograd, shaped as their first gate needs them."""
 
-    def __init__(self, network: _Network, setting: Setting) -> None:
-        circuit = setting.compiled.circuit
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.circuit = circuit = setting.compiled.circuit
+        self.network = network = _network(circuit)
         shapes = {factor.key: network.shape(factor.legs) for factor in reversed(network.factors)}
         self.leaves: dict[str, torch.Tensor] = {}
         self._rotations = [stored for stored in all_stored(circuit) if stored.gate.matrix.is_made]
@@ -93,6 +97,7 @@ class _Tensors:
             elif gate.form is Form.SIGNS:
                 self.all[gate.name] = torch.ones(shapes[gate.name], dtype=setting.dtype)
                 self.all[gate.name][-1, -1] = -1
+        self._layout = network.shape(circuit.inputs)
         self._reads = [(factor.key, network.shape(factor.legs)) for factor in network.factors]
 
     def read(self) -> list[torch.Tensor]:
@@ -100,6 +105,30 @@ class _Tensors:
         made = {stored.key: _rotation_matrix(stored, self.leaves[stored.key]) for stored in self._rotations}
         tensors = self.all | made
         return [tensors[key] if tensors[key].shape == shape else tensors[key].view(shape) for key, shape in self._reads]
+
+    def state(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the input as `[tokens, *layout]`."""
+        return _resized(x, self.circuit.in_size).reshape(-1, *self._layout)
+
+    def output(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the last state as `[tokens, out_features]`."""
+        return _resized(state.reshape(-1, self.circuit.out_size), self.circuit.out_features)
+
+    def contestant(self, name: str, title: str, forward: Forward, numbers: Sequence[float]) -> Contestant:
+        """Return a chain of tensors of these `numbers`: each may be copied, and has a gradient later."""
+        flops, item = self.setting.circuit_flops[0], self.setting.dtype.itemsize
+        return Contestant(
+            name=name,
+            title=title,
+            forward=forward,
+            parameters=tuple(self.leaves[key] for key in self.setting.trained),
+            own=tuple(self.all.values()),
+            costs={
+                FORWARD: Cost(flops, item * (numbers[0] + 3 * max(numbers))),
+                TRAINING: Cost(3 * flops, 4 * item * sum(numbers)),
+            },
+            is_circuit=True,
+        )
 
 
 def _rotation_matrix(stored: Stored, numbers: torch.Tensor) -> torch.Tensor:
@@ -155,9 +184,6 @@ def optimizer_for(operands: int) -> str:
     return "optimal" if operands <= 7 else "branch-2" if operands <= 11 else "auto"
 
 
-Contract = Callable[..., Any]
-
-
 def opt_einsum_contestant(setting: Setting) -> Contestant:
     """Return one expression over the input and all gates, planned once, as in the code of the QuanTA paper."""
 
@@ -184,49 +210,45 @@ def einsum_contestant(setting: Setting) -> Contestant:
 
 
 def _whole(name: str, title: str, setting: Setting, prepare: Callable[[_Contraction], Contract]) -> Contestant:
-    circuit = setting.compiled.circuit
-    network = _network(circuit)
-    tensors = _Tensors(network, setting)
+    rival = _Rival(setting)
+    circuit, network = rival.circuit, rival.network
     apply = _apply_contraction(circuit, network, setting.tokens)
-    operator = _operator_contraction(circuit, network)
     contract = prepare(apply)
-    layout = network.shape(circuit.inputs)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        state = _resized(x, circuit.in_size).reshape(-1, *layout)
-        return _resized(contract(state, *tensors.read()).reshape(-1, circuit.out_size), circuit.out_features)
+        state = rival.state(x)
+        return rival.output(contract(state, *rival.read()))
 
-    def matrix() -> torch.Tensor:
-        made = contract_gates(*tensors.read(), *identities).reshape(circuit.out_size, circuit.in_size)
-        return _resized(_resized(made.t(), circuit.out_features).t(), circuit.in_features)
-
-    identities = [torch.eye(size, dtype=setting.dtype) for size, _ in operator.shapes[len(network.factors) :]]
-    rival = _contestant(name, title, setting, tensors, forward=forward, numbers=_intermediates(apply))
+    applying = rival.contestant(name, title, forward, _intermediates(apply))
+    operator = _operator_contraction(circuit, network)
     try:
         contract_gates = prepare(operator)
     except LeftOutError:
         # The matrix has an index more for every axis that no gate contracts.
-        return rival
+        return applying
+    identities = [torch.eye(size, dtype=setting.dtype) for size, _ in operator.shapes[len(network.factors) :]]
+
+    def matrix() -> torch.Tensor:
+        made = contract_gates(*rival.read(), *identities).reshape(circuit.out_size, circuit.in_size)
+        return _resized(_resized(made.t(), circuit.out_features).t(), circuit.in_features)
+
     cost = Cost(setting.circuit_flops[1], 3 * setting.dtype.itemsize * sum(_intermediates(operator)))
-    return replace(rival, costs={**rival.costs, OPERATOR: cost}, operator=matrix)
+    return replace(applying, costs={**applying.costs, OPERATOR: cost}, operator=matrix)
 
 
 def gate_by_gate_contestant(setting: Setting) -> Contestant:
     """Return one torch.einsum after the other, in the order of the file."""
-    circuit = setting.compiled.circuit
-    network = _network(circuit)
-    tensors = _Tensors(network, setting)
-    steps, volumes = _steps(circuit, network)
-    layout = network.shape(circuit.inputs)
+    rival = _Rival(setting)
+    steps, volumes = _steps(rival.circuit, rival.network)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        state = _resized(x, circuit.in_size).reshape(-1, *layout)
-        for equation, tensor in zip(steps, tensors.read(), strict=True):
+        state = rival.state(x)
+        for equation, tensor in zip(steps, rival.read(), strict=True):
             state = torch.einsum(equation, state, tensor)
-        return _resized(state.reshape(-1, circuit.out_size), circuit.out_features)
+        return rival.output(state)
 
-    title, numbers = "one torch.einsum for every gate", [float(setting.tokens * volume) for volume in volumes]
-    return _contestant("gate-by-gate", title, setting, tensors, forward=forward, numbers=numbers)
+    numbers = [float(setting.tokens * volume) for volume in volumes]
+    return rival.contestant("gate-by-gate", "one torch.einsum for every gate", forward, numbers)
 
 
 def _steps(circuit: Circuit, network: _Network) -> tuple[list[str], list[int]]:
@@ -254,31 +276,6 @@ def _after(state: list[int], factor: _Factor) -> list[int]:
         replaced = dict(zip(contracted, new, strict=True))
         return [replaced.get(leg, leg) for leg in state]
     return [leg for leg in state if leg not in contracted] + new
-
-
-def _contestant(
-    name: str,
-    title: str,
-    setting: Setting,
-    tensors: _Tensors,
-    *,
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    numbers: Sequence[float],
-) -> Contestant:
-    """Return a chain of tensors of these `numbers`: each may be permuted, which copies it, and has a gradient later."""
-    flops, item = setting.circuit_flops[0], setting.dtype.itemsize
-    return Contestant(
-        name=name,
-        title=title,
-        forward=forward,
-        parameters=tuple(tensors.leaves[key] for key in setting.trained),
-        own=tuple(tensors.all.values()),
-        costs={
-            FORWARD: Cost(flops, item * (numbers[0] + 3 * max(numbers))),
-            TRAINING: Cost(3 * flops, 4 * item * sum(numbers)),
-        },
-        is_circuit=True,
-    )
 
 
 def _resized(rows: torch.Tensor, width: int) -> torch.Tensor:

@@ -106,7 +106,6 @@ def _limits_table(bench: Bench) -> Table:
 
 
 def _time(timing: Timing) -> tuple[str, str]:
-    """Return the milliseconds and the spread."""
     value = 1e3 * timing.seconds_median
     milliseconds = f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
     return milliseconds, f"{100 * timing.spread:.0f}%"

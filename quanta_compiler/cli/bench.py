@@ -135,7 +135,6 @@ def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
 
 
 def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
-    """Measure the machine, keep what was found, and show it."""
     from quanta_compiler.bench.calibrate import DeviceError
     from quanta_compiler.bench.calibrate import calibrate as measure
     from quanta_compiler.bench.tables import calibration_table
@@ -181,7 +180,6 @@ def _require_folder(path: Path) -> None:
 
 
 def _doubts(result: Bench, source: str) -> list[Diagnostic]:
-    """Warn of what makes the figures hard to believe."""
     found = []
     threads, cores = result.settings["threads"], result.machine["cores"]
     if result.is_crowded:

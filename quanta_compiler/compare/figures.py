@@ -103,10 +103,6 @@ def _numerical_rank(compiled: CompiledCircuit, seed: int) -> int:
 
     Gates are drawn so that they keep the size of a vector. Rounding is max(in, out) times the machine's epsilon of the
     largest singular value, as `torch.linalg.matrix_rank` has it. 4,096 features take about half a minute on two cores.
-
-    Raises:
-        LimitError: the matrices need more than half of the free memory.
-
     """
     import torch
 

@@ -37,10 +37,9 @@ FEATURES = (
 
 def counts(table: GateTable, tokens: int, backward: bool, threads: int = 1) -> tuple[float, ...]:
     """Return how much there is of each of `FEATURES` in a call, for the thread that has most to do."""
-    tile = _backward_tile(table) if backward else _forward_tile(table)
     numbers = sum(_matrix_numbers(entry) for entry in table.entries)
     tiles = _tiles(tokens, backward, threads)
-    found: dict[str, float] = {name: tiles * count for name, count in tile.items()}
+    found: dict[str, float] = {name: tiles * count for name, count in _tile(table, backward).items()}
     found["backward_call" if backward else "call"] = 1
     # Backward packs every matrix in both orders, unless tokens are so few that forward packs none.
     found["packed"] = numbers * (2 if backward else 1 if tokens > _FEW else 0)
@@ -65,23 +64,20 @@ def _matrix_numbers(entry: TableEntry) -> int:
     return entry.blocks * entry.rows * entry.columns if entry.matrix is not None else 0
 
 
-def _forward_tile(table: GateTable) -> Counter[str]:
-    counts = Counter(ends=table.in_features + table.out_features)
-    for entry in table.entries:
-        _add_product(counts, table, entry, entry.rows, entry.columns)
-    return counts
-
-
-def _backward_tile(table: GateTable) -> Counter[str]:
-    """Count the states computed again, the gradient taken back, and the gradients of the matrices."""
-    counts = Counter(ends=2 * table.in_features + table.out_features)
+def _tile(table: GateTable, backward: bool) -> Counter[str]:
+    """Count a tile; backward computes the states again, takes the gradient back, and takes those of the matrices."""
+    counts = Counter(ends=(1 + backward) * table.in_features + table.out_features)
     trained = [entry for entry in table.entries if is_trained(entry)]
-    for entry in table.entries[:-1] if trained else ():
+    states = table.entries
+    if backward:
+        states = table.entries[:-1] if trained else ()
+    for entry in states:
         _add_product(counts, table, entry, entry.rows, entry.columns)
-    for entry in table.entries:
-        _add_product(counts, table, entry, entry.columns, entry.rows)
-    for entry in trained:
-        _add_sums(counts, entry)
+    if backward:
+        for entry in table.entries:
+            _add_product(counts, table, entry, entry.columns, entry.rows)
+        for entry in trained:
+            _add_sums(counts, entry)
     return counts
 
 
@@ -144,14 +140,11 @@ def prefers(table: GateTable, tokens: int) -> bool:
     It is not where it needs the whole matrix of a `pauli` gate, which torch applies by its structure: unless that is
     small.
     """
-    if any(_is_large_whole(entry) for entry in table.entries):
-        return False
+    for entry in table.entries:
+        is_pauli = entry.matrix is not None and entry.matrix.gate.form is Form.CIRCUIT
+        if is_pauli and entry.rows * entry.columns > _LARGE_WHOLE:
+            return False
     return predicted_ratio(table, tokens) < 1
-
-
-def _is_large_whole(entry: TableEntry) -> bool:
-    is_pauli = entry.matrix is not None and entry.matrix.gate.form is Form.CIRCUIT
-    return is_pauli and entry.rows * entry.columns > _LARGE_WHOLE
 
 
 def predicted_ratio(table: GateTable, tokens: int) -> float:
