@@ -8,7 +8,6 @@ from typing import Any
 from quanta_compiler.bench.limits import Limits
 from quanta_compiler.bench.options import FORWARD, MODES, OPERATOR, TRAINING
 from quanta_compiler.bench.timing import WIDE_SPREAD, Timing
-from quanta_compiler.system.machine import is_crowded
 
 MODE_TITLES = {FORWARD: "forward", TRAINING: "forward + backward", OPERATOR: "operator()"}
 _RATIO_KEYS = {"circuit": "ratio_to_ours", "adapters": "ratio_to_bare_layer"}
@@ -117,11 +116,6 @@ class Bench:
     def wrong(self) -> tuple[tuple[str, str, float], ...]:
         """Return the contestants and modes whose results are wrong, and by how much of the norm."""
         return tuple((name, mode, one.errors[mode]) for name, one in self.contestants.items() for mode in one.wrong)
-
-    @property
-    def is_crowded(self) -> bool:
-        """Say whether other programs took cores that this one would have needed."""
-        return is_crowded(self.others_cores, self.settings["threads"], self.machine["cores"])
 
     def wide_spreads(self) -> tuple[tuple[str, float], ...]:
         """Return what varied too much to be believed, the limits included."""

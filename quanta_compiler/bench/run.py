@@ -13,7 +13,7 @@ from quanta_compiler.bench.memory import peak_bytes, saved_bytes
 from quanta_compiler.bench.options import BARE, FORWARD, TRAINING, Options
 from quanta_compiler.bench.result import Bench, ContestantFigures, LeftOut, ModeFigures, Section
 from quanta_compiler.bench.roster import Entry, Group, Roster, batch_of
-from quanta_compiler.bench.timing import Clock, Job, Timing, measure, torch_threads, trial
+from quanta_compiler.bench.timing import Clock, Job, Timing, measure, seconds_of_run, torch_threads
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.machine import Load, describe_machine
@@ -24,11 +24,7 @@ PATIENCE_SECONDS, PATIENCE_RATIO = 3.0, 20.0
 
 
 def bench(
-    compiled: CompiledCircuit,
-    options: Options,
-    *,
-    clock: Clock = time.perf_counter,
-    progress: Progress | None = None,
+    compiled: CompiledCircuit, options: Options, *, clock: Clock = time.perf_counter, progress: Progress | None = None
 ) -> Bench:
     """Measure a compiled circuit on the batch that it was planned for, beside everything in `options`.
 
@@ -51,7 +47,8 @@ def bench(
         batch = batch_of(setting)
         _compare(entries, setting, batch)
         jobs = limit_jobs(setting)
-        trial(jobs, clock)
+        for job in jobs:
+            job.run(1)
         for group in groups.values():
             roster.left_out += _drop_slow(group, batch, clock)
         jobs += [job for entry in entries for job in _jobs(entry, batch)]
@@ -102,7 +99,7 @@ def _drop_slow(group: Group, batch: Batch, clock: Clock) -> list[LeftOut]:
     left_out = []
     for entry in group:
         for job, mode in zip(_jobs(entry, batch), entry.modes, strict=True):
-            seconds = trial([job], clock)[job.key]
+            seconds = seconds_of_run(job, 1, clock)
             if entry is group[0]:
                 base[mode] = seconds
             elif seconds > PATIENCE_SECONDS and seconds > PATIENCE_RATIO * base.get(mode, 0.0):

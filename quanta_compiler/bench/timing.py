@@ -79,11 +79,6 @@ def repetitions(job: Job, clock: Clock, sample_seconds: float) -> int:
     return count
 
 
-def trial(jobs: Sequence[Job], clock: Clock = time.perf_counter) -> dict[Hashable, float]:
-    """Run every job once; return the seconds of that cold run."""
-    return {job.key: seconds_of_run(job, 1, clock) for job in jobs}
-
-
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
     """Let torch use `count` threads (None: as many as now), and as many as before afterwards."""

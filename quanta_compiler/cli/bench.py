@@ -15,6 +15,7 @@ from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_option, 
 from quanta_compiler.diagnostics import Diagnostic, problem, warning
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
+from quanta_compiler.system.machine import Load, is_crowded
 from quanta_compiler.system.memory import LimitError
 from quanta_compiler.text.console import print_json, print_tables, tell_diagnostics
 from quanta_compiler.text.progress import progress_bar
@@ -139,7 +140,6 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
     from quanta_compiler.bench.calibrate import calibrate as measure
     from quanta_compiler.bench.tables import calibration_table
     from quanta_compiler.predict.calibration import require_storage, store_calibration
-    from quanta_compiler.system.machine import Load, is_crowded
 
     try:
         require_storage()
@@ -182,7 +182,7 @@ def _require_folder(path: Path) -> None:
 def _doubts(result: Bench, source: str) -> list[Diagnostic]:
     found = []
     threads, cores = result.settings["threads"], result.machine["cores"]
-    if result.is_crowded:
+    if is_crowded(result.others_cores, threads, cores):
         fewer = ", or measure with fewer --threads: threads that wait for each other are slowed most"
         hint = f"close them{fewer if threads > 1 else ''}"
         found.append(_crowded(source, result.others_cores, cores, threads, hint))

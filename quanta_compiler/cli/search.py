@@ -160,8 +160,7 @@ def search(
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")] = 200,
     learning_rate: Annotated[
-        float,
-        typer.Option(metavar="R", help="Adam's largest step of a fit; 1: the gates' first numbers."),
+        float, typer.Option(metavar="R", help="Adam's largest step of a fit; 1: the gates' first numbers.")
     ] = 0.5,
     as_json: Json = False,
 ) -> None:

@@ -147,12 +147,7 @@ def _calibration(device: str, threads: int | None) -> Calibration:
 def _about(layers: ModelLayers) -> dict[str, Any]:
     keys = ("target", "in_features", "out_features", "layers")
     targets = [dict(zip(keys, group, strict=True)) for group in layers.groups()]
-    return {
-        "name": layers.name,
-        "parameters": layers.parameters,
-        "targets": targets,
-        "layers": len(layers.layers),
-    }
+    return {"name": layers.name, "parameters": layers.parameters, "targets": targets, "layers": len(layers.layers)}
 
 
 def _shapes(entrants: Sequence[Entrant], in_features: int | None, out_features: int | None) -> list[Shape]:

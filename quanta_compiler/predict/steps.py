@@ -47,31 +47,21 @@ def _bytes(step: Executed, legs: Layout) -> int:
 def _matmul(step: Executed, operation: Matmul) -> Work:
     left, right = step.operands
     *lead, rows, inner = (_volume(step, group) for group in operation.left.groups)
-    product = Product(rows, inner, _volume(step, operation.right.groups[-1]), math.prod(lead))
+    columns, batch = _volume(step, operation.right.groups[-1]), math.prod(lead)
+    to_left = Product(rows, columns, inner, batch)
+    to_right = Product(inner, rows, columns, batch, is_transposed=True)
+    # Of a stored matrix that is read turned over, torch computes the transpose of the gradient.
+    if not lead and _is_permuted(step, operation.left, left):
+        to_left = Product(inner, columns, rows)
+    if not lead and _is_permuted(step, operation.right, right):
+        to_right = Product(columns, rows, inner, is_transposed=True)
     gathered = _gathered(step, operation)
     backward: list[Operation] = []
-    for access, operand, gradient in (
-        (operation.right, right, _right_gradient(product, not lead and _is_permuted(step, operation.right, right))),
-        (operation.left, left, _left_gradient(product, not lead and _is_permuted(step, operation.left, left))),
-    ):
+    for access, operand, gradient in ((operation.right, right, to_right), (operation.left, left, to_left)):
         if operand.needs_grad:
             again = replace(gradient, is_one_by_one=bool(gathered))
             backward += [*gathered, again, *_restored(step, access, operand)]
-    return Work((product,), tuple(backward))
-
-
-def _left_gradient(product: Product, is_turned: bool) -> Product:
-    """Return `grad @ right.t()`; where the left side is a stored matrix turned over, torch computes the transpose."""
-    rows, inner, columns = product.rows, product.inner, product.columns
-    return Product(inner, columns, rows) if is_turned else Product(rows, columns, inner, product.batch)
-
-
-def _right_gradient(product: Product, is_turned: bool) -> Product:
-    """Return `left.t() @ grad`, or its transpose likewise."""
-    rows, inner, columns = product.rows, product.inner, product.columns
-    if is_turned:
-        return Product(columns, rows, inner, is_transposed=True)
-    return Product(inner, rows, columns, product.batch, is_transposed=True)
+    return Work((Product(rows, inner, columns, batch),), tuple(backward))
 
 
 def _is_permuted(step: Executed, access: Access, operand: Operand) -> bool:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from quanta_compiler.bench import timing
-from quanta_compiler.bench.timing import Job, measure, summary, trial
+from quanta_compiler.bench.timing import Job, measure, summary
 
 
 class Clock:
@@ -114,9 +114,3 @@ def test_quartiles_and_spread() -> None:
     assert (found.seconds_median, found.seconds_quartiles, found.repetitions) == (3.0, (2.0, 4.0), 7)
     assert found.spread == pytest.approx(2 / 3)
     assert summary([2.0], 1).spread == 0.0
-
-
-def test_a_trial_is_one_cold_run_of_each(clock: Clock) -> None:
-    jobs = [clock.job("a", constant(1.0)), clock.job("b", constant(3.0))]
-    assert trial(jobs, clock) == {"a": 1.0, "b": 3.0}
-    assert clock.runs == [("a", 1), ("b", 1)]

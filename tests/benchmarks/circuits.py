@@ -30,7 +30,7 @@ from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.bench.run import bench
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.oracle.reference import apply_gates
-from quanta_compiler.system.machine import describe_machine
+from quanta_compiler.system.machine import describe_machine, is_crowded
 
 LAYOUTS = ("16x8x8x4", "16x16x16", "8x8x8x8", "16x16x4x4", "16x8x8x5", "16x8x8x8", "8x8x4x4x4")
 """Those of the QuanTA paper."""
@@ -86,7 +86,7 @@ def measured(layout: str, tokens: int, threads: int, scale: Scale, *modes: str) 
 
 def doubt(found: Bench) -> None:
     """Tell what makes figures hard to believe; stop where they are of something else."""
-    if found.is_crowded:
+    if is_crowded(found.others_cores, found.settings["threads"], found.machine["cores"]):
         print(f"  other programs kept {found.others_cores:.1f} cores busy", file=sys.stderr)
     for name, spread in found.wide_spreads():
         print(f"  wide spread: {name} {100 * spread:.0f}%", file=sys.stderr)
