@@ -55,7 +55,7 @@ class Clock:
 def calibrate(
     device: str = "cpu", threads: int | None = None, *, effort: Effort | None = None, progress: Progress | None = None
 ) -> Calibration:
-    """Measure a device, with so many threads where it is a CPU (default: as many as torch takes).
+    """Measure a device; on a CPU with `threads` threads (default: as many as torch takes).
 
     Raises:
         DeviceError: torch has no such device here.

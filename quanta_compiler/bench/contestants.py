@@ -79,7 +79,7 @@ class Setting:
 
 
 def runs(contestant: Contestant, x: torch.Tensor, gradient: torch.Tensor) -> dict[str, Callable[[int], None]]:
-    """Return what runs a contestant so many times in each of the modes; `gradient` is that of the output."""
+    """Return for each mode the function that runs a contestant `count` times; `gradient` is that of the output."""
     given = x.detach().requires_grad_()
 
     def forward(count: int) -> None:

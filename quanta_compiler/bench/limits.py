@@ -41,7 +41,7 @@ class Limits:
         return self.copy_bytes / self.copy.seconds_median
 
     def matmul_seconds(self, flops: float) -> float:
-        """Return how long so many FLOPs take in the large product."""
+        """Return the seconds of this many FLOPs in the large product."""
         return flops / self.flops_per_second
 
     def copy_seconds(self, mode: str) -> float | None:

@@ -165,7 +165,7 @@ def _batched(point: Point, device: torch.device) -> Run:
 
 
 def _stream(size: int, device: torch.device) -> Run:
-    """Return a copy in order that reads and writes so many bytes together, into memory that is there already."""
+    """Return a copy in order that reads and writes `size` bytes together, into memory that is there already."""
     source = torch.ones(size // 8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)

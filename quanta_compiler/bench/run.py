@@ -57,16 +57,8 @@ def bench(
         timings = measure(jobs, options.rounds, clock=clock, advance=progress.advance)
         others = load.others()
         limits = limits_of(timings, setting)
-        report = compiled.report
         return Bench(
-            circuit={
-                "name": report.name,
-                "in_features": report.in_features,
-                "out_features": report.out_features,
-                "layout": report.layout,
-                "gates": len(report.gates),
-                "trainable_parameters": report.parameters.trainable,
-            },
+            circuit=_circuit(compiled),
             settings={
                 "tokens": setting.tokens,
                 "dtype": options.dtype,
@@ -82,8 +74,20 @@ def bench(
         )
 
 
+def _circuit(compiled: CompiledCircuit) -> dict[str, Any]:
+    report = compiled.report
+    return {
+        "name": report.name,
+        "in_features": report.in_features,
+        "out_features": report.out_features,
+        "layout": report.layout,
+        "gates": len(report.gates),
+        "trainable_parameters": report.parameters.trainable,
+    }
+
+
 def _compare(entries: Sequence[Entry], setting: Setting, batch: Batch) -> None:
-    """Find how far everybody who computes the circuit is from the float64 module; what is wrong is not timed."""
+    """Find how far each contestant that computes the circuit is from the float64 module; wrong modes are not timed."""
     expected = expected_results(setting, *batch)
     for entry in entries:
         if entry.contestant.is_circuit:
@@ -94,7 +98,7 @@ def _compare(entries: Sequence[Entry], setting: Setting, batch: Batch) -> None:
 
 
 def _drop_slow(group: Group, batch: Batch, clock: Clock) -> list[LeftOut]:
-    """Run everything once; what is far slower than the base and takes seconds is told, and not run again."""
+    """Run everything once; what is far slower than the base and takes seconds is left out."""
     base: dict[str, float] = {}
     left_out = []
     for entry in group:

@@ -151,10 +151,7 @@ def compare(
         comparison = comparison.sorted_by(sort, reverse=True)
     _print(comparison, as_json=as_json, as_csv=as_csv)
     if output is not None:
-        from quanta_compiler.pages import comparison_page
-
-        write_file(output, comparison_page(comparison.to_dict()))
-        print(str(output), file=sys.stderr)
+        _write_page(comparison, output)
     if comparison.failed:
         raise typer.Exit(FAILED)
 
@@ -181,6 +178,13 @@ def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
         print_result(comparison.to_csv())
     elif comparison.rows:
         print_tables(comparison_tables(comparison, drawing_width()))
+
+
+def _write_page(comparison: Comparison, output: Path) -> None:
+    from quanta_compiler.pages import comparison_page
+
+    write_file(output, comparison_page(comparison.to_dict()))
+    print(str(output), file=sys.stderr)
 
 
 @contextmanager

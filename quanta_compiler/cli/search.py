@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Json, one_of, some_of, split_names
+from quanta_compiler.cli.options import Json, one_of, some_of, split_names, wrong_option
 from quanta_compiler.diagnostics import clip, warning
 from quanta_compiler.text.console import drawing_width, is_terminal, print_json, print_tables, tell, tell_diagnostics
 from quanta_compiler.text.progress import progress_bar
@@ -46,7 +46,7 @@ def _range(text: str, most: int, option: str) -> tuple[int, int]:
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= first <= last <= most:
         remedy = f"write a number or two, such as 3-5, from 1 to {most}"
-        raise typer.BadParameter(f"{text!r} is no range: {remedy}", param_hint=f"'{option}'")
+        raise wrong_option(option, f"{text!r} is no range: {remedy}")
     return first, last
 
 
@@ -54,7 +54,7 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     numbers = text.split(",")
     if not all(re.fullmatch(r"\s*[1-9]\d{0,5}\s*", number) for number in numbers):
         remedy = "write some with commas between them, such as 1,2"
-        raise typer.BadParameter(f"{text!r} is no list of numbers: {remedy}", param_hint=f"'{option}'")
+        raise wrong_option(option, f"{text!r} is no list of numbers: {remedy}")
     return tuple(sorted(set(map(int, numbers))))
 
 
@@ -173,8 +173,7 @@ def search(
     axis_range, gate_range = _range(axes, _MOST_AXES, "--axes"), _range(gates, _MOST_GATES, "--gates")
     axes_of_gates, low_ranks = _numbers(gate_axes, "--gate-axes"), _numbers(ranks, "--ranks") if ranks else ()
     if not 0 < learning_rate < math.inf:
-        message = f"{learning_rate:g} is no step: give a number above 0, such as 0.5"
-        raise typer.BadParameter(message, param_hint="'--learning-rate'")
+        raise wrong_option("--learning-rate", f"{learning_rate:g} is no step: give a number above 0, such as 0.5")
     if cluster is not None and backend == "loky":
         backend = "dask"
     if cluster is not None and backend == "threading":

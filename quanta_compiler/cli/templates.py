@@ -4,8 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-import typer
-
+from quanta_compiler.cli.options import wrong_option
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
@@ -17,7 +16,7 @@ _LONGEST_LAYOUT = 2000
 _MANY_AXES = 16
 """From here on `all_pairs` is a long list of gates, and neighbours are paired instead."""
 _MANY_GATES = 20
-"""So many default gates leave a five-digit fraction of the input."""
+"""This many default gates leave a five-digit fraction of the input."""
 _EXAMPLE_WIDTH = 4096
 """The width that a preset's file begins with where none is given."""
 _HEADING = """\
@@ -90,9 +89,9 @@ def circuit_template(
     """
     for option in options:
         if option != "layout":
-            raise _refusal(_flag(option), "it is an option of presets: name one with --preset")
+            raise wrong_option(_flag(option), "it is an option of presets: name one with --preset")
     if "layout" not in options:
-        raise _refusal("--layout", "give the axes, or name a family of circuits with --preset")
+        raise wrong_option("--layout", "give the axes, or name a family of circuits with --preset")
     layout = str(options["layout"]).strip()
     _check_layout_text(layout)
     given = {"in_features": in_features, "out_features": out_features}
@@ -105,8 +104,10 @@ def circuit_template(
     shown = names if len(names) <= 8 else [*names[:3], "...", names[-1]]
     first, last = names[0], names[-1]
     number = f" ({len(spec.gates)} gates)" if len(spec.gates) > 1 else ""
+    sizes = "-".join(str(axis.size) for axis in spec.layout)
+    default = f"quanta-{sizes}" if len(sizes) < 50 else f"quanta-{len(names)}-axes"
     text = _CIRCUIT.format(
-        name=flow_text(name or _default_name(spec)),
+        name=flow_text(name or default),
         size=math.prod(axis.size for axis in spec.layout),
         called=("axis " if len(names) == 1 else "axes ") + ", ".join(shown),
         layout=layout,
@@ -136,13 +137,13 @@ def preset_template(
     try:
         document = preset_document(preset)
     except ValueError as error:
-        raise _refusal("--preset", str(error)) from None
+        raise wrong_option("--preset", str(error)) from None
     family = PRESETS[document["preset"]]
     keys = family.options()
     for option in options:
         if option not in keys:
             takes = ", ".join(map(_flag, keys)) or "no options"
-            raise _refusal(_flag(option), f"preset `{family.name}` takes {takes}")
+            raise wrong_option(_flag(option), f"preset `{family.name}` takes {takes}")
     if "layout" in options:
         _check_layout_text(str(options["layout"]))
     title = flow_text(name or (family.name.replace("_", "-") if options else document["name"]))
@@ -172,11 +173,7 @@ def _load(lines: Iterable[str]) -> CircuitSpec:
     except SpecError as error:
         problem = error.diagnostics[0]
         hint = f" ({problem.hint})" if problem.hint else ""
-        raise _refusal(_option(problem), f"{problem.message}{hint}") from None
-
-
-def _refusal(option: str, message: str) -> typer.BadParameter:
-    return typer.BadParameter(message, param_hint=f"'{option}'")
+        raise wrong_option(_option(problem), f"{problem.message}{hint}") from None
 
 
 def _option(problem: Diagnostic) -> str:
@@ -193,12 +190,7 @@ def _flag(key: str) -> str:
 
 def _check_layout_text(layout: str) -> None:
     if not layout or len(layout) > _LONGEST_LAYOUT or not layout.isprintable():
-        raise _refusal("--layout", "write sizes with x between them, such as `16x8x8x4`")
-
-
-def _default_name(spec: CircuitSpec) -> str:
-    sizes = "-".join(str(axis.size) for axis in spec.layout)
-    return f"quanta-{sizes}" if len(sizes) < 50 else f"quanta-{len(spec.layout)}-axes"
+        raise wrong_option("--layout", "write sizes with x between them, such as `16x8x8x4`")
 
 
 def _width_lines(given: Mapping[str, int | None], spec: CircuitSpec | None = None) -> list[str]:

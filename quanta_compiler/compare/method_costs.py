@@ -36,7 +36,7 @@ def linear_work(tokens: int, inner: int, columns: int) -> Work:
 
 
 def elementwise(numbers: int, operands: int, flops: int = 1) -> Pass:
-    """Return a pass that reads `operands` tensors of so many numbers and writes one, with `flops` for each number."""
+    """Return a pass that reads `operands` tensors of `numbers` numbers and writes one, with `flops` for each number."""
     return Pass(ELEMENT_BYTES * (operands + 1) * numbers, flops * numbers)
 
 

@@ -1,4 +1,4 @@
-"""How a comparison is made: everybody in turn, for one layer or for every layer of a model."""
+"""How a comparison is made: every entrant in turn, for one layer or for every layer of a model."""
 
 import math
 import os
@@ -70,7 +70,7 @@ def compare(
         rank: whether to compute the numerical rank of a random instance, by its singular values.
         seed: draws that instance.
         sort: the figure that comes first.
-        progress: is told what is looked at next.
+        progress: called with the name of each circuit before it is compiled.
 
     Raises:
         CompareError: nothing can be compared, or a baseline, a figure or a backend does not exist.
@@ -194,7 +194,7 @@ class _Table:
         return found
 
     def add_layers(self, entrants: Sequence[Entrant], in_features: int | None, out_features: int | None) -> str:
-        """Add a row for everybody in one layer; return what percentages are of.
+        """Add a row for every entrant in one layer; return what percentages are of.
 
         Where no widths are asked for, they are those of the files, each of which gets the shape that it is written for.
         """
@@ -223,7 +223,7 @@ class _Table:
         return method_row(entrant, cost, self.conditions, shape=shape, layers=1, whole=math.prod(shape))
 
     def add_model(self, entrants: Sequence[Entrant], layers: ModelLayers) -> str:
-        """Add a row for everybody, summed over the layers of a model; return what percentages are of."""
+        """Add a row for every entrant, summed over the layers of a model; return what percentages are of."""
         for entrant in entrants:
             with self._leaving_out():
                 self.rows.append(self._model_row(entrant, layers))

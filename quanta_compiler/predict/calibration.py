@@ -132,7 +132,7 @@ def typical_calibration() -> Calibration:
 
 
 def load_calibration(device: str = "cpu", threads: int | None = None) -> Calibration:
-    """Return what this machine was last measured to do, with so many threads where that is asked for.
+    """Return what this machine was last measured to do, with `threads` threads where given.
 
     Where nothing was measured, or what is stored is damaged or of another machine, it is the typical calibration, and
     its `remark` says so.

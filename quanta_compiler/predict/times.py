@@ -97,7 +97,7 @@ def _pass_seconds(walk: Pass, calibration: Calibration) -> float:
 
 
 def _stream_seconds(size: float, calibration: Calibration) -> float:
-    """Return the time of reading and writing so many bytes in order."""
+    """Return the time of reading and writing `size` bytes together, in order."""
     stream = calibration.grids.stream
     return stream.at(size) * max(1.0, size / stream.axes[0][-1])
 

@@ -71,7 +71,7 @@ class Permutation:
 
 @dataclass(frozen=True, slots=True)
 class MatrixFunction:
-    """An exponential of matrices `[batch, rows, rows]`, or the solution of systems with so many `columns` beside them.
+    """An exponential of matrices `[batch, rows, rows]`, or the solution of systems with `columns` right-hand sides.
 
     It is made of products of such matrices, or of what takes as long.
     """

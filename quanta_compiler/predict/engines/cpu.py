@@ -15,13 +15,13 @@ from quanta_compiler.predict.work import is_trained
 TILE = 16
 """Tokens that go through the gates together."""
 _FEW = 8
-"""At most so many tokens that fill no tile go one by one."""
+"""At most this many tokens that fill no tile go one by one."""
 _FEW_SHARE = 0.1
 """What one of them takes of a tile."""
 _ROWS, _LINES = 8, 3
 """The block of a product that is kept in registers, as the widest vectors allow."""
 _FEW_COLUMNS = 4
-"""Up to so many columns a gradient is summed number by number."""
+"""Up to this many columns a gradient is summed number by number."""
 _LANES = 16
 _NEAR_NUMBERS = 2**18
 """Matrices of more numbers than this do not stay in the second-level cache beside the state."""
@@ -49,7 +49,7 @@ def counts(table: GateTable, tokens: int, backward: bool, threads: int = 1) -> t
 
 
 def is_fresh(size: int) -> bool:
-    """Say whether a result of so many bytes is given anew by the system every time, page by page."""
+    """Say whether a result of `size` bytes is given anew by the system every time, page by page."""
     return size >= _FRESH_BYTES
 
 
@@ -131,7 +131,7 @@ _LARGE_MATRIX = 2**15
 """Past this a matrix that few lines share comes from far for every tile."""
 
 _LARGE_WHOLE = 2**12
-"""Up to so many numbers the matrix of a `pauli` gate takes little time to make."""
+"""Up to this many numbers the matrix of a `pauli` gate takes little time to make."""
 
 
 def prefers(table: GateTable, tokens: int) -> bool:
