@@ -7,8 +7,7 @@ import math
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.engines import EngineRates
 from quanta_compiler.predict.engines.cpu import FEATURES
-from quanta_compiler.predict.grid import Grid, grid_points
-from quanta_compiler.predict.grids import Grids
+from quanta_compiler.predict.grid import Grid, Grids, grid_points
 
 _SIDES = (1, 16, 256)
 _INNER, _BETWEEN, _NUMBERS = (1, 16, 256), (4, 1024), (2**10, 2**20)

@@ -1,7 +1,8 @@
 """PEFT methods on a frozen layer: ours, and those nearest in kind."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,19 +12,44 @@ from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Se
 from quanta_compiler.bench.options import BARE, FORWARD, TRAINING
 from quanta_compiler.spec import to_dict
 
-_TITLES = {
-    BARE: "the frozen layer alone",
-    "quanta-folded": "ours, S folded into the weight",
-    "quanta-frozen-copy": "ours, S applied as well",
-    "peft-lora-8": "PEFT's LoRA, r = 8",
-    "peft-lora-64": "PEFT's LoRA, r = 64",
-    "peft-lokr": "PEFT's LoKr, r = 8",
-    "peft-boft": "PEFT's BOFT, blocks of 4, one factor",
-    "peft-c3a": "PEFT's C3A, blocks of 128",
-}
 _C3A_BLOCK = 128
-_WEIGHTS = {"quanta-folded": 2, "peft-lokr": 4, "peft-boft": 6, "peft-c3a": 4}
-"""About how many matrices of the weight's size a method makes beside the weight; others make none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """A PEFT method: its configuration for a setting, from the module `peft`."""
+
+    title: str
+    config: Callable[[Any, Setting], Any]
+    weights: int = 0
+    """About how many matrices of the weight's size it makes beside the weight."""
+
+
+def _ours(setting: Setting, residual: str) -> Any:
+    from quanta_compiler.peft import QuantaConfig
+
+    return QuantaConfig(circuit=to_dict(setting.compiled.spec), residual=residual, target_modules=["proj"])
+
+
+def _c3a(peft: Any, setting: Setting) -> Any:
+    if any(size % _C3A_BLOCK for size in setting.features):
+        raise LeftOutError(f"its blocks of {_C3A_BLOCK} do not divide the layer")
+    return peft.C3AConfig(block_size=_C3A_BLOCK, target_modules=["proj"])
+
+
+_METHODS = {
+    "quanta-folded": _Method("ours, S folded into the weight", lambda _, setting: _ours(setting, "folded"), 2),
+    "quanta-frozen-copy": _Method("ours, S applied as well", lambda _, setting: _ours(setting, "frozen_copy")),
+    "peft-lora-8": _Method("PEFT's LoRA, r = 8", lambda peft, _: peft.LoraConfig(r=8, target_modules=["proj"])),
+    "peft-lora-64": _Method("PEFT's LoRA, r = 64", lambda peft, _: peft.LoraConfig(r=64, target_modules=["proj"])),
+    "peft-lokr": _Method("PEFT's LoKr, r = 8", lambda peft, _: peft.LoKrConfig(r=8, target_modules=["proj"]), 4),
+    "peft-boft": _Method(
+        "PEFT's BOFT, blocks of 4, one factor",
+        lambda peft, _: peft.BOFTConfig(boft_block_size=4, target_modules=["proj"]),
+        weights=6,
+    ),
+    "peft-c3a": _Method("PEFT's C3A, blocks of 128", _c3a, 4),
+}
 
 
 class Layer(nn.Module):
@@ -48,21 +74,22 @@ def frozen_weight(setting: Setting) -> torch.Tensor:
     return torch.randn(outputs, inputs, generator=generator).mul_(0.02).to(setting.dtype)
 
 
-def bare_layer(setting: Setting, weight: torch.Tensor) -> Contestant:
-    """Return the frozen layer alone: only the input has a gradient."""
-    return _contestant(BARE, Layer(weight), setting, weight)
-
-
 def adapted_layer(name: str, setting: Setting, weight: torch.Tensor) -> Contestant:
-    """Return one of `options.ADAPTERS`, as its configuration makes it, on a layer of this weight.
+    """Return one of `options.ADAPTERS` on a layer of this weight, or for `bare` that layer alone.
 
     Raises:
         LeftOutError: this method cannot adapt such a layer.
 
     """
+    if name == BARE:
+        return _contestant(name, "the frozen layer alone", Layer(weight), setting)
     import peft
 
-    config = _config(name, setting)
+    method = _METHODS[name]
+    try:
+        config = method.config(peft, setting)
+    except AttributeError:
+        raise LeftOutError(f"peft {peft.__version__} does not have it") from None
     # PEFT adapts the layer in place, and with a seed of torch's own.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -71,56 +98,23 @@ def adapted_layer(name: str, setting: Setting, weight: torch.Tensor) -> Contesta
             model: Any = peft.get_peft_model(Layer(weight), config)
         except (ValueError, RuntimeError, NotImplementedError, ImportError, OSError) as error:
             raise LeftOutError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
-    return _contestant(name, model, setting, weight)
-
-
-def _config(name: str, setting: Setting) -> Any:
-    import peft
-
-    def ours(residual: str) -> Any:
-        from quanta_compiler.peft import QuantaConfig
-
-        return QuantaConfig(circuit=to_dict(setting.compiled.spec), residual=residual, target_modules=["proj"])
-
-    def c3a() -> Any:
-        if any(size % _C3A_BLOCK for size in setting.features):
-            raise LeftOutError(f"its blocks of {_C3A_BLOCK} do not divide the layer")
-        return peft.C3AConfig(block_size=_C3A_BLOCK, target_modules=["proj"])
-
-    makers: Mapping[str, Callable[[], Any]] = {
-        "quanta-folded": lambda: ours("folded"),
-        "quanta-frozen-copy": lambda: ours("frozen_copy"),
-        "peft-lora-8": lambda: peft.LoraConfig(r=8, target_modules=["proj"]),
-        "peft-lora-64": lambda: peft.LoraConfig(r=64, target_modules=["proj"]),
-        "peft-lokr": lambda: peft.LoKrConfig(r=8, target_modules=["proj"]),
-        "peft-boft": lambda: peft.BOFTConfig(boft_block_size=4, target_modules=["proj"]),
-        "peft-c3a": c3a,
-    }
-    try:
-        return makers[name]()
-    except AttributeError:
-        raise LeftOutError(f"peft {peft.__version__} does not have it") from None
-
-
-def _contestant(name: str, module: nn.Module, setting: Setting, weight: torch.Tensor) -> Contestant:
-    inputs, outputs = setting.features
-    item = setting.dtype.itemsize
-    batch = item * setting.tokens * (inputs + outputs)
-    matrices = _WEIGHTS.get(name, 0) * weight.nbytes
-    circuits = 0.0
+    made = float(method.weights * weight.nbytes)
     if name.startswith("quanta"):
         report = setting.compiled.report.apply
-        circuits = 2 * setting.tokens * (report.peak_bytes_per_token + report.saved_bytes_per_token)
-    # What a layer with an adapter computes beside the layer is a matter of its method: no limit is compared with it.
+        made += 2 * setting.tokens * (report.peak_bytes_per_token + report.saved_bytes_per_token)
+    return _contestant(name, method.title, model, setting, made)
+
+
+def _contestant(name: str, title: str, module: nn.Module, setting: Setting, made: float = 0.0) -> Contestant:
+    """Return a layer as a contestant; `made` are the bytes that its method takes beside the batch."""
+    inputs, outputs = setting.features
+    batch = setting.dtype.itemsize * setting.tokens * (inputs + outputs)
     flops = 2.0 * setting.tokens * inputs * outputs
     return Contestant(
         name=name,
-        title=_TITLES[name],
+        title=title,
         forward=module,
         parameters=tuple(parameter for parameter in module.parameters() if parameter.requires_grad),
         own=(*module.parameters(), *module.buffers()),
-        costs={
-            FORWARD: Cost(flops, batch + matrices + circuits),
-            TRAINING: Cost(2 * flops, 2 * (batch + matrices + circuits)),
-        },
+        costs={FORWARD: Cost(flops, batch + made), TRAINING: Cost(2 * flops, 2 * (batch + made))},
     )

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from quanta_compiler.bench.contestants import Contestant, Setting
-from quanta_compiler.bench.memory import run_training, training_inputs
+from quanta_compiler.bench.contestants import Contestant, Setting, gradients
 from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 from quanta_compiler.bench.ours import our_contestant
 
-TOLERANCES = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 0.1}
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Of the norm. A deep circuit in bfloat16 rounds by some percent; what is wrong differs by all of it."""
 ROWS = 64
 """How many vectors of the batch are compared."""
@@ -42,8 +41,7 @@ def expected_results(setting: Setting, x: torch.Tensor, gradient: torch.Tensor) 
     wide, wide_gradient = x[rows].double(), gradient[rows].double()
     with torch.no_grad():
         y = judge.forward(wide)
-    gradients = run_training(judge, training_inputs(judge, wide), wide_gradient)
-    return Expected(rows, x[rows], gradient[rows], y, gradients)
+    return Expected(rows, x[rows], gradient[rows], y, gradients(judge, wide.requires_grad_(), wide_gradient))
 
 
 def errors(contestant: Contestant, expected: Expected, x: torch.Tensor, modes: Sequence[str]) -> dict[str, float]:
@@ -53,8 +51,8 @@ def errors(contestant: Contestant, expected: Expected, x: torch.Tensor, modes: S
         with torch.no_grad():
             found[FORWARD] = _error(contestant.forward(x)[expected.rows], expected.y)
     if TRAINING in modes:
-        gradients = run_training(contestant, training_inputs(contestant, expected.x), expected.gradient)
-        each = [_error(mine, wanted) for mine, wanted in zip(gradients, expected.gradients, strict=True)]
+        mine = gradients(contestant, expected.x.detach().requires_grad_(), expected.gradient)
+        each = [_error(one, wanted) for one, wanted in zip(mine, expected.gradients, strict=True)]
         found[TRAINING] = math.nan if any(map(math.isnan, each)) else max(each)
     if OPERATOR in modes and contestant.operator is not None:
         with torch.no_grad():

@@ -3,12 +3,13 @@
 import datetime
 import math
 import random
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from quanta_compiler.bench.clock import Clock, Effort, Key
-from quanta_compiler.bench.operations import Maker, grids, operation_jobs, restart_seconds
+from quanta_compiler.bench.operations import Effort, Key, Maker, Run, grids, operation_jobs, restart_seconds
 from quanta_compiler.bench.small_modules import (
     FORWARD,
     RECORDED,
@@ -18,7 +19,7 @@ from quanta_compiler.bench.small_modules import (
     engine_jobs,
     fitted_engine,
 )
-from quanta_compiler.bench.threads import torch_threads
+from quanta_compiler.bench.timing import Job, repetitions, seconds_of_run, torch_threads
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.times import seconds_of
 from quanta_compiler.system.machine import processor_name
@@ -29,10 +30,32 @@ class DeviceError(ValueError):
     """There is no such device here; the message says what there is."""
 
 
+@dataclass(slots=True)
+class Clock:
+    """Times what is run on a device: the least of some samples, since what disturbs only takes longer."""
+
+    device: torch.device
+    effort: Effort
+
+    def seconds(self, run: Run) -> float:
+        """Return the seconds of one run, warmed up."""
+        job = Job(run, partial(self._repeat, run))
+        job.run(1)
+        count = repetitions(job, time.perf_counter, self.effort.sample_seconds)
+        samples = [seconds_of_run(job, count, time.perf_counter) for _ in range(self.effort.samples)]
+        return max(1e-9, min(samples) / count)
+
+    def _repeat(self, run: Run, count: int) -> None:
+        for _ in range(count):
+            run()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
 def calibrate(
     device: str = "cpu", threads: int | None = None, *, effort: Effort | None = None, progress: Progress | None = None
 ) -> Calibration:
-    """Measure a device, with so many threads where it is a CPU (default: as many as torch takes).
+    """Measure a device; on a CPU with `threads` threads (default: as many as torch takes).
 
     Raises:
         DeviceError: torch has no such device here.
@@ -60,7 +83,6 @@ def calibrate(
 
 
 def _measured(clock: Clock, progress: Progress) -> dict[Key, float]:
-    """Return the seconds of everything, the least of all rounds."""
     effort = clock.effort
     jobs: list[tuple[Key, Maker]] = [*operation_jobs(effort), *call_jobs(), *engine_jobs(effort, clock.device.type)]
     progress.begin("samples", effort.rounds * len(jobs))

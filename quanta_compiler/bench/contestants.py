@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.parameters import all_stored
 
@@ -42,6 +43,10 @@ class Contestant:
     """Whether it computes the circuit, so that its numbers can be compared."""
 
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""The input, `[tokens, in_features]`, and the output's gradient, `[tokens, out_features]`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What all contestants of one measurement share."""
@@ -71,6 +76,34 @@ class Setting:
     def trained(self) -> tuple[str, ...]:
         """Return the keys of the gates that train, in the order of the file."""
         return tuple(stored.key for stored in all_stored(self.compiled.circuit) if not stored.gate.frozen)
+
+
+def runs(contestant: Contestant, x: torch.Tensor, gradient: torch.Tensor) -> dict[str, Callable[[int], None]]:
+    """Return for each mode the function that runs a contestant `count` times; `gradient` is that of the output."""
+    given = x.detach().requires_grad_()
+
+    def forward(count: int) -> None:
+        with torch.no_grad():
+            for _ in range(count):
+                contestant.forward(x)
+
+    def training(count: int) -> None:
+        for _ in range(count):
+            gradients(contestant, given, gradient)
+
+    def operator(count: int) -> None:
+        assert contestant.operator is not None
+        with torch.no_grad():
+            for _ in range(count):
+                contestant.operator()
+
+    return {FORWARD: forward, TRAINING: training, OPERATOR: operator}
+
+
+def gradients(contestant: Contestant, x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """Return the gradients of `x`, which requires one, and of what trains; None: it has no part."""
+    wanted = [x, *contestant.parameters]
+    return torch.autograd.grad(contestant.forward(x), wanted, gradient, allow_unused=True)
 
 
 def draw_gates(compiled: CompiledCircuit, dtype: torch.dtype, seed: int = 0) -> dict[str, torch.Tensor]:

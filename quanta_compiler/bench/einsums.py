@@ -6,8 +6,7 @@ and `orthogonal` gates are computed from what trains in every pass.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import opt_einsum
@@ -15,14 +14,17 @@ import torch
 
 from quanta_compiler.bench.contestants import Contestant, Cost, LeftOutError, Setting
 from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
-from quanta_compiler.bench.rotations import rotation_matrix
 from quanta_compiler.ir.circuit import Circuit, Gate
-from quanta_compiler.ir.parameters import all_stored, inner_size
+from quanta_compiler.ir.parameters import Stored, all_stored, inner_size
+from quanta_compiler.kernels.matrices.rotations import made_by
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.planner.published import equation as equation_of
+from quanta_compiler.runtime.rotation_functions import ry
 
 _LETTERS = 52
 """How many indices torch.einsum can tell apart."""
+Contract = Callable[..., Any]
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +75,21 @@ def _factors(gate: Gate, bond: int) -> list[_Factor]:
     return [_Factor(key, gate.per + rows + columns, gate.per)]
 
 
-class _Tensors:
-    """The network's tensors: leaves of autograd, shaped as their first gate needs them."""
+class _Rival:
+    """The network with its tensors: leaves of autograd, shaped as their first gate needs them."""
 
-    def __init__(self, network: _Network, setting: Setting) -> None:
-        circuit = setting.compiled.circuit
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.circuit = circuit = setting.compiled.circuit
+        self.network = network = _network(circuit)
         shapes = {factor.key: network.shape(factor.legs) for factor in reversed(network.factors)}
         self.leaves: dict[str, torch.Tensor] = {}
-        self._rotations: dict[str, Callable[[], torch.Tensor]] = {}
-        """What computes the tensors that are not stored as they are contracted."""
+        self._rotations = [stored for stored in all_stored(circuit) if stored.gate.matrix.is_made]
+        """What is not stored as it is contracted."""
         for stored in all_stored(circuit):
-            is_rotation = stored.gate.matrix.is_made
-            shape = stored.shape if is_rotation else shapes[stored.key]
+            shape = stored.shape if stored.gate.matrix.is_made else shapes[stored.key]
             leaf = setting.gates[stored.key].view(shape).detach().requires_grad_(not stored.gate.frozen)
             self.leaves[stored.key] = leaf
-            if is_rotation:
-                matrix = partial(rotation_matrix, stored.gate, leaf, stored.part.fan_out, stored.part.fan_in)
-                self._rotations[stored.key] = matrix
         self.all = dict(self.leaves)
         for gate in circuit.gates:
             if gate.matrix.given is not None:
@@ -97,12 +97,45 @@ class _Tensors:
             elif gate.form is Form.SIGNS:
                 self.all[gate.name] = torch.ones(shapes[gate.name], dtype=setting.dtype)
                 self.all[gate.name][-1, -1] = -1
+        self._layout = network.shape(circuit.inputs)
         self._reads = [(factor.key, network.shape(factor.legs)) for factor in network.factors]
 
     def read(self) -> list[torch.Tensor]:
         """Return the factors' tensors; a shared one whose second gate splits it otherwise is viewed anew."""
-        tensors = self.all | {key: matrix() for key, matrix in self._rotations.items()}
+        made = {stored.key: _rotation_matrix(stored, self.leaves[stored.key]) for stored in self._rotations}
+        tensors = self.all | made
         return [tensors[key] if tensors[key].shape == shape else tensors[key].view(shape) for key, shape in self._reads]
+
+    def state(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the input as `[tokens, *layout]`."""
+        return _resized(x, self.circuit.in_size).reshape(-1, *self._layout)
+
+    def output(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the last state as `[tokens, out_features]`."""
+        return _resized(state.reshape(-1, self.circuit.out_size), self.circuit.out_features)
+
+    def contestant(self, name: str, title: str, forward: Forward, numbers: Sequence[float]) -> Contestant:
+        """Return a chain of tensors of these `numbers`: each may be copied, and has a gradient later."""
+        flops, item = self.setting.circuit_flops[0], self.setting.dtype.itemsize
+        return Contestant(
+            name=name,
+            title=title,
+            forward=forward,
+            parameters=tuple(self.leaves[key] for key in self.setting.trained),
+            own=tuple(self.all.values()),
+            costs={
+                FORWARD: Cost(flops, item * (numbers[0] + 3 * max(numbers))),
+                TRAINING: Cost(3 * flops, 4 * item * sum(numbers)),
+            },
+            is_circuit=True,
+        )
+
+
+def _rotation_matrix(stored: Stored, numbers: torch.Tensor) -> torch.Tensor:
+    """Return what a gate stores, `[*per, ...]`, as its matrices `[*per, rows, columns]`, contiguous."""
+    if stored.gate.form is Form.ANGLE:
+        return ry(numbers.flatten()).view(*numbers.shape[:-1], 2, 2)
+    return made_by(stored.gate.matrix, stored.part.fan_out, stored.part.fan_in)(numbers).contiguous()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,28 +147,32 @@ class _Contraction:
     symbols: int
 
 
+def _contraction(terms: Sequence[Sequence[int]], output: Sequence[int], sizes: Sequence[int]) -> _Contraction:
+    shapes = tuple(tuple(sizes[leg] for leg in term) for term in terms)
+    return _Contraction(equation_of(terms, output), shapes, len(sizes))
+
+
 def _apply_contraction(circuit: Circuit, network: _Network, tokens: int) -> _Contraction:
     batch = len(network.sizes)
     terms = [(batch, *circuit.inputs), *(factor.legs for factor in network.factors)]
-    shapes = [(tokens, *network.shape(circuit.inputs)), *(network.shape(factor.legs) for factor in network.factors)]
-    return _Contraction(equation_of(terms, (batch, *circuit.outputs)), tuple(shapes), batch + 1)
+    return _contraction(terms, (batch, *circuit.outputs), (*network.sizes, tokens))
 
 
-def _operator_contraction(circuit: Circuit, network: _Network) -> tuple[_Contraction, tuple[int, ...]]:
-    """Return the einsum of the matrix, and the sizes of the identities that come last.
+def _operator_contraction(circuit: Circuit, network: _Network) -> _Contraction:
+    """Return the einsum of the matrix, identities last.
 
     An axis that no gate contracts would stand in the output twice: its two sides are tied by an identity.
     """
     terms = [factor.legs for factor in network.factors]
-    sizes, output, eyes = list(network.sizes), [], []
+    sizes, output = list(network.sizes), []
     for leg in circuit.outputs:
         if leg in circuit.inputs:
+            terms.append((len(sizes), leg))
+            output.append(len(sizes))
             sizes.append(sizes[leg])
-            terms.append((len(sizes) - 1, leg))
-            eyes.append(sizes[leg])
-        output.append(len(sizes) - 1 if leg in circuit.inputs else leg)
-    shapes = tuple(tuple(sizes[leg] for leg in term) for term in terms)
-    return _Contraction(equation_of(terms, (*output, *circuit.inputs)), shapes, len(sizes)), tuple(eyes)
+        else:
+            output.append(leg)
+    return _contraction(terms, (*output, *circuit.inputs), sizes)
 
 
 def optimizer_for(operands: int) -> str:
@@ -145,9 +182,6 @@ def optimizer_for(operands: int) -> str:
     finds in 0.01 s.
     """
     return "optimal" if operands <= 7 else "branch-2" if operands <= 11 else "auto"
-
-
-Contract = Callable[..., Any]
 
 
 def opt_einsum_contestant(setting: Setting) -> Contestant:
@@ -176,54 +210,45 @@ def einsum_contestant(setting: Setting) -> Contestant:
 
 
 def _whole(name: str, title: str, setting: Setting, prepare: Callable[[_Contraction], Contract]) -> Contestant:
-    circuit = setting.compiled.circuit
-    network = _network(circuit)
-    tensors = _Tensors(network, setting)
+    rival = _Rival(setting)
+    circuit, network = rival.circuit, rival.network
     apply = _apply_contraction(circuit, network, setting.tokens)
-    operator, eyes = _operator_contraction(circuit, network)
     contract = prepare(apply)
-    layout = network.shape(circuit.inputs)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        state = _resized(x, circuit.in_size).reshape(-1, *layout)
-        return _resized(contract(state, *tensors.read()).reshape(-1, circuit.out_size), circuit.out_features)
+        state = rival.state(x)
+        return rival.output(contract(state, *rival.read()))
 
-    def matrix() -> torch.Tensor:
-        assert contract_gates is not None, "the contestant offers no operator"
-        made = contract_gates(*tensors.read(), *identities).reshape(circuit.out_size, circuit.in_size)
-        return _resized(_resized(made.t(), circuit.out_features).t(), circuit.in_features)
-
-    costs = _costs(setting, _intermediates(apply))
+    applying = rival.contestant(name, title, forward, _intermediates(apply))
+    operator = _operator_contraction(circuit, network)
     try:
         contract_gates = prepare(operator)
-        costs[OPERATOR] = Cost(setting.circuit_flops[1], 3 * setting.dtype.itemsize * sum(_intermediates(operator)))
     except LeftOutError:
         # The matrix has an index more for every axis that no gate contracts.
-        contract_gates = None
-        del costs[OPERATOR]
-    identities = [torch.eye(size, dtype=setting.dtype) for size in eyes]
-    offered = matrix if contract_gates is not None else None
-    return _contestant(name, title, setting, tensors, forward=forward, costs=costs, operator=offered)
+        return applying
+    identities = [torch.eye(size, dtype=setting.dtype) for size, _ in operator.shapes[len(network.factors) :]]
+
+    def matrix() -> torch.Tensor:
+        made = contract_gates(*rival.read(), *identities).reshape(circuit.out_size, circuit.in_size)
+        return _resized(_resized(made.t(), circuit.out_features).t(), circuit.in_features)
+
+    cost = Cost(setting.circuit_flops[1], 3 * setting.dtype.itemsize * sum(_intermediates(operator)))
+    return replace(applying, costs={**applying.costs, OPERATOR: cost}, operator=matrix)
 
 
 def gate_by_gate_contestant(setting: Setting) -> Contestant:
     """Return one torch.einsum after the other, in the order of the file."""
-    circuit = setting.compiled.circuit
-    network = _network(circuit)
-    tensors = _Tensors(network, setting)
-    steps, volumes = _steps(circuit, network)
-    layout = network.shape(circuit.inputs)
+    rival = _Rival(setting)
+    steps, volumes = _steps(rival.circuit, rival.network)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        state = _resized(x, circuit.in_size).reshape(-1, *layout)
-        for equation, tensor in zip(steps, tensors.read(), strict=True):
+        state = rival.state(x)
+        for equation, tensor in zip(steps, rival.read(), strict=True):
             state = torch.einsum(equation, state, tensor)
-        return _resized(state.reshape(-1, circuit.out_size), circuit.out_features)
+        return rival.output(state)
 
-    costs = _costs(setting, [setting.tokens * volume for volume in volumes])
-    del costs[OPERATOR]
-    title = "one torch.einsum for every gate"
-    return _contestant("gate-by-gate", title, setting, tensors, forward=forward, costs=costs, operator=None)
+    numbers = [float(setting.tokens * volume) for volume in volumes]
+    return rival.contestant("gate-by-gate", "one torch.einsum for every gate", forward, numbers)
 
 
 def _steps(circuit: Circuit, network: _Network) -> tuple[list[str], list[int]]:
@@ -239,7 +264,7 @@ def _steps(circuit: Circuit, network: _Network) -> tuple[list[str], list[int]]:
         if len({*before, *factor.legs}) > _LETTERS:
             raise LeftOutError(f"torch.einsum knows {_LETTERS} indices, and a gate meets more")
         equations.append(equation_of([before, factor.legs], state))
-        volumes.append(math.prod(network.shape(state[1:]) if place < len(network.factors) - 1 else [circuit.out_size]))
+        volumes.append(math.prod(network.shape(state[1:])))
     return equations, volumes
 
 
@@ -253,28 +278,6 @@ def _after(state: list[int], factor: _Factor) -> list[int]:
     return [leg for leg in state if leg not in contracted] + new
 
 
-def _contestant(
-    name: str,
-    title: str,
-    setting: Setting,
-    tensors: _Tensors,
-    *,
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    costs: dict[str, Cost],
-    operator: Callable[[], torch.Tensor] | None,
-) -> Contestant:
-    return Contestant(
-        name=name,
-        title=title,
-        forward=forward,
-        parameters=tuple(tensors.leaves[key] for key in setting.trained),
-        own=tuple(tensors.all.values()),
-        costs=costs,
-        operator=operator,
-        is_circuit=True,
-    )
-
-
 def _resized(rows: torch.Tensor, width: int) -> torch.Tensor:
     """Return `[n, width]`: rows padded with zeros or truncated, untouched where they fit."""
     missing = width - rows.shape[1]
@@ -286,14 +289,3 @@ def _intermediates(contraction: _Contraction) -> list[float]:
     optimizer = optimizer_for(len(contraction.shapes))
     _, info = opt_einsum.contract_path(contraction.equation, *contraction.shapes, shapes=True, optimize=optimizer)
     return [sum(math.prod(shape) for shape in contraction.shapes), *map(float, info.size_list)]
-
-
-def _costs(setting: Setting, numbers: Sequence[float]) -> dict[str, Cost]:
-    """Return the costs of a chain of tensors: each may be permuted, which copies it, and has a gradient later."""
-    forward, operator = setting.circuit_flops
-    item = setting.dtype.itemsize
-    return {
-        FORWARD: Cost(forward, item * (numbers[0] + 3 * max(numbers))),
-        TRAINING: Cost(3 * forward, 4 * item * sum(numbers)),
-        OPERATOR: Cost(operator, 0.0),
-    }

@@ -1,6 +1,8 @@
 """Layers of the same shape that are no circuit: a dense one, and LoRA as two matrix products."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -12,19 +14,7 @@ def dense_layer(setting: Setting) -> Contestant:
     """Return a dense layer whose weight trains."""
     inputs, outputs = setting.features
     weight = _drawn((outputs, inputs), setting.dtype)
-    flops = 2.0 * setting.tokens * inputs * outputs
-    item, batch = setting.dtype.itemsize, setting.tokens * (inputs + outputs)
-    return Contestant(
-        name="dense",
-        title="a dense layer",
-        forward=lambda x: x @ weight.t(),
-        parameters=(weight,),
-        own=(weight,),
-        costs={
-            FORWARD: Cost(flops, item * (batch + inputs * outputs)),
-            TRAINING: Cost(3 * flops, 2 * item * (batch + inputs * outputs)),
-        },
-    )
+    return _layer(setting, "dense", "a dense layer", lambda x: x @ weight.t(), (weight,))
 
 
 def lora_layer(setting: Setting, rank: int) -> Contestant:
@@ -38,22 +28,27 @@ def lora_layer(setting: Setting, rank: int) -> Contestant:
     if rank > min(inputs, outputs):
         raise LeftOutError(f"r is more than the layer's rank, {min(inputs, outputs)}")
     left, right = _drawn((outputs, rank), setting.dtype), _drawn((rank, inputs), setting.dtype)
-    flops = 2.0 * setting.tokens * rank * (inputs + outputs)
-    item, batch = setting.dtype.itemsize, setting.tokens * (inputs + rank + outputs)
-    parameters = rank * (inputs + outputs)
-    return Contestant(
-        name=f"lora-{rank}",
-        title=f"LoRA, B (A x) with r = {rank}",
-        forward=lambda x: x @ right.t() @ left.t(),
-        parameters=(left, right),
-        own=(left, right),
-        costs={
-            FORWARD: Cost(flops, item * (batch + parameters)),
-            TRAINING: Cost(3 * flops, 2 * item * (batch + parameters)),
-            OPERATOR: Cost(2.0 * rank * inputs * outputs, item * inputs * outputs),
-        },
-        operator=lambda: left @ right,
-    )
+    title = f"LoRA, B (A x) with r = {rank}"
+    layer = _layer(setting, f"lora-{rank}", title, lambda x: x @ right.t() @ left.t(), (left, right), between=rank)
+    operator = Cost(2.0 * rank * inputs * outputs, setting.dtype.itemsize * inputs * outputs)
+    return replace(layer, costs={**layer.costs, OPERATOR: operator}, operator=lambda: left @ right)
+
+
+def _layer(
+    setting: Setting,
+    name: str,
+    title: str,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    matrices: tuple[torch.Tensor, ...],
+    *,
+    between: int = 0,
+) -> Contestant:
+    """Return a layer of matrices that train, with `between` numbers of a token between them."""
+    numbers = sum(matrix.numel() for matrix in matrices)
+    flops = 2.0 * setting.tokens * numbers
+    held = setting.dtype.itemsize * (setting.tokens * (sum(setting.features) + between) + numbers)
+    costs = {FORWARD: Cost(flops, held), TRAINING: Cost(3 * flops, 2 * held)}
+    return Contestant(name, title, forward, parameters=matrices, own=matrices, costs=costs)
 
 
 def _drawn(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:

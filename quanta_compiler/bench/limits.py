@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from quanta_compiler.bench.contestants import Setting
 from quanta_compiler.bench.options import FORWARD, TRAINING
 from quanta_compiler.bench.timing import Job, Timing
 
@@ -40,7 +41,7 @@ class Limits:
         return self.copy_bytes / self.copy.seconds_median
 
     def matmul_seconds(self, flops: float) -> float:
-        """Return how long so many FLOPs take in the large product."""
+        """Return the seconds of this many FLOPs in the large product."""
         return flops / self.flops_per_second
 
     def copy_seconds(self, mode: str) -> float | None:
@@ -48,9 +49,9 @@ class Limits:
         return _COPIES[mode] * self.copy.seconds_median if mode in _COPIES else None
 
 
-def limits_of(timings: Mapping[Any, Timing], tokens: int, features: tuple[int, int], dtype: torch.dtype) -> Limits:
+def limits_of(timings: Mapping[Any, Timing], setting: Setting) -> Limits:
     """Return the limits from the timings of `limit_jobs`."""
-    return Limits(timings[MATMUL], MATMUL_SIDE, timings[COPY], copy_bytes(tokens, features, dtype))
+    return Limits(timings[MATMUL], MATMUL_SIDE, timings[COPY], copy_bytes(setting))
 
 
 def matmul_bytes(dtype: torch.dtype) -> int:
@@ -58,12 +59,13 @@ def matmul_bytes(dtype: torch.dtype) -> int:
     return 3 * MATMUL_SIDE**2 * dtype.itemsize
 
 
-def limit_jobs(tokens: int, features: tuple[int, int], dtype: torch.dtype) -> list[Job]:
+def limit_jobs(setting: Setting) -> list[Job]:
     """Return the jobs that time both limits; they write into memory that is there already."""
+    dtype = setting.dtype
     left, right = (torch.randn(MATMUL_SIDE, MATMUL_SIDE).to(dtype) for _ in range(2))
     product = torch.empty_like(left)
     # Half of them read, half of them written.
-    source = torch.randn(copy_bytes(tokens, features, dtype) // (2 * dtype.itemsize)).to(dtype)
+    source = torch.randn(copy_bytes(setting) // (2 * dtype.itemsize)).to(dtype)
     target = torch.empty_like(source)
 
     def multiply(count: int) -> None:
@@ -77,7 +79,7 @@ def limit_jobs(tokens: int, features: tuple[int, int], dtype: torch.dtype) -> li
     return [Job(MATMUL, multiply), Job(COPY, copy)]
 
 
-def copy_bytes(tokens: int, features: tuple[int, int], dtype: torch.dtype) -> int:
+def copy_bytes(setting: Setting) -> int:
     """Return the bytes of the input and the output, rounded up so that half of them are whole numbers."""
-    numbers = tokens * sum(features)
-    return dtype.itemsize * (numbers + numbers % 2)
+    numbers = setting.tokens * sum(setting.features)
+    return setting.dtype.itemsize * (numbers + numbers % 2)

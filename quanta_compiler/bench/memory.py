@@ -6,14 +6,15 @@ not seen.
 """
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from quanta_compiler.bench.contestants import Contestant
+from quanta_compiler.bench.contestants import Contestant, runs
+from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 
 
 class StorageMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -68,42 +69,13 @@ def saved_bytes(contestant: Contestant, x: torch.Tensor) -> int:
     return kept
 
 
-def peak_forward_bytes(contestant: Contestant, x: torch.Tensor) -> int:
-    """Return the most bytes alive at once in a forward pass without gradient, `x` included, parameters not."""
-    meter = StorageMeter(contestant.own)
-    with torch.no_grad(), meter:
-        meter.note(x)
-        contestant.forward(x)
-    return meter.peak
-
-
-def peak_training_bytes(contestant: Contestant, x: torch.Tensor, gradient: torch.Tensor) -> int:
-    """Return the same for forward and backward: the output's gradient and all gradients that come out included."""
+def peak_bytes(contestant: Contestant, mode: str, x: torch.Tensor, gradient: torch.Tensor) -> int:
+    """Return the most bytes alive at once in one run of a mode, what it reads and returns included, parameters not."""
+    read = {FORWARD: (x,), TRAINING: (x, gradient), OPERATOR: ()}[mode]
+    run = runs(contestant, x, gradient)[mode]
     meter = StorageMeter(contestant.own)
     with meter:
-        meter.note(x)
-        meter.note(gradient)
-        run_training(contestant, training_inputs(contestant, x), gradient)
+        for tensor in read:
+            meter.note(tensor)
+        run(1)
     return meter.peak
-
-
-def peak_operator_bytes(contestant: Contestant) -> int:
-    """Return the most bytes alive at once while the matrix is made, parameters aside."""
-    assert contestant.operator is not None
-    meter = StorageMeter(contestant.own)
-    with torch.no_grad(), meter:
-        contestant.operator()
-    return meter.peak
-
-
-def training_inputs(contestant: Contestant, x: torch.Tensor) -> list[torch.Tensor]:
-    """Return what gradients are taken with respect to: the input, as in the middle of a model, and what trains."""
-    return [x.detach().requires_grad_(), *contestant.parameters]
-
-
-def run_training(
-    contestant: Contestant, inputs: Sequence[torch.Tensor], gradient: torch.Tensor
-) -> tuple[torch.Tensor | None, ...]:
-    """Return the gradients with respect to `inputs`, the first of which is the input; None: it has no part."""
-    result = contestant.forward(inputs[0])
-    return torch.autograd.grad(result, inputs, gradient, allow_unused=True)

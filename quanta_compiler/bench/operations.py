@@ -5,14 +5,17 @@ Tensors are full of ones: drawing them would take longer than what is timed, whi
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from quanta_compiler.bench.clock import Effort, Key, Point, Run
-from quanta_compiler.predict.grid import Grid, grid_points, rising
-from quanta_compiler.predict.grids import Grids
+from quanta_compiler.predict.grid import Grid, Grids, grid_points, rising
 
+Run = Callable[[], object]
+Point = tuple[int, ...]
+Key = tuple[str, Point]
+"""What is measured: a table, and a place in it."""
 Maker = Callable[[torch.device], Run]
 """Makes tensors on a device and returns what is timed."""
 Source = Callable[[Point, torch.device], torch.Tensor]
@@ -25,6 +28,42 @@ _MOST_BATCH = 4096
 _SHORT = 2
 _LINE = 16
 """Numbers in a line of memory."""
+_NOWHERE = torch.device("meta")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What is measured, and how often."""
+
+    sides: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096, 32768)
+    """Of a product's rows, inner dimension and columns."""
+    gradient_sides: tuple[tuple[int, ...], ...] = (
+        *((1, 8, 64, 512, 4096), (16, 128, 1024, 8192, 65536), (1, 8, 64, 512, 4096)),
+    )
+    """Likewise of a sum over tokens, which the inner dimension is then."""
+    batched_sides: tuple[int, ...] = (1, 4, 16, 64, 256)
+    most_flops: int = 2**29
+    """Of a product; what has more takes as long per FLOP as the nearest that has not."""
+    most_numbers: int = 2**23
+    """In an operand or a result."""
+    stream_bytes: tuple[int, ...] = tuple(2**power for power in range(12, 28, 2))
+    fresh_bytes: int = 2**26
+    """Of a result that is so large that the system gives it anew every time."""
+    numbers: tuple[int, ...] = (2**14, 2**18, 2**22)
+    """In a tensor that is copied into another order."""
+    inner: tuple[int, ...] = (1, 2, 4, 8, 16, 64, 256)
+    between: tuple[int, ...] = (64, 1024, 16384, 131072)
+    gathered: tuple[int, int, int] = (512, 64, 64)
+    """Rows, columns and matrices, the latter innermost."""
+    restarted: int = 2**18
+    """Numbers in a tensor of many short dimensions."""
+    tokens: tuple[int, ...] = (32, 512)
+    """Of the batches that the kernel is measured on."""
+    rounds: int = 2
+    """How often everything is gone through, in an order drawn anew: nothing depends on one bad moment."""
+    samples: int = 3
+    """In a row."""
+    sample_seconds: float = 1e-3
 
 
 def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
@@ -40,17 +79,19 @@ def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
             yield ("batched", point), partial(_batched, point)
     for size in effort.stream_bytes:
         yield ("stream", (size,)), partial(_stream, size)
-    yield ("restarted", ()), lambda device: _copied(_restarted_source(device, effort.restarted))
+    yield ("restarted", ()), partial(_copied, _restarted_source, (effort.restarted,))
     yield ("gathered", ()), partial(_gathered, effort.gathered)
     yield ("fresh", ()), lambda device: lambda: torch.empty(effort.fresh_bytes // 4, device=device).zero_()
     yield ("filled", ()), lambda device: torch.empty(effort.fresh_bytes // 4, device=device).zero_
     for inner, numbers in grid_points((effort.inner, effort.numbers)):
         yield ("elementwise", (inner, numbers)), partial(_elementwise, inner, numbers)
-        yield ("narrow", (inner, numbers)), partial(_transposed, numbers // inner, inner)
-        yield ("wide", (inner, numbers)), partial(_transposed, inner, numbers // inner)
+        yield ("narrow", (inner, numbers)), partial(_copied, _transposed, (numbers // inner, inner))
+        yield ("wide", (inner, numbers)), partial(_copied, _transposed, (inner, numbers // inner))
     for name, source in _SOURCES.items():
-        for point in _order_points(effort, name):
-            yield (name, point), partial(_permuted, source, point)
+        for point in grid_points((effort.inner, effort.between, effort.numbers)):
+            # A source may be larger than it should be, where so few numbers do not have its dimensions.
+            if source(point, _NOWHERE).numel() <= point[-1]:
+                yield (name, point), partial(_copied, source, point)
 
 
 def grids(effort: Effort, seconds: dict[Key, float]) -> Grids:
@@ -124,7 +165,7 @@ def _batched(point: Point, device: torch.device) -> Run:
 
 
 def _stream(size: int, device: torch.device) -> Run:
-    """Return a copy in order that reads and writes so many bytes together, into memory that is there already."""
+    """Return a copy in order that reads and writes `size` bytes together, into memory that is there already."""
     source = torch.ones(size // 8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
@@ -135,16 +176,13 @@ def _elementwise(inner: int, numbers: int, device: torch.device) -> Run:
     return lambda: left * right
 
 
-def _copied(source: torch.Tensor) -> Run:
-    return lambda: source.clone(memory_format=torch.contiguous_format)
+def _copied(source: Source, point: Point, device: torch.device) -> Run:
+    made = source(point, device)
+    return lambda: made.clone(memory_format=torch.contiguous_format)
 
 
-def _transposed(rows: int, columns: int, device: torch.device) -> Run:
-    return _copied(torch.ones(rows, columns, device=device).t())
-
-
-def _permuted(source: Source, point: Point, device: torch.device) -> Run:
-    return _copied(source(point, device))
+def _transposed(point: Point, device: torch.device) -> torch.Tensor:
+    return torch.ones(point, device=device).t()
 
 
 def restart_seconds(effort: Effort, seconds: dict[Key, float], found: Grids) -> float:
@@ -154,8 +192,9 @@ def restart_seconds(effort: Effort, seconds: dict[Key, float], found: Grids) -> 
     return max(0.0, seconds["restarted", ()] - in_order) / (numbers // _SHORT**2)
 
 
-def _restarted_source(device: torch.device, numbers: int) -> torch.Tensor:
+def _restarted_source(point: Point, device: torch.device) -> torch.Tensor:
     """Return a view of many short dimensions, none of which can be joined with its neighbour."""
+    (numbers,) = point
     return torch.ones(numbers // _SHORT**4, *(_SHORT,) * 4, device=device).permute(0, 4, 3, 2, 1)
 
 
@@ -167,13 +206,6 @@ def _gathered(shape: tuple[int, int, int], device: torch.device) -> Run:
             matrix.contiguous()
 
     return run
-
-
-def _order_points(effort: Effort, name: str) -> list[Point]:
-    """Return (inner, between, numbers) of the copies that are measured: those that fit into so many numbers."""
-    nowhere = torch.device("meta")
-    points = grid_points((effort.inner, effort.between, effort.numbers))
-    return [point for point in points if _SOURCES[name](point, nowhere).numel() <= point[-1]]
 
 
 def _run_source(point: Point, device: torch.device) -> torch.Tensor:
@@ -197,7 +229,6 @@ _SOURCES: dict[str, Source] = {"runs": _run_source, "strided": _strided_source}
 
 def _order_grid(effort: Effort, seconds: dict[Key, float], name: str) -> Grid:
     """Return the seconds of a number; where a tensor is too small for a point, those of its nearest."""
-    nowhere = torch.device("meta")
     values = []
     for inner, between, numbers in grid_points((effort.inner, effort.between, effort.numbers)):
         near: Point = (inner, between, numbers)
@@ -206,5 +237,5 @@ def _order_grid(effort: Effort, seconds: dict[Key, float], name: str) -> Grid:
                 near = (inner, effort.between[effort.between.index(near[1]) - 1], near[2])
             else:
                 near = (inner, near[1], effort.numbers[effort.numbers.index(near[2]) + 1])
-        values.append(seconds[name, near] / _SOURCES[name](near, nowhere).numel())
+        values.append(seconds[name, near] / _SOURCES[name](near, _NOWHERE).numel())
     return Grid((effort.inner, effort.between, effort.numbers), tuple(values))

@@ -1,4 +1,4 @@
-"""What `quanta bench` is asked for; no torch here, so that wrong usage is told at once."""
+"""The options of `quanta bench`; no torch here, so that wrong usage is refused at once."""
 
 from dataclasses import dataclass
 

@@ -28,30 +28,24 @@ def our_names(compiled: CompiledCircuit, dtype: torch.dtype) -> tuple[str, ...]:
     return (first, *(name for name in OURS if name != first))
 
 
-def make_module(compiled: CompiledCircuit, dtype: torch.dtype, name: str) -> torch.nn.Module:
-    """Return the emitted module as one of `options.OURS`, by `accelerate`, as one that is imported would be.
-
-    Raises:
-        LeftOutError: this installation cannot make it.
-
-    """
-    backend, _, recomputed = name.partition("-")
-    if backend == "fused" and engine_for("cpu", dtype) is portable:
-        raise LeftOutError(_no_kernel(dtype))
-    module = compiled.module(dtype=dtype, device="cpu", backend="torch")
-    return accelerate(module, backend=backend, recompute=bool(recomputed))
-
-
 def _no_kernel(dtype: torch.dtype) -> str:
-    """Return why torch would stand in for the kernel."""
     if not cpu.takes("cpu", dtype):
         return f"the kernel does not compute in {str(dtype).removeprefix('torch.')}"
     return "the kernel could not be built here" if cpu.problem() else "QUANTA_ENGINE names another engine"
 
 
 def our_contestant(name: str, setting: Setting) -> Contestant:
-    """Return one of `options.OURS`."""
-    module: Any = make_module(setting.compiled, setting.dtype, name)
+    """Return one of `options.OURS`: the emitted module, by `accelerate`, as one that is imported would be.
+
+    Raises:
+        LeftOutError: this installation cannot make it.
+
+    """
+    backend, _, recomputed = name.partition("-")
+    if backend == "fused" and engine_for("cpu", setting.dtype) is portable:
+        raise LeftOutError(_no_kernel(setting.dtype))
+    plain = setting.compiled.module(dtype=setting.dtype, device="cpu", backend="torch")
+    module: Any = accelerate(plain, backend=backend, recompute=bool(recomputed))
     named = dict(module.named_parameters())
     with torch.no_grad():
         for key, value in setting.gates.items():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quanta_compiler.adapters.plots import STYLE
-from quanta_compiler.bench.result import Bench, ContestantFigures, Section, mode_title, modes_of
+from quanta_compiler.bench.result import MODE_TITLES, Bench, Section
 from quanta_compiler.bench.tables import conditions, heading, times
 from quanta_compiler.system.files import write_file
 
@@ -26,17 +25,12 @@ _SHORT = 50.0
 
 def write_picture(bench: Bench, path: Path) -> None:
     """Draw the measurement into `path`, in the format of its ending."""
-    write_file(path, render(bench, path.suffix.lower()[1:]))
-
-
-def render(bench: Bench, file_format: str) -> bytes:
-    """Return the picture as the bytes of an `svg`, `png` or `pdf` file."""
     import matplotlib
 
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        make_figure(bench).savefig(buffer, format=file_format, dpi=200)
-    return buffer.getvalue()
+        make_figure(bench).savefig(buffer, format=path.suffix.lower()[1:], dpi=200)
+    write_file(path, buffer.getvalue())
 
 
 def make_figure(bench: Bench) -> Figure:
@@ -53,7 +47,7 @@ def make_figure(bench: Bench) -> Figure:
 
 
 def _draw_section(bench: Bench, section: Section, block: SubFigure) -> None:
-    modes = modes_of(section)
+    modes = section.modes
     has_saved = any(one.saved_bytes is not None for one in section.contestants)
     block.suptitle(_TITLES[section.name], fontsize=9, fontweight="bold", x=0.01, ha="left")
     panels = list(block.subplots(1, len(modes) + has_saved, squeeze=False, sharey=True)[0])
@@ -63,7 +57,7 @@ def _draw_section(bench: Bench, section: Section, block: SubFigure) -> None:
         if section.name == "circuit":
             _draw_limits(bench, section, mode, axes)
         _logarithmic(axes)
-        axes.set_title(mode_title(mode))
+        axes.set_title(MODE_TITLES[mode])
         axes.set_xlabel("ms")
     if has_saved:
         _draw_saved(section, panels[-1])
@@ -114,13 +108,10 @@ def _draw_legend(block: SubFigure) -> None:
 
 
 def _draw_saved(section: Section, axes: Axes) -> None:
-    shown: Sequence[tuple[int, ContestantFigures]] = [
-        (place, one) for place, one in enumerate(section.contestants) if one.saved_bytes is not None
-    ]
-    for place, one in shown:
-        assert one.saved_bytes is not None
-        colour = _OURS if one.name == section.base else _COLOUR
-        axes.barh(place, one.saved_bytes / 2**20, height=0.6, color=colour, alpha=0.8)
+    for place, one in enumerate(section.contestants):
+        if one.saved_bytes is not None:
+            colour = _OURS if one.name == section.base else _COLOUR
+            axes.barh(place, one.saved_bytes / 2**20, height=0.6, color=colour, alpha=0.8)
     axes.set_title("saved for backward")
     axes.set_xlabel("MiB")
     axes.set_xlim(left=0)

@@ -1,15 +1,17 @@
 """What a measurement finds, as data: the JSON has the same names."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from quanta_compiler.bench.limits import Limits
-from quanta_compiler.bench.options import MODES
+from quanta_compiler.bench.options import FORWARD, MODES, OPERATOR, TRAINING
 from quanta_compiler.bench.timing import WIDE_SPREAD, Timing
-from quanta_compiler.system.machine import is_crowded
 
+MODE_TITLES = {FORWARD: "forward", TRAINING: "forward + backward", OPERATOR: "operator()"}
+_RATIO_KEYS = {"circuit": "ratio_to_ours", "adapters": "ratio_to_bare_layer"}
+"""By section."""
 FORMAT = 1
 """Goes up when a key of the JSON changes its meaning or goes."""
 
@@ -69,13 +71,17 @@ class Section:
 
     name: str
     base: str
-    ratio_key: str
     contestants: tuple[ContestantFigures, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        contestants = [one.to_dict(self.ratio_key) for one in self.contestants]
+        contestants = [one.to_dict(_RATIO_KEYS[self.name]) for one in self.contestants]
         return {"name": self.name, "base": self.base, "contestants": contestants}
+
+    @property
+    def modes(self) -> list[str]:
+        """Return the modes that any contestant has, in their usual order."""
+        return [mode for mode in MODES if any(mode in one.modes or mode in one.wrong for one in self.contestants)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +108,14 @@ class Bench:
     left_out: tuple[LeftOut, ...]
 
     @property
-    def wrong(self) -> tuple[tuple[str, str, float], ...]:
-        """Return the contestants and modes whose results are wrong, and by how much of the norm."""
-        return tuple(
-            (one.name, mode, one.errors[mode])
-            for section in self.sections
-            for one in section.contestants
-            for mode in one.wrong
-        )
+    def contestants(self) -> dict[str, ContestantFigures]:
+        """Return the contestants of all sections by their names."""
+        return {one.name: one for section in self.sections for one in section.contestants}
 
     @property
-    def is_crowded(self) -> bool:
-        """Say whether other programs took cores that this one would have needed."""
-        return is_crowded(self.others_cores, self.settings["threads"], self.machine["cores"])
+    def wrong(self) -> tuple[tuple[str, str, float], ...]:
+        """Return the contestants and modes whose results are wrong, and by how much of the norm."""
+        return tuple((name, mode, one.errors[mode]) for name, one in self.contestants.items() for mode in one.wrong)
 
     def wide_spreads(self) -> tuple[tuple[str, float], ...]:
         """Return what varied too much to be believed, the limits included."""
@@ -122,22 +123,12 @@ class Bench:
             "the matmul limit": self.limits.matmul,
             "the copy limit": self.limits.copy,
             **{
-                f"{one.name} {mode_title(mode)}": figures.timing
-                for section in self.sections
-                for one in section.contestants
+                f"{name} {MODE_TITLES[mode]}": figures.timing
+                for name, one in self.contestants.items()
                 for mode, figures in one.modes.items()
             },
         }
         return tuple((name, timing.spread) for name, timing in timings.items() if timing.spread > WIDE_SPREAD)
-
-    def figures(self, name: str, mode: str) -> ModeFigures:
-        """Return one mode of one contestant; KeyError where it was not measured."""
-        by_name = {one.name: one for section in self.sections for one in section.contestants}
-        return by_name[name].modes[mode]
-
-    def contestant(self, name: str) -> ContestantFigures:
-        """Return one contestant; KeyError where it was not measured."""
-        return {one.name: one for section in self.sections for one in section.contestants}[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
@@ -163,7 +154,7 @@ class Bench:
             },
             "tolerance": self.tolerance,
             "sections": [section.to_dict() for section in self.sections],
-            "left_out": [{"name": one.name, "mode": one.mode, "reason": one.reason} for one in self.left_out],
+            "left_out": [asdict(one) for one in self.left_out],
             "too_wide": [{"name": name, "spread": spread} for name, spread in self.wide_spreads()],
         }
 
@@ -175,13 +166,3 @@ def _timing_dict(timing: Timing) -> dict[str, Any]:
         "spread": timing.spread,
         "repetitions": timing.repetitions,
     }
-
-
-def mode_title(mode: str) -> str:
-    """Return what people call a mode."""
-    return dict(zip(MODES, ("forward", "forward + backward", "operator()"), strict=True))[mode]
-
-
-def modes_of(section: Section) -> Sequence[str]:
-    """Return the modes that anybody in a section has, in their usual order."""
-    return [mode for mode in MODES if any(mode in one.modes or mode in one.wrong for one in section.contestants)]

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.bench.clock import Effort, Key, Run
-from quanta_compiler.bench.operations import Maker
+from quanta_compiler.bench.operations import Effort, Key, Maker, Run
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.engine import engine_for
 from quanta_compiler.lowering.table import lower_table

@@ -1,24 +1,45 @@
-"""A measurement as tables for people."""
+"""A measurement as tables for people, and a calibration: a few of its rates, and where it is kept."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from quanta_compiler.bench.options import OPERATOR, TRAINING
-from quanta_compiler.bench.result import Bench, ContestantFigures, Section, mode_title, modes_of
+from quanta_compiler.bench.result import MODE_TITLES, Bench, ContestantFigures, Section
 from quanta_compiler.bench.timing import Timing
 from quanta_compiler.diagnostics import escape
+from quanta_compiler.predict.calibration import Calibration
+from quanta_compiler.predict.times import seconds_of
+from quanta_compiler.predict.work import Operation, Pass, Permutation, Product
 from quanta_compiler.report.terminal import circuit_line
-from quanta_compiler.text.tables import Cells, Column, Table, numbers
+from quanta_compiler.text.tables import FIGURES, Cells, Column, Table, numbers
 from quanta_compiler.text.words import DASH, bytes_text, plural
+
+_PRODUCTS = (
+    ("a large matrix product", Product(1024, 1024, 1024)),
+    ("65,536 rows by a matrix of 32 x 32", Product(65536, 32, 32)),
+    ("the gradient of such a matrix", Product(32, 65536, 32, is_transposed=True)),
+    ("1,024 products of 16 x 16 matrices", Product(16, 16, 16, batch=1024)),
+)
+_NUMBERS = 2**20
+_COPIES = (
+    ("a copy in order", Pass(8 * _NUMBERS)),
+    ("a copy by runs of 16 numbers", Permutation((256, 256, 16), (16, 4096, 1))),
+    ("a copy of single numbers", Permutation((64, 32, 512), (1, 32768, 64))),
+)
 
 
 def bench_tables(bench: Bench) -> list[Table]:
     """Return who took part, a table for every mode of every section, the limits, and who was left out."""
     tables = [_contestants_table(bench)]
     for section in bench.sections:
-        tables += [_mode_table(section, mode) for mode in modes_of(section)]
+        tables += [_mode_table(section, mode) for mode in section.modes]
     tables.append(_limits_table(bench))
     if bench.left_out:
-        tables.append(_left_out_table(bench))
+        rows = tuple(
+            (one.name if one.mode is None else f"{one.name}, {MODE_TITLES[one.mode]}", escape(one.reason))
+            for one in bench.left_out
+        )
+        tables.append(Table("left out", (Column(""), Column("", is_remark=True)), rows))
     return tables
 
 
@@ -32,23 +53,15 @@ def heading(bench: Bench) -> str:
 def conditions(bench: Bench) -> str:
     """Return what it was measured on and with, in one line."""
     settings, machine = bench.settings, bench.machine
-    parts = [
-        plural(settings["tokens"], "token"),
-        settings["dtype"],
-        plural(settings["threads"], "thread"),
-        plural(settings["rounds"], "round"),
-        escape(str(machine["processor"])),
-        f"torch {machine['torch']}",
-    ]
-    return ", ".join(parts)
+    tokens, threads, rounds = (plural(settings[f"{noun}s"], noun) for noun in ("token", "thread", "round"))
+    processor = escape(str(machine["processor"]))
+    return f"{tokens}, {settings['dtype']}, {threads}, {rounds}, {processor}, torch {machine['torch']}"
 
 
 def _contestants_table(bench: Bench) -> Table:
     columns = (Column(""), Column("", is_remark=True), Column("", is_number=True), Column("", is_remark=True))
-    rows: list[Cells] = [
-        (one.name, one.title, f"{one.trained_parameters:,}", "trained parameters")
-        for section in bench.sections
-        for one in section.contestants
+    rows = [
+        (one.name, one.title, f"{one.trained_parameters:,}", "trained parameters") for one in bench.contestants.values()
     ]
     return Table(f"{heading(bench)}\n{conditions(bench)}", columns, tuple(rows))
 
@@ -61,16 +74,17 @@ def _mode_table(section: Section, mode: str) -> Table:
     columns = (Column(""), *numbers("ms", "spread", f"x {section.base}", *limits, *saved, "peak"))
     rows = [_mode_row(one, mode, columns) for one in section.contestants if mode in one.modes or mode in one.wrong]
     layer = " on a frozen layer" if not is_limited and mode != OPERATOR else ""
-    return Table(f"{mode_title(mode)}{layer}", columns, tuple(rows))
+    return Table(f"{MODE_TITLES[mode]}{layer}", columns, tuple(rows))
 
 
 def _mode_row(one: ContestantFigures, mode: str, columns: Sequence[Column]) -> Cells:
     if mode in one.wrong:
         return (one.name, "WRONG", *[DASH] * (len(columns) - 2))
     figures = one.modes[mode]
+    milliseconds, spread = _time(figures.timing)
     cells = {
-        "ms": _milliseconds(figures.timing),
-        "spread": _percent(figures.timing),
+        "ms": milliseconds,
+        "spread": spread,
         "x matmul": times(figures.matmul_limit_ratio),
         "x copy": times(figures.copy_limit_ratio),
         "saved": _bytes(one.saved_bytes),
@@ -82,40 +96,19 @@ def _mode_row(one: ContestantFigures, mode: str, columns: Sequence[Column]) -> C
 def _limits_table(bench: Bench) -> Table:
     limits = bench.limits
     columns = (Column(""), *numbers("ms", "spread", "rate"), Column("", is_remark=True))
+    product = f"one product of {limits.matmul_side} x {limits.matmul_side} matrices"
+    copied = f"{bytes_text(limits.copy_bytes)}: the input read, the output written"
     rows = (
-        (
-            "matmul",
-            _milliseconds(limits.matmul),
-            _percent(limits.matmul),
-            f"{limits.flops_per_second / 1e9:,.1f} GFLOP/s",
-            f"one product of {limits.matmul_side} x {limits.matmul_side} matrices",
-        ),
-        (
-            "copy",
-            _milliseconds(limits.copy),
-            _percent(limits.copy),
-            f"{limits.bytes_per_second / 1e9:,.1f} GB/s",
-            f"{bytes_text(limits.copy_bytes)}: the input read, the output written",
-        ),
+        ("matmul", *_time(limits.matmul), f"{limits.flops_per_second / 1e9:,.1f} GFLOP/s", product),
+        ("copy", *_time(limits.copy), f"{limits.bytes_per_second / 1e9:,.1f} GB/s", copied),
     )
     return Table("limits", columns, rows)
 
 
-def _left_out_table(bench: Bench) -> Table:
-    rows = tuple(
-        (one.name if one.mode is None else f"{one.name}, {mode_title(one.mode)}", escape(one.reason))
-        for one in bench.left_out
-    )
-    return Table("left out", (Column(""), Column("", is_remark=True)), rows)
-
-
-def _milliseconds(timing: Timing) -> str:
+def _time(timing: Timing) -> tuple[str, str]:
     value = 1e3 * timing.seconds_median
-    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
-
-
-def _percent(timing: Timing) -> str:
-    return f"{100 * timing.spread:.0f}%"
+    milliseconds = f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+    return milliseconds, f"{100 * timing.spread:.0f}%"
 
 
 def times(ratio: float | None) -> str:
@@ -127,3 +120,21 @@ def times(ratio: float | None) -> str:
 
 def _bytes(number: int | None) -> str:
     return DASH if number is None else bytes_text(number)
+
+
+def calibration_table(calibration: Calibration, path: Path) -> Table:
+    """Return the rates that predicted times depend on most."""
+    device = f"{calibration.device}, {plural(calibration.threads, 'thread')}"
+    title = f"{escape(calibration.name)} ({device}), float32, torch {escape(calibration.torch)}"
+    rows: list[Cells] = [(what, _rate(product.flops, product, calibration), "GFLOP/s") for what, product in _PRODUCTS]
+    rows += [(what, _rate(copy.bytes, copy, calibration), "GB/s, read and written") for what, copy in _COPIES]
+    rows += [
+        ("calling an operation, forward", f"{1e6 * calibration.forward_launch:.1f}", "microseconds"),
+        ("calling an operation, backward", f"{1e6 * calibration.backward_launch:.1f}", "microseconds"),
+        ("the fused kernel", "no" if calibration.kernel is None else "yes", "measured"),
+    ]
+    return Table(f"{title}\nkept in {escape(str(path))}", FIGURES, tuple(rows))
+
+
+def _rate(amount: int, operation: Operation, calibration: Calibration) -> str:
+    return f"{1e-9 * amount / seconds_of(operation, calibration):.1f}"

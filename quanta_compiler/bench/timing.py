@@ -1,12 +1,15 @@
-"""Time, measured in interleaved rounds: whatever else the machine does strikes all alike."""
+"""Time, measured in interleaved rounds: what else the machine does affects all jobs alike."""
 
 import gc
 import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
 
 Clock = Callable[[], float]
 
@@ -49,7 +52,7 @@ def measure(
     The jobs have run once before: nothing is warmed up here. Their order is shuffled anew for each round, not rotated,
     so that no job always follows the same one and finds what that left in the caches.
     """
-    repetitions = {job.key: _repetitions(job, clock) for job in jobs}
+    counts = {job.key: repetitions(job, clock, SAMPLE_SECONDS) for job in jobs}
     samples: dict[Hashable, list[float]] = {job.key: [] for job in jobs}
     collects = gc.isenabled()
     gc.disable()
@@ -57,40 +60,39 @@ def measure(
         for turn in range(rounds):
             # What a round leaves is young; looking through all of torch's objects takes longer than most rounds.
             gc.collect(1)
-            for job in shuffled(jobs, turn):
-                count = repetitions[job.key]
-                samples[job.key].append(_seconds(job, count, clock) / count)
+            for job in random.Random(turn).sample(jobs, len(jobs)):
+                count = counts[job.key]
+                samples[job.key].append(seconds_of_run(job, count, clock) / count)
                 advance()
     finally:
         if collects:
             gc.enable()
-    return {key: summary(seconds, repetitions[key]) for key, seconds in samples.items()}
+    return {key: summary(seconds, counts[key]) for key, seconds in samples.items()}
 
 
-def shuffled(jobs: Sequence[Job], turn: int) -> list[Job]:
-    """Return the jobs in the order of a round, the same in every run."""
-    order = list(jobs)
-    random.Random(turn).shuffle(order)
-    return order
-
-
-def _repetitions(job: Job, clock: Clock) -> int:
+def repetitions(job: Job, clock: Clock, sample_seconds: float) -> int:
     """Return how often a job is repeated within a sample."""
     count = 1
-    while True:
-        elapsed = _seconds(job, count, clock)
-        if elapsed >= SAMPLE_SECONDS or count >= _MOST_REPETITIONS:
-            return count
-        wanted = math.ceil(1.1 * count * SAMPLE_SECONDS / elapsed) if elapsed > 0 else _MOST_REPETITIONS
+    while (elapsed := seconds_of_run(job, count, clock)) < sample_seconds and count < _MOST_REPETITIONS:
+        wanted = math.ceil(1.1 * count * sample_seconds / elapsed) if elapsed > 0 else _MOST_REPETITIONS
         count = min(_MOST_REPETITIONS, max(wanted, count + 1))
+    return count
 
 
-def trial(jobs: Sequence[Job], clock: Clock = time.perf_counter) -> dict[Hashable, float]:
-    """Run every job once; return the seconds of that cold run."""
-    return {job.key: _seconds(job, 1, clock) for job in jobs}
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads (None: as many as now), and as many as before afterwards."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _seconds(job: Job, count: int, clock: Clock) -> float:
+def seconds_of_run(job: Job, count: int, clock: Clock) -> float:
+    """Return the seconds of `count` repetitions."""
     start = clock()
     job.run(count)
     return clock() - start

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +12,10 @@ import typer
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
 from quanta_compiler.cli.command import FAILED, guarded
 from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_option, some_of, split_names
-from quanta_compiler.diagnostics import Diagnostic
+from quanta_compiler.diagnostics import Diagnostic, problem, warning
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
-from quanta_compiler.system.machine import LimitError
+from quanta_compiler.system.machine import LimitError, Load, is_crowded
 from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell_diagnostics
 
 if TYPE_CHECKING:
@@ -123,7 +120,8 @@ def bench(
 def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
     from quanta_compiler.bench.run import bench as measure
 
-    with _samples_bar() as progress:
+    # A thread that draws the bar would take a core from what is measured.
+    with progress_bar(redraws_alone=False) as progress:
         try:
             return measure(compiled, options, progress=progress)
         except RuntimeError as error:
@@ -136,49 +134,39 @@ def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
 
 
 def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
-    """Measure the machine, keep what was found, and show it."""
     from quanta_compiler.bench.calibrate import DeviceError
     from quanta_compiler.bench.calibrate import calibrate as measure
-    from quanta_compiler.bench.calibration_table import calibration_table
+    from quanta_compiler.bench.tables import calibration_table
     from quanta_compiler.predict.calibration import require_storage, store_calibration
-    from quanta_compiler.system.machine import Load, is_crowded
 
-    with _no_storage_told():
+    try:
         require_storage()
+    except OSError as error:
+        raise OutputError(f"cannot keep a calibration in the cache folder: {error}") from None
     load = Load()
-    with _samples_bar() as progress:
+    with progress_bar(redraws_alone=False) as progress:
         try:
             found = measure(device, threads, progress=progress)
         except DeviceError as error:
             raise typer.BadParameter(str(error), param_hint="'--device'") from None
-    others = load.others()
-    with _no_storage_told():
-        path = store_calibration(found)
-    if is_crowded(others, found.threads, os.cpu_count() or 1):
-        message = f"other programs kept {others:.1f} of {os.cpu_count()} cores busy (threads measured: {found.threads})"
+    others, cores = load.others(), os.cpu_count() or 1
+    path = store_calibration(found)
+    if is_crowded(others, found.threads, cores):
         hint = "close them and calibrate again: predicted times are too long by what they took"
-        tell_diagnostics([Diagnostic("warning", message, "quanta", hint=hint)])
+        tell_diagnostics([_crowded("quanta", others, cores, found.threads, hint)])
     if found.device == "cpu" and found.kernel is None:
         message = "the kernel does not run here and was not measured: times are those of the torch backend"
         hint = "calibrate again with a compiler, and without QUANTA_KERNEL=off, to have times of the kernel"
-        tell_diagnostics([Diagnostic("warning", message, "quanta", hint=hint)])
+        tell_diagnostics([warning("quanta", message, hint=hint)])
     if as_json:
         print_json({"path": str(path), "others_cores": others, "calibration": json.loads(found.to_json())})
     else:
         print_tables([calibration_table(found, path)])
 
 
-# A thread that draws the bar would take a core from what is measured.
-_samples_bar = functools.partial(progress_bar, redraws_alone=False)
-
-
-@contextmanager
-def _no_storage_told() -> Iterator[None]:
-    """Turn what the system says of the cache folder into an error that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot keep a calibration in the cache folder: {error}") from None
+def _crowded(source: str, others: float | None, cores: int, threads: int, hint: str) -> Diagnostic:
+    message = f"other programs kept {others:.1f} of {cores} cores busy (threads measured: {threads})"
+    return warning(source, message, hint=hint)
 
 
 def _require_folder(path: Path) -> None:
@@ -190,34 +178,27 @@ def _require_folder(path: Path) -> None:
 
 
 def _doubts(result: Bench, source: str) -> list[Diagnostic]:
-    """Warn of what makes the figures hard to believe."""
     found = []
     threads, cores = result.settings["threads"], result.machine["cores"]
-    if result.is_crowded:
-        message = f"other programs kept {result.others_cores:.1f} of {cores} cores busy (threads measured: {threads})"
+    if is_crowded(result.others_cores, threads, cores):
         fewer = ", or measure with fewer --threads: threads that wait for each other are slowed most"
         hint = f"close them{fewer if threads > 1 else ''}"
-        found.append(Diagnostic("warning", message, source, hint=hint))
+        found.append(_crowded(source, result.others_cores, cores, threads, hint))
     wide = sorted(result.wide_spreads(), key=lambda one: -one[1])
     if wide:
         shown = ", ".join(f"{name} {100 * spread:.0f}%" for name, spread in wide[:4])
         more = f", and {len(wide) - 4} more" if len(wide) > 4 else ""
         hint = f"close other programs, or take more rounds (--rounds {2 * result.settings['rounds'] + 1})"
-        found.append(Diagnostic("warning", f"spread too wide to believe: {shown}{more}", source, hint=hint))
+        found.append(warning(source, f"spread too wide to believe: {shown}{more}", hint=hint))
     return found
 
 
 def _wrong_results(result: Bench, source: str) -> list[Diagnostic]:
-    from quanta_compiler.bench.result import mode_title
+    from quanta_compiler.bench.result import MODE_TITLES
 
     hint = "this is a fault of the contestant, not of the file: please report it with the file"
+    far = f"of the norm away from the module in float64 (tolerance {result.tolerance:g})"
     return [
-        Diagnostic(
-            "error",
-            f"{name} computes something else: {mode_title(mode)} is {error:.1e} of the norm away from the module in "
-            f"float64 (tolerance {result.tolerance:g})",
-            source,
-            hint=hint,
-        )
+        problem(source, f"{name} computes something else: {MODE_TITLES[mode]} is {error:.1e} {far}", hint=hint)
         for name, mode, error in result.wrong
     ]

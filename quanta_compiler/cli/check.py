@@ -26,14 +26,15 @@ def check(
         checked.append(result)
         if not as_json:
             tell_diagnostics(result.diagnostics, result.omitted)
-            if result.circuit is not None:
-                print_result(result.verdict())
+            if result.verdict is not None:
+                print_result(result.verdict)
     if as_json:
         print_json([diagnostic.to_dict() for result in checked for diagnostic in result.diagnostics])
-    wrong = [result for result in checked if result.errors]
+    wrong = [result for result in checked if result.verdict is None]
     if not wrong:
         return
     if not as_json:
-        problems = plural(sum(result.errors for result in wrong), "problem")
+        shown = sum(problem.severity == "error" for result in wrong for problem in result.diagnostics)
+        problems = plural(shown + sum(result.omitted for result in wrong), "problem")
         tell(f"{problems} in {len(wrong)} of {plural(len(files), 'file')}")
     raise typer.Exit(FAILED)

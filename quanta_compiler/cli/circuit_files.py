@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quanta_compiler.cli.command import without_numpy
-from quanta_compiler.diagnostics import REACH, Diagnostic, SpecError, escape
+from quanta_compiler.diagnostics import REACH, Diagnostic, SpecError, escape, warning
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
@@ -25,26 +25,13 @@ SMALLEST_GAIN = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What `quanta check` has found about one file; `circuit` is None where it is wrong."""
+    """What `quanta check` has found about one file."""
 
-    file: str
-    circuit: Circuit | None
+    verdict: str | None
+    """One line on a file that is not wrong."""
     diagnostics: tuple[Diagnostic, ...]
     omitted: int = 0
     """How many problems were found beyond those in `diagnostics`."""
-
-    @property
-    def errors(self) -> int:
-        """Return the number of problems, warnings aside."""
-        return self.omitted + sum(diagnostic.severity == "error" for diagnostic in self.diagnostics)
-
-    def verdict(self) -> str:
-        """Return one line on a file that is not wrong."""
-        from quanta_compiler.report.terminal import circuit_title
-
-        assert self.circuit is not None
-        warnings = f", {plural(len(self.diagnostics), 'warning')}" if self.diagnostics else ""
-        return f"{escape(display_name(self.file))}: ok ({circuit_title(self.circuit)}){warnings}"
 
 
 def display_name(file: str) -> str:
@@ -56,33 +43,26 @@ def read_circuit(file: str) -> CircuitSpec:
     """Load a circuit file by its path, or from standard input where `file` is `-`; raise SpecError."""
     from quanta_compiler.spec import load_spec
 
-    if file != STANDARD_INPUT:
-        return load_spec(Path(file))
-    try:
-        spec = load_spec(standard_input())
-    except SpecError as error:
-        renamed = [replace(diagnostic, source=STANDARD_INPUT_NAME) for diagnostic in error.diagnostics]
-        raise SpecError(renamed, error.omitted) from None
-    warnings = tuple(replace(warning, source=STANDARD_INPUT_NAME) for warning in spec.warnings)
-    return replace(spec, warnings=warnings)
+    return load_spec(standard_input() if file == STANDARD_INPUT else Path(file))
 
 
 def check_file(file: str) -> Checked:
     """Validate a circuit file; collect every problem and warning."""
     from quanta_compiler.ir.build import build_circuit
     from quanta_compiler.report.figures import init_gain
+    from quanta_compiler.report.terminal import circuit_title
 
     try:
         spec = read_circuit(file)
     except SpecError as error:
-        return Checked(file, None, error.diagnostics, error.omitted)
-    circuit = build_circuit(spec)
-    source = display_name(file)
-    told = (*spec.warnings, *name_warnings(spec, source), *gain_warnings(spec, init_gain(circuit), source))
+        return Checked(None, error.diagnostics, error.omitted)
+    circuit, source = build_circuit(spec), display_name(file)
+    told = [*spec.warnings, *name_warnings(spec, source), *gain_warnings(spec, init_gain(circuit), source)]
     # What is said of axes or of a preset's options says more.
-    is_told = any(warning.topic == REACH for warning in told)
-    further = () if is_told else reach_warnings(circuit, source)
-    return Checked(file, circuit, (*told, *further))
+    if not any(one.topic == REACH for one in told):
+        told += reach_warnings(circuit, source)
+    warnings = f", {plural(len(told), 'warning')}" if told else ""
+    return Checked(f"{escape(source)}: ok ({circuit_title(circuit)}){warnings}", tuple(told))
 
 
 def compile_file(file: str, tokens: int | None) -> CompiledCircuit:
@@ -109,36 +89,33 @@ def write_beside(file: str, output: Path, text: str) -> None:
     write_file(output, text)
 
 
-def name_warnings(spec: CircuitSpec, source: str) -> tuple[Diagnostic, ...]:
+def name_warnings(spec: CircuitSpec, source: str) -> Iterator[Diagnostic]:
     """Warn of a name that no module can have: everything but `quanta compile` works with it."""
     from quanta_compiler.emit.files import stem_of
 
     try:
         stem_of(spec.name)
     except OutputError as error:
-        return (Diagnostic("warning", f"`quanta compile` will refuse it: {error}", source, "name"),)
-    return ()
+        yield warning(source, f"`quanta compile` will refuse it: {error}", place="name")
 
 
-def reach_warnings(circuit: Circuit, source: str) -> tuple[Diagnostic, ...]:
+def reach_warnings(circuit: Circuit, source: str) -> Iterator[Diagnostic]:
     """Warn where slices, constants or wires that no angle turns keep some inputs from some outputs."""
     from quanta_compiler.ir.reach import fewest_reached
 
     if not any(gate.matrix.trains and not gate.is_diagonal for gate in circuit.gates):
-        return ()
+        return
     reached = fewest_reached(circuit)
-    if reached is None:
-        return ()
-    numbers = f"at most {reached:,} of {circuit.out_size:,} numbers" if reached else "no output at all"
-    message = f"after the last gate some inputs reach {numbers}: not every output depends on every input"
-    hint = "a gate that mixes the axes once more lets every output depend on every input"
-    return (Diagnostic("warning", message, source, "gates", hint=hint),)
+    if reached is not None:
+        numbers = f"at most {reached:,} of {circuit.out_size:,} numbers" if reached else "no output at all"
+        message = f"after the last gate some inputs reach {numbers}: not every output depends on every input"
+        hint = "a gate that mixes the axes once more lets every output depend on every input"
+        yield warning(source, message, place="gates", hint=hint)
 
 
-def gain_warnings(spec: CircuitSpec, gain: float, source: str) -> tuple[Diagnostic, ...]:
+def gain_warnings(spec: CircuitSpec, gain: float, source: str) -> Iterator[Diagnostic]:
     """Warn of a circuit whose output vanishes at initialization; where a gate starts at zero, that was asked for."""
-    if gain >= SMALLEST_GAIN or any(gate.starts_at_zero for gate in spec.gates):
-        return ()
-    message = f"at initialization the output is {gain:.1e} times as large as the input: it will hardly train"
-    hint = "`init: orthogonal` keeps the scale; every `kaiming_uniform` gate shrinks it by 0.58"
-    return (Diagnostic("warning", message, source, "gates", hint=hint),)
+    if gain < SMALLEST_GAIN and not any(gate.starts_at_zero for gate in spec.gates):
+        message = f"at initialization the output is {gain:.1e} times as large as the input: it will hardly train"
+        hint = "`init: orthogonal` keeps the scale; every `kaiming_uniform` gate shrinks it by 0.58"
+        yield warning(source, message, place="gates", hint=hint)

@@ -86,16 +86,14 @@ def compare(
         str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
     ] = "cpu",
     threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="The calibration for so many threads; by default the latest."),
+        int | None, typer.Option(metavar="N", min=1, help="The calibration for so many threads; by default the latest.")
     ] = None,
     sort: Annotated[
         str, typer.Option(metavar="KEY", help="The figure that comes first, by its key in the JSON.")
     ] = "step_seconds",
     reverse: Annotated[bool, typer.Option("--reverse", help="The worst first.")] = False,
     rank: Annotated[
-        bool,
-        typer.Option("--rank", help="The numerical rank of a random instance; half a minute for 4,096 features."),
+        bool, typer.Option("--rank", help="The numerical rank of a random instance; half a minute for 4,096 features.")
     ] = False,
     seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws that instance.")] = 0,
     output: Annotated[

@@ -57,8 +57,7 @@ def import_(
     ] = None,
     scale: Annotated[float, typer.Option(metavar="S", help="Multiplies the update.")] = 1.0,
     no_frozen_copy: Annotated[
-        bool,
-        typer.Option("--no-frozen-copy", help="The update is T alone: S was subtracted from the base weights."),
+        bool, typer.Option("--no-frozen-copy", help="The update is T alone: S was subtracted from the base weights.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; problems too.")] = False,

@@ -73,17 +73,14 @@ def new(
 
     It is complete and valid as it stands, with comments on what else can be written in it.
     """
-    from quanta_compiler.cli.templates import TemplateError, circuit_template, preset_template
+    from quanta_compiler.cli.templates import circuit_template, preset_template
 
     options: dict[str, Any] = dict(context.obj)
     preset = options.pop("preset", None)
     if layout is not None:
         options["layout"] = layout
-    try:
-        if preset is not None:
-            text = preset_template(preset, options, name, in_features, out_features)
-        else:
-            text = circuit_template(options, name, in_features, out_features)
-    except TemplateError as error:
-        raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
+    if preset is not None:
+        text = preset_template(preset, options, name, in_features, out_features)
+    else:
+        text = circuit_template(options, name, in_features, out_features)
     print_result(text)

@@ -23,6 +23,11 @@ MaxBytes = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 
+def wrong_option(option: str, message: str) -> typer.BadParameter:
+    """Return the error to raise for what is given for an option."""
+    return typer.BadParameter(message, param_hint=f"'{option}'")
+
+
 def one_of(noun: str, known: Iterable[str]) -> Callable[[str | None], str | None]:
     """Return the check that a word is one of those known."""
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Json, one_of, some_of, split_names
-from quanta_compiler.diagnostics import Diagnostic, clip
+from quanta_compiler.cli.options import Json, one_of, some_of, split_names, wrong_option
+from quanta_compiler.diagnostics import clip, warning
 from quanta_compiler.text.console import (
     drawing_width,
     is_terminal,
@@ -48,41 +48,21 @@ _MOST_AXES = 6
 _MOST_GATES = 64
 
 
-def _range(text: str, most: int) -> tuple[int, int]:
+def _range(text: str, most: int, option: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", text.strip())
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= first <= last <= most:
-        raise typer.BadParameter(f"{text!r} is no range: write a number or two, such as 3-5, from 1 to {most}")
+        remedy = f"write a number or two, such as 3-5, from 1 to {most}"
+        raise wrong_option(option, f"{text!r} is no range: {remedy}")
     return first, last
 
 
-def _check_axes(text: str) -> str:
-    _range(text, _MOST_AXES)
-    return text
-
-
-def _check_gates(text: str) -> str:
-    _range(text, _MOST_GATES)
-    return text
-
-
-def _check_numbers(text: str | None) -> str | None:
-    for number in (text or "1").split(","):
-        if not re.fullmatch(r"\s*[1-9]\d{0,5}\s*", number):
-            raise typer.BadParameter(
-                f"{text!r} is no list of numbers: write some with commas between them, such as 1,2"
-            )
-    return text
-
-
-def _check_rate(rate: float) -> float:
-    if not 0 < rate < math.inf:
-        raise typer.BadParameter(f"{rate:g} is no step: give a number above 0, such as 0.5")
-    return rate
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(sorted({int(number) for number in text.split(",")}))
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(re.fullmatch(r"\s*[1-9]\d{0,5}\s*", number) for number in numbers):
+        remedy = "write some with commas between them, such as 1,2"
+        raise wrong_option(option, f"{text!r} is no list of numbers: {remedy}")
+    return tuple(sorted(set(map(int, numbers))))
 
 
 @guarded
@@ -108,18 +88,12 @@ def search(
         float | None,
         typer.Option(metavar="S", min=0, max=1, help="A mixing of at least S: 1 lets no split of the axes bind."),
     ] = None,
-    axes: Annotated[str, typer.Option(metavar="A-B", callback=_check_axes, help="How many axes.")] = "2-5",
-    gates: Annotated[str, typer.Option(metavar="A-B", callback=_check_gates, help="How many gates.")] = "1-10",
+    axes: Annotated[str, typer.Option(metavar="A-B", help="How many axes.")] = "2-5",
+    gates: Annotated[str, typer.Option(metavar="A-B", help="How many gates.")] = "1-10",
     gate_axes: Annotated[
-        str,
-        typer.Option(
-            metavar="K,...", callback=_check_numbers, help="On how many axes a gate acts: 1,2 for singles too."
-        ),
+        str, typer.Option(metavar="K,...", help="On how many axes a gate acts: 1,2 for singles too.")
     ] = "2",
-    ranks: Annotated[
-        str | None,
-        typer.Option(metavar="R,...", callback=_check_numbers, help="Low-rank gates of these ranks as well."),
-    ] = None,
+    ranks: Annotated[str | None, typer.Option(metavar="R,...", help="Low-rank gates of these ranks as well.")] = None,
     no_rectangular: Annotated[
         bool,
         typer.Option(
@@ -193,10 +167,7 @@ def search(
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")] = 200,
     learning_rate: Annotated[
-        float,
-        typer.Option(
-            metavar="R", callback=_check_rate, help="Adam's largest step of a fit; 1: the gates' first numbers."
-        ),
+        float, typer.Option(metavar="R", help="Adam's largest step of a fit; 1: the gates' first numbers.")
     ] = 0.5,
     as_json: Json = False,
 ) -> None:
@@ -206,6 +177,10 @@ def search(
     is planned, printed, and written to DIR, a circuit file for each layout.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
+    axis_range, gate_range = _range(axes, _MOST_AXES, "--axes"), _range(gates, _MOST_GATES, "--gates")
+    axes_of_gates, low_ranks = _numbers(gate_axes, "--gate-axes"), _numbers(ranks, "--ranks") if ranks else ()
+    if not 0 < learning_rate < math.inf:
+        raise wrong_option("--learning-rate", f"{learning_rate:g} is no step: give a number above 0, such as 0.5")
     if cluster is not None and backend == "loky":
         backend = "dask"
     if cluster is not None and backend == "threading":
@@ -226,10 +201,10 @@ def search(
     space = Space(
         in_features,
         out_features,
-        axes=_range(axes, _MOST_AXES),
-        gates=_range(gates, _MOST_GATES),
-        gate_axes=_numbers(gate_axes),
-        ranks=_numbers(ranks) if ranks else (),
+        axes=axis_range,
+        gates=gate_range,
+        gate_axes=axes_of_gates,
+        ranks=low_ranks,
         is_rectangular=not no_rectangular,
         allows_disconnected=allow_disconnected,
         limits=Limits(max_parameters, max_flops, max_memory, min_rank, min_mixing),
@@ -274,12 +249,11 @@ def _searched(request: Request) -> Outcome:
 
 
 def _print(outcome: Outcome, *, as_json: bool) -> None:
-    exploration = outcome.exploration
-    source = str(outcome.request.folder)
-    if not exploration.is_finished or outcome.unfitted:
-        left = "layouts" if not exploration.is_finished else f"{outcome.unfitted:,} fits"
+    is_finished = outcome.exploration.is_finished
+    if not is_finished or outcome.unfitted:
+        left = "layouts" if not is_finished else f"{outcome.unfitted:,} fits"
         message = f"the time was over before all {left} were done: the results so far are written"
-        tell_diagnostics([Diagnostic("warning", message, source, hint="go on with --resume and more --time")])
+        tell_diagnostics([warning(outcome.request.folder, message, hint="go on with --resume and more --time")])
     if as_json:
         print_json(outcome.to_dict())
         return

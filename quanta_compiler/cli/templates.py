@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+from quanta_compiler.cli.options import wrong_option
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
@@ -15,7 +16,7 @@ _LONGEST_LAYOUT = 2000
 _MANY_AXES = 16
 """From here on `all_pairs` is a long list of gates, and neighbours are paired instead."""
 _MANY_GATES = 20
-"""So many default gates leave a five-digit fraction of the input."""
+"""This many default gates leave a five-digit fraction of the input."""
 _EXAMPLE_WIDTH = 4096
 """The width that a preset's file begins with where none is given."""
 _HEADING = """\
@@ -69,13 +70,11 @@ _PRESET = f"""{_HEADING}\
 # init: {{init}}
 {_PLAN}"""
 
-
-class TemplateError(Exception):
-    """What was asked for is no circuit; `option` is what was wrong on the command line."""
-
-    def __init__(self, option: str, message: str) -> None:
-        super().__init__(message)
-        self.option = option
+_PATTERN_REMARKS = {
+    "all_pairs": "one for every pair of axes, as QuanTA has them",
+    "brick": "neighbours in pairs, then the pairs between them",
+    "[0]": "one dense matrix on axis 0",
+}
 
 
 def circuit_template(
@@ -84,15 +83,15 @@ def circuit_template(
     in_features: int | None = None,
     out_features: int | None = None,
 ) -> str:
-    """Return a commented circuit file with gates; raise TemplateError where an option is wrong.
+    """Return a commented circuit file with gates; raise typer.BadParameter where an option is wrong.
 
     A `layout` must be among the options, as a circuit file writes it, such as `16x8x8x4` or `{auto: 4}`.
     """
     for option in options:
         if option != "layout":
-            raise TemplateError(_flag(option), "it is an option of presets: name one with --preset")
+            raise wrong_option(_flag(option), "it is an option of presets: name one with --preset")
     if "layout" not in options:
-        raise TemplateError("--layout", "give the axes, or name a family of circuits with --preset")
+        raise wrong_option("--layout", "give the axes, or name a family of circuits with --preset")
     layout = str(options["layout"]).strip()
     _check_layout_text(layout)
     given = {"in_features": in_features, "out_features": out_features}
@@ -101,35 +100,26 @@ def circuit_template(
     axes = len(_load([*bare, "  - [0]"]).layout)
     pattern = "[0]" if axes == 1 else "all_pairs" if axes < _MANY_AXES else "brick"
     spec = _load([*bare, f"  - {pattern}"])
-    text = _circuit_text(spec, flow_text(name or _default_name(spec)), layout, pattern, _width_lines(given, spec))
-    _load([text])
-    return text
-
-
-def _circuit_text(spec: CircuitSpec, name: str, layout: str, pattern: str, widths: list[str]) -> str:
     names = [axis.name for axis in spec.layout]
     shown = names if len(names) <= 8 else [*names[:3], "...", names[-1]]
     first, last = names[0], names[-1]
     number = f" ({len(spec.gates)} gates)" if len(spec.gates) > 1 else ""
-    return _CIRCUIT.format(
-        name=name,
+    sizes = "-".join(str(axis.size) for axis in spec.layout)
+    default = f"quanta-{sizes}" if len(sizes) < 50 else f"quanta-{len(names)}-axes"
+    text = _CIRCUIT.format(
+        name=flow_text(name or default),
         size=math.prod(axis.size for axis in spec.layout),
         called=("axis " if len(names) == 1 else "axes ") + ", ".join(shown),
         layout=layout,
-        widths="\n".join(widths),
+        widths="\n".join(_width_lines(given, spec)),
         gates=(f"[{first}]" if pattern == "[0]" else pattern) + f"  # {_PATTERN_REMARKS[pattern]}{number}",
         first=first,
         last=last,
         pairs=_PAIRS.format(first=first, last=last) if first != last else "",
         comment="" if len(spec.gates) > _MANY_GATES else "# ",
     )
-
-
-_PATTERN_REMARKS = {
-    "all_pairs": "one for every pair of axes, as QuanTA has them",
-    "brick": "neighbours in pairs, then the pairs between them",
-    "[0]": "one dense matrix on axis 0",
-}
+    _load([text])
+    return text
 
 
 def preset_template(
@@ -139,7 +129,7 @@ def preset_template(
     in_features: int | None = None,
     out_features: int | None = None,
 ) -> str:
-    """Return a commented circuit file that names a preset; raise TemplateError where an option is wrong.
+    """Return a commented circuit file that names a preset; raise typer.BadParameter where an option is wrong.
 
     The preset may be in short notation, such as `lora:8`; a layout among the options is as a circuit file writes it.
     The input's width is by default 4096, or the product of a layout that is written out.
@@ -147,13 +137,13 @@ def preset_template(
     try:
         document = preset_document(preset)
     except ValueError as error:
-        raise TemplateError("--preset", str(error)) from None
+        raise wrong_option("--preset", str(error)) from None
     family = PRESETS[document["preset"]]
     keys = family.options()
     for option in options:
         if option not in keys:
             takes = ", ".join(map(_flag, keys)) or "no options"
-            raise TemplateError(_flag(option), f"preset `{family.name}` takes {takes}")
+            raise wrong_option(_flag(option), f"preset `{family.name}` takes {takes}")
     if "layout" in options:
         _check_layout_text(str(options["layout"]))
     title = flow_text(name or (family.name.replace("_", "-") if options else document["name"]))
@@ -183,7 +173,7 @@ def _load(lines: Iterable[str]) -> CircuitSpec:
     except SpecError as error:
         problem = error.diagnostics[0]
         hint = f" ({problem.hint})" if problem.hint else ""
-        raise TemplateError(_option(problem), f"{problem.message}{hint}") from None
+        raise wrong_option(_option(problem), f"{problem.message}{hint}") from None
 
 
 def _option(problem: Diagnostic) -> str:
@@ -195,18 +185,12 @@ def _option(problem: Diagnostic) -> str:
 
 
 def _flag(key: str) -> str:
-    """Return the command line's option for a key of the file."""
     return "--" + key.replace("_", "-")
 
 
 def _check_layout_text(layout: str) -> None:
     if not layout or len(layout) > _LONGEST_LAYOUT or not layout.isprintable():
-        raise TemplateError("--layout", "write sizes with x between them, such as `16x8x8x4`")
-
-
-def _default_name(spec: CircuitSpec) -> str:
-    sizes = "-".join(str(axis.size) for axis in spec.layout)
-    return f"quanta-{sizes}" if len(sizes) < 50 else f"quanta-{len(spec.layout)}-axes"
+        raise wrong_option("--layout", "write sizes with x between them, such as `16x8x8x4`")
 
 
 def _width_lines(given: Mapping[str, int | None], spec: CircuitSpec | None = None) -> list[str]:

@@ -13,7 +13,7 @@ from quanta_compiler.models.targets import check_targets, circuit_for, matches
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
+from quanta_compiler.spec.files import STANDARD_INPUT, standard_input
 from quanta_compiler.spec.short_notation import preset_document
 
 Shape = tuple[int, int]
@@ -80,7 +80,9 @@ class CircuitEntrant:
         except FeaturesError as error:
             raise refusal(self.source, str(error), hint=error.hint) from None
         except SpecError as error:
-            raise renamed(error, self.source) from None
+            # The user knows the circuit by this name.
+            diagnostics = [replace(diagnostic, source=self.source) for diagnostic in error.diagnostics]
+            raise SpecError(diagnostics, error.omitted) from None
 
     def unused(self, layers: Sequence[str]) -> list[Diagnostic]:
         """Return a warning for every target that none of the layers is."""
@@ -104,14 +106,13 @@ class MethodEntrant:
 Entrant = CircuitEntrant | MethodEntrant
 
 
-def renamed(error: SpecError, source: str) -> SpecError:
-    """Return the same problems under the name by which the user knows the circuit."""
-    return SpecError([replace(diagnostic, source=source) for diagnostic in error.diagnostics], error.omitted)
-
-
 def file_entrant(text: str) -> CircuitEntrant:
     """Read `FILE`, or `TARGET=FILE,TARGET=FILE` where the layers of a model get circuits of their own."""
-    return CircuitEntrant(text, {target: _document(file) for target, file in named_files(text).items()})
+    documents = {
+        target: checked_document(standard_input() if file == STANDARD_INPUT else Path(file))
+        for target, file in named_files(text).items()
+    }
+    return CircuitEntrant(text, documents)
 
 
 def named_files(text: str) -> dict[str, str]:
@@ -132,16 +133,6 @@ def named_files(text: str) -> dict[str, str]:
     except ValueError as error:
         raise CompareError(str(error), "FILE") from None
     return files
-
-
-def _document(file: str) -> dict[str, Any]:
-    """Return a circuit file as it is written, after its circuit was checked."""
-    if file != STANDARD_INPUT:
-        return checked_document(Path(file))
-    try:
-        return checked_document(standard_input())
-    except SpecError as error:
-        raise renamed(error, STANDARD_INPUT_NAME) from None
 
 
 def baseline_entrant(text: str) -> Entrant:

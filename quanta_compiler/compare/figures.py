@@ -1,27 +1,28 @@
 """The figures of one circuit or method for one layer, and their sum over the layers of a model."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from operator import mul
+from typing import Any
 
 from quanta_compiler.compare.entrants import MethodEntrant, Shape
+from quanta_compiler.compare.method_costs import MethodCost
 from quanta_compiler.compare.row import ADAMW_BYTES, Row
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.lowering.table import lower_table
+from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.engines import MODELS
 from quanta_compiler.predict.times import predicted_times
 from quanta_compiler.predict.work import FusedPass, Work
 from quanta_compiler.report.report import breakeven
+from quanta_compiler.system.machine import LimitError, free_bytes
+from quanta_compiler.text.words import bytes_text
 
-if TYPE_CHECKING:
-    from quanta_compiler.compare.methods import MethodCost
-    from quanta_compiler.predict.calibration import Calibration
-
+_RANK_MATRICES = 4
+"""Of float64 for a numerical rank: the operator, what building it takes, and what LAPACK copies."""
 NO_KERNEL = (
     "this calibration was made without the kernel; `quanta bench --calibrate` with a compiler measures it, on the CPU"
 )
@@ -63,15 +64,17 @@ def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) 
         connected=connected_after is not None,
         gates_to_connect=connected_after,
         backend=backend,
-        numerical_rank=_numerical_rank(compiled, conditions),
+        numerical_rank=_numerical_rank(compiled, conditions.seed) if conditions.with_rank else None,
     )
     return replace(row, note=NO_KERNEL) if backend == "fused" and row.forward_seconds is None else row
 
 
 def _priced(work: Work, conditions: Conditions, trainable: int, operator_flops: int | None, **others: Any) -> Row:
     """Return a row with what follows from the work of a step, and from how many numbers train."""
-    forward_seconds, step_seconds = _seconds(work, conditions.calibration)
-    forward, tokens = work.forward_flops, conditions.tokens
+    forward, tokens, calibration = work.forward_flops, conditions.tokens, conditions.calibration
+    # The kernel has no times where it was not measured.
+    has_times = calibration.kernel is not None or not any(isinstance(one, FusedPass) for one in work.forward)
+    times = predicted_times(work, calibration) if has_times else None
     return Row(
         trainable=trainable,
         forward_flops_per_token=forward / tokens,
@@ -79,8 +82,8 @@ def _priced(work: Work, conditions: Conditions, trainable: int, operator_flops: 
         optimizer_bytes=ADAMW_BYTES * trainable,
         operator_flops=operator_flops,
         breakeven_tokens=None if operator_flops is None else breakeven(operator_flops, forward, tokens),
-        forward_seconds=forward_seconds,
-        step_seconds=step_seconds,
+        forward_seconds=times.forward_seconds if times else None,
+        step_seconds=times.step_seconds if times else None,
         **others,
     )
 
@@ -95,20 +98,27 @@ def _backend(circuit: Circuit, conditions: Conditions) -> str:
     return "fused" if MODELS[rates.engine].prefers(lower_table(circuit), conditions.tokens) else "torch"
 
 
-def _seconds(work: Work, calibration: Calibration) -> tuple[float | None, float | None]:
-    """Return the times of forward and of a step; None where they are the kernel's, and it was not measured."""
-    if calibration.kernel is None and any(isinstance(operation, FusedPass) for operation in work.forward):
-        return None, None
-    times = predicted_times(work, calibration)
-    return times.forward_seconds, times.step_seconds
+def _numerical_rank(compiled: CompiledCircuit, seed: int) -> int:
+    """Return how many singular values of a random instance are above rounding, in float64.
 
+    Gates are drawn so that they keep the size of a vector. Rounding is max(in, out) times the machine's epsilon of the
+    largest singular value, as `torch.linalg.matrix_rank` has it. 4,096 features take about half a minute on two cores.
+    """
+    import torch
 
-def _numerical_rank(compiled: CompiledCircuit, conditions: Conditions) -> int | None:
-    if not conditions.with_rank:
-        return None
-    from quanta_compiler.compare.numerical_rank import numerical_rank
+    from quanta_compiler.oracle.verification import draw_gates
 
-    return numerical_rank(compiled, conditions.seed)
+    spec = compiled.spec
+    needed, free = 8 * _RANK_MATRICES * spec.in_features * spec.out_features, free_bytes()
+    if 2 * needed > free:
+        shape = f"{spec.in_features} x {spec.out_features}"
+        have = f"half of the free memory is {bytes_text(free / 2)}"
+        raise LimitError(f"the singular values of {spec.name!r} ({shape}) need {bytes_text(needed)}, {have}")
+    module: Any = compiled.module(seed=seed, dtype=torch.float64, device="cpu", backend="torch")
+    draw_gates(module, compiled.circuit, torch.Generator("cpu").manual_seed(seed))
+    with torch.no_grad():
+        operator = module.operator()
+    return int(torch.linalg.matrix_rank(operator))
 
 
 def method_row(
@@ -146,9 +156,13 @@ def summed(rows: Sequence[Row], counts: Sequence[int], whole: int, tokens: int) 
     The rank is bounded layer by layer: from the smallest bound to the largest. The peak is that of one layer, since
     layers are merged one after the other.
     """
-    trainable = _sum([row.trainable for row in rows], counts)
+    figures: dict[str, Any] = {}
+    for key, join in _JOINED.items():
+        values = [getattr(row, key) for row in rows]
+        if join is sum and None not in values:
+            values = list(map(mul, values, counts))
+        figures[key] = None if None in values else join(values)
     backends = sorted({row.backend for row in rows if row.backend is not None})
-    figures = {key: join([getattr(row, key) for row in rows], counts) for key, join in _JOINED.items()}
     forward, operator = figures["forward_flops_per_token"], figures["operator_flops"]
     return replace(
         rows[0],
@@ -156,38 +170,26 @@ def summed(rows: Sequence[Row], counts: Sequence[int], whole: int, tokens: int) 
         in_features=None,
         out_features=None,
         layers=sum(counts),
-        trainable=trainable,
-        percent=100 * trainable / whole,
+        percent=100 * figures["trainable"] / whole,
         breakeven_tokens=None if operator is None else breakeven(operator, round(forward * tokens), tokens),
-        connected=None if any(row.connected is None for row in rows) else all(row.connected for row in rows),
         backend=" and ".join(backends) or None,
     )
 
 
-def _sum(values: Sequence[Any], counts: Sequence[int]) -> Any:
-    return None if None in values else sum(value * count for value, count in zip(values, counts, strict=True))
-
-
-def _least(values: Sequence[Any], _: Sequence[int]) -> Any:
-    return None if None in values else min(values)
-
-
-def _greatest(values: Sequence[Any], _: Sequence[int]) -> Any:
-    return None if None in values else max(values)
-
-
-_JOINED = {
-    "forward_flops_per_token": _sum,
-    "step_flops_per_token": _sum,
-    "saved_bytes_per_token": _sum,
-    "optimizer_bytes": _sum,
-    "operator_flops": _sum,
-    "operator_peak_bytes": _greatest,
-    "rank_lower": _least,
-    "rank_upper": _greatest,
-    "gates_to_connect": _greatest,
-    "forward_seconds": _sum,
-    "step_seconds": _sum,
-    "numerical_rank": _least,
+_JOINED: Mapping[str, Callable[[Any], Any]] = {
+    "trainable": sum,
+    "forward_flops_per_token": sum,
+    "step_flops_per_token": sum,
+    "saved_bytes_per_token": sum,
+    "optimizer_bytes": sum,
+    "operator_flops": sum,
+    "operator_peak_bytes": max,
+    "rank_lower": min,
+    "rank_upper": max,
+    "connected": all,
+    "gates_to_connect": max,
+    "forward_seconds": sum,
+    "step_seconds": sum,
+    "numerical_rank": min,
 }
-"""How the figures of a model's layers are made one."""
+"""How the figures of a model's layers are made one; a sum counts every layer."""

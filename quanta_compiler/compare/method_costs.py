@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from quanta_compiler.lowering.account import ELEMENT_BYTES
-from quanta_compiler.predict.work import Operation, Pass, Product, Work, both
+from quanta_compiler.predict.work import Operation, Pass, Product, Work, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def linear_work(tokens: int, inner: int, columns: int) -> Work:
 
 
 def elementwise(numbers: int, operands: int, flops: int = 1) -> Pass:
-    """Return a pass that reads `operands` tensors of so many numbers and writes one, with `flops` for each number."""
+    """Return a pass that reads `operands` tensors of `numbers` numbers and writes one, with `flops` for each number."""
     return Pass(ELEMENT_BYTES * (operands + 1) * numbers, flops * numbers)
 
 
@@ -59,7 +59,9 @@ def dora_cost(in_features: int, out_features: int, rank: int, tokens: int) -> Me
     weight, outputs, largest = in_features * out_features, tokens * out_features, min(in_features, out_features)
     return MethodCost(
         trainable=rank * (in_features + out_features) + out_features,
-        work=both(_dora_norms(in_features, out_features, rank), _dora_update(in_features, out_features, rank, tokens)),
+        work=joined(
+            [_dora_norms(in_features, out_features, rank), _dora_update(in_features, out_features, rank, tokens)]
+        ),
         # The input, A x, B A x and W x; of the scale m / norm itself, that minus one, and the norms.
         saved_bytes=ELEMENT_BYTES * (tokens * (in_features + rank) + 2 * outputs + 3 * out_features),
         # B A, added to W, its norms, and the scaled sum less W.
@@ -95,13 +97,7 @@ def _dora_update(in_features: int, out_features: int, rank: int, tokens: int) ->
         # For W x, for alpha / r and for B A x; then for the scale, by both terms, summed over tokens.
         (once, once, once, elementwise(outputs, 2, 2), elementwise(outputs, 2, 2)),
     )
-    return both(both(down, up), combined)
-
-
-def mora_side(in_features: int, out_features: int, rank: int) -> int:
-    """Return the side of MoRA's square matrix: the root of (in + out) r to the nearest, then down to an even number."""
-    nearest = (math.isqrt(4 * (in_features + out_features) * rank) + 1) // 2
-    return nearest // 2 * 2
+    return joined([down, up, combined])
 
 
 def mora_cost(in_features: int, out_features: int, rank: int, tokens: int) -> MethodCost:
@@ -111,7 +107,8 @@ def mora_cost(in_features: int, out_features: int, rank: int, tokens: int) -> Me
         ValueError: the matrix has no size, or wants more numbers than the input has twice over.
 
     """
-    side = mora_side(in_features, out_features, rank)
+    # The root of (in + out) r to the nearest, then down to an even number.
+    side = (math.isqrt(4 * (in_features + out_features) * rank) + 1) // 4 * 2
     if not 2 <= side <= 2 * in_features:
         raise ValueError(f"a square matrix of side {side} does not fit a layer of {in_features} -> {out_features}")
     groups = -(-in_features // side)
@@ -141,7 +138,7 @@ def bottleneck_cost(in_features: int, out_features: int, width: int, tokens: int
     down, up = linear_work(tokens, in_features, width), linear_work(tokens, width, out_features)
     return MethodCost(
         trainable=width * (in_features + out_features),
-        work=both(both(down, activation), up),
+        work=joined([down, activation, up]),
         saved_bytes=ELEMENT_BYTES * (tokens * in_features + numbers),
         note=note,
     )

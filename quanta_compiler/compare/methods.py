@@ -1,11 +1,9 @@
 """The published methods that are no circuits, and what each costs: a table."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 from quanta_compiler.compare.method_costs import (
     MethodCost,
@@ -16,15 +14,11 @@ from quanta_compiler.compare.method_costs import (
     prefix_cost,
     repeated,
 )
-
-if TYPE_CHECKING:
-    from quanta_compiler.models.layers import ModelLayers
-
-__all__ = ["METHODS", "Method", "MethodCost", "parse_method"]
+from quanta_compiler.models.layers import ModelLayers
 
 LayerCost = Callable[[int, int, int, int], MethodCost]
 """Of `in_features`, `out_features`, the method's value, and the tokens of the batch."""
-ModelCost = Callable[["ModelLayers", int, int], MethodCost]
+ModelCost = Callable[[ModelLayers, int, int], MethodCost]
 """Of the model, the method's value, and the tokens of the batch."""
 
 
@@ -33,7 +27,6 @@ class Method:
     """A way to fine-tune that is no circuit: where it was published, and what it costs."""
 
     name: str
-    meaning: str
     paper: str
     formula: str
     parameters: str
@@ -65,49 +58,36 @@ def _series(_in_features: int, out_features: int, width: int, tokens: int) -> Me
 
 
 def _series_model(model: ModelLayers, width: int, tokens: int) -> MethodCost:
-    hidden, blocks = _said(model, "hidden_size"), _said(model, "blocks")
+    hidden, blocks = _said(model, "hidden_size", "blocks")
     note = "one after the MLP of each block, whatever the targets; it is not linear, and cannot be merged"
     return repeated([(bottleneck_cost(hidden, hidden, width, tokens, note), blocks)])
 
 
-def _parallel(in_features: int, out_features: int, width: int, tokens: int) -> MethodCost:
-    note = "beside the layer; it is not linear, and cannot be merged"
-    return bottleneck_cost(in_features, out_features, width, tokens, note)
-
-
 def _parallel_model(model: ModelLayers, width: int, tokens: int) -> MethodCost:
-    hidden, inner, blocks = _said(model, "hidden_size"), _said(model, "mlp_width"), _said(model, "blocks")
-    note = (
-        "beside the MLP's first and last projection in each block, whatever the targets; it is not linear, and cannot "
-        "be merged"
-    )
-    return repeated(
-        [
-            (bottleneck_cost(hidden, inner, width, tokens, note), blocks),
-            (bottleneck_cost(inner, hidden, width, tokens, note), blocks),
-        ]
-    )
+    hidden, inner, blocks = _said(model, "hidden_size", "mlp_width", "blocks")
+    place = "beside the MLP's first and last projection in each block, whatever the targets"
+    note = f"{place}; it is not linear, and cannot be merged"
+    shapes = ((hidden, inner), (inner, hidden))
+    return repeated([(bottleneck_cost(*shape, width, tokens, note), blocks) for shape in shapes])
 
 
 def _prefix_model(model: ModelLayers, length: int, tokens: int) -> MethodCost:
-    heads, width = _said(model, "heads"), _said(model, "head_width")
-    keys, blocks = _said(model, "key_value_width"), _said(model, "blocks")
+    heads, width, keys, blocks = _said(model, "heads", "head_width", "key_value_width", "blocks")
     return repeated([(prefix_cost(heads, width, keys, length, tokens), blocks)])
 
 
-def _said(model: ModelLayers, fact: str) -> int:
-    value: int = getattr(model, fact)
-    if not value:
-        raise ValueError(
-            f"the configuration of {model.name} does not give {fact!r}, which a method of whole blocks needs"
-        )
-    return value
+def _said(model: ModelLayers, *facts: str) -> Iterator[int]:
+    for fact in facts:
+        value: int = getattr(model, fact)
+        if not value:
+            needs = "which a method of whole blocks needs"
+            raise ValueError(f"the configuration of {model.name} does not give {fact!r}, {needs}")
+        yield value
 
 
 _TABLE = (
     Method(
         name="dense",
-        meaning="the layer itself, as full fine-tuning trains it",
         paper="no paper",
         formula="W' = W + D",
         parameters="n m",
@@ -117,7 +97,6 @@ _TABLE = (
     ),
     Method(
         name="dora",
-        meaning="LoRA for the direction of each row of the weight, and a number for its length",
         paper="Liu et al., DoRA, 2024, equation 5 (arXiv 2402.09353)",
         formula="W' = m (W + B A) / norm(W + B A)",
         parameters="r (n + m) + m",
@@ -127,7 +106,6 @@ _TABLE = (
     ),
     Method(
         name="mora",
-        meaning="a square matrix in place of LoRA's two, with as many numbers",
         paper="Jiang et al., MoRA, 2024, with rotation (arXiv 2405.12130)",
         formula="y = W x + decompress(M compress(x)), M with side s = root of (n + m) r",
         parameters="s^2",
@@ -137,7 +115,6 @@ _TABLE = (
     ),
     Method(
         name="series",
-        meaning="a bottleneck after the layer, or after the MLP of each block",
         paper="Houlsby et al., 2019 (arXiv 1902.00751); placed as by Hu et al., LLM-Adapters, 2023 (arXiv 2304.01933)",
         formula="y = z + U f(D z), z = W x",
         parameters="2 b m; for a block, 2 b hidden",
@@ -148,18 +125,16 @@ _TABLE = (
     ),
     Method(
         name="parallel",
-        meaning="a bottleneck beside the layer, or beside two projections of each block's MLP",
         paper="He et al., 2022 (arXiv 2110.04366); placed as by Hu et al., LLM-Adapters, 2023 (arXiv 2304.01933)",
         formula="y = W x + U f(D x)",
         parameters="b (n + m); for a block, 2 b (hidden + MLP)",
         value_meaning="the width b of the bottleneck",
         example=256,
-        per_layer=_parallel,
+        per_layer=partial(bottleneck_cost, note="beside the layer; it is not linear, and cannot be merged"),
         per_block=_parallel_model,
     ),
     Method(
         name="prefix",
-        meaning="keys and values that train, before those of the text, in every block",
         paper="Li and Liang, Prefix-Tuning, 2021 (arXiv 2101.00190), without the network that made the prefix",
         formula="attention(q, [P_k; K], [P_v; V])",
         parameters="for a block, 2 l (key and value width)",
@@ -169,7 +144,7 @@ _TABLE = (
         per_block=_prefix_model,
     ),
 )
-METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
+METHODS = {method.name: method for method in _TABLE}
 """By name, in the order of the documentation."""
 
 

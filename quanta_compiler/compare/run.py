@@ -1,9 +1,10 @@
-"""How a comparison is made: everybody in turn, for one layer or for every layer of a model."""
+"""How a comparison is made: every entrant in turn, for one layer or for every layer of a model."""
 
-from __future__ import annotations
-
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def compare(
         rank: whether to compute the numerical rank of a random instance, by its singular values.
         seed: draws that instance.
         sort: the figure that comes first.
-        progress: is told what is looked at next.
+        progress: called with the name of each circuit before it is compiled.
 
     Raises:
         CompareError: nothing can be compared, or a baseline, a figure or a backend does not exist.
@@ -90,10 +91,11 @@ def compare(
     else:
         layers = _layers(Path(model), targets)
         percent_of, about = table.add_model(entrants, layers), _about(layers)
+    threads_text = f", {plural(calibration.threads, 'thread')}" if calibration.device == "cpu" else ""
     made = Comparison(
         rows=tuple(table.rows),
         tokens=tokens,
-        device=_device(calibration),
+        device=f"{calibration.name}{threads_text}",
         calibrated=calibration.calibrated,
         remark=calibration.remark,
         percent_of=percent_of,
@@ -141,22 +143,10 @@ def _calibration(device: str, threads: int | None) -> Calibration:
     raise CompareError(f"this machine is not calibrated for {asked}: {command} does that", option)
 
 
-def _device(calibration: Calibration) -> str:
-    on_cpu = calibration.device == "cpu"
-    return f"{calibration.name}, {plural(calibration.threads, 'thread')}" if on_cpu else calibration.name
-
-
 def _about(layers: ModelLayers) -> dict[str, Any]:
-    targets = [
-        {"target": target, "in_features": wide, "out_features": tall, "layers": count}
-        for target, wide, tall, count in layers.groups()
-    ]
-    return {
-        "name": layers.name,
-        "parameters": layers.parameters,
-        "targets": targets,
-        "layers": len(layers.layers),
-    }
+    keys = ("target", "in_features", "out_features", "layers")
+    targets = [dict(zip(keys, group, strict=True)) for group in layers.groups()]
+    return {"name": layers.name, "parameters": layers.parameters, "targets": targets, "layers": len(layers.layers)}
 
 
 def _shapes(entrants: Sequence[Entrant], in_features: int | None, out_features: int | None) -> list[Shape]:
@@ -164,22 +154,15 @@ def _shapes(entrants: Sequence[Entrant], in_features: int | None, out_features: 
     for width, option in ((in_features, "--in"), (out_features, "--out")):
         if (width or 0) > limits.WIDTH:
             raise CompareError(f"a layer has at most {limits.WIDTH:,} features", option)
-    written = _written_shapes(entrants)
     if in_features is not None:
         return [(in_features, out_features if out_features is not None else in_features)]
+    # Those that files are written for, or where there are none, baselines.
+    circuits = [entrant for entrant in entrants if isinstance(entrant, CircuitEntrant)]
+    fixed = [(one.is_baseline, shape) for one in circuits if (shape := one.fixed_shape) is not None]
+    written = [shape for is_baseline, shape in fixed if not is_baseline] or [shape for _, shape in fixed]
     if out_features is not None:
         return list(dict.fromkeys((wide, out_features) for wide, _ in written)) or [(out_features, out_features)]
-    return written
-
-
-def _written_shapes(entrants: Sequence[Entrant]) -> list[Shape]:
-    """Return the widths that circuits are written for: files, or where there are none, baselines."""
-    circuits = [entrant for entrant in entrants if isinstance(entrant, CircuitEntrant)]
-    for group in ([one for one in circuits if not one.is_baseline], circuits):
-        shapes = list(dict.fromkeys(shape for one in group if (shape := one.fixed_shape) is not None))
-        if shapes:
-            return shapes
-    return []
+    return list(dict.fromkeys(written))
 
 
 class _Table:
@@ -193,21 +176,24 @@ class _Table:
         self._rows: dict[tuple[int, Shape], Row] = {}
         """By the document, all of which live as long as their entrants, and the shape of the layer."""
 
+    @contextmanager
+    def _leaving_out(self) -> Iterator[None]:
+        """Keep the problems of an entrant, and go on with the next."""
+        try:
+            yield
+        except SpecError as error:
+            self.problems += [problem for problem in error.diagnostics if problem not in self.problems]
+
     def read(self, files: Sequence[str]) -> list[Entrant]:
-        """Return the circuit files that are none the worse."""
+        """Return the circuit files that are not wrong."""
         found: list[Entrant] = []
         for file in files:
-            try:
+            with self._leaving_out():
                 found.append(file_entrant(file))
-            except SpecError as error:
-                self._leave_out(error)
         return found
 
-    def _leave_out(self, error: SpecError) -> None:
-        self.problems += [problem for problem in error.diagnostics if problem not in self.problems]
-
     def add_layers(self, entrants: Sequence[Entrant], in_features: int | None, out_features: int | None) -> str:
-        """Add a row for everybody in one layer; return what percentages are of.
+        """Add a row for every entrant in one layer; return what percentages are of.
 
         Where no widths are asked for, they are those of the files, each of which gets the shape that it is written for.
         """
@@ -217,36 +203,29 @@ class _Table:
             raise CompareError("no file gives the widths of the layer: add them, or name a model", "--in")
         for shape in shapes:
             for entrant in entrants:
-                if isinstance(entrant, MethodEntrant):
-                    self._add_method(entrant, shape)
-                elif asked or entrant.is_baseline or entrant.fixed_shape in (None, shape):
-                    try:
+                with self._leaving_out():
+                    if isinstance(entrant, MethodEntrant):
+                        self.rows.append(self._method_row(entrant, shape))
+                    elif asked or entrant.is_baseline or entrant.fixed_shape in (None, shape):
                         self.rows.append(self._row(entrant, "", shape))
-                    except SpecError as error:
-                        self._leave_out(error)
         return f"a dense {' or '.join(f'{rows} x {columns}' for columns, rows in shapes)} layer"
 
-    def _add_method(self, entrant: MethodEntrant, shape: Shape) -> None:
+    def _method_row(self, entrant: MethodEntrant, shape: Shape) -> Row:
         method = entrant.method
         if method.per_layer is None:
             message = f"{method.name} is no method for one layer: compare it for a model"
-            self._leave_out(refusal(entrant.source, message, hint="add --model DIR"))
-            return
+            raise refusal(entrant.source, message, hint="add --model DIR")
         try:
             cost = method.per_layer(*shape, entrant.value, self.conditions.tokens)
         except ValueError as error:
-            self._leave_out(refusal(entrant.source, str(error)))
-            return
-        whole = shape[0] * shape[1]
-        self.rows.append(method_row(entrant, cost, self.conditions, shape=shape, layers=1, whole=whole))
+            raise refusal(entrant.source, str(error)) from None
+        return method_row(entrant, cost, self.conditions, shape=shape, layers=1, whole=math.prod(shape))
 
     def add_model(self, entrants: Sequence[Entrant], layers: ModelLayers) -> str:
-        """Add a row for everybody, summed over the layers of a model; return what percentages are of."""
+        """Add a row for every entrant, summed over the layers of a model; return what percentages are of."""
         for entrant in entrants:
-            try:
+            with self._leaving_out():
                 self.rows.append(self._model_row(entrant, layers))
-            except SpecError as error:
-                self._leave_out(error)
         return f"the {layers.parameters:,} numbers of {layers.name}"
 
     def _model_row(self, entrant: Entrant, layers: ModelLayers) -> Row:
@@ -257,11 +236,9 @@ class _Table:
                 raise refusal(entrant.source, str(error)) from None
             count = None if entrant.method.per_block else len(layers.layers)
             return method_row(entrant, cost, self.conditions, shape=None, layers=count, whole=layers.parameters)
-        counts: dict[Row, int] = {}
-        for layer in layers.layers:
-            row = self._row(entrant, layer.name, (layer.in_features, layer.out_features))
-            counts[row] = counts.get(row, 0) + 1
+        rows = [self._row(entrant, layer.name, (layer.in_features, layer.out_features)) for layer in layers.layers]
         self.problems += entrant.unused([layer.name for layer in layers.layers])
+        counts = Counter(rows)
         whole = summed(list(counts), list(counts.values()), layers.parameters, self.conditions.tokens)
         return replace(whole, name=entrant.name)
 

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from quanta_compiler.predict.engines import MODELS, EngineRates, engine_on
-from quanta_compiler.predict.grid import Grid
-from quanta_compiler.predict.grids import AXES, Grids
+from quanta_compiler.predict.grid import AXES, Grid, Grids
 from quanta_compiler.system.cache_folder import cache_folder
+from quanta_compiler.system.files import write_file
 from quanta_compiler.system.machine import processor_name
 
 FORMAT = 1
@@ -96,7 +95,11 @@ class Calibration:
         plain: dict[str, Any] = {key: data[key] for key in ("threads", *_TEXTS)}
         plain |= {key: float(data[key]) for key in _SECONDS}
         kernel = _kernel(data["kernel"], engine_on(data["device"]))
-        return cls(**plain, kernel=kernel, grids=Grids(**{name: Grid.from_dict(data[name]) for name in AXES}))
+        grids = {name: Grid.from_dict(data[name]) for name in AXES}
+        for name, grid in grids.items():
+            if len(grid.axes) != AXES[name]:
+                raise ValueError(f"the grid {name!r} has {len(grid.axes)} axes, not {AXES[name]}")
+        return cls(**plain, kernel=kernel, grids=Grids(**grids))
 
 
 def _integer(digits: str) -> int:
@@ -129,7 +132,7 @@ def typical_calibration() -> Calibration:
 
 
 def load_calibration(device: str = "cpu", threads: int | None = None) -> Calibration:
-    """Return what this machine was last measured to do, with so many threads where that is asked for.
+    """Return what this machine was last measured to do, with `threads` threads where given.
 
     Where nothing was measured, or what is stored is damaged or of another machine, it is the typical calibration, and
     its `remark` says so.
@@ -167,19 +170,13 @@ def store_calibration(calibration: Calibration) -> Path:
     """Write a calibration to its place in the user's cache folder, whole or not at all; return the path.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: there is no such folder, or it can only be read.
+        OutputError: the file cannot be written.
 
     """
     folder = require_storage()
     path = folder / f"{_stem(calibration.device, calibration.name)}-{calibration.threads}.json"
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".calibration-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(calibration.to_json())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_file(path, calibration.to_json())
     return path
 
 

@@ -1,4 +1,4 @@
-"""Measured numbers over a grid of shapes, and what lies between them."""
+"""Measured numbers over grids of shapes, and what lies between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 class Grid:
     """Positive numbers at the points of a grid: between two points along a straight line in the logarithms of all.
 
-    Beyond its edges the grid has the value of the edge.
+    Beyond its edges the grid has the value of the edge. ValueError where values and points do not belong together.
     """
 
     axes: tuple[tuple[int, ...], ...]
@@ -23,12 +23,6 @@ class Grid:
     """The last axis fastest."""
 
     def __post_init__(self) -> None:
-        """Check that values belong to points.
-
-        Raises:
-            ValueError: they do not.
-
-        """
         for axis in self.axes:
             if not axis or axis[0] < 1 or list(axis) != sorted(set(axis)):
                 raise ValueError("the points of an axis must ascend from 1")
@@ -74,6 +68,38 @@ class Grid:
         if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
             raise ValueError("the values of a grid are numbers")
         return cls(tuple(map(tuple, axes)), tuple(map(float, values)))
+
+
+AXES = {
+    **{"products": 3, "gradients": 3, "batched": 3, "stream": 1},
+    **{"elementwise": 2, "transposed": 2, "runs": 3, "strided": 3},
+}
+"""How many axes each grid has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grids:
+    """How long operations take, by their shapes; every time is in seconds, every number a float32."""
+
+    products: Grid
+    """Of a matrix product, by (rows, inner, columns)."""
+    gradients: Grid
+    """Likewise where the left side is stored transposed."""
+    batched: Grid
+    """Of one product of a batch, likewise."""
+    stream: Grid
+    """Of reading and writing in order, by the bytes of both together."""
+    elementwise: Grid
+    """Of a number of an elementwise product with a repeated operand, by (numbers in a row, all numbers)."""
+    transposed: Grid
+    """Of a number of a transposed matrix, by (the shorter side, all numbers)."""
+    runs: Grid
+    """Of a number copied into another order, by (numbers in a row on both sides, runs in between, all numbers).
+
+    In between is what is copied before the copy comes back to the same line of memory.
+    """
+    strided: Grid
+    """Likewise where nothing stands in a row on both sides, by (numbers of the last dimension, in between, all)."""
 
 
 def grid_points(axes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:

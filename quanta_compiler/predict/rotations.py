@@ -14,18 +14,17 @@ from quanta_compiler.lowering.small_matrices import BlockGroup, Pair, block_grou
 from quanta_compiler.lowering.table import TableEntry
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
 from quanta_compiler.planner.plan import Plan
-from quanta_compiler.predict.work import MatrixFunction, Operation, Pass, Product, Work, both, joined
-
-
-def elementwise(step: Elementwise) -> Work:
-    """Return operations on so many numbers; the gradient of each takes one like it for every operand."""
-    walk = Pass(ELEMENT_BYTES * (step.operands + 1) * step.numbers, step.flops)
-    return Work((walk,) * step.times, (walk,) * (step.operands * step.times) if step.needs_grad else ())
+from quanta_compiler.predict.work import MatrixFunction, Operation, Pass, Product, Work, joined
 
 
 def passes_work(passes: Iterable[Elementwise]) -> Work:
-    """Return operations one after the other."""
-    return joined(map(elementwise, passes))
+    """Return operations one after the other; the gradient of each takes one like it for every operand."""
+    parts = []
+    for step in passes:
+        walk = Pass(ELEMENT_BYTES * (step.operands + 1) * step.numbers, step.flops)
+        backward = (walk,) * (step.operands * step.times) if step.needs_grad else ()
+        parts.append(Work((walk,) * step.times, backward))
+    return joined(parts)
 
 
 def making_work(making: Making) -> Work:
@@ -39,7 +38,7 @@ def making_work(making: Making) -> Work:
             inner = flops // (2 * count * rows * columns)
             return product_work(Product(rows, inner, columns, count), trains, trains and not step.is_right_fixed)
         case "elementwise":
-            return elementwise(Elementwise(count * rows * columns, flops, trains))
+            return passes_work([Elementwise(count * rows * columns, flops, trains)])
         case "exponential":
             # The gradient of an exponential is a corner of that of a matrix twice as large.
             larger = MatrixFunction(2 * rows, 2 * columns, count, 8 * flops, is_double=True)
@@ -83,17 +82,15 @@ def table_rotations(entries: Sequence[TableEntry]) -> Work:
     owners: set[str] = set()
     for entry, source in sources:
         gate = source.gate
-        if gate.parameter in owners:
+        if gate.form not in (Form.FUNCTION, Form.CIRCUIT) or gate.parameter in owners:
             continue
+        owners.add(gate.parameter)
         if gate.form is Form.FUNCTION:
             steps = made_matrix(gate, entry.rows, entry.columns).steps
             parts += [making_work(Making(step, entry.blocks, gate.trains)) for step in steps]
-        elif gate.form is Form.CIRCUIT:
+        else:
             rows, columns = (entry.columns, entry.rows) if gate.transpose else (entry.rows, entry.columns)
             parts.append(_pauli_work(gate, entry.blocks, rows, columns))
-        else:
-            continue
-        owners.add(gate.parameter)
     return joined(parts)
 
 
@@ -111,9 +108,9 @@ def _contraction_work(plan: Plan, needs_grad: list[bool], batch: int = 1) -> Wor
     """Return the steps of a plan that only contracts, each for a batch; `needs_grad` are the leaves that train."""
     parts: list[Work] = []
     for pair in contracted_pairs(plan):
-        left, right = needs_grad[pair.left], needs_grad[pair.right]
-        parts.append(_pair_work(plan, pair, batch, (left, right)))
-        needs_grad.append(left or right)
+        sides = needs_grad[pair.left], needs_grad[pair.right]
+        parts.append(_pair_work(plan, pair, batch, sides))
+        needs_grad.append(any(sides))
     return joined(parts)
 
 
@@ -133,7 +130,7 @@ def _pauli_work(gate: Gate, blocks: int, rows: int, columns: int) -> Work:
     maker = making(plan_blocks(*alike, blocks))
     function = applying(plan_pauli(*alike, min(rows, columns), transpose=rows < columns))
     trained = gate.trains
-    return both(_made(maker, trained), _applied(function, blocks, trained, input_needs_grad=False))
+    return joined([_made(maker, trained), _applied(function, blocks, trained, input_needs_grad=False)])
 
 
 def _made(maker: Maker, needs_grad: bool) -> Work:

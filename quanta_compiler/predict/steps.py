@@ -1,15 +1,42 @@
-"""What the steps of a program ask of a machine, forward and backward: products, copies, elementwise operations."""
+"""What the steps of a program ask of a machine, forward and backward: products, copies, elementwise operations.
+
+A product has one more for every operand that needs a gradient, and a copy into another order goes back by another copy.
+"""
 
 import math
 from dataclasses import replace
 
-from quanta_compiler.lowering.account import ELEMENT_BYTES, Executed, Operand, Resized
-from quanta_compiler.lowering.program import Access, Copy, Groups, Layout, Matmul, Multiply, sources
-from quanta_compiler.predict.work import Operation, Pass, Permutation, Product, Work
+from quanta_compiler.lowering.account import ELEMENT_BYTES, Executed, Making, Operand, Resized, StepCost
+from quanta_compiler.lowering.accounting import program_cost
+from quanta_compiler.lowering.program import Access, Copy, Groups, Layout, Matmul, Multiply, Program, sources
+from quanta_compiler.predict.rotations import making_work, passes_work
+from quanta_compiler.predict.work import Operation, Pass, Permutation, Product, Work, joined
+
+
+def program_work(program: Program) -> Work:
+    """Return the work of a batch of the size that a program was planned for, its input requiring a gradient."""
+    return joined(map(_work, program_cost(program).steps))
+
+
+def _work(step: StepCost) -> Work:
+    origin = step.origin
+    if isinstance(origin, Making):
+        return making_work(origin)
+    if isinstance(origin, Resized):
+        return _resize(origin)
+    if not isinstance(origin, Executed):
+        return passes_work(origin)
+    match origin.operation:
+        case Matmul():
+            return _matmul(origin, origin.operation)
+        case Multiply():
+            return _multiply(origin, origin.operation)
+        case Copy():
+            return _copy(origin, origin.operation)
+    raise AssertionError("ties and picks stand in operators only")
 
 
 def _volume(step: Executed, legs: Layout) -> int:
-    """Return the number of elements over some legs."""
     return math.prod(step.program.plan.sizes[leg] for leg in legs)
 
 
@@ -17,35 +44,24 @@ def _bytes(step: Executed, legs: Layout) -> int:
     return ELEMENT_BYTES * _volume(step, legs)
 
 
-def matmul(step: Executed, operation: Matmul) -> Work:
-    """Return a product, and one for the gradient of each side that needs it."""
+def _matmul(step: Executed, operation: Matmul) -> Work:
     left, right = step.operands
     *lead, rows, inner = (_volume(step, group) for group in operation.left.groups)
-    product = Product(rows, inner, _volume(step, operation.right.groups[-1]), math.prod(lead))
+    columns, batch = _volume(step, operation.right.groups[-1]), math.prod(lead)
+    to_left = Product(rows, columns, inner, batch)
+    to_right = Product(inner, rows, columns, batch, is_transposed=True)
+    # Of a stored matrix that is read turned over, torch computes the transpose of the gradient.
+    if not lead and _is_permuted(step, operation.left, left):
+        to_left = Product(inner, columns, rows)
+    if not lead and _is_permuted(step, operation.right, right):
+        to_right = Product(columns, rows, inner, is_transposed=True)
     gathered = _gathered(step, operation)
     backward: list[Operation] = []
-    for access, operand, gradient in (
-        (operation.right, right, _right_gradient(product, not lead and _is_permuted(step, operation.right, right))),
-        (operation.left, left, _left_gradient(product, not lead and _is_permuted(step, operation.left, left))),
-    ):
+    for access, operand, gradient in ((operation.right, right, to_right), (operation.left, left, to_left)):
         if operand.needs_grad:
             again = replace(gradient, is_one_by_one=bool(gathered))
             backward += [*gathered, again, *_restored(step, access, operand)]
-    return Work((product,), tuple(backward))
-
-
-def _left_gradient(product: Product, is_turned: bool) -> Product:
-    """Return `grad @ right.t()`; where the left side is a stored matrix turned over, torch computes the transpose."""
-    rows, inner, columns = product.rows, product.inner, product.columns
-    return Product(inner, columns, rows) if is_turned else Product(rows, columns, inner, product.batch)
-
-
-def _right_gradient(product: Product, is_turned: bool) -> Product:
-    """Return `left.t() @ grad`, or its transpose likewise."""
-    rows, inner, columns = product.rows, product.inner, product.columns
-    if is_turned:
-        return Product(columns, rows, inner, is_transposed=True)
-    return Product(inner, rows, columns, product.batch, is_transposed=True)
+    return Work((Product(rows, inner, columns, batch),), tuple(backward))
 
 
 def _is_permuted(step: Executed, access: Access, operand: Operand) -> bool:
@@ -117,8 +133,7 @@ def _permutation(step: Executed, old: Layout, new: Layout, is_transpose: bool = 
     return (Permutation(tuple(size for size, _ in joined), tuple(stride for _, stride in joined), is_transpose),)
 
 
-def copy(step: Executed, operation: Copy) -> Work:
-    """Return a copy into another order, and the way back."""
+def _copy(step: Executed, operation: Copy) -> Work:
     (source,) = step.operands
     is_transpose = len([group for group in operation.source.groups if _volume(step, group) > 1]) == 2
     there = _permutation(step, source.layout, operation.layout, is_transpose)
@@ -126,7 +141,7 @@ def copy(step: Executed, operation: Copy) -> Work:
     return Work(there, _permutation(step, operation.layout, source.layout, is_transpose) if is_copied_back else ())
 
 
-def multiply(step: Executed, operation: Multiply) -> Work:
+def _multiply(step: Executed, operation: Multiply) -> Work:
     """Return an elementwise product with broadcasting, and what its gradients take."""
     sides = list(zip((operation.left, operation.right), step.operands, strict=True))
     whole, moved = _volume(step, operation.layout), _bytes(step, operation.layout)
@@ -158,7 +173,7 @@ def _inner(step: Executed, operation: Multiply) -> int | None:
     return runs[-1][2] if len(runs) > 1 else None
 
 
-def resize(step: Resized) -> Work:
+def _resize(step: Resized) -> Work:
     """Return what cuts or pads rows at the end: what is smaller is copied, what is larger filled and copied into."""
     kept = ELEMENT_BYTES * step.rows * min(step.old, step.new)
     filled = ELEMENT_BYTES * step.rows * max(step.old, step.new)

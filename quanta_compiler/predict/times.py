@@ -47,26 +47,28 @@ def seconds_of(operation: Operation, calibration: Calibration) -> float:
         ValueError: it is the kernel's, of which the calibration knows nothing.
 
     """
-    if isinstance(operation, FusedPass):
-        return _fused_seconds(operation, calibration)
-    if isinstance(operation, MatrixFunction):
-        return _function_seconds(operation, calibration)
-    if isinstance(operation, Product):
-        result, seconds = _product_result(operation), _product_seconds(operation, calibration)
-    elif isinstance(operation, Pass):
-        result, seconds = operation.bytes // 2, _pass_seconds(operation, calibration)
-    else:
-        result, seconds = operation.bytes // 2, _permutation_seconds(operation, calibration)
+    match operation:
+        case FusedPass():
+            rates = calibration.kernel
+            if rates is None:
+                raise ValueError(
+                    "this calibration was made without the kernel: `quanta bench --calibrate` makes another"
+                )
+            counts = MODELS[rates.engine].counts
+            return rates.time(counts(operation.table, operation.tokens, operation.backward, calibration.threads))
+        case MatrixFunction():
+            # At the rate of the products that it is made of.
+            product = Product(operation.rows, operation.rows, operation.columns, operation.batch)
+            seconds = _product_seconds(product, calibration) * operation.flops / product.flops
+            return seconds * (2 if operation.is_double else 1)
+        case Product():
+            result, seconds = _product_result(operation), _product_seconds(operation, calibration)
+        case Pass():
+            result, seconds = operation.bytes // 2, _pass_seconds(operation, calibration)
+        case Permutation():
+            result, seconds = operation.bytes // 2, _permutation_seconds(operation, calibration)
     # The time of a fresh result beside that of one whose memory is there already.
     return seconds + (calibration.fresh * result if is_fresh(result) else 0.0)
-
-
-def _fused_seconds(operation: FusedPass, calibration: Calibration) -> float:
-    rates = calibration.kernel
-    if rates is None:
-        raise ValueError("this calibration was made without the kernel: `quanta bench --calibrate` makes another")
-    counts = MODELS[rates.engine].counts
-    return rates.time(counts(operation.table, operation.tokens, operation.backward, calibration.threads))
 
 
 def _product_seconds(product: Product, calibration: Calibration) -> float:
@@ -82,15 +84,7 @@ def _product_seconds(product: Product, calibration: Calibration) -> float:
     return max(seconds, _stream_seconds(moved, calibration))
 
 
-def _function_seconds(function: MatrixFunction, calibration: Calibration) -> float:
-    """Return the time of a function of matrices at the rate of the products that it is made of."""
-    product = Product(function.rows, function.rows, function.columns, function.batch)
-    seconds = _product_seconds(product, calibration) * function.flops / product.flops
-    return seconds * (2 if function.is_double else 1)
-
-
 def _product_result(product: Product) -> int:
-    """Return the bytes of a product's result."""
     return 4 * product.batch * product.rows * product.columns
 
 
@@ -103,9 +97,9 @@ def _pass_seconds(walk: Pass, calibration: Calibration) -> float:
 
 
 def _stream_seconds(size: float, calibration: Calibration) -> float:
-    """Return the time of reading and writing so many bytes in order."""
-    (largest,) = calibration.grids.stream.axes[0][-1:]
-    return calibration.grids.stream.at(size) * max(1.0, size / largest)
+    """Return the time of reading and writing `size` bytes together, in order."""
+    stream = calibration.grids.stream
+    return stream.at(size) * max(1.0, size / stream.axes[0][-1])
 
 
 def _permutation_seconds(copy: Permutation, calibration: Calibration) -> float:

@@ -7,6 +7,7 @@ is 2 FLOPs; numbers have 4 bytes.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from quanta_compiler.lowering.table import GateTable, TableEntry
 
@@ -55,10 +56,7 @@ class Permutation:
     is_one_by_one: bool = False
     """The result's first dimension is innermost in the source, and copied index by index."""
 
-    @property
-    def flops(self) -> int:
-        """Return its FLOPs: none."""
-        return 0
+    flops: ClassVar[int] = 0
 
     @property
     def numbers(self) -> int:
@@ -73,7 +71,7 @@ class Permutation:
 
 @dataclass(frozen=True, slots=True)
 class MatrixFunction:
-    """An exponential of matrices `[batch, rows, rows]`, or the solution of systems with so many `columns` beside them.
+    """An exponential of matrices `[batch, rows, rows]`, or the solution of systems with `columns` right-hand sides.
 
     It is made of products of such matrices, or of what takes as long.
     """
@@ -130,11 +128,6 @@ class Work:
     def step_flops(self) -> int:
         """Return the FLOPs of forward and backward."""
         return self.forward_flops + sum(operation.flops for operation in self.backward)
-
-
-def both(first: Work, second: Work) -> Work:
-    """Return the work of one thing after the other."""
-    return Work(first.forward + second.forward, second.backward + first.backward)
 
 
 def joined(parts: Iterable[Work]) -> Work:

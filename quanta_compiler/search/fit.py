@@ -164,7 +164,7 @@ class Fit:
 
 def run_fit(options: FitOptions, task: FitTask) -> Fit:
     """Fit one circuit to one update."""
-    from quanta_compiler.bench.threads import torch_threads
+    from quanta_compiler.bench.timing import torch_threads
     from quanta_compiler.driver import compile_circuit
 
     # Sums are taken in an order that depends on how many threads there are.

@@ -15,7 +15,7 @@ from quanta_compiler.kinds.limits import FILE_BYTES, NESTING
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.document import Document, read_document
-from quanta_compiler.spec.files import read_file, too_large
+from quanta_compiler.spec.files import STANDARD_INPUT_NAME, StandardInput, read_file, too_large
 from quanta_compiler.spec.loader import DictSource, TextSource, read_text
 from quanta_compiler.spec.render import to_dict, to_yaml
 from quanta_compiler.spec.resolve import resolve
@@ -78,7 +78,8 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Any, Prob
     if isinstance(source, str) and ("\n" in source or "\r" in source or source.lstrip().startswith("{")):
         if len(source) > FILE_BYTES:
             raise too_large("<string>")
-        text_source = TextSource("<string>", source.removeprefix("\ufeff"))
+        name = STANDARD_INPUT_NAME if isinstance(source, StandardInput) else "<string>"
+        text_source = TextSource(name, source.removeprefix("\ufeff"))
     else:
         text_source = TextSource(path, read_file(path))
     problems = Problems(text_source)

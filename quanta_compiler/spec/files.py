@@ -19,18 +19,22 @@ _SPECIAL = (
 )
 
 
+class StandardInput(str):
+    """The text of a circuit that was read from standard input, which is its name in messages."""
+
+
 def too_large(name: str) -> SpecError:
     """Return the error for a text beyond the limit."""
     return refusal(name, f"is larger than {limits.FILE_BYTES >> 20} MiB", hint="a circuit file is a few lines long")
 
 
-def standard_input() -> str:
+def standard_input() -> StandardInput:
     """Return the text of a circuit from standard input, so that it is not taken for a path; raise SpecError."""
     data = b"" if sys.stdin is None else sys.stdin.buffer.read(limits.FILE_BYTES + 1)
     if len(data) > limits.FILE_BYTES:
         raise too_large(STANDARD_INPUT_NAME)
     # A text without a line break would be taken for a path.
-    return decode(STANDARD_INPUT_NAME, data) + "\n"
+    return StandardInput(decode(STANDARD_INPUT_NAME, data) + "\n")
 
 
 def read_file(path: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from random_circuits import file_of
 
-from quanta_compiler.bench.adapters import adapted_layer, bare_layer, frozen_weight
+from quanta_compiler.bench.adapters import adapted_layer, frozen_weight
 from quanta_compiler.bench.contestants import LeftOutError, Setting, draw_gates
 from quanta_compiler.bench.options import ADAPTERS, FORWARD, TRAINING, Options
 from quanta_compiler.bench.roster import batch_of
@@ -37,14 +37,14 @@ def test_all_methods_on_one_layer() -> None:
     for one in section.contestants:
         assert set(one.modes) == {FORWARD, TRAINING}
         assert all(figures.matmul_limit_ratio is None for figures in one.modes.values())
-        base = result.figures("bare", TRAINING).timing.seconds_median
+        base = result.contestants["bare"].modes[TRAINING].timing.seconds_median
         assert one.modes[TRAINING].ratio == pytest.approx(one.modes[TRAINING].timing.seconds_median / base)
     assert "ratio_to_bare_layer" in section.to_dict()["contestants"][0]["modes"][FORWARD]
 
 
 def test_what_trains_and_what_is_kept() -> None:
     result = bench(compile_circuit(WIDE, tokens=4), replace(QUICK, only=("quanta-folded", "peft-lora-8")))
-    bare, ours, lora = (result.contestant(name) for name in ("bare", "quanta-folded", "peft-lora-8"))
+    bare, ours, lora = (result.contestants[name] for name in ("bare", "quanta-folded", "peft-lora-8"))
     assert (bare.trained_parameters, bare.saved_bytes) == (0, 0)
     assert ours.trained_parameters == 128 * 128
     assert lora.trained_parameters == 2 * 8 * 128
@@ -60,7 +60,7 @@ def test_the_weight_is_shared_and_stays_as_it_is() -> None:
     before = weight.clone()
     x, _ = batch_of(setting)
     with torch.no_grad():
-        expected = bare_layer(setting, weight).forward(x)
+        expected = adapted_layer("bare", setting, weight).forward(x)
         for name in ("quanta-folded", "quanta-frozen-copy", "peft-lora-8"):
             contestant = adapted_layer(name, setting, weight)
             assert torch.allclose(contestant.forward(x), expected, atol=1e-5)

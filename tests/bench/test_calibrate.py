@@ -13,9 +13,8 @@ from commands import quanta
 
 from quanta_compiler.bench import calibrate as calibrating
 from quanta_compiler.bench import small_modules
-from quanta_compiler.bench.calibrate import calibrate
-from quanta_compiler.bench.clock import Clock, Effort, Key
-from quanta_compiler.bench.operations import product_grid
+from quanta_compiler.bench.calibrate import Clock, calibrate
+from quanta_compiler.bench.operations import Effort, Key, product_grid
 from quanta_compiler.bench.small_modules import nonnegative_fit
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
@@ -106,7 +105,7 @@ def test_without_the_kernel_there_is_none(name_engine: Callable[[str], None]) ->
 
 def test_a_clock_takes_the_least_and_repeats_what_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("quanta_compiler.bench.clock.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("quanta_compiler.bench.calibrate.time.perf_counter", lambda: now[0])
     costs = iter([9.0, *[1e-4] * 15, *[3e-4] * 12, *[2e-4] * 1000])
 
     def run() -> None:

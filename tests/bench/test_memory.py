@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.bench.contestants import Contestant, Setting, draw_gates
 from quanta_compiler.bench.layers import lora_layer
-from quanta_compiler.bench.memory import peak_forward_bytes, peak_operator_bytes, peak_training_bytes, saved_bytes
+from quanta_compiler.bench.memory import peak_bytes, saved_bytes
+from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 from quanta_compiler.bench.ours import our_contestant
 from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
@@ -23,13 +24,13 @@ def setting_of(circuit: CompiledCircuit) -> Setting:
 @pytest.mark.parametrize("seed", range(24))
 def test_saved_and_peak_are_those_of_the_report(seed: int) -> None:
     setting = setting_of(compiled(seed))
-    x, _ = batch_of(setting)
+    x, gradient = batch_of(setting)
     report, contestant = setting.compiled.report, our_contestant("torch", setting)
     near = 0.3 if computed_kinds(setting.compiled) else 0.0
     peak = round(report.apply.peak_bytes_per_token * setting.tokens)
     assert saved_bytes(contestant, x) == pytest.approx(report.apply.saved_bytes_per_token * setting.tokens, rel=near)
-    assert peak_forward_bytes(contestant, x) == pytest.approx(peak, rel=near)
-    assert peak_operator_bytes(contestant) == pytest.approx(report.operator.peak_bytes, rel=near)
+    assert peak_bytes(contestant, FORWARD, x, gradient) == pytest.approx(peak, rel=near)
+    assert peak_bytes(contestant, OPERATOR, x, gradient) == pytest.approx(report.operator.peak_bytes, rel=near)
 
 
 def test_bytes_by_hand() -> None:
@@ -42,10 +43,10 @@ def test_bytes_by_hand() -> None:
     # x, A x, and B A x, each of them once; LoRA keeps x and A x.
     lora = lora_layer(setting, 8)
     assert saved_bytes(lora, x) == batch + 4 * 5 * 8
-    assert peak_forward_bytes(lora, x) == batch + 4 * 5 * 8 + batch
+    assert peak_bytes(lora, FORWARD, x, gradient) == batch + 4 * 5 * 8 + batch
     # In backward the gradients of A x and of B come first, beside x, A x, the output's gradient; the output is gone.
     gradients = 4 * 8 * 12
-    assert peak_training_bytes(lora, x, gradient) >= 2 * batch + 2 * gradients + batch
+    assert peak_bytes(lora, TRAINING, x, gradient) >= 2 * batch + 2 * gradients + batch
 
 
 def test_a_recomputed_block_keeps_its_input_alone() -> None:

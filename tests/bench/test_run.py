@@ -56,7 +56,7 @@ def test_ratios_are_those_of_the_medians(measured: Bench) -> None:
     limits = measured.limits
     for one in section.contestants:
         for mode, figures in one.modes.items():
-            base = measured.figures(section.base, mode).timing.seconds_median
+            base = measured.contestants[section.base].modes[mode].timing.seconds_median
             assert figures.ratio == pytest.approx(figures.timing.seconds_median / base)
             assert figures.flops is not None
             product = figures.flops * limits.matmul.seconds_median / (2 * 32**3)
@@ -64,17 +64,17 @@ def test_ratios_are_those_of_the_medians(measured: Bench) -> None:
             low, high = figures.timing.seconds_quartiles
             assert low <= figures.timing.seconds_median <= high
     for mode, copies in {FORWARD: 1, TRAINING: 2}.items():
-        figures = measured.figures(section.base, mode)
+        figures = measured.contestants[section.base].modes[mode]
         copied = copies * limits.copy.seconds_median
         assert figures.copy_limit_ratio == pytest.approx(figures.timing.seconds_median / copied)
-    assert measured.figures(section.base, OPERATOR).copy_limit_ratio is None
+    assert measured.contestants[section.base].modes[OPERATOR].copy_limit_ratio is None
 
 
 def test_limits_know_flops_and_bytes(measured: Bench) -> None:
     apply = small().report.apply
-    assert measured.figures("torch", FORWARD).flops == apply.flops_per_token * 8
-    assert measured.figures("torch", TRAINING).flops == 3 * apply.flops_per_token * 8
-    assert measured.figures("torch", OPERATOR).flops == small().report.operator.flops
+    assert measured.contestants["torch"].modes[FORWARD].flops == apply.flops_per_token * 8
+    assert measured.contestants["torch"].modes[TRAINING].flops == 3 * apply.flops_per_token * 8
+    assert measured.contestants["torch"].modes[OPERATOR].flops == small().report.operator.flops
     assert measured.limits.copy_bytes == 4 * 8 * (32 + 32)
 
 
@@ -153,7 +153,7 @@ def test_who_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatc
     result = bench(small(), QUICK)
     assert [(name, mode) for name, mode, _ in result.wrong] == [("opt-einsum", FORWARD), ("opt-einsum", TRAINING)]
     assert [error for *_, error in result.wrong] == pytest.approx([0.01, 0.01], rel=0.01)
-    assert list(result.contestant("opt-einsum").modes) == [OPERATOR]
+    assert list(result.contestants["opt-einsum"].modes) == [OPERATOR]
 
 
 def test_wrong_gradients_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +204,9 @@ def test_a_weight_without_room_is_never_made(monkeypatch: pytest.MonkeyPatch) ->
     wide = compile_circuit(file_of("1024x1024", [[0], [1]]), tokens=1)
     setting = Setting(wide, torch.float32, {"g0": torch.zeros(1024, 1024), "g1": torch.zeros(1024, 1024)})
     taken = Roster(setting, Options(only=("dense", "peft-lora-8"), adapters=True, max_bytes=2**40))
-    (ours_alone,) = taken.circuit_group().entries
+    (ours_alone,) = taken.circuit_group()
     assert ours_alone.modes == [FORWARD, TRAINING]
-    assert taken.adapter_group().entries == []
+    assert taken.adapter_group() == []
     # Its own matrix, too, takes 4 TiB.
     assert [(one.name, one.mode) for one in taken.left_out] == [
         (ours_alone.contestant.name, OPERATOR),
@@ -256,7 +256,7 @@ def test_what_takes_a_minute_is_run_once(
     if left is None:
         assert "einsum" not in names_of(result)
     else:
-        assert list(result.contestant("einsum").modes) == left
+        assert list(result.contestants["einsum"].modes) == left
 
 
 def test_a_wide_spread_is_told() -> None:
@@ -307,5 +307,5 @@ def test_costs_are_not_far_below_what_a_pass_takes(name: str) -> None:
         pytest.skip("not here")
     costs = (ours.our_contestant(name, setting) if name in OURS else _makers()[name](setting)).costs
     batch = 2 * 4 * 256 * 32
-    for mode, figures in result.contestant(name).modes.items():
+    for mode, figures in result.contestants[name].modes.items():
         assert costs[mode].bytes + batch >= 0.8 * figures.peak_bytes, mode

@@ -30,7 +30,7 @@ from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.bench.run import bench
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.oracle.reference import apply_gates
-from quanta_compiler.system.machine import describe_machine
+from quanta_compiler.system.machine import describe_machine, is_crowded
 
 LAYOUTS = ("16x8x8x4", "16x16x16", "8x8x8x8", "16x16x4x4", "16x8x8x5", "16x8x8x8", "8x8x4x4x4")
 """Those of the QuanTA paper."""
@@ -86,7 +86,7 @@ def measured(layout: str, tokens: int, threads: int, scale: Scale, *modes: str) 
 
 def doubt(found: Bench) -> None:
     """Tell what makes figures hard to believe; stop where they are of something else."""
-    if found.is_crowded:
+    if is_crowded(found.others_cores, found.settings["threads"], found.machine["cores"]):
         print(f"  other programs kept {found.others_cores:.1f} cores busy", file=sys.stderr)
     for name, spread in found.wide_spreads():
         print(f"  wide spread: {name} {100 * spread:.0f}%", file=sys.stderr)
@@ -122,9 +122,11 @@ def layouts(scale: Scale) -> Section:
 def _against_rival(found: Bench) -> tuple[float, ...]:
     base = found.sections[0].base
     given = 4 * found.settings["tokens"] * found.circuit["in_features"]
-    limits = [found.figures(name, mode).matmul_limit_ratio for name in (base, RIVAL) for mode in (FORWARD, TRAINING)]
-    ratios = [found.figures(RIVAL, mode).ratio for mode in (FORWARD, TRAINING)]
-    saved = [found.contestant(name).saved_bytes for name in (base, RIVAL)]
+    limits = [
+        found.contestants[name].modes[mode].matmul_limit_ratio for name in (base, RIVAL) for mode in (FORWARD, TRAINING)
+    ]
+    ratios = [found.contestants[RIVAL].modes[mode].ratio for mode in (FORWARD, TRAINING)]
+    saved = [found.contestants[name].saved_bytes for name in (base, RIVAL)]
     numbers = [*limits, *ratios, *(None if one is None else one / given for one in saved)]
     return tuple(number for number in numbers if number is not None)
 
@@ -136,7 +138,9 @@ def one_token(scale: Scale) -> Section:
         for layout in scale.some(LAYOUTS):
             found = measured(layout, 1, threads, scale, FORWARD)
             data.append(found.to_dict())
-            seconds = [found.figures(name, FORWARD).timing.seconds_median for name in (found.sections[0].base, RIVAL)]
+            seconds = [
+                found.contestants[name].modes[FORWARD].timing.seconds_median for name in (found.sections[0].base, RIVAL)
+            ]
             cells = [f"{1e6 * one:,.0f}" for one in seconds]
             rows.append((layout, str(threads), *cells, f"{seconds[1] / seconds[0]:.2f}"))
     columns = ("layout", "threads", "ours, µs", "opt_einsum, µs", "speed-up")
@@ -152,7 +156,7 @@ def tokens(scale: Scale) -> Section:
             data.append(found.to_dict())
             cells = []
             for mode in (FORWARD, TRAINING):
-                figures = found.figures(found.sections[0].base, mode)
+                figures = found.contestants[found.sections[0].base].modes[mode]
                 cells += [f"{1e6 * figures.timing.seconds_median / found.settings['tokens']:.2f}"]
                 cells += [f"{figures.matmul_limit_ratio:.2f}"]
             rows.append((f"{found.settings['tokens']:,}", str(threads), *cells))
@@ -169,7 +173,7 @@ def features(scale: Scale) -> Section:
             data.append(found.to_dict())
             cells = []
             for mode in (FORWARD, TRAINING):
-                figures = found.figures(found.sections[0].base, mode)
+                figures = found.contestants[found.sections[0].base].modes[mode]
                 assert figures.flops is not None
                 cells += [f"{1e12 * figures.timing.seconds_median / figures.flops:.2f}"]
                 cells += [f"{figures.matmul_limit_ratio:.2f}"]

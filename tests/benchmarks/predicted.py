@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from quanta_compiler.bench.calibrate import calibrate
-from quanta_compiler.bench.clock import Run
+from quanta_compiler.bench.operations import Run
 from quanta_compiler.bench.small_modules import FORWARD, STEP, drawn_batch, module_run
 from quanta_compiler.bench.timing import Job, measure
 from quanta_compiler.driver import compile_circuit

@@ -24,8 +24,7 @@ from typing import Any
 import pennylane as qml
 import torch
 
-from quanta_compiler.bench.threads import torch_threads
-from quanta_compiler.bench.timing import WIDE_SPREAD, Job, Timing, measure
+from quanta_compiler.bench.timing import WIDE_SPREAD, Job, Timing, measure, torch_threads
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.system.machine import describe_machine
 

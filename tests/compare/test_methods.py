@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from quanta_compiler.compare.methods import METHODS, MethodCost, parse_method
+from quanta_compiler.compare.method_costs import MethodCost
+from quanta_compiler.compare.methods import METHODS, parse_method
 from quanta_compiler.models.layers import ModelLayers, TargetLayer
 from quanta_compiler.peft.targeted import read_model
 from quanta_compiler.predict.work import Operation, Product

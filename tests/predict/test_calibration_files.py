@@ -132,7 +132,7 @@ def test_an_interruption_leaves_what_was_there(monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("quanta_compiler.predict.calibration.os.replace", interrupted)
+    monkeypatch.setattr("quanta_compiler.system.files.os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store_calibration(own(fresh=1.0))
     assert [one.name for one in path.parent.iterdir()] == [path.name]

@@ -14,7 +14,7 @@ from random_circuits import file_of, random_file
 from quanta_compiler.compare.method_costs import linear_work
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.predict.circuits import circuit_work
-from quanta_compiler.predict.work import FusedPass, Pass, Permutation, Product, Work, both
+from quanta_compiler.predict.work import FusedPass, Pass, Permutation, Product, Work, joined
 
 SEEDS = range(40)
 
@@ -133,9 +133,9 @@ def test_a_dense_layer() -> None:
 
 def test_work_one_after_the_other() -> None:
     first, second = linear_work(4, 2, 3), linear_work(4, 3, 5)
-    joined = both(first, second)
-    assert joined.forward == first.forward + second.forward
-    assert joined.backward == second.backward + first.backward
+    whole = joined([first, second])
+    assert whole.forward == first.forward + second.forward
+    assert whole.backward == second.backward + first.backward
 
 
 def test_a_backend_that_chooses_is_no_backend() -> None:

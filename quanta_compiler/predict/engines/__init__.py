@@ -36,18 +36,12 @@ def engine_on(device: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class EngineRates:
-    """Seconds of one of each feature of an engine; on the CPU, of one thread."""
+    """Seconds of one of each feature of an engine; on the CPU, of one thread. ValueError where one is missing."""
 
     engine: str
     seconds: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Check that there is a time for everything that is counted.
-
-        Raises:
-            ValueError: there is not.
-
-        """
         features = MODELS[self.engine].features
         if len(self.seconds) != len(features) or not all(0 <= one < math.inf for one in self.seconds):
             raise ValueError("the kernel has a time for everything that is counted")

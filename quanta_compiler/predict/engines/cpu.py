@@ -6,6 +6,7 @@ all its tokens. The choice is made by fewer figures, which no calibration is nee
 """
 
 import math
+from collections import Counter
 
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.table import GateTable, TableEntry
@@ -14,13 +15,13 @@ from quanta_compiler.predict.work import is_trained
 TILE = 16
 """Tokens that go through the gates together."""
 _FEW = 8
-"""At most so many tokens that fill no tile go one by one."""
+"""At most this many tokens that fill no tile go one by one."""
 _FEW_SHARE = 0.1
 """What one of them takes of a tile."""
 _ROWS, _LINES = 8, 3
 """The block of a product that is kept in registers, as the widest vectors allow."""
 _FEW_COLUMNS = 4
-"""Up to so many columns a gradient is summed number by number."""
+"""Up to this many columns a gradient is summed number by number."""
 _LANES = 16
 _NEAR_NUMBERS = 2**18
 """Matrices of more numbers than this do not stay in the second-level cache beside the state."""
@@ -36,10 +37,9 @@ FEATURES = (
 
 def counts(table: GateTable, tokens: int, backward: bool, threads: int = 1) -> tuple[float, ...]:
     """Return how much there is of each of `FEATURES` in a call, for the thread that has most to do."""
-    tile = _backward_tile(table) if backward else _forward_tile(table)
     numbers = sum(_matrix_numbers(entry) for entry in table.entries)
     tiles = _tiles(tokens, backward, threads)
-    found = {name: tiles * count for name, count in tile.items()}
+    found: dict[str, float] = {name: tiles * count for name, count in _tile(table, backward).items()}
     found["backward_call" if backward else "call"] = 1
     # Backward packs every matrix in both orders, unless tokens are so few that forward packs none.
     found["packed"] = numbers * (2 if backward else 1 if tokens > _FEW else 0)
@@ -49,7 +49,7 @@ def counts(table: GateTable, tokens: int, backward: bool, threads: int = 1) -> t
 
 
 def is_fresh(size: int) -> bool:
-    """Say whether a result of so many bytes is given anew by the system every time, page by page."""
+    """Say whether a result of `size` bytes is given anew by the system every time, page by page."""
     return size >= _FRESH_BYTES
 
 
@@ -64,55 +64,48 @@ def _matrix_numbers(entry: TableEntry) -> int:
     return entry.blocks * entry.rows * entry.columns if entry.matrix is not None else 0
 
 
-def _forward_tile(table: GateTable) -> dict[str, float]:
-    counts: dict[str, float] = {"ends": table.in_features + table.out_features}
-    for entry in table.entries:
-        _add_product(counts, table, entry, entry.rows, entry.columns)
-    return counts
-
-
-def _backward_tile(table: GateTable) -> dict[str, float]:
-    """Count the states computed again, the gradient taken back, and the gradients of the matrices."""
-    counts: dict[str, float] = {"ends": 2 * table.in_features + table.out_features}
+def _tile(table: GateTable, backward: bool) -> Counter[str]:
+    """Count a tile; backward computes the states again, takes the gradient back, and takes those of the matrices."""
+    counts = Counter(ends=(1 + backward) * table.in_features + table.out_features)
     trained = [entry for entry in table.entries if is_trained(entry)]
-    for entry in table.entries[:-1] if trained else ():
+    states = table.entries
+    if backward:
+        states = table.entries[:-1] if trained else ()
+    for entry in states:
         _add_product(counts, table, entry, entry.rows, entry.columns)
-    for entry in table.entries:
-        _add_product(counts, table, entry, entry.columns, entry.rows)
-    for entry in trained:
-        _add_sums(counts, entry)
+    if backward:
+        for entry in table.entries:
+            _add_product(counts, table, entry, entry.columns, entry.rows)
+        for entry in trained:
+            _add_sums(counts, entry)
     return counts
 
 
-def _add_product(counts: dict[str, float], table: GateTable, entry: TableEntry, rows: int, columns: int) -> None:
+def _add_product(counts: Counter[str], table: GateTable, entry: TableEntry, rows: int, columns: int) -> None:
     written = entry.blocks * entry.rest * rows
-    _add(counts, "written", written)
+    counts["written"] += written
     if entry.matrix is None:
         return
     groups, row_blocks = math.ceil(entry.rest / _LINES), math.ceil(rows / _ROWS)
-    _add(counts, "multiplied", written * columns)
-    _add(counts, "loaded", entry.blocks * columns * (groups * rows + row_blocks * entry.rest))
-    _add(counts, "products", entry.blocks * groups * row_blocks)
+    counts["multiplied"] += written * columns
+    counts["loaded"] += entry.blocks * columns * (groups * rows + row_blocks * entry.rest)
+    counts["products"] += entry.blocks * groups * row_blocks
     if sum(_matrix_numbers(one) for one in table.entries) > _NEAR_NUMBERS:
         # One that stays near is read from afar once, a larger one for every block of lines.
         passes = groups if rows * columns > _NEAR_NUMBERS else 1
-        _add(counts, "far", passes * entry.blocks * rows * columns)
+        counts["far"] += passes * entry.blocks * rows * columns
 
 
-def _add_sums(counts: dict[str, float], entry: TableEntry) -> None:
+def _add_sums(counts: Counter[str], entry: TableEntry) -> None:
     rows, columns, lines = entry.rows, entry.columns, entry.blocks * entry.rest
     if columns <= _FEW_COLUMNS:
-        _add(counts, "few_columns", lines * rows * columns)
+        counts["few_columns"] += lines * rows * columns
         return
     wide = _LANES * math.ceil(columns / _LANES)
-    _add(counts, "summed", lines * rows * wide)
-    _add(counts, "turned", lines * wide)
+    counts["summed"] += lines * rows * wide
+    counts["turned"] += lines * wide
     depths, panels = entry.blocks * math.ceil(entry.rest / 8), math.ceil(wide / (_LANES * _LINES))
-    _add(counts, "sums", depths * panels * math.ceil(rows / _ROWS))
-
-
-def _add(counts: dict[str, float], name: str, count: float) -> None:
-    counts[name] = counts.get(name, 0.0) + count
+    counts["sums"] += depths * panels * math.ceil(rows / _ROWS)
 
 
 # Which backend is expected to be the faster one: what `auto` means on the CPU.
@@ -138,7 +131,7 @@ _LARGE_MATRIX = 2**15
 """Past this a matrix that few lines share comes from far for every tile."""
 
 _LARGE_WHOLE = 2**12
-"""Up to so many numbers the matrix of a `pauli` gate takes little time to make."""
+"""Up to this many numbers the matrix of a `pauli` gate takes little time to make."""
 
 
 def prefers(table: GateTable, tokens: int) -> bool:
@@ -147,24 +140,18 @@ def prefers(table: GateTable, tokens: int) -> bool:
     It is not where it needs the whole matrix of a `pauli` gate, which torch applies by its structure: unless that is
     small.
     """
-    if any(_is_large_whole(entry) for entry in table.entries):
-        return False
+    for entry in table.entries:
+        is_pauli = entry.matrix is not None and entry.matrix.gate.form is Form.CIRCUIT
+        if is_pauli and entry.rows * entry.columns > _LARGE_WHOLE:
+            return False
     return predicted_ratio(table, tokens) < 1
-
-
-def _is_large_whole(entry: TableEntry) -> bool:
-    is_pauli = entry.matrix is not None and entry.matrix.gate.form is Form.CIRCUIT
-    return is_pauli and entry.rows * entry.columns > _LARGE_WHOLE
 
 
 def predicted_ratio(table: GateTable, tokens: int) -> float:
     """Return the expected time of the kernel over that of the emitted file, for forward and backward alike."""
-    return _fused_cost(table, tokens) / _torch_cost(table, tokens)
-
-
-def _fused_cost(table: GateTable, tokens: int) -> float:
     ends = _WRITTEN * (table.in_features + table.out_features)
-    return ends + _KERNEL_CALL / tokens + sum(map(_fused_entry, table.entries))
+    fused = ends + _KERNEL_CALL / tokens + sum(map(_fused_entry, table.entries))
+    return fused / (sum(map(_torch_entry, table.entries)) + len(table.entries) * _TORCH_CALL / tokens)
 
 
 def _fused_entry(entry: TableEntry) -> float:
@@ -173,10 +160,6 @@ def _fused_entry(entry: TableEntry) -> float:
     if entry.rest < _FEW_LINES:
         slowness = 2.5 if entry.rows * entry.columns > _LARGE_MATRIX else 1.3
     return slowness * entry.flops_per_token + written * (_WRITTEN + _SHORT / entry.columns)
-
-
-def _torch_cost(table: GateTable, tokens: int) -> float:
-    return sum(map(_torch_entry, table.entries)) + len(table.entries) * _TORCH_CALL / tokens
 
 
 def _torch_entry(entry: TableEntry) -> float:
