@@ -82,7 +82,7 @@ def compare(
     _check_options(backend, sort, model, targets, (in_features, out_features))
     texts = list(dict.fromkeys(os.fspath(file) for file in ([files] if isinstance(files, str) else files)))
     _check_files(texts, has_model=model is not None)
-    calibration = _calibration(device, threads)
+    calibration = chosen_calibration(device, threads)
     others = [
         baseline_entrant(text) for text in dict.fromkeys([baselines] if isinstance(baselines, str) else baselines)
     ]
@@ -91,7 +91,7 @@ def compare(
     if model is None:
         percent_of, about = table.add_layers(entrants, in_features, out_features), None
     else:
-        layers = _layers(Path(model), targets)
+        layers = model_layers(Path(model), targets)
         percent_of, about = table.add_model(entrants, layers), _about(layers)
     made = Comparison(
         rows=tuple(table.rows),
@@ -126,7 +126,8 @@ def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
         raise CompareError("standard input can be read only once", "FILE")
 
 
-def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
+def model_layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
+    """Return the targeted layers of a model; raise ModelError."""
     read_config(folder)  # what is wrong with it is said before PEFT is imported, which takes seconds
     require("--model", *PEFT)
     from quanta_compiler.peft.targeted import read_model
@@ -134,7 +135,7 @@ def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
     return read_model(folder, targets)
 
 
-def _calibration(device: str, threads: int | None) -> Calibration:
+def chosen_calibration(device: str, threads: int | None) -> Calibration:
     """Return the calibration for the times; that of a typical machine only where no other was asked for."""
     calibration = load_calibration(device, threads)
     if calibration.calibrated or (device == "cpu" and threads is None):

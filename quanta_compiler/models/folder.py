@@ -1,14 +1,54 @@
 """A folder with a Hugging Face `config.json`, looked at before anything is imported that takes seconds."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 CONFIG = "config.json"
+_SHOWN_CHARACTERS = 200
+"""How much of the Hub's own errors an error repeats."""
 
 
 class ModelError(ValueError):
     """A model's folder, or the targets in it, are no good; the message is one sentence."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def model_folder(model: str) -> Path:
+    """Return the folder of a model: `model` itself, or that of the Hub's `config.json` in the user's cache.
+
+    Nothing but that one file is downloaded.
+
+    Raises:
+        ModelError: there is no such folder, and the Hub has no such model or cannot be reached.
+
+    """
+    folder = Path(model)
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
+        return folder
+    from quanta_compiler.system.extras import PEFT, require
+
+    require("a model of the Hub", *PEFT)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model, CONFIG)).parent
+    except GatedRepoError:
+        raise ModelError(f"the Hub gives {model!r} to those it knows", "log in with `hf auth login`") from None
+    except RepositoryNotFoundError:
+        raise ModelError(f"there is no folder {model!r}, and no such model on the Hub") from None
+    except Exception as error:
+        # Offline, a proxy, no room in the cache: many errors of several packages.
+        fault = str(error).partition("\n")[0][:_SHOWN_CHARACTERS]
+        raise ModelError(
+            f"there is no folder {model!r}, and the Hub cannot be reached ({fault})",
+            f"put the model's {CONFIG} in a folder, by `hf download {model} {CONFIG} --local-dir DIR`, and name it",
+        ) from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
