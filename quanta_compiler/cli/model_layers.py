@@ -6,9 +6,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quanta_compiler.diagnostics import refusal
+from quanta_compiler.text.console import tell
 
 if TYPE_CHECKING:
     from quanta_compiler.models.layers import ModelLayers
@@ -19,13 +22,15 @@ def read_layers(model: str, targets: str | None) -> ModelLayers:
     from quanta_compiler.models.folder import ModelError, model_folder
 
     try:
-        folder = model_folder(model)
         with quiet():
+            folder = model_folder(model, tell)
             from quanta_compiler.compare.run import model_layers
 
-            return model_layers(folder, target_modules(targets))
+            layers = model_layers(folder, target_modules(targets))
     except ModelError as error:
         raise refusal("quanta", str(error), hint=error.hint) from None
+    # The cache's folder is named by a hash.
+    return layers if folder == Path(model) else replace(layers, name=model)
 
 
 def target_modules(text: str | None) -> str | list[str] | None:

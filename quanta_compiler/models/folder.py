@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 CONFIG = "config.json"
-_SHOWN_CHARACTERS = 200
+_SHOWN_CHARACTERS = 100
 """How much of the Hub's own errors an error repeats."""
 
 
@@ -18,7 +20,7 @@ class ModelError(ValueError):
         self.hint = hint
 
 
-def model_folder(model: str) -> Path:
+def model_folder(model: str, progress: Callable[[str], None] = lambda _: None) -> Path:
     """Return the folder of a model: `model` itself, or that of the Hub's `config.json` in the user's cache.
 
     Nothing but that one file is downloaded.
@@ -34,8 +36,12 @@ def model_folder(model: str) -> Path:
 
     require("a model of the Hub", *PEFT)
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    try:
+        return Path(hf_hub_download(model, CONFIG, local_files_only=True)).parent
+    except LocalEntryNotFoundError:
+        progress(f"asking the Hub for {CONFIG} of {model!r}")
     try:
         return Path(hf_hub_download(model, CONFIG)).parent
     except GatedRepoError:
@@ -44,7 +50,7 @@ def model_folder(model: str) -> Path:
         raise ModelError(f"there is no folder {model!r}, and no such model on the Hub") from None
     except Exception as error:
         # Offline, a proxy, no room in the cache: many errors of several packages.
-        fault = str(error).partition("\n")[0][:_SHOWN_CHARACTERS]
+        fault = shorten(str(error), _SHOWN_CHARACTERS, placeholder=" …")
         raise ModelError(
             f"there is no folder {model!r}, and the Hub cannot be reached ({fault})",
             f"put the model's {CONFIG} in a folder, by `hf download {model} {CONFIG} --local-dir DIR`, and name it",

@@ -169,9 +169,10 @@ def test_wrong_input_is_one_error(options: tuple[str, ...], fact: str, llama: Pa
 
 def test_a_model_of_the_hub_that_cannot_be_reached_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def offline(*_: object) -> str:
-        raise OSError("no route to host\nand more")
+    def offline(*_: object, local_files_only: bool = False) -> str:
+        raise LocalEntryNotFoundError("not here") if local_files_only else OSError("no route to host\nand more")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(ModelError, match=r"no folder 'org/name', and the Hub cannot be reached \(no route") as caught:
@@ -185,7 +186,7 @@ def test_a_model_of_the_hub_is_its_config_alone(monkeypatch: pytest.MonkeyPatch,
 
     asked: list[tuple[str, ...]] = []
 
-    def download(*names: str) -> str:
+    def download(*names: str, local_files_only: bool = False) -> str:
         asked.append(names)
         return str(llama / "config.json")
 
