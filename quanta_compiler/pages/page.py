@@ -26,17 +26,18 @@ def assemble(
     blocks: dict[str, str] | None = None,
     *,
     style: str = "",
+    is_live: bool = False,
 ) -> str:
     """Return the page whose body is the asset `body`, drawn from `data` by the assets `scripts`.
 
-    `blocks` are pieces of HTML for the body, already escaped, and `style` are rules beside those of all pages. The same
-    input gives the same text.
+    `blocks` are pieces of HTML for the body, already escaped, and `style` are rules beside those of all pages. A live
+    page may ask the server that it comes from, and has no libraries. The same input gives the same text.
     """
-    texts = [_text(path) for path in (*_LIBRARIES, *(f"assets/{script}" for script in scripts))]
+    texts = [_text(path) for path in (*(() if is_live else _LIBRARIES), *(f"assets/{script}" for script in scripts))]
     return _fill(
         _text("assets/page.html"),
         {
-            "policy": _policy(texts),
+            "policy": _policy(texts) + ("; connect-src 'self'" if is_live else ""),
             # A file's name may have bytes that are no characters.
             "title": escape(title.encode("utf-8", "replace").decode()),
             "style": _text("assets/page.css") + style,

@@ -1,5 +1,6 @@
 """A recommendation for people: the families, then the circuits of one of them by target."""
 
+from quanta_compiler.compare.tables import connected_text
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.recommend.candidates import trained_numbers
 from quanta_compiler.recommend.run import Recommendation, Recommended
@@ -34,14 +35,13 @@ def _families(recommendation: Recommendation) -> Table:
 def _family(recommendation: Recommendation, choice: Recommended) -> tuple[str, ...]:
     row, reference = choice.row, recommendation.reference.step_seconds
     slower = DASH if not row.step_seconds or not reference else f"{row.step_seconds / reference:.2g}"
-    connected = "no" if not row.connected else f"after {row.gates_to_connect}" if row.gates_to_connect else "yes"
     return (
         choice.family,
         f"{row.trainable:,}",
         slower,
         bytes_text(row.saved_bytes_per_token),
         span_text(min(choice.ranks.values()), max(choice.ranks.values())),
-        connected,
+        connected_text(row),
     )
 
 
