@@ -39,6 +39,7 @@ def watch(
     import uvicorn
 
     with _listening(port) as listener:
+        listener.listen()
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
         tell(f"{address} shows {', '.join(map(str, files))}; Ctrl+C ends it")
         if opens:

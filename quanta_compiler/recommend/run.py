@@ -12,13 +12,13 @@ from quanta_compiler.compare.row import Row
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.models.layers import ModelLayers
+from quanta_compiler.presets import REFERENCE
 from quanta_compiler.presets.starting import STARTING_POINTS
 from quanta_compiler.recommend.budget import Budget, Shape, shares
 from quanta_compiler.recommend.candidates import CANDIDATES, Candidate, Document, trained_numbers
 from quanta_compiler.recommend.configuration import Group, configuration, groups_of
+from quanta_compiler.spec.short_notation import preset_document
 
-REFERENCE = {"version": 1, "name": "lora-8", "preset": "lora", "rank": 8}
-"""What times are compared with."""
 SLOWER = 10
 """How many times as long as LoRA r=8 a step of the first choice may take, unless another number is asked for."""
 
@@ -129,7 +129,7 @@ def recommend(
             choices.append(_choice(candidate.name, circuits, model, conditions))
     progress("LoRA r=8")
     # Whatever the budget, so that times of any two budgets can be compared.
-    reference = _choice("LoRA r=8", dict.fromkeys(shapes, REFERENCE), model, conditions)
+    reference = _choice("LoRA r=8", dict.fromkeys(shapes, preset_document(REFERENCE)), model, conditions)
     calibration = conditions.calibration
     return Recommendation(
         model=model,

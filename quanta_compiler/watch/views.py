@@ -12,11 +12,11 @@ from quanta_compiler.compare.tables import connected_text, rank_text
 from quanta_compiler.diagnostics import Diagnostic, SpecError
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.models.fitting import is_template
+from quanta_compiler.presets import REFERENCE
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.spec import load_spec, read_data
 from quanta_compiler.text.words import DASH, amount_text, bytes_text, percent_text, seconds_text
 
-BASELINE = "lora:8"
 TEMPLATE_WIDTH = 4096
 """A template has no widths of its own: it is shown at those of a common model."""
 _SHOWN: tuple[tuple[str, Callable[[Row], str]], ...] = (
@@ -69,14 +69,15 @@ def _compiled(path: Path) -> View:
     width = TEMPLATE_WIDTH if is_template(read_data(path)) else None
     spec = load_spec(path, in_features=width, out_features=width)
     file, wide, tall = os.fspath(path), spec.in_features, spec.out_features
-    comparison = compare(file, baselines=BASELINE, in_features=wide, out_features=tall)
+    comparison = compare(file, baselines=REFERENCE, in_features=wide, out_features=tall)
     rows = {row.source: row for row in comparison.rows}
+    own, other = rows[file], rows[REFERENCE]
     at = f", shown at {width} features" if width else ""
     return View(
         file,
         title=f"{spec.name}: {wide} → {tall} features{at}",
         diagram=render_svg(build_circuit(spec)),
-        figures=[{"name": name, "value": show(rows[file]), "reference": show(rows[BASELINE])} for name, show in _SHOWN],
+        figures=[{"name": name, "value": show(own), "reference": show(other)} for name, show in _SHOWN],
         problems=_told(spec.warnings),
     )
 

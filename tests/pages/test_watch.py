@@ -21,9 +21,7 @@ from quanta_compiler.watch.views import view
 
 GOOD = "version: 1\nname: pairs\nlayout: 4x4x4\ngates: [all_pairs]\n"
 WRONG = GOOD.replace("all_pairs", "all_pair")
-HOSTILE = GOOD.replace("pairs\n", "pairs # <script>window.hacked = 1</script>\n").replace(
-    "all_pairs", "'<img src=x onerror=hacked=1>'"
-)
+HOSTILE = GOOD.replace("all_pairs", "'<img src=x onerror=hacked=1>'")
 PATIENCE = 20
 """Seconds after which something that should happen has failed to."""
 
