@@ -13,7 +13,7 @@
     const table = element("table", "figures");
     const head = table.createTHead().insertRow();
     for (const heading of ["", "this circuit", "LoRA r=8"]) {
-      const cell = element("th", "", heading);
+      const cell = element("th", heading ? "number" : "", heading);
       cell.scope = "col";
       head.append(cell);
     }
