@@ -278,5 +278,6 @@ class _Table:
             self.progress(f"{spec.name} ({spec.in_features} -> {spec.out_features})")
             compiled = compile_circuit(spec, self.conditions.tokens)
             self.problems += [replace(warning, source=entrant.source) for warning in spec.warnings]
-            self._rows[key] = circuit_row(entrant.source, compiled, self.conditions)
+            row = circuit_row(entrant.source, compiled, self.conditions)
+            self._rows[key] = replace(row, family=str(document.get("preset", "circuit")))
         return self._rows[key]
