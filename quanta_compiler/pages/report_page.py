@@ -1,6 +1,7 @@
 """The page of one circuit: what it looks like, what it costs and where, and how it is computed."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.kinds import KINDS
@@ -14,8 +15,11 @@ from quanta_compiler.spec import to_yaml
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
-def report_page(spec: CircuitSpec, circuit: Circuit, report: Report) -> str:
-    """Return STEM.report.html: the same bytes for the same circuit, no time and no path in them."""
+def report_page(spec: CircuitSpec, circuit: Circuit, report: Report, beside: Mapping[str, Any]) -> str:
+    """Return STEM.report.html: the same bytes for the same circuit, no time of day and no path in them.
+
+    `beside` are its figures and those of the reference, as `beside_reference` gives them.
+    """
     plans = {"apply": report.apply.steps, "operator": report.operator.steps}
     # The first and the last of each run of small steps that the page folds, as they are numbered: from 1.
     folds = {
@@ -26,6 +30,7 @@ def report_page(spec: CircuitSpec, circuit: Circuit, report: Report) -> str:
     }
     data = {
         "report": report.to_dict(),
+        "beside": dict(beside),
         "folds": folds,
         "graph": graph_data(circuit),
         "yaml": to_yaml(spec),
