@@ -79,7 +79,8 @@ def test_a_gate_is_marked_in_the_picture_the_charts_and_the_table(opened: Open, 
 
 
 OUTSIDE = """
-    const [frame, room] = [document.querySelector("#graph svg").getBoundingClientRect(), document.querySelector("#graph")];
+    const room = document.querySelector("#graph");
+    const frame = room.querySelector("svg").getBoundingClientRect();
     const cut = [...document.querySelectorAll("#graph text, #graph rect")].filter((one) => {
       const box = one.getBoundingClientRect();
       return box.top < frame.top || box.bottom > frame.bottom || box.left < frame.left || box.right > frame.right;
