@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 LOWEST ?= .venv-lowest
 TORCH_ALONE = emit kernels lowering passes predict rotations
 
-.PHONY: example test test-lowest test-slow test-peft lint format clean
+.PHONY: docs example test test-lowest test-slow test-peft lint format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -69,9 +69,10 @@ class CompiledCircuit:
 
     def page(self) -> str:
         """Return the report to look at: one HTML file that needs no network."""
+        from quanta_compiler.compare.beside import beside_reference
         from quanta_compiler.pages.page import report_page
 
-        return report_page(self.spec, self.circuit, self.report)
+        return report_page(self.spec, self.circuit, self.report, beside_reference(self))
 
     def _repr_svg_(self) -> str:
         return render_svg(self.circuit)

@@ -8,6 +8,7 @@ from typing import Any
 COLUMNS: list[tuple[str, str, str, str | None]] = [
     ("name", "name", "", None),
     ("kind", "kind", "", None),
+    ("family", "family", "", None),
     ("source", "source", "", None),
     ("in_features", "in", "features", None),
     ("out_features", "out", "features", None),

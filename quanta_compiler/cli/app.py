@@ -18,9 +18,9 @@ from quanta_compiler.text.console import is_terminal, print_result
 
 _EPILOG = "Exit status: 0 done, 1 the input is wrong or the check failed, 2 wrong usage, 3 a limit was reached."
 
-_COMMANDS = (
+COMMANDS = (
     *("new", "check", "expand", "compile", "report", "draw", "verify", "schema", "import", "analyze", "bench"),
-    *("compare", "search"),
+    *("compare", "recommend", "search", "watch"),
 )
 """In the order in which help lists them: for each the module that has its name, and the function in it."""
 # Panels and colours are for people: a pipe gets plain help.
@@ -31,12 +31,12 @@ class _Commands(typer.core.TyperGroup):
     """The commands, each loaded where it is called or listed: none waits for the options of the others."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*_COMMANDS]
+        return [*COMMANDS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             # Those that there are, for the message that suggests one.
-            self.commands = {name: _loaded(name) for name in _COMMANDS}
+            self.commands = {name: _loaded(name) for name in COMMANDS}
             return None
         return _loaded(cmd_name)
 

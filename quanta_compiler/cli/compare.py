@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
+from quanta_compiler.cli.model_layers import quiet, target_modules
 from quanta_compiler.cli.options import Json
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.system.files import write_file
@@ -126,14 +125,14 @@ def compare(
         for text in files or ():
             for file in named_files(text).values():
                 refuse_to_overwrite(file, [] if output is None else [output])
-        with _quiet(), _progress(slow=rank or model is not None) as tell_next:
+        with quiet(), _progress(slow=rank or model is not None) as tell_next:
             comparison = comparing.compare(
                 files or (),
                 baselines=baselines or (),
                 in_features=in_features,
                 out_features=out_features,
                 model=model,
-                targets=_targets(targets),
+                targets=target_modules(targets),
                 tokens=tokens,
                 backend=backend,
                 device=device,
@@ -156,15 +155,6 @@ def compare(
         raise typer.Exit(FAILED)
 
 
-def _targets(text: str | None) -> str | list[str] | None:
-    """Return `target_modules`: a list of names, or the text itself where it is a regular expression or a keyword."""
-    if text is None or text == "all-linear":
-        return text
-    names = [name.strip() for name in text.split(",")]
-    plain = all(name.replace(".", "").replace("_", "").replace("-", "").isalnum() for name in names)
-    return names if plain else text
-
-
 def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
     from quanta_compiler.compare.tables import comparison_tables
 
@@ -185,18 +175,6 @@ def _write_page(comparison: Comparison, output: Path) -> None:
 
     write_file(output, comparison_page(comparison.to_dict()))
     print(str(output), file=sys.stderr)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what packages that transformers and PEFT look for have to say of themselves."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 @contextmanager

@@ -147,6 +147,7 @@ def method_row(
         rank_lower=cost.rank_lower,
         rank_upper=cost.rank_upper,
         note=cost.note,
+        family=entrant.method.name,
     )
 
 

@@ -41,6 +41,8 @@ class Row:
     step_seconds: float | None = None
     numerical_rank: int | None = None
     note: str = ""
+    family: str = ""
+    """The preset, or the method; of a circuit whose gates are written out `circuit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Column:
 COLUMNS: tuple[Column, ...] = (
     Column("name", "name", "", "The circuit's name, or the baseline."),
     Column("kind", "kind", "", "A circuit, the dense layer itself, or a method that is no circuit."),
+    Column("family", "family", "", "The preset or the method; `circuit` where the gates are written out."),
     Column("source", "source", "", "The file, or the baseline as it was asked for."),
     Column("in_features", "in", "features", "The width of the layer's input."),
     Column("out_features", "out", "features", "The width of the layer's output."),

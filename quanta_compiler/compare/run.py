@@ -80,7 +80,7 @@ def compare(
     _check_options(backend, sort, model, targets, (in_features, out_features))
     texts = list(dict.fromkeys(os.fspath(file) for file in ([files] if isinstance(files, str) else files)))
     _check_files(texts, has_model=model is not None)
-    calibration = _calibration(device, threads)
+    calibration = chosen_calibration(device, threads)
     others = [
         baseline_entrant(text) for text in dict.fromkeys([baselines] if isinstance(baselines, str) else baselines)
     ]
@@ -89,7 +89,7 @@ def compare(
     if model is None:
         percent_of, about = table.add_layers(entrants, in_features, out_features), None
     else:
-        layers = _layers(Path(model), targets)
+        layers = model_layers(Path(model), targets)
         percent_of, about = table.add_model(entrants, layers), _about(layers)
     threads_text = f", {plural(calibration.threads, 'thread')}" if calibration.device == "cpu" else ""
     made = Comparison(
@@ -125,7 +125,8 @@ def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
         raise CompareError("standard input can be read only once", "FILE")
 
 
-def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
+def model_layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
+    """Return the targeted layers of a model; raise ModelError."""
     read_config(folder)  # what is wrong with it is said before PEFT is imported, which takes seconds
     require("--model", *PEFT)
     from quanta_compiler.peft.targeted import read_model
@@ -133,7 +134,7 @@ def _layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
     return read_model(folder, targets)
 
 
-def _calibration(device: str, threads: int | None) -> Calibration:
+def chosen_calibration(device: str, threads: int | None) -> Calibration:
     """Return the calibration for the times; that of a typical machine only where no other was asked for."""
     calibration = load_calibration(device, threads)
     if calibration.calibrated or (device == "cpu" and threads is None):
@@ -251,5 +252,6 @@ class _Table:
             self.progress(f"{spec.name} ({spec.in_features} -> {spec.out_features})")
             compiled = compile_circuit(spec, self.conditions.tokens)
             self.problems += [replace(warning, source=entrant.source) for warning in spec.warnings]
-            self._rows[key] = circuit_row(entrant.source, compiled, self.conditions)
+            row = circuit_row(entrant.source, compiled, self.conditions)
+            self._rows[key] = replace(row, family=str(document.get("preset", "circuit")))
         return self._rows[key]

@@ -43,13 +43,15 @@ def _names(rows: Sequence[Row]) -> Cells:
     return tuple(row.name if len(sources[row.name]) == 1 else f"{row.name} ({escape(row.source)})" for row in rows)
 
 
-def _rank(row: Row) -> str:
+def rank_text(row: Row) -> str:
+    """Return the bounds of the rank."""
     if row.rank_upper is None:
         return DASH
     return f"at most {row.rank_upper:,}" if row.rank_lower is None else span_text(row.rank_lower, row.rank_upper)
 
 
-def _connected(row: Row) -> str:
+def connected_text(row: Row) -> str:
+    """Return whether, and after how many gates, every output can depend on every input."""
     if row.connected is None:
         return DASH
     if not row.connected:
@@ -72,9 +74,9 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("backend", _of("backend", str)),
     ("saved/token", _of("saved_bytes_per_token", bytes_text)),
     ("AdamW", _of("optimizer_bytes", bytes_text)),
-    ("rank", _rank),
+    ("rank", rank_text),
     ("random rank", _of("numerical_rank", "{:,}".format)),
-    ("connected", _connected),
+    ("connected", connected_text),
     ("operator FLOPs", _of("operator_flops", amount_text)),
     ("operator peak", _of("operator_peak_bytes", bytes_text)),
     ("break-even", _of("breakeven_tokens", "{:,}".format)),

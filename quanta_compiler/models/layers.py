@@ -12,6 +12,10 @@ CONFIG = "config.json"
 class ModelError(ValueError):
     """A model's folder, or the targets in it, are no good; the message is one sentence."""
 
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return a model's configuration as it is written.

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from itertools import pairwise
+from pathlib import PurePath
 from typing import Any
 
 from quanta_compiler.ir.circuit import Circuit
@@ -20,6 +21,7 @@ from quanta_compiler.ir.columns import INPUT, OUTPUT, gate_node, in_columns, leg
 from quanta_compiler.ir.parameters import matrix_shape
 from quanta_compiler.kinds import KINDS
 from quanta_compiler.kinds.looks import Look
+from quanta_compiler.presets import REFERENCE
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.report.terminal import folded_steps
@@ -30,13 +32,30 @@ _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 
 
 def comparison_page(data: dict[str, Any]) -> str:
-    """Return compare.html, cost against parameters and every figure, from the data of `quanta compare --json`."""
-    scripts = ("common.js", "filter.js", "scatter.js", "comparison.js")
-    return assemble("comparison.html", scripts, data["title"], data)
+    """Return compare.html, cost against parameters and every figure, from the data of `quanta compare --json`.
+
+    Files are called by their names alone: a page that is passed on says nothing of the folders of its writer.
+    """
+    named = {
+        **data,
+        "rows": [{**row, "source": _without_folders(row["source"])} for row in data["rows"]],
+        "problems": [{**one, "source": _without_folders(one["source"])} for one in data["problems"]],
+        "reference": REFERENCE,
+    }
+    scripts = ("common.js", "filter.js", "scatter.js", "findings.js", "comparison.js")
+    return assemble("comparison.html", scripts, data["title"], named)
 
 
-def report_page(spec: CircuitSpec, circuit: Circuit, report: Report) -> str:
-    """Return STEM.report.html: the same bytes for the same circuit, no time and no path in them."""
+def _without_folders(source: str) -> str:
+    """Return `FILE`, or `TARGET=FILE,TARGET=FILE`, with the names of the files alone."""
+    return re.sub(r"[^=,]+", lambda part: PurePath(part[0]).name or part[0], source)
+
+
+def report_page(spec: CircuitSpec, circuit: Circuit, report: Report, beside: Mapping[str, Any]) -> str:
+    """Return STEM.report.html: the same bytes for the same circuit, no time of day and no path in them.
+
+    `beside` are its figures and those of the reference, as `beside_reference` gives them.
+    """
     plans = {"apply": report.apply.steps, "operator": report.operator.steps}
     # The first and the last of each run of small steps that the page folds, as they are numbered: from 1.
     folds = {
@@ -47,6 +66,7 @@ def report_page(spec: CircuitSpec, circuit: Circuit, report: Report) -> str:
     }
     data = {
         "report": report.to_dict(),
+        "beside": dict(beside),
         "folds": folds,
         "graph": graph_data(circuit),
         "yaml": to_yaml(spec),
@@ -109,13 +129,14 @@ def assemble(
     blocks: dict[str, str] | None = None,
     *,
     style: str = "",
+    is_live: bool = False,
 ) -> str:
     """Return the page whose body is the asset `body`, drawn from `data` by the assets `scripts`.
 
-    `blocks` are pieces of HTML for the body, already escaped, and `style` are rules beside those of all pages. The same
-    input gives the same text.
+    `blocks` are pieces of HTML for the body, already escaped, and `style` are rules beside those of all pages. A live
+    page may ask the server that it comes from, and has no libraries. The same input gives the same text.
     """
-    texts = [_text(path) for path in (*_LIBRARIES, *(f"assets/{script}" for script in scripts))]
+    texts = [_text(path) for path in (*(() if is_live else _LIBRARIES), *(f"assets/{script}" for script in scripts))]
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in texts)
     allowed = " ".join(f"'sha256-{one}'" for one in hashes)
     return _fill(
@@ -123,7 +144,7 @@ def assemble(
         {
             "policy": (
                 f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-                "base-uri 'none'; form-action 'none'"
+                "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if is_live else "")
             ),
             # A file's name may have bytes that are no characters.
             "title": escape(title.encode("utf-8", "replace").decode()),

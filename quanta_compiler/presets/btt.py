@@ -19,6 +19,7 @@ class BlockTensorTrain(Family):
     operator = "T[(a b), (c d)] = sum over s of L[a, b, c, s] R[b, c, d, s], for two axes"
     parameters = "sum over the axes k of n_0 ... n_k m_k ... m_(N-1) times `rank` for each bond of core k"
     main = "rank"
+    grows = "rank"
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return a tensor train, each core different for every other index.

@@ -42,12 +42,22 @@ class Family:
     """The number of trained parameters as a formula."""
     main: ClassVar[str | None] = None
     """The option that the short notation `NAME:VALUE` sets."""
+    grows: ClassVar[str | None] = None
+    """The option with which the number of trained parameters grows, where a single number does it."""
     widths: ClassVar[str | None] = None
     """What a width is that the circuit is not padded for, where the family has no layout."""
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return the circuit for a layer of these widths."""
         raise NotImplementedError
+
+    @classmethod
+    def sized(cls, in_features: int, out_features: int) -> dict[str, list[dict[str, Any]]]:
+        """Return circuits of several sizes for a layer, by what tells them apart, as a file writes them.
+
+        Only where `grows` is None; without any, the family has the circuit of its defaults alone.
+        """
+        return {}
 
     options = classmethod(keys_of)
     """The options that the family takes, in the order of the documentation."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quanta_compiler.presets.family import FACTORS, Expansion, Family
-from quanta_compiler.presets.layouts import Layout
+from quanta_compiler.presets.layouts import Layout, even_layouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,16 @@ class Krona(Family):
     operator = "T = A_0 (x) A_1 (x) ..."
     parameters = "sum over the axes k of m_k n_k"
     main = "layout"
+
+    @classmethod
+    def sized(cls, in_features: int, out_features: int) -> dict[str, list[dict[str, Any]]]:
+        """Return products of two matrices."""
+        layouts = even_layouts(in_features, 2)
+        return {
+            "": [
+                {"version": 1, "name": f"{cls.name}-{a}-{b}", "preset": cls.name, "layout": [a, b]} for a, b in layouts
+            ]
+        }
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = A_0 (x) A_1 (x) ..., A_k: [m_k, n_k], the last one zero."""

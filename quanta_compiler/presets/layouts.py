@@ -5,7 +5,7 @@ circuits are read as what was trained.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
@@ -48,6 +48,16 @@ def auto_layout(width: int, count: int, rule: int = AUTO_RULE) -> tuple[int, ...
     if rule not in (1, 2):
         raise ValueError(f"the rules for {{auto: N}} are 1 and 2, not {rule!r}")
     return cheapest_layout(width, count) if rule == AUTO_RULE else least_padded_layout(width, count)
+
+
+_UNEVEN = 4
+"""A layout whose largest axis is more than this many times its smallest has most of its numbers in one gate."""
+
+
+def even_layouts(width: int, count: int) -> list[tuple[int, ...]]:
+    """Return the descending layouts of exactly this width with axes of about the same size, even ones first."""
+    found = [sizes for sizes in factorizations(width, count) if sizes[0] <= _UNEVEN * sizes[-1]]
+    return sorted(found, key=lambda sizes: (pair_numbers(sizes), sizes))
 
 
 def pair_numbers(sizes: Sequence[int]) -> int:
@@ -247,3 +257,22 @@ def _smooth_numbers(low: int, high: int, bound: int) -> list[int]:
 def _largest_size(n: int, count: int) -> int:
     """Return the largest size of an axis that is not lopsided for the width n."""
     return _root(_LOPSIDED**count * n + 1, count) - 1
+
+
+def factorizations(width: int, count: int) -> tuple[tuple[int, ...], ...]:
+    """Return every way to write `width` as a product of `count` factors from 2, each in descending order."""
+    return tuple(_factors(width, count, [size for size in reversed(_divisors(width)) if size > 1]))
+
+
+def _factors(width: int, count: int, divisors: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield the ways that take no factor but `divisors`, which descend."""
+    if count == 0:
+        if width == 1:
+            yield ()
+        return
+    for place, factor in enumerate(divisors):
+        if factor**count < width:
+            return
+        if width % factor == 0:
+            for rest in _factors(width // factor, count - 1, divisors[place:]):
+                yield (factor, *rest)

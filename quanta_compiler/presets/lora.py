@@ -17,6 +17,7 @@ class Lora(Family):
     operator = "T = B A"
     parameters = "r (n + m), r being `rank`"
     main = "rank"
+    grows = "rank"
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = B A, A: [r, n], B: [m, r], B zero at the start."""

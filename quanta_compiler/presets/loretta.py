@@ -21,6 +21,7 @@ class Loretta(Family):
     operator = "T = B A, A the train of [n_0, ..., n_(N-1), r], B that of [r, m_0, ..., m_(N-1)]"
     parameters = "t n_0 + t^2 (n_1 + ... + n_(N-1)) + 2 t r + t^2 (m_0 + ... + m_(N-2)) + t m_(N-1), t being `tt_rank`"
     main = "rank"
+    grows = "tt_rank"
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = B A, the numbers of A and of B each a tensor train with bonds of size t.

@@ -18,6 +18,7 @@ class Monarch(Family):
     operator = "T = P_2 L P_1 R"
     parameters = "r b (ceil(n / b) + ceil(m / b)), b being `blocks` and r `block_rank`"
     main = "blocks"
+    grows = "block_rank"
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = P_2 L P_1 R.

@@ -19,6 +19,7 @@ class QuantumPeft(Family):
     operator = "T = U diag(s) V^T, U: [m, r] and V: [n, r] of orthonormal columns, r being `rank`"
     parameters = "p(n) + p(m) + r, p(2^q) = (2 L + 1) q - 2 L, L being `layers`; more where a width is no power of two"
     main = "rank"
+    grows = "rank"
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = U diag(s) V^T, U: [m, r] and V: [n, r] of orthonormal columns.

@@ -21,6 +21,7 @@ class TensorTrain(Family):
     operator = "T[i, j] = G_0[i_0, j_0] G_1[i_1, j_1] ... G_(N-1)[i_(N-1), j_(N-1)]"
     parameters = "r m_0 n_0 + r^2 (m_1 n_1 + ... + m_(N-2) n_(N-2)) + r m_(N-1) n_(N-1), r being `rank`"
     main = "rank"
+    grows = "rank"
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T[i, j] = G_0[i_0, j_0] G_1[i_1, j_1] ..., with bonds of size r.

@@ -1,11 +1,11 @@
 """What is searched: the layouts of a width, the gates that may act on them, and the limits that all must meet."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from quanta_compiler.presets.layouts import auto_layout
+from quanta_compiler.presets.layouts import auto_layout, factorizations
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +105,3 @@ def _layouts(space: Space, axes: int) -> Iterator[Layout]:
             pairs = [(old, new if axis == place else old) for axis, old in enumerate(sizes)]
             pairs.sort(reverse=True)
             yield Layout(tuple(old for old, _ in pairs), tuple(new for _, new in pairs))
-
-
-def factorizations(width: int, count: int) -> tuple[tuple[int, ...], ...]:
-    """Return every way to write `width` as a product of `count` factors from 2, each in descending order."""
-    small = [d for d in range(1, math.isqrt(width) + 1) if width % d == 0]
-    divisors = sorted({*small, *(width // d for d in small)} - {1}, reverse=True)
-    return tuple(_factors(width, count, divisors))
-
-
-def _factors(width: int, count: int, divisors: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Yield the ways that take no factor but `divisors`, which descend."""
-    if count == 0:
-        if width == 1:
-            yield ()
-        return
-    for place, factor in enumerate(divisors):
-        if factor**count < width:
-            return
-        if width % factor == 0:
-            for rest in _factors(width // factor, count - 1, divisors[place:]):
-                yield (factor, *rest)

@@ -12,11 +12,16 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "matplotlib": ("plots", "3.8"),
     "peft": ("peft", "0.21"),
     "safetensors": ("peft", "0.6.2"),
+    "starlette": ("watch", "0.40"),
     "transformers": ("peft", "4.56"),
+    "uvicorn": ("watch", "0.30"),
+    "watchfiles": ("watch", "1.0"),
 }
 """For every package its extra and the oldest version that works: those of pyproject.toml, as a test holds."""
 PEFT = ("peft", "transformers", "safetensors")
 """What adapters need."""
+WATCH = ("starlette", "uvicorn", "watchfiles")
+"""What the page of `quanta watch` needs."""
 
 
 class MissingExtraError(ImportError):

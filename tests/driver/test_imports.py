@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "quanta_compiler"
 ROOMS = (
     *("diagnostics", "system", "text", "kinds", "presets", "spec", "ir", "passes", "planner", "lowering", "emit"),
-    *("report", "pages", "driver", "models", "predict", "compare", "search", "notebook", "cli"),
+    *("report", "pages", "driver", "models", "predict", "compare", "recommend", "search", "watch", "notebook", "cli"),
 )
 """From top to bottom: a room imports itself and those above it."""
 TORCH_ROOMS = ("oracle", "runtime", "kernels", "nn", "peft", "adapters", "bench")

@@ -104,6 +104,57 @@ def test_problems_are_listed_and_what_is_missing_is_a_dash(opened: Open) -> None
     assert texts(page, "#chart-missing") == ["1 row without this figure is not in the picture."]
 
 
+BESIDE_LORA = [
+    row("lora-8", 1000, 0.1, source="lora:8", family="lora"),
+    row("mine", 100, 0.4, source="/home/someone/secret/mine.yaml", rank_upper=64),
+    row("both", 4096, 0.2, source="q_proj=/home/a/q.yaml,v_proj=/home/a/v.yaml", rank_upper=64),
+]
+
+
+def test_the_page_begins_with_what_was_found(opened: Open) -> None:
+    page = opened(comparison_page(comparison(BESIDE_LORA)))
+    assert texts(page, "#findings") == [
+        "mine trains the fewest numbers (0.1× that of lora-8); lora-8 takes the shortest step; of the 2 layouts with "
+        "the highest rank, 64, both is the quickest (2× that of lora-8)."
+    ]
+    assert "lora, the reference" in " ".join(texts(page, ".legend span"))
+    assert texts(page, "#table tbody tr:nth-child(2) .ratio") == ["4×", "0.1×", "1×"]
+
+
+def test_a_page_says_nothing_of_its_writers_folders(opened: Open) -> None:
+    page = opened(comparison_page(comparison(BESIDE_LORA, problems=[{**PROBLEM, "source": "/home/a/b.yaml"}])))
+    assert "/home" not in page.page_source
+    click(page, "[data-column=source]")
+    assert texts(page, "#table td[data-title=source]") == ["lora:8", "mine.yaml", "q_proj=q.yaml,v_proj=v.yaml"]
+    assert texts(page, "#problems strong") == ["b.yaml:5:3: "]
+
+
+def test_columns_are_chosen_and_the_best_known_come_first(opened: Open) -> None:
+    page = opened(comparison_page(comparison(ROWS)))
+    shown = "return [...document.querySelectorAll('#table th button')].map((one) => one.dataset.key)"
+    first = ["name", "rank_upper", "step_seconds", "trainable", "saved_bytes_per_token"]
+    assert page.execute_script(shown) == first
+    click(page, "[data-column=operator_flops]")
+    click(page, "[data-column=rank_upper]")
+    assert page.execute_script(shown) == [*(key for key in first if key != "rank_upper"), "operator_flops"]
+
+
+def test_every_point_has_a_label(opened: Open) -> None:
+    rows = many_rows(12)
+    page = opened(comparison_page(comparison(rows)))
+    drawn = [one["name"] for one in rows if one["step_seconds"] is not None]
+    assert sorted(texts(page, "#chart .names text")) == sorted(drawn)
+
+
+def test_rows_are_cards_on_a_phone(opened: Open) -> None:
+    page = opened(comparison_page(comparison(ROWS)))
+    emulate(page, width=420)
+    wide = "return document.querySelector(arguments[0]).getBoundingClientRect().width"
+    assert page.execute_script(wide, "#table tbody tr") > 300
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 420
+    assert page.execute_script("return getComputedStyle(document.querySelector('#table tr')).display") == "block"
+
+
 def test_a_comparison_of_nothing_has_a_page(opened: Open) -> None:
     page = opened(comparison_page(comparison([])))
     assert texts(page, "#chart") == ["There is nothing to draw."]
@@ -112,10 +163,11 @@ def test_a_comparison_of_nothing_has_a_page(opened: Open) -> None:
 
 def test_hostile_names_are_shown_as_text_in_a_comparison(opened: Open) -> None:
     rows = [row(name, 100 + place, 0.1 / (place + 1), source=name, kind=name) for place, name in enumerate(NAMES)]
+    plain = next(name for name in NAMES if not {"/", "=", ","} & {*name})
     problem = {
         "severity": "error",
         "message": NAMES[1],
-        "source": NAMES[0],
+        "source": plain,
         "line": None,
         "column": None,
         "hint": NAMES[2],
@@ -124,7 +176,7 @@ def test_hostile_names_are_shown_as_text_in_a_comparison(opened: Open) -> None:
     page = opened(comparison_page(data))
     assert names(page) == [*NAMES]
     assert texts(page, "h1") == [NAMES[0]]
-    assert texts(page, "#problems strong") == [f"{NAMES[0]}: "]
+    assert texts(page, "#problems strong") == [f"{plain}: "]
     click(page, "[data-key=name]")
     enter(page, "#filter", "<img")
     assert names(page) == [NAMES[1]]

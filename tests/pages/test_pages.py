@@ -67,7 +67,7 @@ def test_a_report_page_holds_the_report_and_the_file(mixed: CompiledCircuit) -> 
 
 def test_a_comparison_page_holds_the_comparison() -> None:
     data = comparison(many_rows(5), problems=[{"severity": "error", "message": "no", "source": "a", "hint": None}])
-    assert Page(comparison_page(data)).data == data
+    assert Page(comparison_page(data)).data == {**data, "reference": "lora:8"}
 
 
 @pytest.mark.parametrize("kind", ["report", "comparison"])
@@ -94,7 +94,7 @@ def test_hostile_names_stay_data(mixed: CompiledCircuit) -> None:
     assert attacked.data["report"]["name"] == NAMES[0]
     rows = [row(name, 100, 0.1, source=name) for name in NAMES]
     page = Page(comparison_page(comparison(rows, title=NAMES[0])))
-    assert [tag for tag, _ in page.elements].count("script") == 7
+    assert [tag for tag, _ in page.elements].count("script") == 8
     assert [one["name"] for one in page.data["rows"]] == [*NAMES]
 
 

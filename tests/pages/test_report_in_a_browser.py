@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from browser import (
     LOW_CONTRASTS,
     Open,
+    click,
     count,
     emulate,
     enter,
@@ -41,6 +43,62 @@ def test_a_report_shows_every_gate_and_every_step(opened: Open, mixed: CompiledC
     assert len(texts(page, "#graph .nodes g")) == len(report.gates) + 2
     assert "name: test" in texts(page, "#yaml pre")[0]
     assert report.apply.einsum in texts(page, "#einsums pre")[0]
+
+
+def test_the_first_figures_are_beside_the_reference(opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    assert texts(page, "#cards h2") == [
+        "Trainable parameters",
+        "Rank of the update",
+        "Time of a step",
+        "Kept for backward",
+    ]
+    widths = mixed.spec.in_features + mixed.spec.out_features
+    ratio = mixed.report.parameters.trainable / (8 * widths)
+    assert texts(page, "#cards .says")[0] == f"{ratio:.3g}× LoRA r=8"
+    assert page.execute_script("return document.querySelector('.inside').open") is False
+
+
+def test_a_gate_is_marked_in_the_picture_the_charts_and_the_table(opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    gate = mixed.report.gates[2]
+    box = f"#diagram [data-gate='{gate.name}']"
+    assert count(page, "#diagram [data-gate][tabindex='0']") == len(mixed.report.gates)
+    # By keyboard, as by pointing.
+    page.execute_script("document.querySelector(arguments[0]).focus()", box)
+    assert count(page, f"{box}.chosen") == count(page, "#diagram .chosen") == 1
+    assert texts(page, "#gate-table tr.chosen td:first-child") == [gate.name]
+    assert count(page, "#gates .unchosen") == 2 * (len(mixed.report.gates) - 1)
+    assert texts(page, "#gate-says")[0].startswith(f"{gate.name}: {gate.kind} on ")
+    page.execute_script("document.activeElement.blur()")
+    assert count(page, ".chosen") == count(page, ".unchosen") == 0
+    # By touch, on the row.
+    page.execute_script("document.querySelector('#gate-details').open = true")
+    click(page, "#gate-table tbody tr:nth-child(3)")
+    assert count(page, f"{box}.chosen") == 1
+
+
+OUTSIDE = """
+    const room = document.querySelector("#graph");
+    const frame = room.querySelector("svg").getBoundingClientRect();
+    const cut = [...document.querySelectorAll("#graph text, #graph rect")].filter((one) => {
+      const box = one.getBoundingClientRect();
+      return box.top < frame.top || box.bottom > frame.bottom || box.left < frame.left || box.right > frame.right;
+    });
+    return cut.length + (room.scrollWidth > room.clientWidth);
+"""
+"""How many names of the graph are cut, and whether it is wider than its card."""
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [{"preset": "butterfly", "in_features": 256}, {"preset": "loretta", "in_features": 64, "layout": [8, 8]}],
+    ids=lambda preset: preset["preset"],
+)
+def test_the_graph_is_whole(preset: dict[str, Any], opened: Open) -> None:
+    page = opened(compile_circuit({"version": 1, "name": "graph", **preset}).page())
+    page.execute_script("document.querySelector('.inside').open = true")
+    assert page.execute_script(OUTSIDE) == 0
 
 
 def test_the_walk_through_the_plan_ends_with_everything_merged(opened: Open, mixed: CompiledCircuit) -> None:

@@ -6,10 +6,11 @@ from itertools import combinations, combinations_with_replacement, pairwise, per
 
 import pytest
 
+from quanta_compiler.presets.layouts import factorizations
 from quanta_compiler.search.chunks import Settings
 from quanta_compiler.search.explore import explore
 from quanta_compiler.search.saved import costed
-from quanta_compiler.search.space import Layout, Limits, Space, factorizations, families
+from quanta_compiler.search.space import Layout, Limits, Space, families
 from quanta_compiler.search.words import Letter, Word, alphabet, has_twin_axes
 from quanta_compiler.search.workers import Team, Workers
 

@@ -2,6 +2,14 @@
 // The page of a comparison.
 
 const LONG = ["source", "note"];
+// What is shown at first, in this order; the others wait in the chooser.
+const FIRST = ["name", "rank_upper", "step_seconds", "trainable", "saved_bytes_per_token", "gates_to_connect"];
+const BARS = ["step_seconds", "trainable", "saved_bytes_per_token"];
+const ordered = [
+  ...FIRST.map((key) => filled.find((column) => column.key === key)).filter(Boolean),
+  ...filled.filter(({ key }) => !FIRST.includes(key) && !SAME.includes(key)),
+];
+const chosenColumns = new Set(FIRST);
 let redrawChart = () => {};
 
 function main() {
@@ -14,8 +22,11 @@ function main() {
     setText("problems-title", failed ? "Problems" : "Warnings");
     byId("problems").append(...data.problems.map(problem));
   }
+  setText("findings", findings());
+  byId("findings-card").hidden = !findings();
   chartControls();
   tableControls();
+  columnControls();
   byId("meanings").append(
     ...filled.flatMap((column) => [el("dt", { text: heading(column) }), el("dd", { text: column.meaning })]),
   );
@@ -140,8 +151,29 @@ function update() {
   redrawChart();
 }
 
+function columnControls() {
+  const boxes = ordered
+    .filter(({ key }) => key !== "name")
+    .map((column) =>
+      labelled(
+        column.title,
+        el("input", {
+          type: "checkbox",
+          "data-column": column.key,
+          checked: chosenColumns.has(column.key),
+          change: (event) => {
+            if (event.target.checked) chosenColumns.add(column.key);
+            else chosenColumns.delete(column.key);
+            update();
+          },
+        }),
+      ),
+    );
+  byId("columns").append(...boxes);
+}
+
 function figures(chosen, best) {
-  const columns = filled.filter(({ key }) => !SAME.includes(key));
+  const columns = ordered.filter(({ key }) => chosenColumns.has(key));
   const numbers = new Set(numeric.map(({ key }) => key));
   const head = columns.map((column) => {
     const sorting = state.sort === column.key ? (state.descending ? "descending" : "ascending") : "none";
@@ -177,9 +209,30 @@ function cell(row, column, isBest, number) {
       : isNumber(value) && text !== exact(value)
         ? `${exact(value)} ${column.unit}`
         : null;
-    return el("td", { class: number ? "number" : LONG.includes(column.key) ? "long" : null, title, text });
+    const properties = { class: number ? "number" : LONG.includes(column.key) ? "long" : null, title };
+    const ratio = BARS.includes(column.key) ? ratioTo(row, column.key) : null;
+    const made = el("td", { ...properties, "data-title": column.title });
+    if (ratio === null) made.append(text);
+    else made.append(el("span", { class: "cost" }, relative(ratio), el("span", { text })));
+    return made;
   }
-  return el("th", { scope: "row", title: isBest ? "on the Pareto front" : null }, mark(row.kind), el("span", { text }));
+  return el("th", { scope: "row", title: isBest ? "on the Pareto front" : null }, mark(row), el("span", { text }));
+}
+
+// A bar reaches its ends at a hundredth of the reference's figure and at a hundred times it.
+const DECADES = 2;
+
+/** How many times the reference's figure it is: in digits, and as a bar to the left or the right of it, by logarithm. */
+function relative(ratio) {
+  const end = Math.max(-1, Math.min(1, Math.log10(Math.max(ratio, 1e-9)) / DECADES));
+  const [left, width] = [50 + 50 * Math.min(end, 0), 50 * Math.abs(end)];
+  const filled = el("span", { style: `margin-left:${left.toFixed(2)}%;width:${width.toFixed(2)}%` });
+  return el(
+    "span",
+    { class: "relative" },
+    el("span", { class: "bar", "aria-hidden": "true" }, filled),
+    el("span", { class: "ratio", text: timesText(ratio) }),
+  );
 }
 
 function sortBy(column) {

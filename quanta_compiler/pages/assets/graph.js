@@ -64,20 +64,22 @@ function drawnGraph(nodes, edges) {
   const dense = nodes.length > DENSE_GRAPH;
   const columns = d3.max(nodes, (node) => node.column) + 1;
   // As wide as the page where that leaves room for the sizes on the edges; else it scrolls.
-  const pitch = dense ? 64 : Math.max(92, Math.min(132, (byId("graph").clientWidth - 110) / columns));
-  const axes = [...new Set(edges.map((edge) => edge.axis))];
+  // The card of the circuit is as wide as that of the graph, which has no width while it is folded away.
+  const pitch = dense ? 64 : Math.max(74, Math.min(132, (byId("diagram").clientWidth - 110) / columns));
+  const lanes = lanesOf(nodes, edges);
+  const most = d3.max(lanes.values()) ?? 0;
   const rows = new Map(
     nodes.map((node) => [
       node.id,
       d3.mean(
         edges.filter((edge) => edge.source === node.id || edge.target === node.id),
-        (edge) => axes.indexOf(edge.axis),
+        (edge) => lanes.get(edge.axis),
       ) ?? 0,
     ]),
   );
   // The forces begin at fixed places and draw no random numbers: the same circuit gives the same picture.
   nodes.forEach((node) => {
-    node.home = [pitch * (node.column + 1), (dense ? 44 : 70) * (rows.get(node.id) - (axes.length - 1) / 2)];
+    node.home = [pitch * (node.column + 1), (dense ? 44 : 70) * (rows.get(node.id) - most / 2)];
     [node.x, node.y] = node.home;
   });
   d3.forceSimulation(nodes)
@@ -109,7 +111,9 @@ function drawnGraph(nodes, edges) {
     d3.min(nodes, (node) => node.x - node.width / 2) - 12,
     d3.max(nodes, (node) => node.x + node.width / 2) + 12,
   ];
-  const [top, bottom] = [d3.min(nodes, (node) => node.y) - LINE - 14, d3.max(nodes, (node) => node.y) + LINE + 14];
+  // Edges that are fanned out reach beyond the nodes.
+  const heights = [...nodes.map((node) => node.y), ...edges.map((edge) => middle(edge)[1])];
+  const [top, bottom] = [d3.min(heights) - LINE - 14, d3.max(heights) + LINE + 14];
   const svg = d3
     .create("svg")
     .attr("viewBox", [left, top, right - left, bottom - top].map((number) => number.toFixed(1)).join(" "))
@@ -158,6 +162,24 @@ function drawnGraph(nodes, edges) {
       .text((node) => node.name);
   boxes.append("title").text((node) => `${node.name}: ${isEnd(node) ? "" : node.words + " "}${shapeText(node.shape)}`);
   return { svg: svg.node(), lines, boxes };
+}
+
+/** A height for every axis: one that a gate makes takes that of an axis which the gate ends, or else a free one. */
+function lanesOf(nodes, edges) {
+  const lanes = new Map();
+  const taken = new Set();
+  for (const node of d3.sort(nodes, (one) => one.column)) {
+    const ends = edges.filter((edge) => edge.target === node.id).map((edge) => edge.axis);
+    const begins = edges.filter((edge) => edge.source === node.id).map((edge) => edge.axis);
+    for (const axis of ends) if (!begins.includes(axis)) taken.delete(lanes.get(axis));
+    const free = ends.filter((axis) => !begins.includes(axis)).map((axis) => lanes.get(axis));
+    for (const axis of begins.filter((one) => !lanes.has(one))) {
+      const lane = free.shift() ?? d3.range(lanes.size + 1).find((one) => !taken.has(one));
+      lanes.set(axis, lane);
+      taken.add(lane);
+    }
+  }
+  return lanes;
 }
 
 /** Push nodes off the edges that have nothing to do with them. */

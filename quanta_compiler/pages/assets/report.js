@@ -11,8 +11,11 @@ function main() {
   const axes = positional ? layout.map(([, size]) => size).join("×") : layout.map((pair) => pair.join(":")).join(" ");
   const features = `${exact(report.in_features)} → ${exact(report.out_features)} features`;
   setText("subtitle", `${features} · layout ${axes} · ${plural(report.gates.length, "gate")}`);
-  byId("cards").append(...cards());
+  byId("cards").append(...besideCards());
+  setText("beside-says", `× is a multiple of LoRA r=8 for the same widths; the time is predicted for ${data.beside.machine}.`);
+  byId("inside-cards").append(...cards());
   byId("gate-table").append(gateTable());
+  linkGates();
   drawn(byId("gates"), gateChart);
   rank();
   graph();
@@ -25,20 +28,43 @@ function main() {
 
 // ---- key figures ------------------------------------------------------------------------------------------------
 
-function cards() {
-  const { parameters, operator, rank: bounds } = report;
+/** What a user asks first, each beside the reference. */
+function besideCards() {
+  const { own, reference } = data.beside;
+  const { parameters, rank: bounds } = report;
   const full = Math.min(report.in_features, report.out_features);
   const frozen = parameters.frozen ? `, and ${exact(parameters.frozen)} frozen` : "";
-  const never = report.breakeven_tokens === null;
   const rankText =
-    bounds.lower === bounds.upper ? exact(bounds.upper) : `${exact(bounds.lower)} to ${exact(bounds.upper)}`;
+    bounds.lower === bounds.upper
+      ? exact(bounds.upper)
+      : bounds.lower
+        ? `${exact(bounds.lower)} to ${exact(bounds.upper)}`
+        : `at most ${exact(bounds.upper)}`;
+  const beside = (key) =>
+    own[key] > 0 && reference[key] > 0 ? `${three.format(own[key] / reference[key])}× LoRA r=8` : "";
+  const time = own.step_seconds === null ? NONE : secondsText(own.step_seconds);
   return [
     card(
       "Trainable parameters",
       exact(parameters.trainable),
+      beside("trainable"),
       `${percentText(parameters.percent_of_dense)} of a dense layer’s ${exact(parameters.dense)}${frozen}`,
     ),
-    card("Rank of the update", rankText, `by shapes, of at most ${exact(full)}`),
+    card("Rank of the update", rankText, beside("rank_upper"), `by shapes, of at most ${exact(full)}`),
+    card("Time of a step", time, beside("step_seconds"), `forward and backward of ${plural(planned, "token")}`),
+    card(
+      "Kept for backward",
+      bytesText(own.saved_bytes_per_token),
+      beside("saved_bytes_per_token"),
+      `per token, on the backend ${own.backend}`,
+    ),
+  ];
+}
+
+function cards() {
+  const { operator } = report;
+  const never = report.breakeven_tokens === null;
+  return [
     ...report.backends.flatMap(backendCards),
     card("operator(): FLOPs", countText(operator.flops), against(operator.sequential_flops, operator.flops)),
     card("operator(): peak", bytesText(operator.peak_bytes), "at once while the matrix is built"),
@@ -69,13 +95,13 @@ function backendCards(backend, place) {
   ];
 }
 
-function card(title, figure, remark) {
+function card(title, figure, ...remarks) {
   return el(
     "div",
     { class: "card figure" },
     el("h2", { text: title }),
     el("p", { class: "big", text: figure }),
-    el("p", { class: "says", text: remark }),
+    ...remarks.filter(Boolean).map((text) => el("p", { class: "says", text })),
   );
 }
 
@@ -99,6 +125,34 @@ function gateTable() {
       exact(gate.flops_per_token),
     ]),
   );
+}
+
+/** Join a gate's box, its bars and its row: pointing at one, touching it or going to it by keyboard marks all. */
+function linkGates() {
+  // A box is called by its title, which begins with the gate's name.
+  const boxes = [...document.querySelectorAll("#diagram g > title")].map((title) => title.parentElement);
+  for (const box of boxes) box.dataset.gate = box.querySelector("title").textContent.split(":")[0];
+  const rows = [...document.querySelectorAll("#gate-table tbody tr")];
+  const choose = (place) => {
+    const gate = report.gates[place];
+    for (const box of boxes) box.classList.toggle("chosen", box.dataset.gate === gate?.name);
+    rows.forEach((row, at) => row.classList.toggle("chosen", at === place));
+    for (const bars of document.querySelectorAll("#gates [aria-label=bar]"))
+      [...bars.children].forEach((bar, at) => bar.classList.toggle("unchosen", gate !== undefined && at !== place));
+    setText("gate-says", gate ? gateTip(gate).split("\n").join(" · ") : "");
+  };
+  const listen = (element, place, name) => {
+    element.setAttribute("tabindex", "0");
+    if (name) element.setAttribute("role", "img");
+    if (name) element.setAttribute("aria-label", name);
+    for (const kind of ["pointerenter", "focus", "click"]) element.addEventListener(kind, () => choose(place));
+    for (const kind of ["pointerleave", "blur"]) element.addEventListener(kind, () => choose(-1));
+  };
+  for (const box of boxes) {
+    const place = report.gates.findIndex((gate) => gate.name === box.dataset.gate);
+    if (place >= 0) listen(box, place, gateTip(report.gates[place]).replaceAll("\n", ", "));
+  }
+  rows.forEach((row, place) => listen(row, place));
 }
 
 /** Two charts over one axis of gates: what is stored above, what is computed below. */

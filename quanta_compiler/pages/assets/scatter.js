@@ -1,12 +1,13 @@
 "use strict";
 // The picture of a comparison: a cost over trainable numbers, with the Pareto front.
 
-const KIND_LOOKS = {
-  circuit: { colour: "var(--circuit)", symbol: "circle", sign: "●" },
-  dense: { colour: "var(--dense)", symbol: "square", sign: "■" },
-  method: { colour: "var(--method)", symbol: "triangle", sign: "▲" },
-};
-const lookOf = (kind) => KIND_LOOKS[kind] ?? KIND_LOOKS.method;
+const SYMBOLS = { circuit: ["circle", "●"], dense: ["square", "■"], method: ["triangle", "▲"] };
+const symbolOf = (kind) => SYMBOLS[kind] ?? SYMBOLS.method;
+// A colour for each family, in the order of the rows; what does not fit gets the last one.
+const COLOURS = 8;
+const familyOf = (row) => row.family || row.kind;
+const families = [...new Set(rows.map(familyOf))];
+const colourOf = (row) => `var(--family-${Math.min(families.indexOf(familyOf(row)), COLOURS - 1)})`;
 const LINES = { stroke: "var(--line)", strokeOpacity: 1 };
 
 function chartControls() {
@@ -34,7 +35,7 @@ function front(points, higher) {
 function points() {
   return visible()
     .filter((row) => isNumber(row.trainable) && row.trainable > 0 && isNumber(row[state.cost]))
-    .map((row) => ({ row, x: row.trainable, y: row[state.cost], kind: row.kind, name: nameOf(row) }));
+    .map((row) => ({ row, x: row.trainable, y: row[state.cost], name: nameOf(row) }));
 }
 
 /** A row's name; with the layer's widths where the rows are of several. */
@@ -60,7 +61,7 @@ function scatter(width) {
         column.unit,
       )
     : plainAxis(all.map((point) => point.y));
-  const kinds = Object.keys(KIND_LOOKS).filter((kind) => all.some((point) => point.kind === kind));
+  const other = all.find(({ row }) => row === reference);
   const chart = Plot.plot({
     width,
     height: Math.max(300, Math.min(480, width * 0.55)),
@@ -72,8 +73,7 @@ function scatter(width) {
     ariaLabel: `${column.title} against trainable numbers`,
     x: xAxis.scale,
     y: yAxis.scale,
-    symbol: { domain: kinds, range: kinds.map((kind) => lookOf(kind).symbol) },
-    color: { domain: kinds, range: kinds.map((kind) => lookOf(kind).colour) },
+    r: { type: "identity" },
     marks: [
       Plot.gridX(xAxis.ticks, LINES),
       Plot.gridY(yAxis.ticks, LINES),
@@ -87,9 +87,23 @@ function scatter(width) {
         strokeWidth: 1.5,
         strokeDasharray: "5 4",
       }),
-      Plot.dot(all, { x: "x", y: "y", fill: "kind", symbol: "kind", r: 5, stroke: "var(--paper)", strokeWidth: 1 }),
+      ...(other
+        ? [
+            Plot.ruleX([other], { x: "x", stroke: "var(--line-strong)", strokeDasharray: "2 4" }),
+            Plot.ruleY([other], { y: "y", stroke: "var(--line-strong)", strokeDasharray: "2 4" }),
+          ]
+        : []),
+      Plot.dot(all, {
+        x: "x",
+        y: "y",
+        fill: ({ row }) => colourOf(row),
+        symbol: ({ row }) => (row === reference ? "star" : symbolOf(row.kind)[0]),
+        r: ({ row }) => (row === reference ? 8 : 5),
+        stroke: "var(--paper)",
+        strokeWidth: 1,
+      }),
       Plot.dot(best, { x: "x", y: "y", stroke: "var(--front)", r: 9, strokeWidth: 1.5 }),
-      Plot.text(best, {
+      Plot.text(all.length > MOST_LABELS ? best : all, {
         x: "x",
         y: "y",
         text: "name",
@@ -102,7 +116,7 @@ function scatter(width) {
       Plot.tip(all, Plot.pointer({ x: "x", y: "y", title: tipOf, ...TIP })),
     ],
   });
-  const holder = el("div", {}, legend(kinds), chart);
+  const holder = el("div", {}, legend(all), chart);
   // The boxes of texts are known once they are in the document.
   requestAnimationFrame(() => tidyLabels(chart, all));
   return holder;
@@ -130,13 +144,16 @@ function plainAxis(values) {
   return { scale: { domain: scale.domain(), axis: null }, ticks: scale.ticks(5) };
 }
 
-function mark(kind) {
-  const { colour, sign } = lookOf(kind);
-  return el("span", { class: "mark", style: `color:${colour}`, title: kind, "aria-hidden": "true", text: sign });
+function mark(row) {
+  const text = row === reference ? "★" : symbolOf(row.kind)[1];
+  return el("span", { class: "mark", style: `color:${colourOf(row)}`, title: familyOf(row), "aria-hidden": "true", text });
 }
 
-function legend(kinds) {
-  const entries = kinds.map((kind) => el("span", {}, mark(kind), kind));
+function legend(all) {
+  const shown = families.map((family) => all.find(({ row }) => familyOf(row) === family)).filter(Boolean);
+  const entries = shown.map(({ row }) =>
+    el("span", {}, mark(row), row === reference ? `${familyOf(row)}, the reference` : familyOf(row)),
+  );
   const front = el(
     "span",
     {},
@@ -146,7 +163,19 @@ function legend(kinds) {
   return el("p", { class: "legend" }, ...entries, front);
 }
 
-/** Move each label to where it covers neither dots nor other labels, or drop it: pointing at a dot tells its name too. */
+// Above this many points only those on the front have labels; pointing at any other tells its name.
+const MOST_LABELS = 40;
+// Where a label is tried, from its own place outwards.
+const PLACES = [0, 15, 30, 46, 62].flatMap((far) => [
+  [0, -far],
+  [1, 15 - far],
+  [-1, 15 - far],
+  [1, 15 + far],
+  [-1, 15 + far],
+  [0, 30 + far],
+]);
+
+/** Move each label to where it covers neither dots nor other labels, with a line to its dot where that is far. */
 function tidyLabels(chart, all) {
   const [x, y] = [chart.scale("x"), chart.scale("y")];
   const taken = all.map((point) => ({ x: x.apply(point.x) - 6, y: y.apply(point.y) - 6, width: 12, height: 12 }));
@@ -162,29 +191,31 @@ function tidyLabels(chart, all) {
     const { e, f } = text.transform.baseVal.consolidate().matrix;
     const same = `${e},${f},${text.textContent}`;
     const side = own.width / 2 + 13;
-    const places = [
-      [0, 0],
-      [side, 15],
-      [-side, 15],
-      [0, 30],
-      [side, 0],
-      [-side, 0],
-      [side, 30],
-      [-side, 30],
-    ];
-    const box = ([dx, dy]) => ({
-      x: own.x + e + moved.e + dx,
+    const box = ([across, dy]) => ({
+      x: own.x + e + moved.e + across * side,
       y: own.y + f + moved.f + dy,
       width: own.width,
       height: own.height,
     });
-    const free = places.find((place) => inside(box(place)) && taken.every((one) => apart(box(place), one)));
-    if (free && !told.has(same)) {
-      told.add(same);
-      taken.push(box(free));
-      text.setAttribute("transform", `translate(${e + free[0]},${f + free[1]})`);
-    } else text.remove();
+    const free = PLACES.find((place) => inside(box(place)) && taken.every((one) => apart(box(place), one)));
+    if (!free || told.has(same)) {
+      text.remove();
+      continue;
+    }
+    told.add(same);
+    taken.push(box(free));
+    text.setAttribute("transform", `translate(${e + free[0] * side},${f + free[1]})`);
+    if (free[1] < -15 || free[1] > 30) text.before(leader(e, f + 15, box(free), moved));
   }
+}
+
+/** A line from a dot to the label that had to move away from it. */
+function leader(x, y, box, moved) {
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  const bottom = box.y - moved.f < y ? box.y + box.height - moved.f : box.y - moved.f;
+  const ends = { x1: x, y1: y, x2: box.x + box.width / 2 - moved.e, y2: bottom, class: "leader" };
+  for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
+  return line;
 }
 
 function tipOf({ row }) {

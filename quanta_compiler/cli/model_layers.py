@@ -1,0 +1,55 @@
+"""What commands read of a model: its folder or its id on the Hub, its targets, and no noise of other packages."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quanta_compiler.diagnostics import refusal
+from quanta_compiler.text.console import tell
+
+if TYPE_CHECKING:
+    from quanta_compiler.models.layers import ModelLayers
+
+
+def read_layers(model: str, targets: str | None) -> ModelLayers:
+    """Return the targeted layers of a model; raise SpecError where it cannot be read."""
+    from quanta_compiler.models.hub import model_folder
+    from quanta_compiler.models.layers import ModelError
+
+    try:
+        with quiet():
+            folder = model_folder(model, tell)
+            from quanta_compiler.compare.run import model_layers
+
+            layers = model_layers(folder, target_modules(targets))
+    except ModelError as error:
+        raise refusal("quanta", str(error), hint=error.hint) from None
+    # The cache's folder is named by a hash.
+    return layers if folder == Path(model) else replace(layers, name=model)
+
+
+def target_modules(text: str | None) -> str | list[str] | None:
+    """Return `target_modules`: a list of names, or the text itself where it is a regular expression or a keyword."""
+    if text is None or text == "all-linear":
+        return text
+    names = [name.strip() for name in text.split(",")]
+    plain = all(name.replace(".", "").replace("_", "").replace("-", "").isalnum() for name in names)
+    return names if plain else text
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what packages that transformers and PEFT look for have to say of themselves."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

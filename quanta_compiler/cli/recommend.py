@@ -1,0 +1,140 @@
+"""`quanta recommend`: options parsed, the figures gathered elsewhere, results printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quanta_compiler.cli.command import guarded, without_numpy
+from quanta_compiler.cli.options import Json
+from quanta_compiler.text.console import print_json, print_result, print_tables, tell
+from quanta_compiler.text.words import listed
+
+if TYPE_CHECKING:
+    from quanta_compiler.recommend.budget import Budget
+    from quanta_compiler.recommend.run import Recommendation, Recommended
+
+
+@guarded
+def recommend(
+    *,
+    model: Annotated[
+        str,
+        typer.Option(metavar="DIR_OR_ID", help="A folder with a Hugging Face config.json, or a model's id on the Hub."),
+    ],
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="B", help="What may train in the whole model: a share, such as 0.05%, or a count, such as 2M."
+        ),
+    ],
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T",
+            help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default "
+            "those that PEFT has for the model.",
+        ),
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(metavar="F", help="Print the configuration of this family; by default of the first.")
+    ] = None,
+    slower: Annotated[
+        float,
+        typer.Option(metavar="X", min=0.1, help="A step of the first may take at most X times that of LoRA r=8."),
+    ] = 10,
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, max=2**31, help="The batch to time.")] = 2048,
+    device: Annotated[
+        str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
+    ] = "cpu",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the circuits, a file for each.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files in DIR.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Recommend circuits for a model and a budget.
+
+    For every family the largest circuits under the budget, what they cost beside LoRA r=8, and the QuantaConfig of one
+    of them. The numbers are dealt out to the layers in proportion to their widths.
+
+    Example: quanta recommend --model examples/models/llama3-8b --targets q_proj,v_proj --budget 0.05%
+    """
+    asked = _budget(budget)
+    from quanta_compiler.cli.model_layers import read_layers
+
+    layers = read_layers(model, targets)
+    with without_numpy():
+        from quanta_compiler.compare.figures import Conditions
+        from quanta_compiler.compare.run import chosen_calibration
+        from quanta_compiler.recommend import recommend as run
+    from quanta_compiler.compare.entrants import CompareError
+
+    try:
+        conditions = Conditions(tokens, "auto", chosen_calibration(device, None))
+    except CompareError as error:
+        raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
+    made = run(layers, asked, conditions, slower)
+    chosen = _chosen(made, family)
+    files = {} if output is None else _write(made, output, force=force)
+    if as_json:
+        print_json(made.to_dict())
+    else:
+        _print(made, chosen, files)
+
+
+def _budget(text: str) -> Budget:
+    from quanta_compiler.recommend.budget import parse_budget
+
+    try:
+        return parse_budget(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--budget'") from None
+
+
+def _chosen(made: Recommendation, family: str | None) -> Recommended:
+    from quanta_compiler.diagnostics import meant, refusal
+
+    if not made.choices:
+        name, reason = next(iter(made.left_out.items()))
+        raise refusal(
+            "quanta",
+            f"no family has a circuit under {made.numbers:,} numbers for {made.model.name} (of {name}: {reason})",
+            hint="give a larger --budget, or fewer --targets",
+        )
+    if family is None:
+        return made.choices[0]
+    found = made.choice(family)
+    if found is None:
+        known = [one.family for one in made.choices]
+        hint = made.left_out.get(family) or meant(family, known, f"there is {listed(known, len(known))}", mark="'")
+        raise typer.BadParameter(f"{family!r} is not among the choices: {hint}", param_hint="'--family'")
+    return found
+
+
+def _write(made: Recommendation, folder: Path, *, force: bool) -> dict[str, str]:
+    """Write the circuits of all choices; return the path of each by its name."""
+    from quanta_compiler.emit.files import write_files
+    from quanta_compiler.recommend.files import circuit_files
+
+    return {name: str(path) for name, path in write_files(folder, circuit_files(made), force=force).items()}
+
+
+def _print(made: Recommendation, chosen: Recommended, files: dict[str, str]) -> None:
+    from quanta_compiler.recommend.configuration import configuration
+    from quanta_compiler.recommend.tables import recommendation_tables
+
+    print_tables(recommendation_tables(made, chosen))
+    circuits = {shape: files.get(one["name"], one) for shape, one in chosen.circuits.items()}
+    print_result(
+        f"\nfrom quanta_compiler.peft import QuantaConfig\n\nconfig = {configuration(made.groups, circuits)}\n"
+    )
+    start = chosen.starting
+    if start is not None:
+        rate = f"learning rate {start.learning_rate:g}, scale {start.scale:g}, residual {start.residual}"
+        tell(f"start with: {rate} ({start.measured})")
+    tell(f"the first is, {made.rule}; which learns your task best only training tells")
+    for name in files.values():
+        tell(name)

@@ -1,0 +1,65 @@
+"""A recommendation for people: the families, then the circuits of one of them by target."""
+
+from quanta_compiler.compare.tables import connected_text
+from quanta_compiler.diagnostics import escape
+from quanta_compiler.recommend.candidates import trained_numbers
+from quanta_compiler.recommend.run import Recommendation, Recommended
+from quanta_compiler.text.tables import Column, Table, numbers
+from quanta_compiler.text.words import DASH, bytes_text, plural, span_text
+
+
+def recommendation_tables(recommendation: Recommendation, chosen: Recommended | None) -> tuple[Table, ...]:
+    """Return the table of families, what was left out, and the circuits of the chosen family."""
+    tables = [_families(recommendation)]
+    if recommendation.left_out:
+        rows = tuple(recommendation.left_out.items())
+        tables.append(Table("nothing under the budget", (Column(""), Column("", is_remark=True)), rows))
+    if chosen is not None:
+        tables.append(_circuits(recommendation, chosen))
+    return tuple(tables)
+
+
+def _families(recommendation: Recommendation) -> Table:
+    model, budget = recommendation.model, recommendation.budget
+    modules = ", ".join(f"{group.layers} {_end(group.target)}" for group in recommendation.groups)
+    whose = "this machine" if recommendation.calibrated else "a typical machine"
+    title = (
+        f"{escape(model.name)}, {plural(len(model.layers), 'module')} ({escape(modules)})\n"
+        f"budget {escape(budget.text)}: {recommendation.numbers:,} of {model.parameters:,} parameters\n"
+        f"step: its time as a multiple of that of LoRA r=8, predicted for {whose}, {recommendation.tokens:,} tokens"
+    )
+    columns = (Column(""), *numbers("trainable", "step", "saved/token", "rank", "connected"))
+    return Table(title, columns, tuple(_family(recommendation, one) for one in recommendation.choices))
+
+
+def _family(recommendation: Recommendation, choice: Recommended) -> tuple[str, ...]:
+    row, reference = choice.row, recommendation.reference.step_seconds
+    slower = DASH if not row.step_seconds or not reference else f"{row.step_seconds / reference:.2g}"
+    return (
+        choice.family,
+        f"{row.trainable:,}",
+        slower,
+        bytes_text(row.saved_bytes_per_token),
+        span_text(min(choice.ranks.values()), max(choice.ranks.values())),
+        connected_text(row),
+    )
+
+
+def _circuits(recommendation: Recommendation, choice: Recommended) -> Table:
+    rows = tuple(
+        (
+            escape(_end(group.target)),
+            f"{group.in_features} -> {group.out_features}",
+            str(group.layers),
+            choice.circuits[group.shape]["name"],
+            f"{trained_numbers(choice.circuits[group.shape], group.shape):,}",
+        )
+        for group in recommendation.groups
+    )
+    headings = (Column("target"), Column("features"), *numbers("modules"), Column("circuit"), *numbers("trainable"))
+    return Table(f"circuits of {choice.family}", headings, rows)
+
+
+def _end(target: str) -> str:
+    """Return the last part of a name; of several names, that of the first."""
+    return target.partition("|")[0].rpartition(".")[2]

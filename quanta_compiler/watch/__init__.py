@@ -1,0 +1,1 @@
+"""A page that shows circuit files as they are edited."""
