@@ -13,10 +13,10 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("docs", "examples", "quanta_compiler", "schemas", "tests")
+FOLDERS = (".github", "docs", "examples", "quanta_compiler", "schemas", "tests")
 FILES = (
-    *(".ci/run", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"),
-    *("constraints.txt", "pyproject.toml"),
+    *(".ci/run", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"),
+    *("MANIFEST.in", "Makefile", "README.md", "SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml"),
 )
 MADE = {"PKG-INFO", "setup.cfg", "quanta_compiler.egg-info"}
 """What setuptools adds to an sdist."""
