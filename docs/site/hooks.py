@@ -43,10 +43,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def commands() -> str:
     """Return the page of the commands: the help of each."""
-    runner = CliRunner(env={"COLUMNS": "100", "TERMINAL_WIDTH": "100"})
+    runner = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
     parts = ["# Commands\n", "Every page of help, as `quanta COMMAND --help` prints it.\n"]
     for arguments in ([], *([name] for name in cli.COMMANDS)):
-        text = runner.invoke(cli.app, [*arguments, "--help"], prog_name="quanta", terminal_width=100).stdout
+        text = runner.invoke(cli.app, [*arguments, "--help"], prog_name="quanta", terminal_width=80).stdout
         title = " ".join(["quanta", *arguments])
         parts.append(f"## {title}\n\n```text\n{text.strip()}\n```\n")
     return "\n".join(parts)
@@ -60,7 +60,7 @@ def _brought(found: re.Match[str], page: Page, config: MkDocsConfig, files: File
     if not whole.exists():
         raise ValueError(f"{page.file.src_uri} links to {path}, which does not exist")
     if whole.is_dir() or whole.suffix == ".md":
-        return f"{text} (`{source}`)"
+        return f"`{source}`" if text.strip("`") == source else f"{text} (`{source}`)"
     place = f"repository/{source}.txt" if whole.suffix not in (".svg", ".png", ".json") else f"repository/{source}"
     if files.get_file_from_path(place) is None:
         files.append(File.generated(config, place, content=whole.read_bytes()))
