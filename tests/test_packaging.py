@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 FOLDERS = (".github", "docs", "examples", "quanta_compiler", "schemas", "tests")
 FILES = (
-    *(".ci/run", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"),
-    *("MANIFEST.in", "Makefile", "README.md", "SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml"),
+    *(".ci/run", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"),
+    *(".pre-commit-config.yaml", "CITATION.cff", "SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml"),
 )
 MADE = {"PKG-INFO", "setup.cfg", "quanta_compiler.egg-info"}
 """What setuptools adds to an sdist."""
