@@ -166,7 +166,7 @@ def test_the_table_of_extras_is_that_of_the_package() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     declared = {
         name: (extra, oldest)
-        for extra, packages in re.findall(r"^(cluster|peft|plots|search) = \[(.+)\]$", text, re.MULTILINE)
+        for extra, packages in re.findall(r"^(cluster|peft|plots|search|watch) = \[(.+)\]$", text, re.MULTILINE)
         for name, oldest in re.findall(r'"([\w-]+)>=([\d.]+)"', packages)
     }
     assert declared == dict(EXTRAS)
