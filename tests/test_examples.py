@@ -135,23 +135,23 @@ def test_the_training_script_trains_an_emitted_file(tmp_path: Path) -> None:
     assert float(lora) > 0.7
 
 
-def test_the_readme_shows_what_is_compiled() -> None:
-    """The picture, the forward pass and the summary in the README are those of the example."""
+def test_the_documentation_shows_what_is_compiled() -> None:
+    """The picture, the forward pass and the summary are those of the example."""
     file = ROOT / "examples" / "llama2-7b-16-8-8-4.yaml"
     compiled = qc.compile_circuit(file)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     assert file.with_suffix(".svg").read_text(encoding="utf-8") == render_svg(compiled.circuit)
     forward = compiled.source[compiled.source.index("    def forward") : compiled.source.index("    def operator")]
-    assert forward.rstrip() in readme
-    assert f"{compiled.report.operator.flops:,}" in readme
-    assert f"{compiled.report.apply.saved_bytes_per_token:,.0f}" in readme
+    assert forward.rstrip() in page
+    assert f"{compiled.report.operator.flops:,}" in page
+    assert f"{compiled.report.apply.saved_bytes_per_token:,.0f}" in page
 
 
-def test_the_readme_counts_what_circuits_have() -> None:
+def test_the_guide_to_choosing_counts_what_circuits_have() -> None:
     """The table of trained numbers, its last column being the 64 layers of 4096 features that LLaMA-2-7B has."""
     rows = re.findall(
         r"(?m)^\| `(?:-b )?([a-z]\S*)`[^|]*\| ([\d,]*) ?\| ([\d,]*) ?\| ([\d,]*) ?\|$",
-        (ROOT / "README.md").read_text(encoding="utf-8"),
+        (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8"),
     )
     assert len(rows) == 9
     for source, *printed in rows:
@@ -193,17 +193,13 @@ base_model.load_state_dict(weights)
     assert result.returncode == 0, result.stderr
 
 
-def test_the_readme_s_python_runs_as_printed(tmp_path: Path) -> None:
-    """Its blocks use the folder `build` of the command above them, whatever packages are installed."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [block for block in python_blocks(readme) if "peft" not in block]
-    assert len(blocks) == 2
+def test_the_python_of_how_it_works_runs_as_printed(tmp_path: Path) -> None:
+    """Its blocks follow each other and write the folder `build`, whatever packages are installed."""
+    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     example = ROOT / "examples" / "llama2-7b-16-8-8-4.yaml"
-    qc.compile_circuit(example).write(tmp_path / "build")
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / example.name).write_bytes(example.read_bytes())
-    setting = "import torch\nweight, x = torch.nn.Linear(4096, 4096), torch.randn(2, 4096)\n"
     checks = "assert torch.allclose(y, weight(x), atol=1e-5)\nassert delta.abs().max() == 0\n"
-    script = setting + "\n".join(blocks) + checks
+    script = "\n".join([*re.findall(r"```python\n(.*?)```", page, re.DOTALL), checks])
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
