@@ -191,15 +191,3 @@ base_model.load_state_dict(weights)
     script = "\n".join([setting, first, between, second, "assert torch.equal(model(x).logits, expected)"])
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-
-
-def test_the_python_of_how_it_works_runs_as_printed(tmp_path: Path) -> None:
-    """Its blocks follow each other and write the folder `build`, whatever packages are installed."""
-    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
-    example = ROOT / "examples" / "llama2-7b-16-8-8-4.yaml"
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / example.name).write_bytes(example.read_bytes())
-    checks = "assert torch.allclose(y, weight(x), atol=1e-5)\nassert delta.abs().max() == 0\n"
-    script = "\n".join([*re.findall(r"```python\n(.*?)```", page, re.DOTALL), checks])
-    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
