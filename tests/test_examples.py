@@ -170,8 +170,11 @@ def python_blocks(text: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/adapters.md"])
 def test_the_python_for_adapters_runs_as_printed(name: str, tmp_path: Path) -> None:
-    """The first block puts an adapter on `model`, the second loads a saved one onto `base_model`."""
-    first, second = (block for block in python_blocks((ROOT / name).read_text(encoding="utf-8")) if "peft" in block)
+    """The first block of the page puts an adapter on `model`; the second of adapters.md loads it onto `base_model`."""
+    first, second = (
+        [block for block in python_blocks((ROOT / page).read_text(encoding="utf-8")) if "peft" in block][index]
+        for index, page in enumerate((name, "docs/adapters.md"))
+    )
     (tmp_path / "circuit.yaml").write_text("version: 1\nname: small\nlayout: 4x3x2\ngates: [all_pairs]\n")
     setting = """
 import torch
