@@ -17,7 +17,7 @@ from quanta_compiler.spec import load_spec, to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec, Init
 from quanta_compiler.spec.patterns import PATTERNS
 
-DOCS = (Path(__file__).parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def load(layout: Any, *gates: Any, **more: Any) -> CircuitSpec:
@@ -188,8 +188,8 @@ def test_sizes_that_are_no_power_of_two_are_warned_of() -> None:
 
 
 def test_the_documentation_lists_what_there_is_and_counts_right() -> None:
-    tables = [re.findall(r"^\| `(\w+)`", part, re.MULTILINE) for part in DOCS.split("## Patterns")]
-    assert set(tables[0]) == {*KINDS, "init", "zeros", "normal"}
-    assert tables[1] == list(PATTERNS)
-    (example,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+    gates, patterns = ((DOCS / page).read_text(encoding="utf-8") for page in ("gates.md", "patterns.md"))
+    assert set(re.findall(r"^\| `(\w+)`", gates, re.MULTILINE)) == {*KINDS, "init", "zeros", "normal"}
+    assert re.findall(r"^\| \[`(\w+)`\]", patterns, re.MULTILINE) == list(PATTERNS)
+    (example,) = re.findall(r"```yaml\n(.*?)```", gates, re.DOTALL)
     assert numbers(load_spec(example))[:8] == [28, 5 + 4, 22, 21, 1, 0, 5, 3]
