@@ -146,8 +146,10 @@ def _fields(text: str) -> str:
     here = {key.strip(): said.strip() for key, _, said in (line.partition(":") for line in lines)}
     module, _, record = name.rpartition(".")
     tree = ast.parse(Path(str(import_module(module).__file__)).read_text(encoding="utf-8"))
-    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == record)
-    fields = [*_declared(found)]
+    records = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    found = records[record]
+    inherited = (records[base.id] for base in found.bases if isinstance(base, ast.Name) and base.id in records)
+    fields = [field for one in (*inherited, found) for field in _declared(one)]
     silent = [field for field, _, said in fields if not said and field not in here]
     unknown = here.keys() - {field for field, _, _ in fields}
     if silent or unknown:

@@ -66,8 +66,11 @@ def compare(
         typer.Option("--out", metavar="M", min=1, help="The width of its output; by default that of the input."),
     ] = None,
     model: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Sum over the layers of a model: a folder with a Hugging Face config.json."),
+        str | None,
+        typer.Option(
+            metavar="DIR_OR_ID",
+            help="Sum over the layers of a model: a folder with a config.json, or an id of the Hub.",
+        ),
     ] = None,
     targets: Annotated[
         str | None,
@@ -101,6 +104,7 @@ def compare(
             "--output", "-o", metavar="FILE.html", callback=_page, help="Write a page with a picture as well."
         ),
     ] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Print all columns, not the first six.")] = False,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
@@ -108,6 +112,8 @@ def compare(
 
     Circuits, presets and other methods in one table: trainable numbers, FLOPs, memory, predicted times, bounds on the
     rank, connectivity; for one layer, or summed over a model. Files that are no circuits are left out and listed.
+
+    Example: quanta compare circuit.yaml -b lora:8 -b krona:64-64 -b dense -o compare.html
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv", param_hint="'--csv'")
@@ -145,17 +151,17 @@ def compare(
     except CompareError as error:
         raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
     except ModelError as error:
-        raise refusal("quanta", str(error)) from None
+        raise refusal("quanta", str(error), hint=error.hint) from None
     if reverse:
         comparison = comparison.sorted_by(sort, reverse=True)
-    _print(comparison, as_json=as_json, as_csv=as_csv)
+    _print(comparison, sort, whole=whole, as_json=as_json, as_csv=as_csv)
     if output is not None:
         _write_page(comparison, output)
     if comparison.failed:
         raise typer.Exit(FAILED)
 
 
-def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
+def _print(comparison: Comparison, sort: str, *, whole: bool, as_json: bool, as_csv: bool) -> None:
     from quanta_compiler.compare.tables import comparison_tables
 
     if not as_json:
@@ -167,7 +173,7 @@ def _print(comparison: Comparison, *, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         print_result(comparison.to_csv())
     elif comparison.rows:
-        print_tables(comparison_tables(comparison, drawing_width()))
+        print_tables(comparison_tables(comparison, drawing_width(), sort=sort, whole=whole))
 
 
 def _write_page(comparison: Comparison, output: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from quanta_compiler.compare.entrants import CompareError
 from quanta_compiler.compare.row import COLUMNS, SORTABLE, Row
 from quanta_compiler.diagnostics import Diagnostic, meant
+from quanta_compiler.text.words import plural
 
 _BETTER = {column.key: column.better for column in COLUMNS}
 
@@ -52,7 +53,9 @@ class Comparison:
     def title(self) -> str:
         """Return what is compared, in one line."""
         if self.model is not None:
-            return f"{self.model['name']}, {self.model['layers']} layers, {self.tokens:,} tokens"
+            targets = ", ".join(f"{one['layers']} {one['target']}" for one in self.model["targets"])
+            modules = plural(self.model["layers"], "module")
+            return f"{self.model['name']}, {modules} ({targets}), {self.tokens:,} tokens"
         if not self.rows:
             return f"nothing to compare, {self.tokens:,} tokens"
         shapes = dict.fromkeys(f"{row.in_features} -> {row.out_features}" for row in self.rows)

@@ -40,8 +40,12 @@ class CircuitEntrant:
 
     @property
     def name(self) -> str:
-        """Return the names of its circuits."""
-        return ", ".join(dict.fromkeys(str(document["name"]) for document in self.documents.values()))
+        """Return the baseline as it was asked for, or the names of the file's circuits."""
+        return (
+            self.source
+            if self.is_baseline
+            else ", ".join(dict.fromkeys(str(document["name"]) for document in self.documents.values()))
+        )
 
     @property
     def fixed_shape(self) -> Shape | None:

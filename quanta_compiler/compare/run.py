@@ -25,6 +25,7 @@ from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds import limits
+from quanta_compiler.models.hub import model_folder
 from quanta_compiler.models.layers import ModelLayers, read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.runtime.backends import BACKENDS
@@ -60,7 +61,7 @@ def compare(
         baselines: `dense`, presets (`lora:8`, `krona:64-64`) and methods that are no circuits (`dora:8`).
         in_features: the width of the layer's input, for templates and baselines; by default those of the files.
         out_features: the width of its output; by default that of the input.
-        model: a folder with a Hugging Face `config.json`.
+        model: a folder with a Hugging Face `config.json`, or a model's id on the Hub.
         targets: the layers of the model, as PEFT's `target_modules`; by default those that PEFT has for it.
         tokens: the batch that is planned for, and that times are predicted for.
         backend: `torch`, `fused`, or `auto`, what our modules would take.
@@ -89,7 +90,7 @@ def compare(
     if model is None:
         percent_of, about = table.add_layers(entrants, in_features, out_features), None
     else:
-        layers = model_layers(Path(model), targets)
+        layers = model_layers(model_folder(os.fspath(model), progress or (lambda _: None)), targets)
         percent_of, about = table.add_model(entrants, layers), _about(layers)
     threads_text = f", {plural(calibration.threads, 'thread')}" if calibration.device == "cpu" else ""
     made = Comparison(
@@ -253,5 +254,6 @@ class _Table:
             compiled = compile_circuit(spec, self.conditions.tokens)
             self.problems += [replace(warning, source=entrant.source) for warning in spec.warnings]
             row = circuit_row(entrant.source, compiled, self.conditions)
-            self._rows[key] = replace(row, family=str(document.get("preset", "circuit")))
+            name = entrant.name if entrant.is_baseline else row.name
+            self._rows[key] = replace(row, name=name, family=str(document.get("preset", "circuit")))
         return self._rows[key]

@@ -1,4 +1,4 @@
-"""A comparison for people: a table, in several parts where the terminal is too narrow for all columns."""
+"""A comparison for people: six columns, or on request all, in several parts where the terminal is too narrow."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +12,11 @@ from quanta_compiler.text.words import DASH, amount_text, bytes_text, percent_te
 _FEATURES = "features"
 
 
-def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
-    """Return the rows as tables of at most `width` characters, each with the names in front; then the notes."""
+def comparison_tables(comparison: Comparison, width: int, *, sort: str = "", whole: bool = False) -> tuple[Table, ...]:
+    """Return the rows as tables of at most `width` characters, each with the names in front; then the notes.
+
+    Without `whole` only the first columns are shown, and that of `sort`, the figure that the rows are ordered by.
+    """
     rows = comparison.rows
     if not rows:
         return ()
@@ -21,7 +24,8 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
     share = f"percent of {escape(comparison.percent_of)}"
     title = f"{escape(comparison.title)}\n{share}; times predicted for {whose} ({comparison.device})"
     names = _names(rows)
-    columns = [(heading, tuple(show(row) for row in rows)) for heading, show in _COLUMNS]
+    shown = {key: column for key, column in _COLUMNS.items() if whole or key in _FIRST or key == sort}
+    columns = [(heading, tuple(show(row) for row in rows)) for heading, show in shown.values()]
     # The title has the features where all rows share them.
     used = [
         (heading, cells)
@@ -29,8 +33,8 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
         if any(cell != DASH for cell in cells) and not (heading == _FEATURES and len(set(cells)) == 1)
     ]
     headings = (Column(""), *numbers(*(heading for heading, _ in used)))
-    whole = Table(title, headings, tuple(zip(names, *(cells for _, cells in used), strict=True)))
-    tables = in_parts(whole, width)
+    table = Table(title, headings, tuple(zip(names, *(cells for _, cells in used), strict=True)))
+    tables = in_parts(table, width)
     notes = tuple((row.name, row.note) for row in rows if row.note)
     return (*tables, Table("notes", (Column(""), Column("", is_remark=True)), notes)) if notes else tables
 
@@ -63,21 +67,27 @@ def _of(key: str, show: Callable[[Any], str]) -> Callable[[Row], str]:
     return lambda row: DASH if (value := getattr(row, key)) is None else show(value)
 
 
-_COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
-    (_FEATURES, lambda row: DASH if row.in_features is None else f"{row.in_features} -> {row.out_features}"),
-    ("trainable", _of("trainable", "{:,}".format)),
-    ("percent", _of("percent", percent_text)),
-    ("forward FLOPs/token", _of("forward_flops_per_token", amount_text)),
-    ("step FLOPs/token", _of("step_flops_per_token", amount_text)),
-    ("forward time", _of("forward_seconds", seconds_text)),
-    ("step time", _of("step_seconds", seconds_text)),
-    ("backend", _of("backend", str)),
-    ("saved/token", _of("saved_bytes_per_token", bytes_text)),
-    ("AdamW", _of("optimizer_bytes", bytes_text)),
-    ("rank", rank_text),
-    ("random rank", _of("numerical_rank", "{:,}".format)),
-    ("connected", connected_text),
-    ("operator FLOPs", _of("operator_flops", amount_text)),
-    ("operator peak", _of("operator_peak_bytes", bytes_text)),
-    ("break-even", _of("breakeven_tokens", "{:,}".format)),
-)
+_FIRST = ("features", "trainable", "percent", "rank_upper", "step_seconds", "saved_bytes_per_token", "numerical_rank")
+"""What is shown of every row; the numerical rank is there where it was asked for."""
+_COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
+    "features": (
+        _FEATURES,
+        lambda row: DASH if row.in_features is None else f"{row.in_features} -> {row.out_features}",
+    ),
+    "trainable": ("trainable", _of("trainable", "{:,}".format)),
+    "percent": ("percent", _of("percent", percent_text)),
+    "rank_upper": ("rank", rank_text),
+    "numerical_rank": ("random rank", _of("numerical_rank", "{:,}".format)),
+    "forward_flops_per_token": ("forward FLOPs/token", _of("forward_flops_per_token", amount_text)),
+    "step_flops_per_token": ("step FLOPs/token", _of("step_flops_per_token", amount_text)),
+    "forward_seconds": ("forward time", _of("forward_seconds", seconds_text)),
+    "step_seconds": ("step time", _of("step_seconds", seconds_text)),
+    "backend": ("backend", _of("backend", str)),
+    "saved_bytes_per_token": ("saved/token", _of("saved_bytes_per_token", bytes_text)),
+    "optimizer_bytes": ("AdamW", _of("optimizer_bytes", bytes_text)),
+    "gates_to_connect": ("connected", connected_text),
+    "operator_flops": ("operator FLOPs", _of("operator_flops", amount_text)),
+    "operator_peak_bytes": ("operator peak", _of("operator_peak_bytes", bytes_text)),
+    "breakeven_tokens": ("break-even", _of("breakeven_tokens", "{:,}".format)),
+}
+"""By the figure that each is of."""

@@ -56,10 +56,10 @@ def test_formats_agree(circuit: str) -> None:
     arguments = ("compare", circuit, "-b", "lora:2", "--sort", "trainable")
     data = json.loads(quanta(*arguments, "--json").stdout)
     lines = list(csv.DictReader(io.StringIO(quanta(*arguments, "--csv").stdout)))
-    assert [row["name"] for row in data["rows"]] == [line["name"] for line in lines] == ["lora-2", "pairs"]
+    assert [row["name"] for row in data["rows"]] == [line["name"] for line in lines] == ["lora:2", "pairs"]
     assert [row["trainable"] for row in data["rows"]] == [256, 768]
     reverse = json.loads(quanta(*arguments, "--json", "--reverse").stdout)
-    assert [row["name"] for row in reverse["rows"]] == ["pairs", "lora-2"]
+    assert [row["name"] for row in reverse["rows"]] == ["pairs", "lora:2"]
 
 
 def test_files_that_are_no_circuits_are_listed_and_the_others_compared(
@@ -113,7 +113,7 @@ def test_a_folder_without_a_config_is_told(tmp_path: Path) -> None:
 def test_the_page_is_written_beside_the_table(circuit: str, tmp_path: Path) -> None:
     result = quanta("compare", circuit, "-b", "lora:2", "-o", "page.html")
     assert result.exit_code == 0
-    assert "lora-2" in (tmp_path / "page.html").read_text()
+    assert "lora:2" in (tmp_path / "page.html").read_text()
     assert "page.html" in result.stderr
 
 

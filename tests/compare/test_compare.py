@@ -87,7 +87,7 @@ def test_a_calibration_without_the_kernel_has_the_times_of_torch(
 
 
 def test_lora_is_as_its_paper_has_it(quanta_file: Path) -> None:
-    row = row_of(compare([quanta_file], baselines=["lora:2"], tokens=512, backend="torch"), "lora-2")
+    row = row_of(compare([quanta_file], baselines=["lora:2"], tokens=512, backend="torch"), "lora:2")
     assert row.trainable == 2 * (64 + 64)
     assert row.forward_flops_per_token == 2 * 2 * (64 + 64)
     assert row.step_flops_per_token == 3 * row.forward_flops_per_token
@@ -140,7 +140,7 @@ def test_templates_and_baselines_take_the_widths_of_the_files(tmp_path: Path) ->
     files["wide"].write_text(WIDE)
     files["fitted"].write_text(TEMPLATE)
     comparison = compare(list(files.values()), baselines=["lora:4", "dense"], tokens=64)
-    assert {row.name for row in comparison.rows} == {"wide", "fitted", "lora-4", "dense"}
+    assert {row.name for row in comparison.rows} == {"wide", "fitted", "lora:4", "dense"}
     assert {(row.in_features, row.out_features) for row in comparison.rows} == {(64, 32)}
     assert row_of(comparison, "dense").percent == 100
     assert comparison.percent_of == "a dense 32 x 64 layer"
@@ -151,7 +151,7 @@ def test_two_shapes_have_rows_of_their_own(tmp_path: Path, quanta_file: Path) ->
     wide.write_text(WIDE)
     comparison = compare([quanta_file, wide], baselines=["lora:4"])
     assert len(comparison.rows) == 4
-    loras = [row for row in comparison.rows if row.name == "lora-4"]
+    loras = [row for row in comparison.rows if row.name == "lora:4"]
     assert {(row.out_features, row.trainable) for row in loras} == {(64, 512), (32, 384)}
 
 
@@ -220,7 +220,7 @@ def test_rows_of_one_name_are_told_apart(quanta_file: Path, tmp_path: Path) -> N
     comparison = compare([quanta_file, other, other], baselines=["lora:2", "lora:2"])
     assert len(comparison.rows) == 3
     (table, *_) = comparison_tables(comparison, width=1000)
-    assert sorted(cells[0] for cells in table.rows) == ["lora-2", f"pairs ({other})", f"pairs ({quanta_file})"]
+    assert sorted(cells[0] for cells in table.rows) == ["lora:2", f"pairs ({other})", f"pairs ({quanta_file})"]
 
 
 @pytest.mark.parametrize(
