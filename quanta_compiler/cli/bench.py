@@ -11,7 +11,7 @@ import typer
 
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
 from quanta_compiler.cli.command import FAILED, guarded
-from quanta_compiler.cli.options import Json, MaxBytes, one_of, picture_option, some_of, split_names
+from quanta_compiler.cli.options import Json, MaxBytes, count, one_of, picture_option, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic, problem, warning
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
@@ -34,7 +34,10 @@ def bench(
     tokens: Annotated[
         int | None,
         typer.Option(
-            "--tokens", metavar="N", min=1, max=2**31, help="The size of the batch; by default what the file plans for."
+            "--tokens",
+            metavar="N",
+            parser=count(1, 2**31),
+            help="The size of the batch; by default what the file plans for.",
         ),
     ] = None,
     dtype: Annotated[

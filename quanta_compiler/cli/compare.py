@@ -12,7 +12,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.model_layers import quiet, target_modules
-from quanta_compiler.cli.options import Json
+from quanta_compiler.cli.options import Json, count
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.system.files import write_file
 from quanta_compiler.text.console import (
@@ -81,7 +81,7 @@ def compare(
         ),
     ] = None,
     tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, max=2**31, help="The batch to plan for and to time.")
+        int, typer.Option(metavar="N", parser=count(1, 2**31), help="The batch to plan for and to time.")
     ] = 2048,
     backend: Annotated[str, typer.Option(metavar="B", help="What runs the circuits: auto, torch or fused.")] = "auto",
     device: Annotated[

@@ -8,17 +8,36 @@ from typing import Annotated, Any
 import typer
 
 from quanta_compiler.diagnostics import meant
+from quanta_compiler.text.counts import count_of
+
+
+def count(least: int = 1, most: int = 2**63 - 1) -> Callable[[str | int], int]:
+    """Return what reads a count such as 50000, 50k or 1.5M, from `least` to `most`."""
+
+    def parse(text: str | int) -> int:
+        try:
+            number = count_of(str(text))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        if not least <= number <= most:
+            raise typer.BadParameter(f"{number:,} is not in the range from {least:,} to {most:,}")
+        return number
+
+    return parse
+
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.")]
 Tokens = Annotated[
     int | None,
     typer.Option(
-        "--tokens", metavar="N", min=1, max=2**31, help="Plan for batches of N tokens, whatever the file says."
+        "--tokens", metavar="N", parser=count(1, 2**31), help="Plan for batches of N tokens, whatever the file says."
     ),
 ]
 MaxBytes = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Stop rather than take more memory; by default half of what is free."),
+    typer.Option(
+        metavar="N", parser=count(), help="Stop rather than take more memory; by default half of what is free."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Json
+from quanta_compiler.cli.options import Json, count
 from quanta_compiler.text.console import print_json, print_result, print_tables, tell
 from quanta_compiler.text.words import listed
 
@@ -45,7 +45,7 @@ def recommend(
         float,
         typer.Option(metavar="X", min=0.1, help="A step of the first may take at most X times that of LoRA r=8."),
     ] = 10,
-    tokens: Annotated[int, typer.Option(metavar="N", min=1, max=2**31, help="The batch to time.")] = 2048,
+    tokens: Annotated[int, typer.Option(metavar="N", parser=count(1, 2**31), help="The batch to time.")] = 2048,
     device: Annotated[
         str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
     ] = "cpu",

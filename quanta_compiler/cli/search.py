@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Json, one_of, some_of, split_names, wrong_option
+from quanta_compiler.cli.options import Json, count, one_of, some_of, split_names, wrong_option
 from quanta_compiler.diagnostics import clip, warning
 from quanta_compiler.text.console import (
     drawing_width,
@@ -74,12 +74,15 @@ def search(
     out_features: Annotated[
         int, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")
     ],
-    max_parameters: Annotated[int, typer.Option(metavar="X", min=1, help="At most so many trainable numbers.")],
+    max_parameters: Annotated[
+        int, typer.Option(metavar="X", parser=count(), help="At most so many trainable numbers.")
+    ],
     max_flops: Annotated[
-        int | None, typer.Option(metavar="Y", min=1, help="At most so many FLOPs a token, gate by gate.")
+        int | None, typer.Option(metavar="Y", parser=count(), help="At most so many FLOPs a token, gate by gate.")
     ] = None,
     max_memory: Annotated[
-        int | None, typer.Option(metavar="BYTES", min=1, help="At most so many bytes a token kept for backward.")
+        int | None,
+        typer.Option(metavar="BYTES", parser=count(), help="At most so many bytes a token kept for backward."),
     ] = None,
     min_rank: Annotated[
         int | None, typer.Option(metavar="R", min=1, help="A lower bound of the rank of at least R.")
@@ -118,7 +121,8 @@ def search(
         typer.Option(metavar="K", min=1, max=1000, help="Keep K layouts where several are equal in all objectives."),
     ] = 1,
     candidates: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Cost about so many at most: few gates first, then a sample.")
+        int,
+        typer.Option(metavar="N", parser=count(), help="Cost about so many at most: few gates first, then a sample."),
     ] = 200_000,
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")
@@ -153,7 +157,7 @@ def search(
         typer.Option(metavar="ADDRESS", help="The cluster's scheduler, such as tcp://host:8786; implies dask."),
     ] = None,
     tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, max=2**31, help="Plan the front for batches of N tokens.")
+        int, typer.Option(metavar="N", parser=count(1, 2**31), help="Plan the front for batches of N tokens.")
     ] = 2048,
     fit: Annotated[
         Path | None, typer.Option("--fit", metavar="W", help="Fit the front to weight updates: a file of tensors.")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from quanta_compiler.cli.options import wrong_option
 from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.presets.layouts import auto_layout
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -90,9 +91,13 @@ def circuit_template(
     for option in options:
         if option != "layout":
             raise wrong_option(_flag(option), "it is an option of presets: name one with --preset")
-    if "layout" not in options:
-        raise wrong_option("--layout", "give the axes, or name a family of circuits with --preset")
-    layout = str(options["layout"]).strip()
+    if "layout" not in options and in_features is None:
+        raise wrong_option("--layout", "give the axes or the width (--in), or name a family of circuits with --preset")
+    layout = str(options.get("layout", "auto:4")).strip()
+    automatic = re.fullmatch(r"auto:([1-9]|1\d|2[0-4])", layout)
+    if automatic is not None:
+        width = max(in_features or _EXAMPLE_WIDTH, out_features or 1)
+        layout = "x".join(map(str, auto_layout(width, int(automatic[1]))))
     _check_layout_text(layout)
     given = {"in_features": in_features, "out_features": out_features}
     bare = ["version: 1", f"name: {flow_text(name or 'circuit')}", f"layout: {layout}", *_width_lines(given), "gates:"]

@@ -13,6 +13,17 @@ from quanta_compiler.kinds.plugins import PACKAGE, PACKAGES, PluginError, find_k
 from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, PresetFile, SharedGate
 from quanta_compiler.spec.patterns import MIXED, PATTERNS
 
+_ADAPTER_WORDS = {
+    "r": "LoRA's r is `rank`",
+    "alpha": "a scale belongs to the adapter: QuantaConfig(scale=...), LoRA's alpha / r",
+    "lora_alpha": "a scale belongs to the adapter: QuantaConfig(scale=...), LoRA's alpha / r",
+    "lora_dropout": "dropout belongs to the adapter: QuantaConfig(dropout=...)",
+    "dropout": "dropout belongs to the adapter: QuantaConfig(dropout=...)",
+    "target_modules": "targets belong to the adapter: QuantaConfig(target_modules=[...])",
+    "modules_to_save": "they belong to the adapter: QuantaConfig(modules_to_save=[...])",
+}
+"""Keys that users of PEFT's LoRA write into a circuit, and where they belong."""
+
 
 def data_path(loc: tuple[Any, ...]) -> DataPath:
     """Take the tag of the union out of pydantic's path: it follows the index of a gate."""
@@ -71,6 +82,8 @@ class Translator:
         if close in missing:
             missing.remove(close)
         hint = f"did you mean `{close}`?" if close else f"the keys are {', '.join(allowed)}"
+        if key in _ADAPTER_WORDS and not outer:
+            hint = _ADAPTER_WORDS[key] if key != "r" or "rank" in allowed else hint
         if key in PATTERNS and "axes" in missing:
             missing.remove("axes")
             hint = f"a pattern is written `{{pattern: {key}, ...}}`"

@@ -34,6 +34,10 @@ class BrokenItem:
     """Whether it may create, remove or resize axes."""
 
 
+_REPORT = {"init_gain", "breakeven_tokens", "backends"}
+"""Keys of STEM.report.json, which is easily given in the place of the circuit."""
+
+
 @dataclass(slots=True)
 class Document:
     """A file's models, and what could not be read of it."""
@@ -65,6 +69,9 @@ def read_document(data: Any, problems: Problems) -> Document | PresetFile | None
         hint = "such as `version: 1`, `name: example`, `layout: 16x8x8x4`, `gates: [all_pairs]`"
         problems.error((), f"a circuit file is a mapping, got {describe(data)}", hint)
         return None
+    if data.keys() >= _REPORT:
+        problems.error((), "this is the report of a circuit, not the circuit", "give the file that it was made of")
+        return None
     gates = data.get("gates")
     if isinstance(gates, list | tuple) and len(gates) > limits.GATES:
         problems.error(("gates",), f"`gates` has {len(gates):,} entries; the limit is {limits.GATES:,}")
@@ -77,7 +84,12 @@ def read_document(data: Any, problems: Problems) -> Document | PresetFile | None
         from quanta_compiler.spec.preset_files import read_preset
 
         return read_preset(data, problems)
-    if isinstance(gates, list | tuple):
+    if "gates" in data and gates in (None, [], ()):
+        hint = "name a pattern such as `all_pairs`, or write gates such as `[0, 1]`"
+        problems.error(("gates",), "`gates` is empty", hint, key=True)
+        document.broken[0] = BrokenItem(None, True, True)
+        data = {**data, "gates": [[0]]}
+    elif isinstance(gates, list | tuple):
         data = {**data, "gates": list(gates)}
         for index, item in enumerate(gates):
             # Given up before each of its keys is complained about.

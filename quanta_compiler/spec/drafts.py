@@ -1,5 +1,6 @@
 """Entries of `gates` as single gates: patterns written out, forms made one."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ from quanta_compiler.diagnostics import DataPath, Problems
 from quanta_compiler.kinds import DEFAULT, limits
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.plugins import find_kind
+from quanta_compiler.presets.layouts import auto_layout
 from quanta_compiler.spec.axes import Absent, AxisState, find_all
 from quanta_compiler.spec.circuit_spec import Init
 from quanta_compiler.spec.patterns import PATTERNS, options_of
@@ -84,7 +86,10 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
     if count == 0:
         have = "one axis" if len(names) == 1 else f"{len(names)} axes"
         message = f"pattern `{request.pattern}` yields no gate on {have}"
-        problems.error(request.path, message, f"it needs at least {rule.fewest_axes} axes")
+        width = math.prod(state.sizes[name] or 1 for name in names)
+        sizes = auto_layout(width, max(rule.fewest_axes, 3)) if width >= 8 and rule.size is None else ()
+        example = f", such as `layout: {'x'.join(map(str, sizes))}`" if math.prod(sizes) == width else ""
+        problems.error(request.path, message, f"it needs at least {rule.fewest_axes} axes{example}")
         return None
     if count > room:
         key = "repeat" if request.repeat > 1 else next((name for name, value in request.options.items() if value), None)

@@ -1,0 +1,110 @@
+"""What newcomers type, and what is said of it: widths alone, counts with units, LoRA's words, a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import quanta
+
+from quanta_compiler.spec import load_spec
+
+GOOD = "version: 1\nname: pairs\nlayout: 4x4x4\ngates: [all_pairs]\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QUANTA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.yaml").write_text(GOOD)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "layout"),
+    [
+        (("--in", "3072"), "8x8x8x6"),
+        (("--layout", "auto:3", "--in", "3072"), "16x16x12"),
+        (("--layout", "auto:4"), "8x8x8x8"),
+        (("--in", "64", "--out", "4096"), "8x8x8x8"),
+    ],
+)
+def test_a_width_is_enough_for_a_new_circuit(options: tuple[str, ...], layout: str) -> None:
+    result = quanta("new", "mine", *options)
+    assert result.exit_code == 0, result.output
+    data = yaml.safe_load(result.stdout)
+    assert (data["name"], data["layout"]) == ("mine", layout)
+    load_spec(result.stdout)
+
+
+def test_counts_are_written_as_people_write_them() -> None:
+    arguments = ("compare", "pairs.yaml", "--json", "--tokens")
+    assert quanta(*arguments, "2k").stdout == quanta(*arguments, "2000").stdout
+    wrong = quanta(*arguments, "2x")
+    assert wrong.exit_code == 2
+    assert "'2x' is no count: write digits, or a number with a unit, such as 50k or 1.5M" in wrong.stderr
+    assert "is not in the range from 1 to 2,147,483,648" in quanta(*arguments, "3G").stderr
+
+
+def test_compile_checks_whether_files_are_up_to_date(folder: Path) -> None:
+    assert quanta("compile", "pairs.yaml", "-o", "build").exit_code == 0
+    done = quanta("compile", "pairs.yaml", "-o", "build", "--check")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "4 files of pairs up to date\n")
+    (folder / "build" / "pairs.py").write_text("# edited\n")
+    (folder / "build" / "pairs.svg").unlink()
+    result = quanta("compile", "pairs.yaml", "-o", "build", "--check")
+    assert result.exit_code == 1
+    assert [line for line in result.stderr.splitlines() if "hint" not in line] == [
+        "build/pairs.py: is not up to date",
+        "build/pairs.svg: is missing",
+    ]
+    assert (folder / "build" / "pairs.py").read_text() == "# edited\n"
+    assert not (folder / "build" / "pairs.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        (
+            "version: 1\nname: a\npreset: lora\nr: 8\nalpha: 16\ntarget_modules: [q_proj]\n",
+            [
+                "LoRA's r is `rank`",
+                "a scale belongs to the adapter: QuantaConfig(scale=...), LoRA's alpha / r",
+                "targets belong to the adapter: QuantaConfig(target_modules=[...])",
+            ],
+        ),
+        (GOOD.replace("4x4x4", "3072"), ["it needs at least 2 axes, such as `layout: 16x16x12`"]),
+        (GOOD.replace("[all_pairs]", "[]"), ["name a pattern such as `all_pairs`, or write gates such as `[0, 1]`"]),
+        (GOOD.replace("[all_pairs]", ""), ["name a pattern such as `all_pairs`, or write gates such as `[0, 1]`"]),
+    ],
+)
+def test_one_mistake_has_one_remedy(text: str, messages: list[str], folder: Path) -> None:
+    (folder / "wrong.yaml").write_text(text)
+    data = json.loads(quanta("check", "wrong.yaml", "--json").stdout)
+    problems = data["problems"] if isinstance(data, dict) else data
+    assert [problem["hint"] for problem in problems] == messages
+
+
+def test_empty_gates_are_pointed_at_by_their_key(folder: Path) -> None:
+    (folder / "wrong.yaml").write_text(GOOD.replace(" [all_pairs]", ""))
+    lines = quanta("check", "wrong.yaml").output.splitlines()
+    assert lines[:3] == ["wrong.yaml:4:1: `gates` is empty", "    gates:", "    ^~~~~"]
+
+
+def test_a_report_is_no_circuit() -> None:
+    assert quanta("compile", "pairs.yaml", "-o", "build").exit_code == 0
+    result = quanta("check", "build/pairs.report.json")
+    assert result.exit_code == 1
+    assert "build/pairs.report.json:1:1: this is the report of a circuit, not the circuit" in result.output
+    assert result.output.count("hint: ") == 1
+
+
+def test_all_columns_of_a_comparison_are_shown_on_request() -> None:
+    few, whole = (quanta("compare", "pairs.yaml", "-b", "lora:2", *more).stdout for more in ((), ("--all",)))
+    headings = few.splitlines()[2].split()
+    assert headings == ["trainable", "percent", "rank", "step", "time", "saved/token"]
+    assert max(map(len, few.splitlines()[2:])) <= 80
+    assert all(heading in whole for heading in ("operator FLOPs", "AdamW", "connected"))
+    assert "operator FLOPs" in quanta("compare", "pairs.yaml", "--sort", "operator_flops").stdout
