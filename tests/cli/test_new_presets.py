@@ -109,7 +109,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["1a", "--preset", "lora"], "'NAME': '1a' cannot be the name"),
     (["--rank", "4"], "'--rank': it is an option of presets: name one with --preset"),
     (["--rank", "4", "--layout", "4x4"], "'--rank': it is an option of presets"),
-    ([], "'--layout': give the axes, or name a family of circuits with --preset"),
+    ([], "'--layout': give the axes or the width (--in), or name a family of circuits with --preset"),
 ]
 
 
