@@ -152,8 +152,7 @@ def compare(
         raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
     except ModelError as error:
         raise refusal("quanta", str(error), hint=error.hint) from None
-    if reverse:
-        comparison = comparison.sorted_by(sort, reverse=True)
+    comparison = comparison.sorted_by(sort, reverse=reverse)
     _print(comparison, sort, whole=whole, as_json=as_json, as_csv=as_csv)
     if output is not None:
         _write_page(comparison, output)

@@ -6,6 +6,7 @@ import math
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from quanta_compiler.text.console import (
     tell,
     tell_diagnostics,
 )
+from quanta_compiler.text.counts import count_of
 
 if TYPE_CHECKING:
     from quanta_compiler.search.fit import FitOptions
@@ -68,15 +70,25 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
 @guarded
 def search(
     *,
-    in_features: Annotated[
-        int, typer.Option("--in", metavar="N", min=2, max=1 << 24, help="The width of the layer's input.")
-    ],
-    out_features: Annotated[
-        int, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")
-    ],
     max_parameters: Annotated[
-        int, typer.Option(metavar="X", parser=count(), help="At most so many trainable numbers.")
+        str,
+        typer.Option(
+            metavar="X", help="At most X trainable numbers, such as 50k; with --model in all of it, or a share: 0.05%."
+        ),
     ],
+    in_features: Annotated[
+        int | None, typer.Option("--in", metavar="N", min=2, max=1 << 24, help="The width of the layer's input.")
+    ] = None,
+    out_features: Annotated[
+        int | None, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="DIR_OR_ID", help="Search for every width of a model's targets; no --in and --out then."),
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(metavar="T", help="Which layers of the model; by default those that PEFT has for it.")
+    ] = None,
     max_flops: Annotated[
         int | None, typer.Option(metavar="Y", parser=count(), help="At most so many FLOPs a token, gate by gate.")
     ] = None,
@@ -179,7 +191,10 @@ def search(
 
     Factorizations of the width, sets of gates and their orders up to symmetry, under limits; the Pareto front of them
     is planned, printed, and written to DIR, a circuit file for each layout.
+
+    Example: quanta search --in 4096 --out 4096 --max-parameters 50k
     """
+    budgets = _budgets(max_parameters, in_features, out_features, model, targets)
     deadline = None if seconds is None else time.monotonic() + seconds
     axis_range, gate_range = _range(axes, _MOST_AXES, "--axes"), _range(gates, _MOST_GATES, "--gates")
     axes_of_gates, low_ranks = _numbers(gate_axes, "--gate-axes"), _numbers(ranks, "--ranks") if ranks else ()
@@ -187,12 +202,7 @@ def search(
         raise wrong_option("--learning-rate", f"{learning_rate:g} is no step: give a number above 0, such as 0.5")
     if cluster is not None and backend == "loky":
         backend = "dask"
-    if cluster is not None and backend == "threading":
-        raise typer.BadParameter("a cluster has the backend dask or ray", param_hint="'--cluster'")
-    if fit is None and (base is not None or keys):
-        raise typer.BadParameter("there is nothing to fit: add --fit W", param_hint="'--base' / '--key'")
-    if resume and force:
-        raise typer.BadParameter("either go on with --resume, or begin anew with --force", param_hint="'--force'")
+    _check_together(cluster, backend, (fit, base, keys), model, resume=resume, force=force)
     with without_numpy():
         from quanta_compiler.compare.figures import Conditions
         from quanta_compiler.predict.calibration import load_calibration
@@ -203,19 +213,18 @@ def search(
         from quanta_compiler.system.machine import usable_cores
 
     space = Space(
-        in_features,
-        out_features,
+        *budgets[0][:2],
         axes=axis_range,
         gates=gate_range,
         gate_axes=axes_of_gates,
         ranks=low_ranks,
         is_rectangular=not no_rectangular,
         allows_disconnected=allow_disconnected,
-        limits=Limits(max_parameters, max_flops, max_memory, min_rank, min_mixing),
+        limits=Limits(None, max_flops, max_memory, min_rank, min_mixing),
     )
     request = Request(
         settings=Settings(space, split_names(objectives), alike, candidates, seed),
-        folder=output or Path(f"search-{in_features}-{out_features}"),
+        folder=output or Path("search" if model is not None else f"search-{in_features}-{out_features}"),
         conditions=Conditions(tokens, "auto", load_calibration()),
         workers=Workers(jobs or usable_cores(), backend, cluster),
         deadline=deadline,
@@ -224,7 +233,72 @@ def search(
         most=most,
         fit=None if fit is None else _fit_options(fit, base, keys or [], space, (steps, learning_rate, seed)),
     )
-    _print(_searched(request), as_json=as_json)
+    outcomes = [_found(request, *one, inner=model is not None, is_shown=not as_json) for one in budgets]
+    if as_json:
+        print_json([outcome.to_dict() for outcome in outcomes] if model is not None else outcomes[0].to_dict())
+
+
+def _found(request: Request, wide: int, tall: int, most: int, *, inner: bool, is_shown: bool) -> Outcome:
+    """Search for one width; `inner`: in a folder of its own within that of the request."""
+    space = request.settings.space
+    own = replace(space, in_features=wide, out_features=tall, limits=replace(space.limits, parameters=most))
+    folder = request.folder / f"{wide}-{tall}" if inner else request.folder
+    outcome = _searched(replace(request, settings=replace(request.settings, space=own), folder=folder))
+    _tell(outcome)
+    if is_shown:
+        _print(outcome)
+    return outcome
+
+
+def _check_together(
+    cluster: str | None,
+    backend: str,
+    fitting: tuple[Path | None, Path | None, list[str] | None],
+    model: str | None,
+    *,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Refuse options that contradict each other."""
+    if cluster is not None and backend == "threading":
+        raise typer.BadParameter("a cluster has the backend dask or ray", param_hint="'--cluster'")
+    fit, base, keys = fitting
+    if fit is not None and model is not None:
+        raise wrong_option("--fit", "updates are of one width: give --in and --out in the place of --model")
+    if fit is None and (base is not None or keys):
+        raise typer.BadParameter("there is nothing to fit: add --fit W", param_hint="'--base' / '--key'")
+    if resume and force:
+        raise typer.BadParameter("either go on with --resume, or begin anew with --force", param_hint="'--force'")
+
+
+def _budgets(
+    text: str, in_features: int | None, out_features: int | None, model: str | None, targets: str | None
+) -> list[tuple[int, int, int]]:
+    """Return the widths to search for, each with the most numbers that may train."""
+    if model is None:
+        if targets is not None:
+            raise wrong_option("--targets", "targets are layers of a model: add --model")
+        for option, width in (("--in", in_features), ("--out", out_features)):
+            if width is None:
+                raise wrong_option(option, "give the width, or a model with --model")
+        if text.strip().endswith("%"):
+            raise wrong_option("--max-parameters", "a share is of a model's parameters: add --model")
+        try:
+            return [(in_features or 0, out_features or 0, max(1, count_of(text)))]
+        except ValueError as error:
+            raise wrong_option("--max-parameters", str(error)) from None
+    if in_features is not None or out_features is not None:
+        raise wrong_option("--in", "a model has widths of its own: leave --in and --out out")
+    from quanta_compiler.cli.model_layers import read_layers
+    from quanta_compiler.recommend.budget import parse_budget, shares
+
+    try:
+        budget = parse_budget(text)
+    except ValueError as error:
+        raise wrong_option("--max-parameters", str(error)) from None
+    layers = read_layers(model, targets)
+    shapes = [(layer.in_features, layer.out_features) for layer in layers.layers]
+    return [(*shape, max(1, share)) for shape, share in shares(shapes, budget.numbers(layers)).items()]
 
 
 def _fit_options(
@@ -252,15 +326,15 @@ def _searched(request: Request) -> Outcome:
         raise
 
 
-def _print(outcome: Outcome, *, as_json: bool) -> None:
+def _tell(outcome: Outcome) -> None:
     is_finished = outcome.exploration.is_finished
     if not is_finished or outcome.unfitted:
         left = "layouts" if not is_finished else f"{outcome.unfitted:,} fits"
         message = f"the time was over before all {left} were done: the results so far are written"
         tell_diagnostics([warning(outcome.request.folder, message, hint="go on with --resume and more --time")])
-    if as_json:
-        print_json(outcome.to_dict())
-        return
+
+
+def _print(outcome: Outcome) -> None:
     if outcome.request.conditions.calibration.remark:
         tell(f"note: {outcome.request.conditions.calibration.remark}")
     from quanta_compiler.search.tables import search_tables

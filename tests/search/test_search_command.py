@@ -206,3 +206,37 @@ def test_wrong_usage(options: list[str], sentence: str) -> None:
     result = quanta(*SEARCH, *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert sentence in " ".join(result.stderr.split())
+
+
+def test_a_model_is_searched_width_by_width_under_one_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 24, "intermediate_size": 48}
+    config |= {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    asked = ("--model", "model", "--targets", "q_proj,v_proj", "--max-parameters", "3k", "--candidates", "200")
+    result = quanta("search", *asked, "--jobs", "1", "--json")
+    assert result.exit_code == 0, result.output
+    fronts = json.loads(result.stdout)
+    assert {path.name for path in (tmp_path / "search").iterdir()} == {"24-24", "24-12"}
+    # Of 3,000 numbers, in proportion to the widths: 48 and 36 a layer, of three layers each.
+    for front, most in zip(fronts, (3000 * 48 // 252, 3000 * 36 // 252), strict=True):
+        found = [one["trainable"] if "trainable" in one else one["figures"]["parameters"] for one in front["front"]]
+        assert found
+        assert max(found) <= most
+
+
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [
+        (("--in", "24", "--max-parameters", "50"), "'--out': give the width, or a model with --model"),
+        (("--in", "24", "--out", "24", "--max-parameters", "5%"), "a share is of a model's parameters: add --model"),
+        (("--in", "24", "--out", "24", "--max-parameters", "x"), "'--max-parameters': 'x' is no count"),
+        (("--model", "m", "--in", "24", "--max-parameters", "5%"), "a model has widths of its own"),
+        (("--targets", "q_proj", "--max-parameters", "50"), "targets are layers of a model: add --model"),
+    ],
+)
+def test_widths_or_a_model_and_no_less(options: tuple[str, ...], fact: str) -> None:
+    result = quanta("search", *options)
+    assert result.exit_code == 2
+    assert fact in " ".join(result.stderr.split())
