@@ -145,7 +145,7 @@ def compare(
     except CompareError as error:
         raise typer.BadParameter(str(error), param_hint=f"'{error.option}'") from None
     except ModelError as error:
-        raise refusal("quanta", str(error)) from None
+        raise refusal("quanta", str(error), hint=error.hint) from None
     if reverse:
         comparison = comparison.sorted_by(sort, reverse=True)
     _print(comparison, as_json=as_json, as_csv=as_csv)
