@@ -82,6 +82,8 @@ def recommend(
     if as_json:
         print_json(made.to_dict())
     else:
+        if layers.remark:
+            tell(f"note: {layers.remark}")
         _print(made, chosen, files)
 
 

@@ -88,17 +88,17 @@ def compare(
     table = _Table(Conditions(tokens, backend, calibration, rank, seed), progress or (lambda _: None))
     entrants = [*table.read(texts), *others]
     if model is None:
-        percent_of, about = table.add_layers(entrants, in_features, out_features), None
+        percent_of, about, remark = table.add_layers(entrants, in_features, out_features), None, ""
     else:
         layers = model_layers(model_folder(os.fspath(model), progress or (lambda _: None)), targets)
-        percent_of, about = table.add_model(entrants, layers), _about(layers)
+        percent_of, about, remark = table.add_model(entrants, layers), _about(layers), layers.remark
     threads_text = f", {plural(calibration.threads, 'thread')}" if calibration.device == "cpu" else ""
     made = Comparison(
         rows=tuple(table.rows),
         tokens=tokens,
         device=f"{calibration.name}{threads_text}",
         calibrated=calibration.calibrated,
-        remark=calibration.remark,
+        remark="; ".join(filter(None, (calibration.remark, remark))),
         percent_of=percent_of,
         model=about,
         problems=tuple(table.problems),

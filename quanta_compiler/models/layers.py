@@ -74,6 +74,10 @@ class ModelLayers:
     """Numbers of all keys of a token, and of all values."""
     layers: tuple[TargetLayer, ...]
     """The targeted layers, in the model's order."""
+    others: tuple[str, ...] = ()
+    """The names of all other modules, which no target may mean."""
+    remark: str = ""
+    """What the targets seem to mean and no layer is adapted for."""
 
     def groups(self) -> tuple[tuple[str, int, int, int], ...]:
         """Return (last part of the name, in_features, out_features, how many), in the order of first appearance."""

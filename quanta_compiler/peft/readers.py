@@ -167,6 +167,18 @@ _FUSED = {
 
 def warn_about_experts(model: nn.Module, config: Any) -> None:
     """Name the tensors of experts that the targets mean and that no linear layer holds."""
+    fact = missed_experts(model, config)
+    if fact:
+        warnings.warn(
+            f"`target_modules` means {fact}\n"
+            "hint: target the layers that each token passes (attention, shared experts); "
+            "exclude_modules=['experts'], or how the module is called, says that the experts are left out on purpose",
+            stacklevel=2,
+        )
+
+
+def missed_experts(model: nn.Module, config: Any) -> str:
+    """Say which tensors of experts the targets mean and no linear layer holds; nothing where there are none."""
     missed = []
     for name, module in model.named_modules():
         counted = any(isinstance(getattr(module, key, None), int) for key in ("num_experts", "num_local_experts"))
@@ -175,14 +187,8 @@ def warn_about_experts(model: nn.Module, config: Any) -> None:
                 # [experts, rows, columns]
                 if parameter.dim() == 3 and parameter.shape[0] > 1 and _is_meant(config, name, key):
                     missed.append(f"{name}.{key} {list(parameter.shape)}".lstrip("."))
-    if missed:
-        warnings.warn(
-            f"`target_modules` means experts that get no circuit: they are tensors of all experts, and circuits go on "
-            f"linear layers: {listed(missed, 2)}\n"
-            "hint: target the layers that each token passes (attention, shared experts); "
-            "exclude_modules=['experts'], or how the module is called, says that the experts are left out on purpose",
-            stacklevel=2,
-        )
+    fact = "experts that get no circuit: they are tensors of all experts, and circuits go on linear layers"
+    return f"{fact}: {listed(missed, 2)}" if missed else ""
 
 
 def _names_expert(name: str, module: nn.Module) -> bool:

@@ -20,8 +20,11 @@ from quanta_compiler.models.layers import CONFIG, ModelError, ModelLayers, Targe
 from quanta_compiler.peft.bases import layer_features
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.model import QuantaCircuitModel
+from quanta_compiler.peft.readers import missed_experts, reader_of
 from quanta_compiler.text.words import listed
 
+_USUAL = (("q_proj", "v_proj"), ("q_lin", "v_lin"), ("q_proj", "kv_b_proj"), ("qkv_proj",), ("Wqkv",), ("in_proj",))
+"""What the layers that most adapters go on are called, queries and values where there are some, and PEFT is silent."""
 _SHOWN_NAMES = 12
 """How many layer names an error lists."""
 _SHOWN_CHARACTERS = 200
@@ -46,8 +49,18 @@ def read_model(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers
     with _quiet():
         model = _build(folder, data)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        layers = _targeted(model, name, targets)
-    return ModelLayers(name=name, parameters=parameters, layers=layers, **_widths(model.config))
+        config = _configuration(model, name, targets)
+        experts = missed_experts(model, config)
+        layers = _targeted(model, name, config)
+    targeted = {layer.name for layer in layers}
+    return ModelLayers(
+        name=name,
+        parameters=parameters,
+        layers=layers,
+        others=tuple(key for key, _ in model.named_modules() if key and key not in targeted),
+        remark=f"the targets mean {experts}" if experts else "",
+        **_widths(model.config),
+    )
 
 
 @contextmanager
@@ -110,7 +123,8 @@ class _Targets(QuantaCircuitModel):
         self.found.append((current_key, target, parent))
 
 
-def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tuple[TargetLayer, ...]:
+def _configuration(model: Any, name: str, targets: str | Sequence[str] | None) -> QuantaConfig:
+    """Return the configuration with these targets; refuse those that mean nothing."""
     if targets is not None and not targets:
         raise ModelError("no target is given: name layers, or `all-linear`")
     if isinstance(targets, str):
@@ -120,15 +134,20 @@ def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tup
             raise ModelError(f"the target {targets!r} is no regular expression: {error}") from None
     elif targets is not None:
         _check_names(model, name, targets)
-    chosen = targets if targets is None or isinstance(targets, str) else list(targets)
+    return QuantaConfig(target_modules=targets if targets is None or isinstance(targets, str) else list(targets))
+
+
+def _targeted(model: Any, name: str, config: QuantaConfig) -> tuple[TargetLayer, ...]:
+    """Return the layers that an adapter is put on."""
+    # PEFT writes over it what keywords and defaults mean.
+    targets = config.target_modules
     try:
-        found = _Targets(model, QuantaConfig(target_modules=chosen)).found
+        found = _Targets(model, config).found
     except ValueError:
         if targets == "all-linear":
             raise ModelError(f"{name} has no linear layer that an adapter can be put on") from None
         if targets is None:
-            fault = f"PEFT has no default targets for models of type {model.config.model_type!r}"
-            raise ModelError(f"{fault}: name some of {listed(_linear_names(model), _SHOWN_NAMES)}") from None
+            raise _without_default(model) from None
         raise ModelError(
             f"no module of {name} matches the regular expression {targets!r} as a whole: "
             f"write names as a list, or `.*` before them; there is {listed(_linear_names(model), _SHOWN_NAMES)}"
@@ -137,15 +156,28 @@ def _targeted(model: Any, name: str, targets: str | Sequence[str] | None) -> tup
         raise ModelError(f"PEFT cannot look for targets in {name}: {_one_line(error)}") from None
     layers = []
     for key, module, parent in found:
+        hint, reader = None, reader_of(parent, key.rpartition(".")[2])
         if not isinstance(module, nn.Linear | Conv1D):
             fault = f"is no linear layer, but a module of type {type(module).__name__}"
-        elif isinstance(parent, nn.MultiheadAttention):
-            fault = "belongs to torch's MultiheadAttention, which reads its weight past any adapter"
+        elif reader is not None:
+            fault = f"belongs to {reader}, which reads its weight past any adapter"
+            hint = f"there is {listed(_linear_names(model), _SHOWN_NAMES)}"
         else:
             layers.append(TargetLayer(key, *layer_features(module)))
             continue
-        raise ModelError(f"{key} of {name} {fault}: leave it out")
+        raise ModelError(f"{key} of {name} {fault}: leave it out", hint)
     return tuple(layers)
+
+
+def _without_default(model: Any) -> ModelError:
+    """Return the error for a type that PEFT has no targets for, with some that suit it."""
+    known = _linear_names(model)
+    usual = next((",".join(names) for names in _USUAL if set(names) <= set(known)), "all-linear")
+    return ModelError(
+        f"PEFT has no default targets for models of type {model.config.model_type!r}: "
+        f"name some of {listed(known, _SHOWN_NAMES)}",
+        f"take `--targets {usual}`",
+    )
 
 
 def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
@@ -154,14 +186,16 @@ def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
     for target in targets:
         if not any(key == target or key.endswith(f".{target}") for key in modules):
             known = _linear_names(model)
-            hint = meant(target, known, f"there is {listed(known, _SHOWN_NAMES)}", mark="'")
+            there = f"there is {listed(known, _SHOWN_NAMES)}"
+            experts = missed_experts(model, QuantaConfig(target_modules=[target]))
+            hint = f"it means {experts}; {there}" if experts else meant(target, known, there, mark="'")
             raise ModelError(f"no module of {name} is called {target!r}: {hint}")
 
 
 def _linear_names(model: Any) -> list[str]:
     """Return the last parts of the names of all layers that a circuit can be put on, in the model's order."""
-    found = (key.rpartition(".")[2] for key, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
-    return list(dict.fromkeys(found))
+    found = (key.rpartition(".") for key, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
+    return list(dict.fromkeys(end for path, _, end in found if reader_of(model.get_submodule(path), end) is None))
 
 
 def _widths(config: Any) -> dict[str, int]:

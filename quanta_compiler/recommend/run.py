@@ -79,6 +79,11 @@ class Recommendation:
         """Return the choice of a name."""
         return next((one for one in self.choices if one.family == family), None)
 
+    def slower_than_lora(self, choice: Recommended) -> float | None:
+        """Return the time of a step as a multiple of that of LoRA r=8, where both are predicted."""
+        seconds, reference = choice.row.step_seconds, self.reference.step_seconds
+        return seconds / reference if seconds and reference else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as data that JSON can hold."""
         return {

@@ -5,7 +5,7 @@ from quanta_compiler.diagnostics import escape
 from quanta_compiler.recommend.candidates import trained_numbers
 from quanta_compiler.recommend.run import Recommendation, Recommended
 from quanta_compiler.text.tables import Column, Table, numbers
-from quanta_compiler.text.words import DASH, bytes_text, plural, span_text
+from quanta_compiler.text.words import DASH, bytes_text, plural, span_text, times_text
 
 
 def recommendation_tables(recommendation: Recommendation, chosen: Recommended | None) -> tuple[Table, ...]:
@@ -21,7 +21,7 @@ def recommendation_tables(recommendation: Recommendation, chosen: Recommended | 
 
 def _families(recommendation: Recommendation) -> Table:
     model, budget = recommendation.model, recommendation.budget
-    modules = ", ".join(f"{group.layers} {_end(group.target)}" for group in recommendation.groups)
+    modules = ", ".join(f"{group.layers} {group.name}" for group in recommendation.groups)
     whose = "this machine" if recommendation.calibrated else "a typical machine"
     title = (
         f"{escape(model.name)}, {plural(len(model.layers), 'module')} ({escape(modules)})\n"
@@ -33,12 +33,11 @@ def _families(recommendation: Recommendation) -> Table:
 
 
 def _family(recommendation: Recommendation, choice: Recommended) -> tuple[str, ...]:
-    row, reference = choice.row, recommendation.reference.step_seconds
-    slower = DASH if not row.step_seconds or not reference else f"{row.step_seconds / reference:.2g}"
+    row, slower = choice.row, recommendation.slower_than_lora(choice)
     return (
         choice.family,
         f"{row.trainable:,}",
-        slower,
+        DASH if slower is None else times_text(slower),
         bytes_text(row.saved_bytes_per_token),
         span_text(min(choice.ranks.values()), max(choice.ranks.values())),
         connected_text(row),
@@ -48,7 +47,7 @@ def _family(recommendation: Recommendation, choice: Recommended) -> tuple[str, .
 def _circuits(recommendation: Recommendation, choice: Recommended) -> Table:
     rows = tuple(
         (
-            escape(_end(group.target)),
+            escape(group.name),
             f"{group.in_features} -> {group.out_features}",
             str(group.layers),
             choice.circuits[group.shape]["name"],
@@ -58,8 +57,3 @@ def _circuits(recommendation: Recommendation, choice: Recommended) -> Table:
     )
     headings = (Column("target"), Column("features"), *numbers("modules"), Column("circuit"), *numbers("trainable"))
     return Table(f"circuits of {choice.family}", headings, rows)
-
-
-def _end(target: str) -> str:
-    """Return the last part of a name; of several names, that of the first."""
-    return target.partition("|")[0].rpartition(".")[2]

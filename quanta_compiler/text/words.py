@@ -34,6 +34,11 @@ def number_text(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:,.1f}"
 
 
+def times_text(value: float) -> str:
+    """Return a multiple with two digits that count."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:,.0f}"
+
+
 DASH = "-"
 """Stands where there is no figure."""
 

@@ -131,7 +131,7 @@ def test_every_choice_is_written_as_a_file(llama: Path, tmp_path: Path) -> None:
 def test_targets_of_one_name_and_two_shapes_are_told_apart() -> None:
     layers = (TargetLayer("a.0.proj", 64, 64), TargetLayer("a.1.proj", 64, 32), TargetLayer("a.2.proj", 64, 64))
     made = recommend(ModelLayers("m", 10**6, 3, 64, 64, 4, 16, 64, layers), parse_budget("3k"), CONDITIONS)
-    assert [group.target for group in made.groups] == [r"a\.0\.proj|a\.2\.proj", r"a\.1\.proj"]
+    assert [group.target for group in made.groups] == [r"(?:0|2)\.proj", "1.proj"]
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_a_model_is_searched_width_by_width_under_one_budget(tmp_path: Path, mon
     assert {path.name for path in (tmp_path / "search").iterdir()} == {"24-24", "24-12"}
     # Of 3,000 numbers, in proportion to the widths: 48 and 36 a layer, of three layers each.
     for front, most in zip(fronts, (3000 * 48 // 252, 3000 * 36 // 252), strict=True):
-        found = [one["trainable"] if "trainable" in one else one["figures"]["parameters"] for one in front["front"]]
+        found = [one["figures"]["parameters"] for one in front["front"]]
         assert found
         assert max(found) <= most
 
