@@ -10,7 +10,7 @@ import typer
 from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import picture_option, regex
 from quanta_compiler.system.extras import require
-from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell, tell_diagnostics
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,7 @@ def analyze(
         from quanta_compiler.adapters.pictures import write_picture
 
         tell_diagnostics(write_picture(analysis, output, top))
+        tell(str(output))
     if as_json:
         print_json(analysis.to_dict(top))
     else:

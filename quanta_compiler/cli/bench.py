@@ -16,7 +16,7 @@ from quanta_compiler.diagnostics import Diagnostic, problem, warning
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
 from quanta_compiler.system.machine import LimitError, Load, is_crowded
-from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell_diagnostics
+from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell, tell_diagnostics
 
 if TYPE_CHECKING:
     from quanta_compiler.bench.result import Bench
@@ -111,6 +111,7 @@ def bench(
         from quanta_compiler.bench.picture import write_picture
 
         write_picture(result, output)
+        tell(str(output))
     if as_json:
         print_json(result.to_dict())
     else:

@@ -1,7 +1,9 @@
 """What every command runs in: no traceback for a user's mistake, and one exit code each."""
 
 import functools
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec
@@ -35,7 +37,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         make_encodable(sys.stdout)
         try:
-            command(*args, **kwargs)
+            with _quiet():
+                command(*args, **kwargs)
             flush()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -74,6 +77,18 @@ def _tell_failure(error: SpecError, *, as_json: bool) -> None:
     except (OSError, OutputError):
         # Nobody reads, or the disk is full: the exit code has to say it alone.
         abandon_stdout()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what torch, and packages that transformers and PEFT look for, have to say of themselves."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
-from quanta_compiler.cli.model_layers import quiet, target_modules
+from quanta_compiler.cli.model_layers import target_modules
 from quanta_compiler.cli.options import Json, count
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.system.files import write_file
@@ -131,7 +131,7 @@ def compare(
         for text in files or ():
             for file in named_files(text).values():
                 refuse_to_overwrite(file, [] if output is None else [output])
-        with quiet(), _progress(slow=rank or model is not None) as tell_next:
+        with _progress(slow=rank or model is not None) as tell_next:
             comparison = comparing.compare(
                 files or (),
                 baselines=baselines or (),

@@ -1,11 +1,7 @@
-"""What commands read of a model: its folder or its id on the Hub, its targets, and no noise of other packages."""
+"""What commands read of a model: its folder or its id on the Hub, and its targets."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +19,10 @@ def read_layers(model: str, targets: str | None) -> ModelLayers:
     from quanta_compiler.models.layers import ModelError
 
     try:
-        with quiet():
-            folder = model_folder(model, tell)
-            from quanta_compiler.compare.run import model_layers
+        folder = model_folder(model, tell)
+        from quanta_compiler.compare.run import model_layers
 
-            layers = model_layers(folder, target_modules(targets))
+        layers = model_layers(folder, target_modules(targets))
     except ModelError as error:
         raise refusal("quanta", str(error), hint=error.hint) from None
     # The cache's folder is named by a hash.
@@ -41,15 +36,3 @@ def target_modules(text: str | None) -> str | list[str] | None:
     names = [name.strip() for name in text.split(",")]
     plain = all(name.replace(".", "").replace("_", "").replace("-", "").isalnum() for name in names)
     return names if plain else text
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back what packages that transformers and PEFT look for have to say of themselves."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -96,7 +96,7 @@ def test_pictures(name: str, start: bytes) -> None:
     # Drawing takes long, by the panel: every sort of them is in one of the pictures.
     loras((0, 2) if name == "picture.svg" else (2,))
     result = quanta("analyze", "first", "other", "-o", name)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, f"{name}\n")
     data = Path(name).read_bytes()
     assert data.startswith(start)
     assert quanta("analyze", "first", "other", "-o", name).exit_code == 0
@@ -142,6 +142,7 @@ def test_what_has_no_room_in_the_picture_is_told(is_drawn: bool, monkeypatch: py
         "  hint: choose them with --layers\n"
         "picture.svg: warning: the picture has the similarity of 10 of 300 layers, evenly spaced\n"
         "  hint: choose them with --layers\n"
+        "picture.svg\n"
     )
 
 
@@ -150,7 +151,7 @@ def test_an_untrained_adapter_and_layers_without_numbers_can_be_drawn() -> None:
     save_lora(Path("zero"), {"q": diagonal_lora([0], [0], (2, 3)), "v": diagonal_lora([1], [0], (2, 3))}, 1)
     save_lora(Path("one"), {"q": diagonal_lora([1], [0], (2, 3))}, 1)
     result = quanta("analyze", "zero", "one", "-o", "picture.svg", "--json")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, "picture.svg\n")
     assert json.loads(result.stdout)["adapters"][0]["layers"][0]["effective_rank"] == 0.0
     assert quanta("analyze", "zero", "one").exit_code == 0
 

@@ -216,3 +216,11 @@ def test_the_table_of_the_documentation_is_what_its_script_makes(tmp_path: Path)
     subprocess.run([sys.executable, str(MODELS / "recommended.py"), "-o", str(made)], check=True)
     committed = MODELS.parents[1] / "docs" / "recommended.md"
     assert committed.read_text(encoding="utf-8") == made.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_newcomer_gets_from_a_model_to_a_merged_one(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "newcomer.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "merged: LlamaForCausalLM" in done.stdout
