@@ -35,7 +35,7 @@ test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python -m pytest -n 2 -m 'not slow' $(TORCH_ALONE:%=--ignore tests/%)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 test-peft: $(READY)
 	$(BIN)/python tests/peft_suite/run.py
