@@ -1,7 +1,6 @@
 """Counts as people write them: `50000`, `50_000`, `50k`, `1.5M`."""
 
 import re
-from fractions import Fraction
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
@@ -19,7 +18,7 @@ def count_of(text: str) -> int:
         size = _UNITS[unit.lower()]
         # A fraction in whole numbers: 1.1M is 1,100,000 and no float in between.
         digits = (fraction or ".")[1:]
-        count = Fraction(int(re.sub("[,_]", "", whole) + digits) * size, int("1" + "0" * len(digits)))
-        if count.denominator == 1:
-            return count.numerator
+        count, rest = divmod(int(re.sub("[,_]", "", whole) + digits) * size, int("1" + "0" * len(digits)))
+        if not rest:
+            return count
     raise ValueError(f"{text!r} is no count: write digits, or a number with a unit, such as 50k or 1.5M")
