@@ -44,7 +44,7 @@ def compile_(
 
     compiled = compile_file(file, tokens)
     if check:
-        _check(compiled, folder)
+        _check(compiled, folder, as_json=as_json)
         return
     refuse_to_overwrite(file, [folder / name for name, _ in compiled.files().values()])
     paths = compiled.write(folder, force=force)
@@ -54,7 +54,7 @@ def compile_(
         print_tables([files_table(paths), summary_table(compiled.report)])
 
 
-def _check(compiled: CompiledCircuit, folder: Path) -> None:
+def _check(compiled: CompiledCircuit, folder: Path, *, as_json: bool) -> None:
     """Compare the files of a circuit with those in a folder; raise SpecError for those that differ."""
     from quanta_compiler.diagnostics import SpecError, problem
 
@@ -62,9 +62,14 @@ def _check(compiled: CompiledCircuit, folder: Path) -> None:
     for name, text in compiled.files().values():
         path = folder / name
         if not path.is_file():
-            old.append(problem(path, "is missing", hint="`quanta compile` writes it"))
+            old.append(problem(path, "is missing", hint="compile without --check"))
         elif path.read_bytes() != text.encode():
-            old.append(problem(path, "is not up to date", hint="`quanta compile` writes it anew"))
+            old.append(
+                problem(path, "is not up to date", hint="compile again, with --force where it was edited by hand")
+            )
     if old:
         raise SpecError(old)
+    if as_json:
+        print_json({"files": [str(folder / name) for name, _ in compiled.files().values()], "up_to_date": True})
+        return
     tell(f"{plural(len(compiled.files()), 'file')} of {compiled.spec.name} up to date")

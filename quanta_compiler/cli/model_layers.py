@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quanta_compiler.diagnostics import refusal
@@ -15,18 +13,14 @@ if TYPE_CHECKING:
 
 def read_layers(model: str, targets: str | None) -> ModelLayers:
     """Return the targeted layers of a model; raise SpecError where it cannot be read."""
-    from quanta_compiler.models.hub import model_folder
     from quanta_compiler.models.layers import ModelError
 
     try:
-        folder = model_folder(model, tell)
-        from quanta_compiler.compare.run import model_layers
+        from quanta_compiler.compare.run import named_layers
 
-        layers = model_layers(folder, target_modules(targets))
+        return named_layers(model, target_modules(targets), tell)
     except ModelError as error:
         raise refusal("quanta", str(error), hint=error.hint) from None
-    # The cache's folder is named by a hash.
-    return layers if folder == Path(model) else replace(layers, name=model)
 
 
 def target_modules(text: str | None) -> str | list[str] | None:

@@ -80,7 +80,8 @@ def recommend(
     chosen = _chosen(made, family)
     files = {} if output is None else _write(made, output, force=force)
     if as_json:
-        print_json(made.to_dict())
+        extra = {"chosen": chosen.family, "files": files, "remark": layers.remark}
+        print_json({**made.to_dict(), **extra})
     else:
         if layers.remark:
             tell(f"note: {layers.remark}")
@@ -118,10 +119,20 @@ def _chosen(made: Recommendation, family: str | None) -> Recommended:
 
 def _write(made: Recommendation, folder: Path, *, force: bool) -> dict[str, str]:
     """Write the circuits of all choices; return the path of each by its name."""
+    from quanta_compiler.diagnostics import SpecError, problem
     from quanta_compiler.emit.files import write_files
     from quanta_compiler.recommend.files import circuit_files
 
-    return {name: str(path) for name, path in write_files(folder, circuit_files(made), force=force).items()}
+    files = circuit_files(made)
+    hint = "move it away, choose another folder, or overwrite it with --force"
+    found = [
+        problem(folder / name, "is there already, and is another file", hint=hint)
+        for name, text in files.values()
+        if (folder / name).is_file() and (folder / name).read_bytes() != text.encode()
+    ]
+    if found and not force:
+        raise SpecError(found)
+    return {name: str(path) for name, path in write_files(folder, files, force=force).items()}
 
 
 def _print(made: Recommendation, chosen: Recommended, files: dict[str, str]) -> None:
@@ -130,13 +141,11 @@ def _print(made: Recommendation, chosen: Recommended, files: dict[str, str]) -> 
 
     print_tables(recommendation_tables(made, chosen))
     circuits = {shape: files.get(one["name"], one) for shape, one in chosen.circuits.items()}
-    print_result(
-        f"\nfrom quanta_compiler.peft import QuantaConfig\n\nconfig = {configuration(made.groups, circuits)}\n"
-    )
+    config = configuration(made.groups, circuits)
+    print_result(f"\nfrom quanta_compiler.peft import QuantaConfig\n\nconfig = {config}\n")
     start = chosen.starting
     if start is not None:
-        rate = f"learning rate {start.learning_rate:g}, scale {start.scale:g}, residual {start.residual}"
-        tell(f"start with: {rate} ({start.measured})")
-    tell(f"the first is, {made.rule}; which learns your task best only training tells")
+        tell(f"start with learning rate {start.learning_rate:g}, residual {start.residual} ({start.measured})")
+    tell(f"the first is {made.rule}; which learns your task best only training tells")
     for name in files.values():
         tell(name)

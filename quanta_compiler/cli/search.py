@@ -32,16 +32,8 @@ if TYPE_CHECKING:
     from quanta_compiler.search.space import Space
 
 OBJECTIVE_NAMES = (
-    "parameters",
-    "flops",
-    "memory",
-    "rank",
-    "rank-upper",
-    "mixing",
-    "freedom",
-    "operator",
-    "full",
-    "mix",
+    *("parameters", "flops", "memory", "rank", "rank-upper"),
+    *("mixing", "freedom", "operator", "full", "mix"),
 )
 BACKEND_NAMES = ("loky", "threading", "dask", "ray")
 """Both named again here so that usage and help need not load the compiler; a test compares."""
@@ -233,9 +225,19 @@ def search(
         most=most,
         fit=None if fit is None else _fit_options(fit, base, keys or [], space, (steps, learning_rate, seed)),
     )
-    outcomes = [_found(request, *one, inner=model is not None, is_shown=not as_json) for one in budgets]
+    outcomes = _all_found(request, budgets, inner=model is not None, is_shown=not as_json)
     if as_json:
         print_json([outcome.to_dict() for outcome in outcomes] if model is not None else outcomes[0].to_dict())
+
+
+def _all_found(request: Request, budgets: list[tuple[int, int, int]], *, inner: bool, is_shown: bool) -> list[Outcome]:
+    """Search for one width after the other; of the time that is left each gets an equal part."""
+    outcomes = []
+    for place, one in enumerate(budgets):
+        now, end = time.monotonic(), request.deadline
+        until = None if end is None else now + max(0.0, end - now) / (len(budgets) - place)
+        outcomes.append(_found(replace(request, deadline=until), *one, inner=inner, is_shown=is_shown))
+    return outcomes
 
 
 def _found(request: Request, wide: int, tall: int, most: int, *, inner: bool, is_shown: bool) -> Outcome:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from quanta_compiler.cli.options import wrong_option
 from quanta_compiler.diagnostics import Diagnostic, SpecError
+from quanta_compiler.kinds import limits
 from quanta_compiler.presets.layouts import auto_layout
 from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
@@ -97,6 +98,10 @@ def circuit_template(
     automatic = re.fullmatch(r"auto:([1-9]|1\d|2[0-4])", layout)
     if automatic is not None:
         width = max(in_features or _EXAMPLE_WIDTH, out_features or 1)
+        if width > limits.WIDTH:
+            raise wrong_option("--in", f"a layer has at most {limits.WIDTH:,} features")
+        # The layer's own, where the layout is a little wider.
+        out_features = in_features if out_features is None else out_features
         layout = "x".join(map(str, auto_layout(width, int(automatic[1]))))
     _check_layout_text(layout)
     given = {"in_features": in_features, "out_features": out_features}

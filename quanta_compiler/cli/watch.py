@@ -1,7 +1,7 @@
 """`quanta watch`: options parsed, a page served until it is interrupted."""
 
 import socket
-from contextlib import suppress
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +35,7 @@ def watch(
             raise refusal(str(file), f"{file} {fact}", hint="`quanta new` prints a circuit to start from")
     require("quanta watch", *WATCH)
     with without_numpy():
-        from quanta_compiler.watch.server import application
-    import uvicorn
+        from quanta_compiler.watch.server import serve
 
     with _listening(port) as listener:
         listener.listen()
@@ -46,16 +45,14 @@ def watch(
             import webbrowser
 
             webbrowser.open(address)
-        config = uvicorn.Config(application(files), log_level="error", timeout_graceful_shutdown=1)
-        # Ctrl+C is how it ends, not how it fails.
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+        serve(files, listener)
 
 
 def _listening(port: int) -> socket.socket:
     """Return a socket of this machine alone that listens at a port."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform != "win32":  # where it would let another program share the port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
     except OSError as error:

@@ -90,7 +90,7 @@ def compare(
     if model is None:
         percent_of, about, remark = table.add_layers(entrants, in_features, out_features), None, ""
     else:
-        layers = model_layers(model_folder(os.fspath(model), progress or (lambda _: None)), targets)
+        layers = named_layers(os.fspath(model), targets, progress or (lambda _: None))
         percent_of, about, remark = table.add_model(entrants, layers), _about(layers), layers.remark
     threads_text = f", {plural(calibration.threads, 'thread')}" if calibration.device == "cpu" else ""
     made = Comparison(
@@ -124,6 +124,16 @@ def _check_files(texts: Sequence[str], *, has_model: bool) -> None:
         raise CompareError(f"{mapping!r} gives the targets of a model circuits of their own: add --model DIR", "FILE")
     if sum(file == STANDARD_INPUT for files in named for file in files.values()) > 1:
         raise CompareError("standard input can be read only once", "FILE")
+
+
+def named_layers(
+    model: str, targets: str | Sequence[str] | None, progress: Callable[[str], None] = lambda _: None
+) -> ModelLayers:
+    """Return the targeted layers of a model by its folder or its id on the Hub; raise ModelError."""
+    folder = model_folder(model, progress)
+    layers = model_layers(folder, targets)
+    # The folder of the Hub's cache is called by a hash.
+    return layers if folder == Path(model) else replace(layers, name=model)
 
 
 def model_layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:

@@ -8,6 +8,7 @@ from textwrap import shorten
 from quanta_compiler.models.layers import CONFIG, ModelError
 from quanta_compiler.system.extras import PEFT, require
 
+_LONGEST_NAME = 1000
 _SHOWN_CHARACTERS = 100
 """How much of the Hub's own errors an error repeats."""
 
@@ -22,14 +23,23 @@ def model_folder(model: str, progress: Callable[[str], None] = lambda _: None) -
 
     """
     folder = Path(model)
+    if len(model) > _LONGEST_NAME or "\0" in model:
+        raise ModelError(f"{shorten(model, _SHOWN_CHARACTERS, placeholder=' …')!r} is no name of a folder")
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         return folder
     require("a model of the Hub", *PEFT)
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(hf_hub_download(model, CONFIG, local_files_only=True)).parent
+    except HFValidationError:
+        raise ModelError(f"{model!r} is neither a folder nor an id of the Hub") from None
     except LocalEntryNotFoundError:
         progress(f"asking the Hub for {CONFIG} of {model!r}")
     try:

@@ -45,6 +45,9 @@ def read_model(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers
     data = read_config(folder)
     # Some files hold the path of the folder that the model was saved from.
     written = data.get("_name_or_path")
+    if isinstance(written, str) and (written.count("/") > 1 or "\\" in written or written.startswith(("/", ".", "~"))):
+        # The folder that it was saved from: a page that is passed on says nothing of it but its last part.
+        written = re.split(r"[/\\]", written.rstrip("/\\"))[-1]
     name = written if isinstance(written, str) and written.strip() else folder.resolve().name
     with _quiet():
         model = _build(folder, data)

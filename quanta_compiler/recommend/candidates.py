@@ -25,8 +25,9 @@ class Candidate:
     """The circuits for a layer, those of more trained numbers first; the smallest is always the last."""
 
     def largest(self, shape: Shape, most: int) -> Document | None:
-        """Return the largest circuit that trains at most `most` numbers; None where there is none."""
-        return next((one for one in self.documents(shape, most) if _fits(one, shape, most)), None)
+        """Return the largest circuit that trains at most `most` numbers, and no more than a dense layer."""
+        bound = min(most, shape[0] * shape[1])
+        return next((one for one in self.documents(shape, bound) if _fits(one, shape, bound)), None)
 
     def smallest(self, shape: Shape) -> Document | None:
         """Return the smallest circuit, whatever it trains; None where the family has none for the layer."""

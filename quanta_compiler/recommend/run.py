@@ -41,7 +41,7 @@ class Recommended:
     @property
     def starting(self) -> Any:
         """Return the numbers to begin the training with, where some were measured."""
-        return STARTING_POINTS.get(self.family.partition(",")[0])
+        return STARTING_POINTS.get(self.family)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,14 @@ class Recommendation:
     @property
     def rule(self) -> str:
         """Return why the first choice is the first."""
+        first = self.choices[0]
+        reach = "whose outputs all depend on every input, " if first.row.connected else ""
+        times = self.slower_than_lora(first)
+        if times is not None and times > self.slower:
+            return f"of the circuits {reach}with the highest rank, the quickest: none of them keeps to --slower"
         return (
-            "of the circuits whose outputs all depend on every input, with the highest rank and a step at most "
-            f"{self.slower:g} times as long as that of LoRA r=8, the one that trains the most numbers"
+            f"of the circuits {reach}with the highest rank and a step at most {self.slower:g} times as long as that of "
+            "LoRA r=8, the one that trains the most numbers"
         )
 
     @property
@@ -96,7 +101,6 @@ class Recommendation:
             "reference": asdict(self.reference),
             "choices": [
                 {
-                    "family": one.family,
                     **asdict(one.row),
                     "circuits": [
                         {"in_features": shape[0], "out_features": shape[1], "circuit": document}
@@ -207,6 +211,6 @@ def _choice(family: str, circuits: Mapping[Shape, Document], model: ModelLayers,
     for shape, document in circuits.items():
         compiled = compile_circuit(fitted_spec(document, *shape), conditions.tokens)
         rows.append(circuit_row(family, compiled, conditions))
-    row = replace(summed(rows, counts, model.parameters, conditions.tokens), name=family)
+    row = replace(summed(rows, counts, model.parameters, conditions.tokens), name=family, family=family)
     ranks = {shape: one.rank_upper or 0 for shape, one in zip(circuits, rows, strict=True)}
     return Recommended(family, circuits, row, ranks)

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -29,6 +31,7 @@ class Watched:
         self.files = tuple(files)
         self.views: dict[Path, View] = {}
         self.version = 0
+        self.is_over = False
         self.changed = asyncio.Condition()
 
     async def look(self, files: Sequence[Path]) -> None:
@@ -41,20 +44,30 @@ class Watched:
 
     async def follow(self) -> None:
         """Look at every file that is saved, until the server ends; editors put a new file in the place of the old."""
-        places = {file.resolve(): file for file in self.files}
+        places: dict[Path, list[Path]] = {}
+        for file in self.files:
+            places.setdefault(file.resolve(), []).append(file)
         await self.look(self.files)
         async for changes in awatch(*{place.parent for place in places}, recursive=False, debounce=100):
             changed = {Path(path).resolve() for _, path in changes}
-            if saved := [file for place, file in places.items() if place in changed]:
+            if saved := [file for place, files in places.items() if place in changed for file in files]:
                 await self.look(saved)
+
+    async def end(self) -> None:
+        """End all streams, so that the server can go."""
+        async with self.changed:
+            self.is_over = True
+            self.changed.notify_all()
 
     async def events(self) -> AsyncIterator[str]:
         """Yield all views as server-sent events, at once and after every change."""
         shown = 0
         while True:
             async with self.changed:
-                await self.changed.wait_for(lambda before=shown: self.version > before)  # type: ignore[misc]
+                await self.changed.wait_for(lambda before=shown: self.is_over or self.version > before)  # type: ignore[misc]
                 shown = self.version
+            if self.is_over:
+                return
             views = [self.views[file].to_dict() for file in self.files]
             yield f"data: {json.dumps(views)}\n\n"
 
@@ -83,3 +96,20 @@ def application(files: Sequence[Path]) -> Starlette:
     return Starlette(
         routes=routes, lifespan=lifespan, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)]
     )
+
+
+class Server(uvicorn.Server):
+    """A server that ends its streams as it is told to stop: they would last as long as the page is open."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then all the rest."""
+        await self.config.app.state.watched.end()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
+def serve(files: Sequence[Path], listener: socket.socket) -> None:
+    """Show files on a socket until the program is interrupted."""
+    config = uvicorn.Config(application(files), log_level="critical", timeout_graceful_shutdown=2)
+    # Ctrl+C is how it ends, not how it fails.
+    with suppress(KeyboardInterrupt):
+        Server(config).run(sockets=[listener])

@@ -66,11 +66,14 @@ def view(path: Path, before: View | None = None) -> View:
 
 
 def _compiled(path: Path) -> View:
-    width = TEMPLATE_WIDTH if is_template(read_data(path)) else None
-    spec = load_spec(path, in_features=width, out_features=width)
+    data = read_data(path)
+    width = TEMPLATE_WIDTH if is_template(data) else None
+    spec = load_spec(path, in_features=width, out_features=data.get("out_features", width) if width else None)
     file, wide, tall = os.fspath(path), spec.in_features, spec.out_features
     comparison = compare(file, baselines=REFERENCE, in_features=wide, out_features=tall)
     rows = {row.source: row for row in comparison.rows}
+    if comparison.failed:
+        raise SpecError(comparison.problems)
     own, other = rows[file], rows[REFERENCE]
     at = f", shown at {width} features" if width else ""
     return View(

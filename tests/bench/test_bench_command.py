@@ -115,7 +115,7 @@ def test_a_wrong_contestant_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 def test_pictures(name: str, start: bytes) -> None:
     pytest.importorskip("matplotlib")
     result = quanta("bench", "circuit.yaml", *QUICK, "-o", name)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, f"{name}\n")
     assert Path(name).read_bytes().startswith(start)
     assert sorted(path.name for path in Path().iterdir()) == sorted([name, "circuit.yaml"])
 

@@ -77,9 +77,7 @@ def walk(python: str, folder: Path, *, install: bool) -> None:
         )
     )
     files = [str(path) for path in sorted((folder / "circuits").glob("quanta-*.yaml"))[:2]]
-    print(
-        step("compare two circuits", *quanta, "compare", *files, "-b", "lora:8", "--in", "2048", "-o", "compare.html")
-    )
+    print(step("compare two circuits", *quanta, "compare", *files, "-b", "lora:8", "-o", "compare.html"))
 
 
 def main() -> None:

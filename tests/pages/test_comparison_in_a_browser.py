@@ -121,6 +121,15 @@ def test_the_page_begins_with_what_was_found(opened: Open) -> None:
     assert texts(page, "#table tbody tr:nth-child(2) .ratio") == ["4×", "0.1×", "1×"]
 
 
+def test_every_width_has_a_reference_of_its_own(opened: Open) -> None:
+    wide = {"in_features": 128, "out_features": 128}
+    rows = [*BESIDE_LORA[:2], row("lora-8", 4000, 0.5, source="lora:8", **wide), row("large", 2000, 1.0, **wide)]
+    page = opened(comparison_page(comparison(rows)))
+    ratios = [texts(page, f"#table tbody tr:nth-child({place}) .ratio")[:2] for place in (1, 2, 3, 4)]
+    assert ratios == [["1×", "1×"], ["4×", "0.1×"], ["1×", "1×"], ["2×", "0.5×"]]
+    assert page.execute_script("return document.getElementById('findings-card').hidden")
+
+
 def test_a_page_says_nothing_of_its_writers_folders(opened: Open) -> None:
     page = opened(comparison_page(comparison(BESIDE_LORA, problems=[{**PROBLEM, "source": "/home/a/b.yaml"}])))
     assert "/home" not in page.page_source

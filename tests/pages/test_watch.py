@@ -150,3 +150,16 @@ def test_wrong_input_is_told_before_anything_is_served(
     assert result.exit_code == 1
     assert fact in result.stderr
     assert "hint: " in result.stderr
+
+
+def test_it_ends_in_silence_while_a_page_is_open(served: str) -> None:
+    stream = urllib.request.urlopen(served + "events")
+    assert stream.readline().startswith(b"data: ")
+    # The stream stays open: what the fixture then does is Ctrl+C, and it looks at what is said.
+
+
+def test_a_template_keeps_its_own_output_width(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\nname: a\nlayout: {auto: 4}\nout_features: 1024\ngates: [all_pairs]\n")
+    shown = view(tmp_path / "a.yaml")
+    assert [one for one in shown.problems if one["severity"] == "error"] == []
+    assert shown.title == "a: 4096 → 1024 features, shown at 4096 features"

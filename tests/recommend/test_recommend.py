@@ -125,7 +125,39 @@ def test_every_choice_is_written_as_a_file(llama: Path, tmp_path: Path) -> None:
     documents = [one["circuit"] for choice in data["choices"] for one in choice["circuits"]]
     files = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (tmp_path / "out").iterdir()}
     assert {one["name"] for one in documents} == set(files)
-    assert all(json.loads(json.dumps(files[one["name"]])) == one for one in documents)
+    widths = ("in_features", "out_features")
+    for one in documents:
+        written = json.loads(json.dumps(files[one["name"]]))
+        assert {key: value for key, value in written.items() if key not in widths} == one
+    assert {choice["family"] for choice in data["choices"]} <= {one.name for one in CANDIDATES}
+    assert (data["chosen"], set(data["files"])) == (data["choices"][0]["family"], set(files))
+    # What somebody has written is kept, unless it is asked for.
+    path = tmp_path / "out" / f"{documents[0]['name']}.yaml"
+    ours = path.read_text("utf-8")
+    path.write_text("# mine\n", encoding="utf-8")
+    assert quanta(*command).exit_code == 1
+    assert path.read_text("utf-8") == "# mine\n"
+    assert quanta(*command, "--force").exit_code == 0
+    assert path.read_text("utf-8") == ours
+    assert quanta(*command).exit_code == 0
+
+
+def test_no_circuit_is_larger_than_its_layer() -> None:
+    model = model_of((24, 24), parameters=1_000_000)
+    for choice in recommend(model, parse_budget("100%"), CONDITIONS).choices:
+        assert all(trained_numbers(document, shape) <= 24 * 24 for shape, document in choice.circuits.items())
+
+
+def test_the_rule_says_where_nothing_is_quick_enough() -> None:
+    made = recommend(model_of((4096, 4096), parameters=10**9), parse_budget("0.05%"), CONDITIONS, slower=0.1)
+    assert made.rule.endswith("the quickest: none of them keeps to --slower")
+
+
+@pytest.mark.parametrize("name", ["foo/-bar", "foo/bar.git", "x" * 5000])
+def test_what_is_no_name_of_a_model_is_refused(name: str) -> None:
+    result = quanta("recommend", "--model", name, "--budget", "1k")
+    assert result.exit_code == 1
+    assert "is n" in result.stderr
 
 
 def test_targets_of_one_name_and_two_shapes_are_told_apart() -> None:

@@ -1,9 +1,15 @@
 "use strict";
 // What a comparison says in one sentence, beside the reference where it takes part.
 
-const reference = rows.find((row) => row.source === data.reference) ?? null;
-const ratioTo = (row, key) =>
-  reference && isNumber(row[key]) && isNumber(reference[key]) && reference[key] > 0 ? row[key] / reference[key] : null;
+const references = rows.filter((row) => row.source === data.reference);
+const sameWidths = (a, b) => a.in_features === b.in_features && a.out_features === b.out_features;
+/** The reference for the widths of a row. */
+const referenceOf = (row) => references.find((one) => sameWidths(one, row)) ?? null;
+const isReference = (row) => references.includes(row);
+const ratioTo = (row, key) => {
+  const other = referenceOf(row);
+  return other && isNumber(row[key]) && isNumber(other[key]) && other[key] > 0 ? row[key] / other[key] : null;
+};
 const timesText = (ratio) => `${ratio >= 100 ? exact(Math.round(ratio)) : Number(ratio.toPrecision(2))}×`;
 
 /** The best row of a figure among some. */
@@ -16,12 +22,13 @@ function bestOf(key, among = rows) {
 function findings() {
   const beside = (row, key) => {
     const ratio = ratioTo(row, key);
-    return ratio === null || row === reference ? "" : ` (${timesText(ratio)} that of ${reference.name})`;
+    return ratio === null || isReference(row) ? "" : ` (${timesText(ratio)} that of ${referenceOf(row).name})`;
   };
   const fewest = bestOf("trainable");
   const quickest = bestOf("step_seconds");
   const highest = bestOf("rank_upper");
-  if (rows.length < 2 || !fewest || !highest) return "";
+  // Layers of different widths are not compared with each other.
+  if (rows.length < 2 || !fewest || !highest || !rows.every((row) => sameWidths(row, rows[0]))) return "";
   const full = rows.filter((row) => row.rank_upper === highest.rank_upper && row.kind !== "dense");
   const first = bestOf("step_seconds", full);
   return [

@@ -61,7 +61,7 @@ function scatter(width) {
         column.unit,
       )
     : plainAxis(all.map((point) => point.y));
-  const other = all.find(({ row }) => row === reference);
+  const others = all.filter(({ row }) => isReference(row));
   const chart = Plot.plot({
     width,
     height: Math.max(300, Math.min(480, width * 0.55)),
@@ -87,18 +87,14 @@ function scatter(width) {
         strokeWidth: 1.5,
         strokeDasharray: "5 4",
       }),
-      ...(other
-        ? [
-            Plot.ruleX([other], { x: "x", stroke: "var(--line-strong)", strokeDasharray: "2 4" }),
-            Plot.ruleY([other], { y: "y", stroke: "var(--line-strong)", strokeDasharray: "2 4" }),
-          ]
-        : []),
+      Plot.ruleX(others, { x: "x", stroke: "var(--line-strong)", strokeDasharray: "2 4" }),
+      Plot.ruleY(others, { y: "y", stroke: "var(--line-strong)", strokeDasharray: "2 4" }),
       Plot.dot(all, {
         x: "x",
         y: "y",
         fill: ({ row }) => colourOf(row),
-        symbol: ({ row }) => (row === reference ? "star" : symbolOf(row.kind)[0]),
-        r: ({ row }) => (row === reference ? 8 : 5),
+        symbol: ({ row }) => (isReference(row) ? "star" : symbolOf(row.kind)[0]),
+        r: ({ row }) => (isReference(row) ? 8 : 5),
         stroke: "var(--paper)",
         strokeWidth: 1,
       }),
@@ -145,14 +141,14 @@ function plainAxis(values) {
 }
 
 function mark(row) {
-  const text = row === reference ? "★" : symbolOf(row.kind)[1];
+  const text = isReference(row) ? "★" : symbolOf(row.kind)[1];
   return el("span", { class: "mark", style: `color:${colourOf(row)}`, title: familyOf(row), "aria-hidden": "true", text });
 }
 
 function legend(all) {
   const shown = families.map((family) => all.find(({ row }) => familyOf(row) === family)).filter(Boolean);
   const entries = shown.map(({ row }) =>
-    el("span", {}, mark(row), row === reference ? `${familyOf(row)}, the reference` : familyOf(row)),
+    el("span", {}, mark(row), isReference(row) ? `${familyOf(row)}, the reference` : familyOf(row)),
   );
   const front = el(
     "span",
