@@ -73,7 +73,7 @@ def bench(
 
     Beside other ways to compute the circuit (torch.einsum, opt_einsum), a dense layer and LoRA, in interleaved rounds
     of one process: time as a ratio to ours, memory, and how far it is from the speed of one large matrix product and
-    from copying the input and the output. Whoever computes something else is told and not timed.
+    from copying the input and the output. What computes something else is named and not timed.
 
     With --calibrate it is the machine that is measured, in a minute or two, and kept in the cache folder: `quanta
     compare` predicts times from that.

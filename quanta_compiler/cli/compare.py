@@ -12,7 +12,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.model_layers import target_modules
-from quanta_compiler.cli.options import Json, count
+from quanta_compiler.cli.options import Device, Json, Targets, count
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.system.files import write_file
 from quanta_compiler.text.console import (
@@ -72,23 +72,14 @@ def compare(
             help="Sum over the layers of a model: a folder with a config.json, or an id of the Hub.",
         ),
     ] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T",
-            help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default "
-            "those that PEFT has for the model.",
-        ),
-    ] = None,
+    targets: Targets = None,
     tokens: Annotated[
         int, typer.Option(metavar="N", parser=count(1, 2**31), help="The batch to plan for and to time.")
     ] = 2048,
     backend: Annotated[str, typer.Option(metavar="B", help="What runs the circuits: auto, torch or fused.")] = "auto",
-    device: Annotated[
-        str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
-    ] = "cpu",
+    device: Device = "cpu",
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="The calibration for so many threads; by default the latest.")
+        int | None, typer.Option(metavar="N", min=1, help="The calibration for N threads; by default the latest.")
     ] = None,
     sort: Annotated[
         str, typer.Option(metavar="KEY", help="The figure that comes first, by its key in the JSON.")

@@ -39,6 +39,17 @@ MaxBytes = Annotated[
         metavar="N", parser=count(), help="Stop rather than take more memory; by default half of what is free."
     ),
 ]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        metavar="T",
+        help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default those "
+        "that PEFT has for the model.",
+    ),
+]
+Device = Annotated[
+    str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 
 

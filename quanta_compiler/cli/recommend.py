@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Json, count
+from quanta_compiler.cli.options import Device, Json, Targets, count
 from quanta_compiler.text.console import print_json, print_result, print_tables, tell
 from quanta_compiler.text.words import listed
 
@@ -30,14 +30,7 @@ def recommend(
             metavar="B", help="What may train in the whole model: a share, such as 0.05%, or a count, such as 2M."
         ),
     ],
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T",
-            help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default "
-            "those that PEFT has for the model.",
-        ),
-    ] = None,
+    targets: Targets = None,
     family: Annotated[
         str | None, typer.Option(metavar="F", help="Print the configuration of this family; by default of the first.")
     ] = None,
@@ -46,9 +39,7 @@ def recommend(
         typer.Option(metavar="X", min=0.1, help="A step of the first may take at most X times that of LoRA r=8."),
     ] = 10,
     tokens: Annotated[int, typer.Option(metavar="N", parser=count(1, 2**31), help="The batch to time.")] = 2048,
-    device: Annotated[
-        str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
-    ] = "cpu",
+    device: Device = "cpu",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the circuits, a file for each.")
     ] = None,

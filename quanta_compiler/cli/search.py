@@ -82,11 +82,11 @@ def search(
         str | None, typer.Option(metavar="T", help="Which layers of the model; by default those that PEFT has for it.")
     ] = None,
     max_flops: Annotated[
-        int | None, typer.Option(metavar="Y", parser=count(), help="At most so many FLOPs a token, gate by gate.")
+        int | None, typer.Option(metavar="Y", parser=count(), help="At most Y FLOPs a token, gate by gate.")
     ] = None,
     max_memory: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", parser=count(), help="At most so many bytes a token kept for backward."),
+        typer.Option(metavar="BYTES", parser=count(), help="At most BYTES a token kept for backward."),
     ] = None,
     min_rank: Annotated[
         int | None, typer.Option(metavar="R", min=1, help="A lower bound of the rank of at least R.")
@@ -126,7 +126,7 @@ def search(
     ] = 1,
     candidates: Annotated[
         int,
-        typer.Option(metavar="N", parser=count(), help="Cost about so many at most: few gates first, then a sample."),
+        typer.Option(metavar="N", parser=count(), help="Cost at most about N layouts: few gates first, then a sample."),
     ] = 200_000,
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")

@@ -48,7 +48,7 @@ def inner_size(gate: Gate, rows: int, columns: int) -> int | None:
 
 
 def made_matrix(gate: Gate, rows: int, columns: int) -> Made:
-    """Return what makes the matrices that a gate reads, the gate having so many rows and columns itself."""
+    """Return what makes the matrices that a gate reads, the gate itself having `rows` and `columns`."""
     made = gate.matrix.made(*((columns, rows) if gate.transpose else (rows, columns)))
     assert made is not None, f"{gate.kind} gates are no function of what they store"
     return made

@@ -34,7 +34,7 @@ def gates_to_full(circuit: Circuit) -> int | None:
     Of a `constant` only its zeros are seen, not that sums of its numbers may cancel, and of a shared rotation not that
     it may undo its owner. A `pauli` gate with wires that never turn is followed wire by wire where its size is a power
     of two; any other such gate counts as if it changed nothing, which is less than it does. Where slices and constants
-    join so many indices that following them takes more than `_MOST_STEPS`, the circuit counts as not connected.
+    join more indices than can be followed in `_MOST_STEPS`, the circuit counts as not connected.
     """
     if circuit.in_features > circuit.in_size or circuit.out_features > circuit.out_size:
         return None

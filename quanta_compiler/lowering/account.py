@@ -45,7 +45,7 @@ class Resized:
 
 @dataclass(frozen=True, slots=True)
 class Elementwise:
-    """An operation of torch, or several that are alike, on so many numbers of every operand, in their order."""
+    """An operation of torch, or several that are alike, on `numbers` of every operand, in their order."""
 
     numbers: int
     flops: int = 0
@@ -56,7 +56,7 @@ class Elementwise:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """A step of the function that makes so many matrices of a gate."""
+    """A step of the function that makes `matrices` matrices of a gate."""
 
     step: Step
     count: int
@@ -154,7 +154,7 @@ class Books:
 
     @contextmanager
     def holding(self, *storages: Storage) -> Iterator[None]:
-        """Keep memory that a name still refers to, whoever reads it for the last time."""
+        """Keep memory that a name still refers to, whichever step reads it last."""
         before = self.held
         self.held = before.union(storages)
         yield

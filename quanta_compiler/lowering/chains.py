@@ -97,8 +97,8 @@ class Lowering:
     def lower(self, tensor: int, target: Layout, rows: int | None = None) -> int:
         """Emit the operations that compute `tensor`; return its value.
 
-        With `rows` it stands in the layout `target` at last, a matrix whose rows are so many legs. Without, the reader
-        brings it into that order: a slice, as it is written.
+        With `rows` it stands in the layout `target` at last, a matrix whose rows are this number of legs. Without, the
+        reader brings it into that order: a slice, as it is written.
         """
         # By hand, not by recursion: chains join chains as deep as a circuit is long.
         waiting, chains = [tensor], []

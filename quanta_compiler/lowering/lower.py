@@ -22,7 +22,7 @@ LEAST_SLICES = 16
 SCATTERED_SHARE = 8
 """Slices that are no runs of rows cost this part of the result more: all of its pages are written again by each."""
 TRIED = (1, 4)
-"""Slicings lowered before the best of them is taken, at the least and at the most; so many more that fail."""
+"""Slicings lowered before the best of them is taken, at the least and at the most; as many again may fail."""
 TRIED_STEPS = 60
 """Steps lowered for that, which bounds the time that a long plan takes."""
 

@@ -20,17 +20,17 @@ ANGLE_FLOPS = 3
 
 
 def ry_passes(count: int, needs_grad: bool) -> tuple[Elementwise, ...]:
-    """Return what makes so many RY: angles halved, their cosines and sines, the sines negated, all put together."""
+    """Return what makes a number of RY: angles halved, their cosines and sines, the sines negated, all put together."""
     return Elementwise(count, count, needs_grad, times=RY_FLOPS), Elementwise(RY_FLOPS * count, 0, needs_grad)
 
 
 def angle_passes(count: int, needs_grad: bool) -> tuple[Elementwise, ...]:
-    """Return what makes the cosines and sines of so many angles."""
+    """Return what makes the cosines and sines of a number of angles."""
     return (Elementwise(count, count, needs_grad, times=ANGLE_FLOPS),)
 
 
 def turn_passes(count: int, needs_grad: bool) -> tuple[Elementwise, ...]:
-    """Return what turns one number of so many pairs: two products and their sum."""
+    """Return what turns one number of each pair: two products and their sum."""
     return (Elementwise(count, count, needs_grad, operands=2, times=TURN_FLOPS // 2),)
 
 
@@ -207,7 +207,7 @@ def call_function(books: Books, function: Function, source: Tensor, blocks: Sequ
 
 
 def turned(account: Account, turn: Turn) -> Tensor:
-    """Count one half after the rotation, so many numbers of its size turned: two products, their sum, and the rest."""
+    """Count one half after the rotation, a number of its size turned: two products, their sum, and the rest."""
     books, halves = account.books, [account.tensors[half.value] for half in turn.halves]
     turns = account.blocks(0, 2)
     for one in turns:

@@ -43,7 +43,7 @@ class Slicing:
         return tensor == self.root or (user is not None and len(self.plan.leaves) + user in self.inside)
 
     def least_peak(self, result: int) -> int:
-        """Return a number of elements that the program of a `result` of so many needs at the least."""
+        """Return a lower bound of the elements that the program of a `result` of this size needs."""
         plan, first = self.plan, len(self.plan.leaves)
 
         def made(tensor: int) -> int:

@@ -169,7 +169,7 @@ def _two_design(state: torch.Tensor, layers: int, kept: int | None, angles: Iter
 
 
 def _turned(angle: torch.Tensor, state: torch.Tensor, slower: int) -> torch.Tensor:
-    """Apply an RY to columns, `[size, columns]`, on the bit that so many slower indices stand before."""
+    """Apply an RY to columns, `[size, columns]`, on the bit with this number of slower indices before it."""
     zero, one = state.reshape(slower, 2, -1).unbind(1)
     cosine, sine = torch.cos(angle / 2), torch.sin(angle / 2)
     return torch.stack([cosine * zero - sine * one, sine * zero + cosine * one], dim=1).reshape(state.shape)

@@ -3,7 +3,7 @@
 Default gates shrink the output by 3^-0.5 each, so a deep circuit would compare zeros with zeros; gates are drawn anew
 here, close to orthogonal. Both modes are compared by what they make of the same random vectors: the norm of a matrix's
 error on them is that of the matrix itself, up to chance, and the reference need not be applied to every unit vector.
-torch is imported where it is needed, so that a circuit that is too large is told at once.
+torch is imported where it is needed, so that a circuit that is too large is refused at once.
 """
 
 from __future__ import annotations

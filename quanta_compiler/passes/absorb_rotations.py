@@ -17,7 +17,8 @@ LARGEST = 64
 def absorb_rotations(circuit: Circuit, tokens: int, largest: int = LARGEST, numbers: int | None = None) -> Circuit:
     """Compose rotations of few axes where that takes less time for `tokens` vectors, though it has more FLOPs.
 
-    With `numbers` the matrices of a block, one for every index of the axes that select it, have at most so many.
+    With `numbers` the matrices of a block, one for every index of the axes that select it, have at most that many
+    entries.
     """
     if not any(gate.matrix.merging is Merging.ANGLES for gate in circuit.gates):
         return circuit

@@ -165,7 +165,7 @@ class QuantaCircuitLayer(FoldingLayer):
         return computing_dtype(self._get_base_layer_device_and_dtype(self.get_base_layer())[1])
 
     def _cast_input_dtype(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Cast x, also where PEFT is told not to: that is to spare x the rounding, and a circuit has one dtype."""
+        """Cast x, also where PEFT must not: that is to spare x the rounding, and a circuit has one dtype."""
         return x.to(dtype)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:

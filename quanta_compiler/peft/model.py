@@ -117,7 +117,7 @@ class QuantaCircuitModel(BaseTuner):
         return remapped
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """Leave adapters in float32, or round them to the dtype of their layers where PEFT is told not to widen."""
+        """Leave adapters in float32, or round them to the dtype of their layers where PEFT must not widen."""
         for module in self.model.modules():
             if isinstance(module, QuantaCircuitLayer) and not autocast_adapter_dtype:
                 module.cast_adapter(adapter_name)
@@ -298,7 +298,7 @@ _AWAY = (
 _EXCLUDE = "exclude it: QuantaConfig(exclude_modules=[...])"
 _OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
 _warned: set[CircuitSpec] = set()
-"""Each is told once of what is wasted, or cannot learn."""
+"""Each is warned of once: what is wasted, or cannot learn."""
 
 
 def _warn(fitted: FittedCircuit) -> None:

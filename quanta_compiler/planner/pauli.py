@@ -127,7 +127,7 @@ def _plan_part(size: int, layers: int, kept: int | None, count: int, *, transpos
 
 @lru_cache(maxsize=256)
 def plan_blocks(size: int, layers: int, kept: int | None, stack: int) -> tuple[PartBlocks, ...]:
-    """Plan how the blocks of so many gates are made."""
+    """Plan how the blocks of a number of gates are made."""
     powers = powers_of_two(size)
     parts: list[PartBlocks] = []
     for place, power in enumerate(powers):

@@ -87,10 +87,10 @@ def explore(
     deadline: float | None = None,
     progress: Progress | None = None,
 ) -> Exploration:
-    """Look at the layouts of a space, few gates first; the same front for the same settings, whoever does the work.
+    """Look at the layouts of a space, few gates first; the same front for the same settings on all workers.
 
-    `done` holds the results of chunks that need not be run again, by their names; `finished` is told every other one.
-    No chunk is begun after `deadline`, a time of `time.monotonic`.
+    `done` holds the results of chunks that need not be run again, by their names; `finished` is called with every other
+    one. No chunk is begun after `deadline`, a time of `time.monotonic`.
     """
     front = Front(settings.objectives, settings.alike)
     course = _Course(settings, team, done or {}, finished, deadline, progress or Progress(), front)

@@ -122,7 +122,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """How a circuit is fitted; the same numbers give the same error, whoever computes."""
+    """How a circuit is fitted; the same numbers give the same error on every worker."""
 
     updates: Updates
     steps: int = 200

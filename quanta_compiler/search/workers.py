@@ -23,7 +23,7 @@ CLUSTERS = ("dask", "ray")
 _CONNECT_SECONDS = 5
 """How long a cluster is waited for."""
 _LONELY_SECONDS = 30
-"""How long a cluster may have no workers before that is told."""
+"""How long a cluster may have no workers before that is an error."""
 _MORE_WORKERS = "start some with `dask worker ADDRESS`"
 _GO_ON = "what is finished is kept: go on with --resume"
 _WAVE = 4
@@ -185,7 +185,7 @@ def _dask_client(address: str | None) -> Iterator[Any]:
         raise refusal("quanta", f"there is no Dask cluster at {address}: {_first_line(error)}", hint=hint) from None
     if client is None:
         raise refusal("quanta", f"the Dask cluster at {address} has no workers", hint=_MORE_WORKERS)
-    # What becomes of the connection is told here.
+    # What becomes of the connection is reported here.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         with _watched(address):

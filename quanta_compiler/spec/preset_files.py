@@ -6,7 +6,7 @@
     rank: 8
     in_features: 4096
 
-What is wrong with such a circuit is told at the options that it comes from.
+What is wrong with such a circuit is reported at the options that it comes from.
 """
 
 import dataclasses

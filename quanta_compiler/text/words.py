@@ -60,7 +60,7 @@ def some_of(words: Sequence[str]) -> str:
 
 
 def evenly(items: Sequence[_Item], most: int) -> list[_Item]:
-    """Return so many of some items at most, evenly spread over their order, the first and the last among them."""
+    """Return at most `most` of some items, evenly spread over their order, the first and the last among them."""
     if len(items) <= most:
         return list(items)
     return [items[place * (len(items) - 1) // max(1, most - 1)] for place in range(most)]

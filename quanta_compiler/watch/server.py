@@ -35,7 +35,7 @@ class Watched:
         self.changed = asyncio.Condition()
 
     async def look(self, files: Sequence[Path]) -> None:
-        """Look at files anew, and tell whoever waits."""
+        """Look at files anew, and tell those who wait."""
         for file in files:
             self.views[file] = await run_in_threadpool(view, file, self.views.get(file))
         async with self.changed:
@@ -99,7 +99,7 @@ def application(files: Sequence[Path]) -> Starlette:
 
 
 class Server(uvicorn.Server):
-    """A server that ends its streams as it is told to stop: they would last as long as the page is open."""
+    """A server that ends its streams when it stops: otherwise they last as long as the page is open."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then all the rest."""

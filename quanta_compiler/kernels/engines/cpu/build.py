@@ -1,8 +1,8 @@
 """The fused kernel as a shared library: built once on first use, cached, and loaded by ctypes.
 
 The kernel is C++ that the user's own compiler translates the first time that it is needed (about ten seconds), as
-torch's compiler does with the C++ that it generates: whoever runs `torch.compile` on a CPU has a compiler already. The
-source reads a circuit as a table, so that one build serves every circuit. What else could have been:
+torch's compiler does with the C++ that it generates: where `torch.compile` runs on a CPU there is a compiler already.
+The source reads a circuit as a table, so that one build serves every circuit. What else could have been:
 
 - Binaries in the wheel: a build farm for every platform, and code for no CPU in particular.
 - Numba: llvmlite, a compilation for every signature, and no say in which numbers stay in registers.
