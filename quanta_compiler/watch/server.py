@@ -30,6 +30,7 @@ class Watched:
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = tuple(files)
         self.views: dict[Path, View] = {}
+        self.stamps: dict[Path, tuple[int, ...] | None] = {}
         self.version = 0
         self.is_over = False
         self.changed = asyncio.Condition()
@@ -37,6 +38,7 @@ class Watched:
     async def look(self, files: Sequence[Path]) -> None:
         """Look at files anew, and tell those who wait."""
         for file in files:
+            self.stamps[file] = _stamp(file)
             self.views[file] = await run_in_threadpool(view, file, self.views.get(file))
         async with self.changed:
             self.version += 1
@@ -44,13 +46,11 @@ class Watched:
 
     async def follow(self) -> None:
         """Look at every file that is saved, until the server ends; editors put a new file in the place of the old."""
-        places: dict[Path, list[Path]] = {}
-        for file in self.files:
-            places.setdefault(file.resolve(), []).append(file)
         await self.look(self.files)
-        async for changes in awatch(*{place.parent for place in places}, recursive=False, debounce=100):
-            changed = {Path(path).resolve() for _, path in changes}
-            if saved := [file for place, files in places.items() if place in changed for file in files]:
+        folders = {place.parent for file in self.files for place in (file.absolute(), file.resolve())}
+        # Every second as well: a file may have been saved before the watch began.
+        async for _ in awatch(*folders, recursive=False, debounce=100, rust_timeout=1000, yield_on_timeout=True):
+            if saved := [file for file in self.files if _stamp(file) != self.stamps[file]]:
                 await self.look(saved)
 
     async def end(self) -> None:
@@ -70,6 +70,15 @@ class Watched:
                 return
             views = [self.views[file].to_dict() for file in self.files]
             yield f"data: {json.dumps(views)}\n\n"
+
+
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    """Return what changes as a file is saved; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def application(files: Sequence[Path]) -> Starlette:

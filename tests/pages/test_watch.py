@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -150,6 +152,27 @@ def test_wrong_input_is_told_before_anything_is_served(
     assert result.exit_code == 1
     assert fact in result.stderr
     assert "hint: " in result.stderr
+
+
+def test_two_names_of_one_file_are_both_shown_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD)
+    (tmp_path / "link.yaml").symlink_to("a.yaml")
+
+    async def watched() -> list[str]:
+        one = Watched([tmp_path / "a.yaml", tmp_path / "link.yaml"])
+        stream = one.events()
+        following = asyncio.create_task(one.follow())
+        await anext(stream)
+        # Maybe before the watch has begun: it is seen all the same.
+        (tmp_path / "a.yaml").write_text(GOOD.replace("pairs\n", "other\n"))
+        shown = json.loads((await asyncio.wait_for(anext(stream), PATIENCE)).removeprefix("data: "))
+        following.cancel()
+        return [view["title"] for view in shown]
+
+    pytest.importorskip("starlette", reason="starlette is not installed")
+    from quanta_compiler.watch.server import Watched
+
+    assert asyncio.run(watched()) == ["other: 64 → 64 features"] * 2
 
 
 def test_it_ends_in_silence_while_a_page_is_open(served: str) -> None:
