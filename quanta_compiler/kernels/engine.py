@@ -14,6 +14,7 @@ import torch
 
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
+from quanta_compiler.kernels.engines.triton import engine as triton
 from quanta_compiler.kernels.precision import Gradients, Matrices
 from quanta_compiler.lowering.table import GateTable
 from quanta_compiler.runtime.backends import EngineError
@@ -61,7 +62,7 @@ class Engine(Protocol):
         """Say whether it is expected to be faster than the emitted file on batches of `tokens`."""
 
 
-ENGINES: tuple[Engine, ...] = (cpu, portable)
+ENGINES: tuple[Engine, ...] = (cpu, triton, portable)
 """The faster ones first; the last takes everything everywhere."""
 
 

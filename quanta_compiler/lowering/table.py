@@ -49,12 +49,23 @@ class MatrixSource:
 
 
 @dataclass(frozen=True, slots=True)
+class StepLegs:
+    """The legs of a circuit that an entry reads and makes, by number: (per, rest, columns) to (per, rest, rows)."""
+
+    per: tuple[int, ...]
+    rest: tuple[int, ...]
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TableEntry:
     """One gate's step from a state to the next; see the module's formula."""
 
     name: str
     matrix: MatrixSource | None
     """None where columns are only cut or padded with zeros to rows (a `slice`)."""
+    legs: StepLegs
     blocks: int
     rest: int
     rows: int
@@ -89,23 +100,16 @@ class GateTable:
     read_grad: Walk
     """Over the outputs in order, into the gradient of the last state."""
     entries: tuple[TableEntry, ...]
+    inputs: tuple[int, ...]
+    """The legs of the input, in order."""
+    outputs: tuple[int, ...]
+    sizes: tuple[int, ...]
+    """Of all legs, by number."""
 
     @property
     def flops_per_token(self) -> int:
         """Return the FLOPs of all matrix products, a multiply-add being two."""
         return sum(entry.flops_per_token for entry in self.entries)
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """An entry before it has offsets: which legs it reads and makes."""
-
-    name: str
-    matrix: MatrixSource | None
-    per: tuple[int, ...]
-    rest: tuple[int, ...]
-    columns: tuple[int, ...]
-    rows: tuple[int, ...]
 
 
 def offsets(walk: Walk) -> list[int]:
@@ -124,26 +128,27 @@ def lower_table(circuit: Circuit) -> GateTable:
     sizes = [leg.size for leg in circuit.legs]
     steps = _steps(circuit, sizes)
     # The legs of every state as its reader stores it, and of its gradient as its maker does.
-    stored = [*(step.per + step.rest + step.columns for step in steps), circuit.outputs]
-    gradients = [circuit.inputs, *(step.per + step.rest + step.rows for step in steps)]
+    stored = [*(legs.per + legs.rest + legs.columns for _, _, legs in steps), circuit.outputs]
+    gradients = [circuit.inputs, *(legs.per + legs.rest + legs.rows for _, _, legs in steps)]
 
     def walk(legs: Sequence[int], layout: Sequence[int]) -> Walk:
         return _walk(legs, layout, sizes)
 
     entries = tuple(
         TableEntry(
-            name=step.name,
-            matrix=step.matrix,
-            blocks=_volume(step.per, sizes),
-            rest=_volume(step.rest, sizes),
-            rows=_volume(step.rows, sizes),
-            columns=_volume(step.columns, sizes),
-            write_rest=walk(step.per + step.rest, stored[place + 1]),
-            write_row=walk(step.rows, stored[place + 1]),
-            grad_rest=walk(step.per + step.rest, gradients[place]),
-            grad_column=walk(step.columns, gradients[place]),
+            name=name,
+            matrix=matrix,
+            legs=legs,
+            blocks=_volume(legs.per, sizes),
+            rest=_volume(legs.rest, sizes),
+            rows=_volume(legs.rows, sizes),
+            columns=_volume(legs.columns, sizes),
+            write_rest=walk(legs.per + legs.rest, stored[place + 1]),
+            write_row=walk(legs.rows, stored[place + 1]),
+            grad_rest=walk(legs.per + legs.rest, gradients[place]),
+            grad_column=walk(legs.columns, gradients[place]),
         )
-        for place, step in enumerate(steps)
+        for place, (name, matrix, legs) in enumerate(steps)
     )
     return GateTable(
         in_features=circuit.in_features,
@@ -153,6 +158,9 @@ def lower_table(circuit: Circuit) -> GateTable:
         read=walk(circuit.inputs, stored[0]),
         read_grad=walk(circuit.outputs, gradients[-1]),
         entries=entries,
+        inputs=circuit.inputs,
+        outputs=circuit.outputs,
+        sizes=tuple(sizes),
     )
 
 
@@ -174,16 +182,16 @@ def _walk(legs: Sequence[int], layout: Sequence[int], sizes: Sequence[int]) -> W
     return tuple(loops)
 
 
-def _steps(circuit: Circuit, sizes: list[int]) -> list[_Step]:
-    """Return the gates as steps; a low-rank gate may be two, joined by a leg that is added to `sizes`."""
+def _steps(circuit: Circuit, sizes: list[int]) -> list[tuple[str, MatrixSource | None, StepLegs]]:
+    """Return the gates as steps without offsets; a low-rank gate may be two, joined by a leg added to `sizes`."""
     present = list(circuit.inputs)
     of_legs = tuple(sizes)
-    steps: list[_Step] = []
+    steps: list[tuple[str, MatrixSource | None, StepLegs]] = []
 
     def step(name: str, matrix: MatrixSource | None, gate: Gate, columns: Sequence[int], rows: Sequence[int]) -> None:
         per = gate.per + (gate.columns if gate.is_diagonal else ())
         rest = tuple(leg for leg in present if leg not in per and leg not in columns)
-        steps.append(_Step(name, matrix, per, rest, tuple(columns), tuple(rows)))
+        steps.append((name, matrix, StepLegs(per, rest, tuple(columns), tuple(rows))))
         # What is made goes where the foremost of what is read has been, so that the order of the axes is kept.
         place = min(map(present.index, columns), default=len(present))
         present[:] = [leg for leg in present if leg not in columns]

@@ -1,0 +1,64 @@
+"""The engine `triton`: kernels for NVIDIA GPUs, generated for each circuit and compiled by Triton.
+
+Triton comes with torch's CUDA wheels and brings its own assembler: nothing else is needed. What a kernel takes is known
+before it is launched; where no segmentation fits the device, a circuit runs as the engine `portable` runs it.
+"""
+
+from functools import lru_cache
+
+import torch
+
+from quanta_compiler.kernels.engines.triton.run import TritonTable, arch_of, interpreting
+from quanta_compiler.lowering.table import GateTable
+
+name = "triton"
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+OLDEST = (3, 6)
+"""Of Triton: what the oldest torch with which the package runs brings."""
+OLDEST_ARCH = 75
+
+
+def takes(device: str, dtype: torch.dtype) -> bool:
+    """Say whether there are kernels for vectors of this dtype."""
+    return dtype in DTYPES and (device == "cuda" or (device == "cpu" and interpreting()))
+
+
+def ready() -> bool:
+    """Say whether kernels can be made and run here."""
+    return problem() is None
+
+
+def problem() -> str | None:
+    """Return why they cannot, as a clause."""
+    missing = _triton_problem()
+    if missing is not None or interpreting():
+        return missing
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if torch.version.hip is not None:
+        return "it is for NVIDIA GPUs"
+    arch = arch_of(torch.device("cuda"))
+    if arch < OLDEST_ARCH:
+        return f"the GPU is sm_{arch}, older than sm_{OLDEST_ARCH}"
+    return None
+
+
+@lru_cache(maxsize=1)
+def _triton_problem() -> str | None:
+    try:
+        import triton
+    except ImportError:
+        return "Triton is not installed; torch's CUDA wheels bring it"
+    version = tuple(map(int, triton.__version__.split(".")[:2]))
+    if version < OLDEST:
+        return f"Triton {triton.__version__} is older than {'.'.join(map(str, OLDEST))}"
+    return None
+
+
+def prefers(table: GateTable, tokens: int) -> bool:
+    """Return False: nothing is known of a GPU before it is measured."""
+    return False
+
+
+prepare = TritonTable

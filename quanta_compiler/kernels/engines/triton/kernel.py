@@ -1,0 +1,123 @@
+"""What is launched: kernels as values, their source, and the functions that Triton makes of it."""
+
+import hashlib
+import linecache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from quanta_compiler.kernels.engines.triton.source import HEAD, flow_source, forward_source
+from quanta_compiler.lowering.table import GateTable
+
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel of the entries `[first, last)` of a table; see source.py."""
+
+    name: str
+    """`forward` or `flow`."""
+    first: int
+    last: int
+    keep: Numbers = ()
+    """Entries whose state or gradient is stored."""
+    result: bool = True
+    """Whether what comes out at the end is stored."""
+
+    def part(self, first: int, last: int) -> "Kernel":
+        """Return the kernel of some of its entries; what is handed to the next one is a result too."""
+        keep = tuple(number for number in self.keep if first <= number < last)
+        ends = last == self.last if self.name == "forward" else first == self.first
+        return replace(self, first=first, last=last, keep=keep, result=self.result or not ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a kernel is launched: tokens of a tile, and the warps that hold it in their registers."""
+
+    tokens: int
+    warps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """The dtypes of a launch."""
+
+    vectors: torch.dtype
+    """Of the input and the result."""
+    states: torch.dtype
+    """Of matrices, of what lies between two kernels, and of everything in registers."""
+    precision: str
+    """Of products of float32: Triton's `tf32`, or `tf32x3`, which is as good as float32."""
+
+
+def number_for(vectors: torch.dtype, matrices: Sequence[torch.dtype]) -> Number:
+    """Return the dtypes for vectors and matrices.
+
+    Matrices that are more precise than the vectors keep the states in float32, rounded once at the end. Products of
+    float32 vectors are as exact as torch's are told to be (`torch.set_float32_matmul_precision`).
+    """
+    states = vectors if all(dtype == vectors for dtype in matrices) else torch.float32
+    if vectors == torch.float32 and torch.get_float32_matmul_precision() == "highest":
+        return Number(vectors, states, "tf32x3")
+    return Number(vectors, states, "tf32")
+
+
+class Kernels:
+    """The kernels of a table: their sources, and the functions that Triton makes of them, each made once."""
+
+    def __init__(self, table: GateTable) -> None:
+        self.table = table
+        self._functions: dict[Kernel, Any] = {}
+
+    def source(self, kernel: Kernel) -> str:
+        """Return the text of a kernel, a module that Triton can read."""
+        write = forward_source if kernel.name == "forward" else flow_source
+        return f"{HEAD}\n\n{write(self.table, kernel.first, kernel.last, kernel.keep, result=kernel.result)}"
+
+    def matrices(self, kernel: Kernel) -> Numbers:
+        """Return the entries whose matrices are a kernel's last arguments, in order."""
+        # The first gradient need not go through its gate where nobody wants what comes out.
+        skipped = kernel.first if kernel.name == "flow" and not kernel.result else None
+        entries = self.table.entries
+        numbers = range(kernel.first, kernel.last)
+        return tuple(n for n in numbers if entries[n].matrix is not None and n != skipped)
+
+    def boundary_size(self, kernel: Kernel) -> int:
+        """Return the numbers of a token in what a kernel hands to the next one."""
+        number = kernel.last if kernel.name == "forward" else kernel.first
+        entry = self.table.entries[number - 1]
+        return entry.blocks * entry.rest * entry.rows
+
+    def function(self, kernel: Kernel) -> Any:
+        """Return Triton's function of a kernel."""
+        if kernel not in self._functions:
+            self._functions[kernel] = _function(kernel.name, self.source(kernel))
+        return self._functions[kernel]
+
+    def launch(self, kernel: Kernel, tiling: Tiling, number: Number, tensors: Sequence[torch.Tensor]) -> None:
+        """Run a kernel on tensors in the order of its arguments; the first has the tokens in front."""
+        tokens = tensors[0].shape[0]
+        programs = -(-tokens // tiling.tokens)
+        options = {"num_warps": tiling.warps, "num_stages": 1}
+        self.function(kernel)[(programs,)](*tensors, tokens, **constants(tiling, number), **options)
+
+
+def constants(tiling: Tiling, number: Number) -> dict[str, Any]:
+    """Return what is fixed when a kernel is compiled, by the names of its arguments."""
+    import triton.language as tl
+
+    state = getattr(tl, str(number.states).removeprefix("torch."))
+    return {"T": tiling.tokens, "STATE": state, "PRECISION": number.precision}
+
+
+def _function(name: str, source: str) -> Any:
+    file = f"<quanta-compiler {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
+    # Triton reads a function's source by way of its file; a line cache without a time is never looked up on a disk.
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    names: dict[str, Any] = {"__name__": file}
+    exec(compile(source, file, "exec"), names)
+    return names[name]

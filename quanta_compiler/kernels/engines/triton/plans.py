@@ -1,0 +1,95 @@
+"""Which kernels carry out a table on a device: one where it fits, otherwise the fewest segments that fit."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling
+from quanta_compiler.kernels.engines.triton.resources import SHARED, Resources, matrix_bytes, resources, tilings
+
+_LOG = logging.getLogger("quanta_compiler")
+
+
+class Launch(NamedTuple):
+    """A kernel of a plan and how it is launched."""
+
+    kernel: Kernel
+    tiling: Tiling
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why no segmentation fits, as a clause."""
+
+    reason: str
+
+
+Plan = tuple[Launch, ...] | Refusal
+"""The kernels in the order in which they are launched."""
+Fit = Callable[[Kernel], Tiling | Refusal]
+"""Finds how a kernel can be launched on a device."""
+
+
+def fitting(kernels: Kernels, number: Number, arch: int) -> Fit:
+    """Return what finds the first tiling of a kernel that fits an architecture, by compiling it."""
+    table = kernels.table
+
+    def fit(kernel: Kernel) -> Tiling | Refusal:
+        held = matrix_bytes(table, kernel.first, kernel.last, number)
+        if held > SHARED[arch] * 1024:
+            return Refusal(f"a gate of {held} bytes is more than the {SHARED[arch]} KiB of shared memory of sm_{arch}")
+        refusal = Refusal(f"a token is too large for the registers of sm_{arch}")
+        for tiling in tilings(table, kernel.first, kernel.last):
+            needs = resources(kernels, kernel, tiling, number, arch)
+            _LOG.debug("%s %s on sm_%d: %s", kernel, tiling, arch, needs)
+            if isinstance(needs, str):
+                return Refusal(f"Triton cannot compile it ({needs})")
+            if needs.fits(arch):
+                return tiling
+            refusal = _refusal(needs, arch)
+        return refusal
+
+    return fit
+
+
+def _refusal(needs: Resources, arch: int) -> Refusal:
+    if needs.spilled:
+        return Refusal(f"it spills {needs.spilled} bytes a thread on sm_{arch}")
+    return Refusal(f"it takes {needs.shared // 1024} KiB of shared memory, sm_{arch} has {SHARED[arch]}")
+
+
+def planned(whole: Kernel, fit: Fit) -> Plan:
+    """Cut a kernel into the fewest that fit: each takes as many entries as it can, the next goes on from there."""
+    launches: list[Launch] = []
+    forward = whole.name == "forward"
+    begin, end = whole.first, whole.last
+    while begin < end or not launches:
+        length, found = _longest(whole, begin, end, fit)
+        if isinstance(found, Refusal):
+            return found
+        segment = whole.part(*((begin, begin + length) if forward else (end - length, end)))
+        launches.append(Launch(segment, found))
+        begin, end = (begin + length, end) if forward else (begin, end - length)
+    return tuple(launches)
+
+
+def _longest(whole: Kernel, begin: int, end: int, fit: Fit) -> tuple[int, Tiling | Refusal]:
+    """Return how many of the entries `[begin, end)` the next kernel takes, and how; more than fit never fit."""
+    forward = whole.name == "forward"
+
+    def tried(length: int) -> Tiling | Refusal:
+        return fit(whole.part(*((begin, begin + length) if forward else (end - length, end))))
+
+    best, found = end - begin, tried(end - begin)
+    if not isinstance(found, Refusal) or best <= 1:
+        return best, found
+    best, found, too_many = 1, tried(1), best
+    while not isinstance(found, Refusal) and too_many - best > 1:
+        length = (best + too_many) // 2
+        tiling = tried(length)
+        if isinstance(tiling, Refusal):
+            too_many = length
+        else:
+            best, found = length, tiling
+    return best, found

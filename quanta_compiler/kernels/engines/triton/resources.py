@@ -1,0 +1,138 @@
+"""What a kernel needs of a GPU, read from what Triton compiles for it; the GPU need not be there."""
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, constants
+from quanta_compiler.kernels.engines.triton.tiles import Sizes
+from quanta_compiler.lowering.table import GateTable
+
+SHARED = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
+"""KiB of shared memory that a program can have, by architecture (CUDA C++ Programming Guide, compute capabilities)."""
+TILES = ((32768, 8), (16384, 8), (8192, 8), (8192, 4), (4096, 4), (2048, 4))
+"""Numbers of a tile, and warps: what is tried, the largest first, which reads the matrices least often."""
+_MOST_TOKENS = 64
+_LARGEST_TILE = 2**20
+"""Triton's own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one program of a compiled kernel takes."""
+
+    registers: int
+    """Of a thread."""
+    spilled: int
+    """Bytes of stack that a thread has for want of registers."""
+    shared: int
+    """Bytes of shared memory."""
+    matrix_instructions: int
+    """How many instructions of the matrix units stand in its code."""
+
+    def fits(self, arch: int) -> bool:
+        """Say whether it runs well on an architecture: nothing spilled, and shared memory enough."""
+        return self.spilled == 0 and self.shared <= SHARED[arch] * 1024
+
+
+def tilings(table: GateTable, first: int, last: int) -> tuple[Tiling, ...]:
+    """Return the tilings to try for the entries `[first, last)`, the most tokens first."""
+    largest = largest_state(table, first, last)
+    found = {Tiling(min(_MOST_TOKENS, numbers // largest), warps): None for numbers, warps in TILES}
+    return tuple(tiling for tiling in found if tiling.tokens)
+
+
+def largest_state(table: GateTable, first: int, last: int) -> int:
+    """Return the numbers of the largest state of a token, with its padding."""
+    sizes = Sizes(table.sizes)
+    ends = [table.inputs] if first == 0 else []
+    ends += [table.outputs] if last == len(table.entries) else []
+    states = [entry.legs for entry in table.entries[first:last]]
+    sides = (side for legs in states for side in (legs.columns, legs.rows))
+    owners = (legs.per + legs.rest for legs in states for _ in range(2))
+    volumes = [sizes.padded(kept + side) for kept, side in zip(owners, sides, strict=True)]
+    return max([*volumes, *map(sizes.padded, ends)], default=1)
+
+
+def matrix_bytes(table: GateTable, first: int, last: int, number: Number) -> int:
+    """Return the bytes of the largest matrix as a tile: a product has it in shared memory whole."""
+    sizes = Sizes(table.sizes)
+    volumes = (
+        sizes.padded(legs.per + legs.rows + legs.columns)
+        for legs in (entry.legs for entry in table.entries[first:last])
+    )
+    return max(volumes, default=0) * number.states.itemsize
+
+
+def resources(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, arch: int) -> Resources | str:
+    """Compile a kernel for an architecture; return what it needs, or in one line why Triton cannot compile it."""
+    try:
+        compiled = _compiled(kernels, kernel, tiling, number, arch)
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "kernel.cubin")
+        cubin.write_bytes(compiled.asm["cubin"])
+        usage = dict(re.findall(r"(REG|STACK):(\d+)", _tool("cuobjdump", "--dump-resource-usage", cubin)))
+        counts = _instructions(_tool("nvdisasm", "-c", cubin))
+    matrix = sum(count for name, count in counts.items() if name.endswith("MMA"))
+    return Resources(int(usage["REG"]), int(usage["STACK"]), int(compiled.metadata.shared), matrix)
+
+
+def _compiled(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, arch: int) -> Any:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    made = kernels.function(kernel)
+    types = dict(_types(kernel, len(kernels.table.entries), made.arg_names, number))
+    signature = {name: types.get(name, "constexpr") for name in made.arg_names}
+    places = {name: (place,) for place, name in enumerate(made.arg_names)}
+    source = ASTSource(
+        fn=made,
+        signature=signature,
+        constexprs={places[name]: value for name, value in constants(tiling, number).items()},
+        attrs={places[name]: [["tt.divisibility", 16]] for name in types if name != "tokens"},
+    )
+    options = {"num_warps": tiling.warps, "num_stages": 1}
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+
+
+_TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+
+
+def _types(kernel: Kernel, count: int, names: list[str], number: Number) -> Iterator[tuple[str, str]]:
+    """Yield the arguments with a type of their own; what lies between two kernels has the dtype of states."""
+    of_input = number.vectors if kernel.first == 0 else number.states
+    of_output = number.vectors if kernel.last == count else number.states
+    ends = {"x": of_input, "dx": of_input, "y": of_output, "dy": of_output}
+    yield "tokens", "i32"
+    for name in names:
+        if name in ends or name[0] in "se":
+            yield name, _TYPES[ends.get(name, number.vectors)]
+        elif name[0] == "w":
+            yield name, _TYPES[number.states]
+
+
+def _tool(name: str, *arguments: object) -> str:
+    """Run one of the tools that Triton's wheel brings."""
+    import triton
+
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
+
+
+def _instructions(code: str) -> Counter[str]:
+    return Counter(_INSTRUCTION.findall(code))
