@@ -11,15 +11,27 @@ What lies between segments of entries is in the order (per, rest, rows) of the e
 The same table gives the same bytes, on every machine.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 
-from quanta_compiler.kernels.engines.triton.tiles import TOKENS, Memory, Order, Sizes, Tile, enclosed, padded
-from quanta_compiler.lowering.table import GateTable, StepLegs, TableEntry
+from quanta_compiler.kernels.engines.triton.factors import Factor
+from quanta_compiler.kernels.engines.triton.tiles import (
+    TOKENS,
+    Bits,
+    Memory,
+    Order,
+    Sizes,
+    T,
+    Tile,
+    dim,
+    enclosed,
+    padded,
+    rearranged,
+)
+from quanta_compiler.lowering.table import GateTable, TableEntry
 
 HEAD = "import triton\nimport triton.language as tl\n"
-SMALLEST_DOT = 16
-"""Triton's products have at least so many terms; shorter ones are written out."""
+_DOT_BITS = 4
+"""A product of Triton has at least 16 terms."""
 
 
 def forward_source(table: GateTable, first: int, last: int, keep: Collection[int] = (), *, result: bool = True) -> str:
@@ -93,10 +105,10 @@ class _Writer:
 
     def __init__(self, table: GateTable) -> None:
         self._table = table
-        self.sizes = Sizes(table.sizes)
+        self._sizes = Sizes(table.sizes)
         self._lines: list[str] = []
         self._indices: set[int] = set()
-        self.values = 0
+        self._values = 0
 
     def text(self) -> str:
         """Return the source of the kernel."""
@@ -108,7 +120,7 @@ class _Writer:
         # Otherwise every multiple of 16 tokens and every other number would have a kernel of its own.
         self._lines.append('@triton.jit(do_not_specialize=["tokens"])')
         self._lines.append(f"def {name}({', '.join(pointers)}, tokens, {constants}):")
-        self.add("t = (tl.program_id(0) * T + tl.arange(0, T)).to(tl.int64)")
+        self._add("t = (tl.program_id(0) * T + tl.arange(0, T)).to(tl.int64)")
 
     def matrices(self, first: int, last: int) -> list[str]:
         """Return the names of the matrices that the entries `[first, last)` read."""
@@ -123,7 +135,7 @@ class _Writer:
             return Memory(pointer, (TOKENS, *table.outputs), table.out_features)
         legs = table.entries[number - 1].legs
         order = (*legs.per, *legs.rest, *legs.rows)
-        return Memory(pointer, (TOKENS, *order), self.sizes.volume(order))
+        return Memory(pointer, (TOKENS, *order), self._sizes.volume(order))
 
     def comment(self, entry: TableEntry, before: str, after: str) -> None:
         """Write what a gate does to the shape of a token."""
@@ -131,175 +143,119 @@ class _Writer:
         kept = self._shape((*legs.per, *legs.rest))
         given, made = (self._shape(getattr(legs, side)) for side in (before, after))
         blocks = f" for each of {self._shape(legs.per)}" if legs.per else ""
-        what = "diagonal" if not legs.rows and not legs.columns else f"{given} -> {made}"
-        self.add(f"# {entry.name}: {what}{blocks}, beside {kept}")
+        what = f"{given} -> {made}" if legs.rows or legs.columns else "one number"
+        self._add(f"# {entry.name}: {what}{blocks}, beside {kept}")
 
     def load(self, name: str, memory: Memory) -> Tile:
         """Read a tile of states, zero where there is none."""
         at, mask = self._tile_places(memory)
-        tile = Tile(name, (TOKENS, *(leg for leg in memory.order if leg != TOKENS)))
-        self.add(f"{name} = tl.load({memory.pointer} + {at}, mask={mask}, other=0.0).to(STATE)")
-        return tile
+        self._add(f"{name} = tl.load({memory.pointer} + {at}, mask={mask}, other=0.0).to(STATE)")
+        return Tile(name, self._flat(memory))
 
     def store(self, tile: Tile, memory: Memory) -> None:
-        """Write a tile to where a tensor has it."""
-        order = (TOKENS, *(leg for leg in memory.order if leg != TOKENS))
-        value = self.sizes.rearranged(tile, ((TOKENS,), order[1:]))
+        """Write a tile to where a tensor has it; zero where a vector is longer than its axes."""
         at, mask = self._tile_places(memory)
-        pointer = memory.pointer
-        self.add(f"tl.store({pointer} + {at}, {value}.to({pointer}.dtype.element_ty), mask={mask})")
-        behind = memory.numbers - self.sizes.volume(memory.order)
+        pointer, value = memory.pointer, rearranged(tile, ((T,), self._flat(memory)[1:]))
+        self._add(f"tl.store({pointer} + {at}, {value}.to({pointer}.dtype.element_ty), mask={mask})")
+        behind = memory.numbers - self._sizes.volume(memory.order)
         if behind > 0:
             index = f"tl.arange(0, {padded(behind)})[None, :]"
             at = f"t[:, None] * {memory.numbers} + {memory.numbers - behind} + {index}"
-            self.add(f"tl.store({pointer} + {at}, 0.0, mask=(t < tokens)[:, None] & ({index} < {behind}))")
+            self._add(f"tl.store({pointer} + {at}, 0.0, mask=(t < tokens)[:, None] & ({index} < {behind}))")
 
     def product(self, tile: Tile, number: int, *, transposed: bool) -> Tile:
         """Apply a gate, or its transpose, to a tile."""
         entry = self._table.entries[number]
-        legs = entry.legs
-        if entry.matrix is None:  # the same for all blocks
-            legs = replace(legs, per=(), rest=legs.per + legs.rest)
-        elif not legs.rows and not legs.columns:
+        if entry.matrix is not None and not entry.legs.rows and not entry.legs.columns:
             return self._scaled(tile, entry, f"w{number}")
-        given, made = (legs.rows, legs.columns) if transposed else (legs.columns, legs.rows)
-        lines = (TOKENS, *legs.rest)
-        groups = (legs.per, lines, given) if legs.per else (lines, given)
-        state = self.value()
-        self.add(f"{state} = {self.sizes.rearranged(tile, groups)}")
-        matrix = _Matrix(self, legs, f"w{number}" if entry.matrix is not None else None, transposed)
-        if self.sizes.padded(given) >= SMALLEST_DOT:
-            value = f"tl.dot({state}, {matrix.tile(self.value())}, input_precision=PRECISION).to(STATE)"
-        else:
-            value = self._written_out(state, groups, matrix)
-        result = Tile(self.value(), (*legs.per, *lines, *made))
-        self.add(f"{result.name} = {value}")
-        return result
+        factor = Factor(self._sizes, entry, f"w{number}", transposed=transposed)
+        per, rest = self._sizes.bits(factor.per), self._sizes.bits(factor.rest)
+        given, made = self._sizes.bits(factor.given), self._sizes.bits(factor.made)
+        missing = max(0, _DOT_BITS - len(given))
+        if missing > len(per) + len(rest):
+            return self._written_out(tile, factor)
+        # A product of few terms takes axes from beside the gate: its matrix then has blocks along its diagonal.
+        of_rest = min(missing, len(rest))
+        of_per = missing - of_rest
+        beside = (*per[len(per) - of_per :], *rest[len(rest) - of_rest :])
+        per, lines = per[: len(per) - of_per], (T, *rest[: len(rest) - of_rest])
+        groups = [*([per] if per else []), lines, (*beside, *given)]
+        state = self._define(rearranged(tile, groups))
+        indices = [self._index(len(axes)) for axes in (per, (*beside, *given), (*beside, *made))]
+        matrix = self._define(factor.matrix(indices, of_per, of_rest))
+        value = self._define(f"tl.dot({state}, {matrix}, input_precision=PRECISION).to(STATE)")
+        return Tile(value, (*per, *lines, *beside, *made))
 
     def _scaled(self, tile: Tile, entry: TableEntry, pointer: str) -> Tile:
         """Multiply every number by that of its block."""
-        per, rest = entry.legs.per, entry.legs.rest
-        index = self.index(per)
-        at, masks = self.sizes.places(index, per, self.sizes.strides(per))
+        legs = entry.legs
+        per, rest = self._sizes.bits(legs.per), self._sizes.bits(legs.rest)
+        at, masks = self._sizes.places(self._index(len(per)), legs.per, self._sizes.strides(legs.per))
         mask = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
-        scale, state = self.value(), self.value()
-        self.add(f"{scale} = tl.load({pointer} + {at}{mask})")
-        self.add(f"{state} = {self.sizes.rearranged(tile, ((TOKENS,), per, rest))}")
-        result = Tile(self.value(), (TOKENS, *per, *rest))
-        self.add(f"{result.name} = ({state}.to(tl.float32) * {scale}.to(tl.float32)[None, :, None]).to(STATE)")
-        return result
+        scale = self._define(f"tl.load({pointer} + {at}{mask}).to(tl.float32)")
+        state = self._define(rearranged(tile, ((T,), per, rest)))
+        value = self._define(f"({state}.to(tl.float32) * {scale}[None, :, None]).to(STATE)")
+        return Tile(value, (T, *per, *rest))
 
-    def _written_out(self, state: str, groups: Sequence[Order], matrix: "_Matrix") -> str:
-        """Return a product of few terms as a sum of columns times rows, in float32."""
-        terms = self._columns(state, [self.sizes.dim(group) for group in groups[:-1]], self.sizes.padded(groups[-1]))
-        parts = []
-        for place, column in enumerate(terms):
-            row = matrix.row(place, self.value)
+    def _written_out(self, tile: Tile, factor: Factor) -> Tile:
+        """Apply a gate of few terms, where there is little beside it, as a sum of columns times rows in float32."""
+        per, lines = self._sizes.bits(factor.per), (T, *self._sizes.bits(factor.rest))
+        given, made = self._sizes.bits(factor.given), self._sizes.bits(factor.made)
+        state = self._define(rearranged(tile, (per, lines, given)))
+        columns = self._columns(state, f"{dim(per)}, {dim(lines)}", 1 << len(given))
+        terms = []
+        for place, column in enumerate(columns):
+            row = factor.row(place, self._index(len(per)), self._index(len(made)))
             if row is not None:
-                left, right = ("[:, :, None]", "[:, None, :]") if len(groups) == 3 else ("[:, None]", "[None, :]")
-                parts.append(f"{column}{left}.to(tl.float32) * {row}{right}.to(tl.float32)")
-        return f"({' + '.join(parts)}).to(STATE)"
+                terms.append(f"{column}[:, :, None].to(tl.float32) * {self._define(row)}[:, None, :].to(tl.float32)")
+        value = self._define(f"({' + '.join(terms)}).to(STATE)")
+        return Tile(value, (*per, *lines, *made))
 
-    def _columns(self, value: str, lead: list[int | str], count: int) -> list[str]:
+    def _columns(self, value: str, lead: str, count: int) -> list[str]:
         """Take the last dimension apart by halves; return its columns in order."""
-        front = ", ".join(map(str, lead))
         if count == 1:
-            name = self.value()
-            self.add(f"{name} = tl.reshape({value}, ({front}{',' if len(lead) == 1 else ''}))")
-            return [name]
-        even, odd = self.value(), self.value()
-        self.add(f"{even}, {odd} = tl.split(tl.reshape({value}, ({front}, {count // 2}, 2)))")
+            return [self._define(f"tl.reshape({value}, ({lead}))")]
+        even, odd = f"{value}e", f"{value}o"
+        self._add(f"{even}, {odd} = tl.split(tl.reshape({value}, ({lead}, {count // 2}, 2)))")
         halves = (self._columns(half, lead, count // 2) for half in (even, odd))
         return [column for pair in zip(*halves, strict=True) for column in pair]
+
+    def _flat(self, memory: Memory) -> Bits:
+        return (T, *self._sizes.bits([leg for leg in memory.order if leg != TOKENS]))
 
     def _tile_places(self, memory: Memory) -> tuple[str, str]:
         """Return the offsets and the mask of a tile `[T, numbers]` in memory."""
         split = memory.order.index(TOKENS)
         outer, inner = memory.order[:split], memory.order[split + 1 :]
-        index, strides = self.index((*outer, *inner)), self.sizes.strides(memory.order)
-        per_token, size = self.sizes.volume(inner), self.sizes.padded(inner)
-        masks = ["(t < tokens)[:, None]"]
+        index, strides = self._index(len(self._flat(memory)) - 1), self._sizes.strides(memory.order)
+        per_token, size = self._sizes.volume(inner), self._sizes.padded(inner)
         if not outer:
-            at, inside = self.sizes.places(index, inner, strides)
+            at, inside = self._sizes.places(index, inner, strides)
             if memory.numbers < per_token:
                 inside = [*inside, f"({at} < {memory.numbers})"]
             offsets = f"t[:, None] * {memory.numbers} + {enclosed(at)}[None, :]"
         else:
-            behind = index if size == self.sizes.padded((*outer, *inner)) else f"({index} % {size})"
-            at, inside = self.sizes.places(behind, inner, strides)
-            block, also = self.sizes.places(f"({index} // {size})" if size > 1 else index, outer, strides)
+            at, inside = self._sizes.places(f"({index} % {size})", inner, strides)
+            block, also = self._sizes.places(f"({index} // {size})", outer, strides)
             inside += also
             offsets = f"t[:, None] * {per_token} + {enclosed(at)}[None, :]"
             offsets += f" + {enclosed(block)}.to(tl.int64)[None, :] * tokens"
-        return offsets, " & ".join([*masks, *(f"{mask}[None, :]" for mask in inside)])
+        return offsets, " & ".join(["(t < tokens)[:, None]", *(f"{mask}[None, :]" for mask in inside)])
 
-    def index(self, legs: Order) -> str:
-        """Return the name of a flat padded index over legs, written once for every volume."""
-        volume = self.sizes.padded(legs)
-        if volume not in self._indices:
-            self._indices.add(volume)
-            self.add(f"n{volume} = tl.arange(0, {volume})")
-        return f"n{volume}"
+    def _index(self, bits: int) -> str:
+        """Return the name of a flat index over so many axes, written once for every number of them."""
+        if bits not in self._indices:
+            self._indices.add(bits)
+            self._add(f"n{1 << bits} = tl.arange(0, {1 << bits})")
+        return f"n{1 << bits}"
 
-    def value(self) -> str:
-        self.values += 1
-        return f"v{self.values}"
+    def _define(self, value: str) -> str:
+        self._values += 1
+        self._add(f"v{self._values} = {value}")
+        return f"v{self._values}"
 
-    def add(self, line: str) -> None:
+    def _add(self, line: str) -> None:
         self._lines.append(f"    {line}")
 
     def _shape(self, legs: Sequence[int]) -> str:
         return "x".join(str(self._table.sizes[leg]) for leg in legs) or "1"
-
-
-class _Matrix:
-    """A gate's matrices as a factor: `[blocks, given, made]`, where the state has `given` numbers and gets `made`."""
-
-    def __init__(self, writer: _Writer, legs: StepLegs, pointer: str | None, transposed: bool) -> None:
-        self._writer, self._legs, self._pointer = writer, legs, pointer
-        self._given, self._made = (legs.rows, legs.columns) if transposed else (legs.columns, legs.rows)
-        sizes = writer.sizes
-        # A slice has no numbers in memory: it compares the places of rows and columns.
-        self._strides = sizes.strides((*legs.per, *legs.rows, *legs.columns)) if pointer is not None else {}
-        if pointer is None:
-            self._strides = {**sizes.strides(legs.rows), **sizes.strides(legs.columns)}
-
-    def tile(self, name: str) -> str:
-        """Write the lines that read all of it; return its name."""
-        writer, per = self._writer, self._legs.per
-        (given, made) = ("[None, :, None]", "[None, None, :]") if per else ("[:, None]", "[None, :]")
-        places = [(self._given, given), (self._made, made), *([(per, "[:, None, None]")] if per else [])]
-        terms, masks = self._places(places)
-        writer.add(f"{name} = {self._read(terms, masks)}")
-        return name
-
-    def row(self, place: int, value: Callable[[], str]) -> str | None:
-        """Write the lines that read the numbers of one given place, `[blocks, made]`; return None in the padding."""
-        writer, per = self._writer, self._legs.per
-        at = 0
-        for leg in reversed(self._given):
-            place, coordinate = divmod(place, padded(writer.sizes.sizes[leg]))
-            if coordinate >= writer.sizes.sizes[leg]:
-                return None
-            at += coordinate * self._strides[leg]
-        places = [(self._made, "[None, :]"), (per, "[:, None]")] if per else [(self._made, "")]
-        terms, masks = self._places(places)
-        name = value()
-        writer.add(f"{name} = {self._read([str(at), *terms] if at or self._pointer is None else terms, masks)}")
-        return name
-
-    def _places(self, parts: Sequence[tuple[Order, str]]) -> tuple[list[str], list[str]]:
-        """Return the offset and the conditions of each part, each spread over the dimensions of the others."""
-        terms, masks = [], []
-        for legs, spread in parts:
-            at, inside = self._writer.sizes.places(self._writer.index(legs), legs, self._strides)
-            terms.append(f"{enclosed(at)}{spread}")
-            masks += [f"{mask}{spread}" for mask in inside]
-        return terms, masks
-
-    def _read(self, terms: list[str], masks: list[str]) -> str:
-        if self._pointer is None:
-            given, made = terms
-            return f"tl.where({' & '.join([f'({given} == {made})', *masks])}, 1.0, 0.0).to(STATE)"
-        mask = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
-        return f"tl.load({self._pointer} + {' + '.join(terms)}{mask}).to(STATE)"

@@ -1,7 +1,7 @@
 """Register tiles: the state of `T` tokens as a kernel holds it, and the lines that load, store and rearrange one.
 
-A tile is flat in memory order of its legs, each padded to a power of two; what stands in the padding is zero. `TOKENS`
-stands for the tokens among the legs: a gate with blocks of its own (`per`) wants them behind its blocks.
+Every leg is padded to a power of two, and what stands in the padding is zero. So a tile has an axis of two places for
+every bit of every leg, in any order, and one of `T` places for the tokens; neighbours are written as one dimension.
 """
 
 import math
@@ -9,17 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TOKENS = -1
-"""The place of the tokens in the order of a tile or of a tensor in memory."""
-
+"""The place of the tokens in the order of a tensor in memory."""
 Order = tuple[int, ...]
+"""Legs, the outermost first."""
+Bit = tuple[int, int]
+"""A leg and the number of one of its bits."""
+Bits = tuple[Bit, ...]
+T: Bit = (TOKENS, 0)
+"""The axis of the tokens in a tile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A value of a kernel: its name, and the legs that it runs over, `TOKENS` among them, the outermost first."""
+    """A value of a kernel: its name, and the axes that it runs over, the outermost first."""
 
     name: str
-    order: Order
+    order: Bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,25 @@ def dims_text(dims: Sequence[int | str]) -> str:
     return f"({dims[0]},)" if len(dims) == 1 else f"({', '.join(map(str, dims))})"
 
 
+def dim(axes: Bits) -> int | str:
+    """Return one dimension of a tile over axes, as text with `T` where it holds the tokens."""
+    if T not in axes:
+        return 1 << len(axes)
+    return "T" if len(axes) == 1 else f"T * {1 << (len(axes) - 1)}"
+
+
+def rearranged(tile: Tile, groups: Sequence[Bits]) -> str:
+    """Return the expression that gives a tile the order of `groups`, one dimension for each group."""
+    after = tuple(axis for group in groups for axis in group)
+    shape = dims_text([dim(group) for group in groups])
+    if after == tile.order:
+        return f"tl.reshape({tile.name}, {shape})"
+    runs = _runs(tile.order, after)
+    given = dims_text([dim(run) for run in runs])
+    places = dims_text([runs.index(run) for run in sorted(runs, key=lambda run: after.index(run[0]))])
+    return f"tl.reshape(tl.permute(tl.reshape({tile.name}, {given}), {places}), {shape})"
+
+
 def enclosed(expression: str) -> str:
     """Return an expression that an index or a method can follow."""
     return f"({expression})" if " " in expression else expression
@@ -63,23 +87,10 @@ class Sizes:
         """Return the same with the padding."""
         return math.prod(padded(self.sizes[leg]) for leg in legs if leg != TOKENS)
 
-    def dim(self, legs: Sequence[int]) -> int | str:
-        """Return one dimension of a tile over `legs` as a number, or as text with `T` where it holds the tokens."""
-        volume = self.padded(legs)
-        if TOKENS not in legs:
-            return volume
-        return "T" if volume == 1 else f"T * {volume}"
-
-    def rearranged(self, tile: Tile, groups: Sequence[Order]) -> str:
-        """Return the expression that gives a tile the order of `groups`, one dimension for each group."""
-        after = tuple(leg for group in groups for leg in group)
-        shape = dims_text([self.dim(group) for group in groups])
-        if after == tile.order:
-            return f"tl.reshape({tile.name}, {shape})"
-        runs = _runs(tile.order, after)
-        given = dims_text([self.dim(run) for run in runs])
-        places = dims_text([runs.index(run) for run in sorted(runs, key=lambda run: after.index(run[0]))])
-        return f"tl.reshape(tl.permute(tl.reshape({tile.name}, {given}), {places}), {shape})"
+    def bits(self, legs: Sequence[int]) -> Bits:
+        """Return the axes of a tile over legs in order."""
+        counts = ((leg, padded(self.sizes[leg]).bit_length() - 1) for leg in legs)
+        return tuple((leg, bit) for leg, count in counts for bit in reversed(range(count)))
 
     def places(self, index: str, legs: Order, strides: dict[int, int]) -> tuple[str, list[str]]:
         """Return offsets, in numbers, of a flat padded index over `legs`, and the conditions under which it is real."""
@@ -119,13 +130,13 @@ class Sizes:
         return found
 
 
-def _runs(before: Order, after: Order) -> list[Order]:
+def _runs(before: Bits, after: Bits) -> list[Bits]:
     """Return `before` cut where `after` goes on in another way, so that as few dimensions as possible are permuted."""
-    runs: list[Order] = []
-    for leg in before:
+    runs: list[Bits] = []
+    for axis in before:
         previous = runs[-1][-1] if runs else None
-        if previous is not None and after.index(previous) + 1 == after.index(leg):
-            runs[-1] = (*runs[-1], leg)
+        if previous is not None and after.index(previous) + 1 == after.index(axis):
+            runs[-1] = (*runs[-1], axis)
         else:
-            runs.append((leg,))
+            runs.append((axis,))
     return runs
