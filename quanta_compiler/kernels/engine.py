@@ -58,8 +58,8 @@ class Engine(Protocol):
     def prepare(self, table: GateTable) -> Runner:
         """Return what carries out a table; only asked of an engine that is ready."""
 
-    def prefers(self, table: GateTable, tokens: int) -> bool:
-        """Say whether it is expected to be faster than the emitted file on batches of `tokens`."""
+    def prefers(self, table: GateTable, tokens: int) -> bool | None:
+        """Say whether it is expected to be faster than the emitted file on batches of `tokens`; None: measure it."""
 
 
 ENGINES: tuple[Engine, ...] = (cpu, triton, portable)

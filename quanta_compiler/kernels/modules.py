@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.kernels.engine import ENGINES, engine_name
 from quanta_compiler.kernels.executable import executable
+from quanta_compiler.kernels.measured import is_faster
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.kernels.precision import is_autocast
 
@@ -25,9 +26,11 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
         return _subclass(base, _fused(base))
     if backend == "auto":
         found = executable(base.circuit)
-        faster = tuple(engine.name for engine in ENGINES if engine.prefers(found.table, found.tokens))
-        if faster:
-            return _subclass(base, _automatic(_fused(base), plain, faster))
+        preferred = ((engine, engine.prefers(found.table, found.tokens)) for engine in ENGINES)
+        # What has to be measured first is asked whether it runs here; the others may take a while to say so.
+        choices = {one.name: choice for one, choice in preferred if choice is not None or one.ready()}
+        if any(choice is not False for choice in choices.values()):
+            return _subclass(base, _automatic(base, plain, choices))
     return _subclass(base, plain) if recompute else base
 
 
@@ -47,13 +50,23 @@ def _recomputing(plain: Forward) -> Forward:
     return forward
 
 
-def _automatic(fused: Forward, plain: Forward, faster: tuple[str, ...]) -> Forward:
+def _automatic(base: Any, plain: Forward, choices: dict[str, bool | None]) -> Forward:
+    fused = _fused(base)
+
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        if engine_name(x.device.type, x.dtype) in faster:
-            return fused(self, x)
-        return plain(self, x)
+        choice = choices.get(engine_name(x.device.type, x.dtype), False)
+        if choice is None:
+            choice = is_faster(base, _tensors(self.gates), x, (fused, plain))
+        return fused(self, x) if choice else plain(self, x)
 
     return forward
+
+
+def _tensors(gates: Any) -> list[torch.Tensor]:
+    """Return the tensors of the gates, of a module or of what stands for one."""
+    if not isinstance(gates, dict):
+        return list(gates.parameters())
+    return [tensor for one in gates.values() for tensor in (one.values() if isinstance(one, dict) else (one,))]
 
 
 def _fused(base: Any) -> Forward:

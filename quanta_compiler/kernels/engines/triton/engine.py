@@ -31,17 +31,16 @@ def ready() -> bool:
 
 def problem() -> str | None:
     """Return why they cannot, as a clause."""
-    missing = _triton_problem()
-    if missing is not None or interpreting():
-        return missing
-    if not torch.cuda.is_available():
-        return "there is no CUDA device"
-    if torch.version.hip is not None:
-        return "it is for NVIDIA GPUs"
-    arch = arch_of(torch.device("cuda"))
-    if arch < OLDEST_ARCH:
-        return f"the GPU is sm_{arch}, older than sm_{OLDEST_ARCH}"
-    return None
+    if not interpreting():
+        # Asked first: most machines have no GPU, and need not import Triton to learn it.
+        if not torch.cuda.is_available():
+            return "there is no CUDA device"
+        if torch.version.hip is not None:
+            return "it is for NVIDIA GPUs"
+        arch = arch_of(torch.device("cuda"))
+        if arch < OLDEST_ARCH:
+            return f"the GPU is sm_{arch}, older than sm_{OLDEST_ARCH}"
+    return _triton_problem()
 
 
 @lru_cache(maxsize=1)
@@ -56,9 +55,8 @@ def _triton_problem() -> str | None:
     return None
 
 
-def prefers(table: GateTable, tokens: int) -> bool:
-    """Return False: nothing is known of a GPU before it is measured."""
-    return False
+def prefers(table: GateTable, tokens: int) -> None:
+    """Return None: nothing is known of a GPU before it is measured."""
 
 
 prepare = TritonTable
