@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.kernels.modules import difference
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.runtime.backends import BACKENDS, check_backend
@@ -55,6 +56,9 @@ class FittedCircuit:
             (backend, recompute): load_class(self.source, backend, recompute).forward
             for backend in BACKENDS
             for recompute in (False, True)
+        }
+        self._differences = {
+            how: difference(load_class(self.source), how[0], forward) for how, forward in self._forwards.items()
         }
         self._block = max(1, int(_BLOCK_BYTES / compiled.report.apply.peak_bytes_per_token))
 
@@ -103,6 +107,26 @@ class FittedCircuit:
 
         `backend` and `recompute` are those of `CompiledCircuit.module`.
         """
+        if backend not in BACKENDS:
+            check_backend(backend)
+        result: torch.Tensor = self._forwards[backend, recompute](self._parts(tensors), x)
+        return result
+
+    def apply_difference(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        minus: Mapping[str, torch.Tensor],
+        x: torch.Tensor,
+        backend: str = "auto",
+        recompute: bool = False,
+    ) -> torch.Tensor:
+        """Return T x - S x, where T has `tensors` and S has `minus`: in the dtype of `x` or in theirs.
+
+        Both are computed alike, so that it is exactly zero for equal tensors.
+        """
+        return self._differences[backend, recompute](self._parts(tensors), self._parts(minus), x)
+
+    def _parts(self, tensors: Mapping[str, torch.Tensor]) -> _Parts:
         parts = _Parts()
         for name, key in self._keys.items():
             path = key.split(".")[1:]
@@ -112,10 +136,7 @@ class FittedCircuit:
                 parts.gates[path[0]] = tensors[name]
             else:
                 parts.gates.setdefault(path[0], {})[path[1]] = tensors[name]
-        if backend not in BACKENDS:
-            check_backend(backend)
-        result: torch.Tensor = self._forwards[backend, recompute](parts, x)
-        return result
+        return parts
 
     def operator_blocks(
         self, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device

@@ -40,6 +40,14 @@ class Runner(Protocol):
         a matrix. A matrix's gradient has its numbers in its order, in any shape and any floating-point dtype.
         """
 
+    def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
+        """Return T x - S x, rounded once; `minus` are the matrices of S."""
+
+    def backward_difference(
+        self, grad: torch.Tensor, x: torch.Tensor | None, sides: tuple[Matrices, Matrices], needed: Sequence[bool]
+    ) -> Gradients:
+        """Return the gradients of the input and of the matrices of both sides, T's first."""
+
 
 class Engine(Protocol):
     """What carries out gate tables; its methods hold for the whole process."""
@@ -93,6 +101,12 @@ def _named(name: str, device: str, dtype: torch.dtype) -> Engine:
     else:
         what = f"does not run here ({engine.problem()})"
     raise EngineError(f"{VARIABLE} names the engine {name!r}, which {what}: name another one of {names}, or unset it")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def is_measured(device: str, dtype: torch.dtype) -> bool:
+    """Say whether the speed of `engine_for` is known only from measuring it: that of a GPU is."""
+    return engine_for(device, dtype) is triton
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import cycle
+from typing import TypeVar
 
 import torch
 
@@ -14,6 +16,8 @@ from quanta_compiler.kernels.precision import Matrices, matrix_dtype, without_au
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
 from quanta_compiler.spec import load_spec
+
+_Any = TypeVar("_Any")
 
 
 class _Runners(dict[Engine, Runner]):
@@ -56,13 +60,16 @@ class Executable:
     def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]`, without gradient.
 
+        With the matrices of two circuits, one behind the other, it is the difference of what they make, rounded once.
+
         Raises:
             ValueError: the tensors have other sizes or devices than the circuit and each other.
 
         """
         self.check(x, matrices)
         # No view: autograd lets nobody write into a view that an operator returns.
-        return self._runners[engine_for(x.device.type, x.dtype)].forward(x.contiguous(), matrices)
+        runner, (own, minus) = self._runners[engine_for(x.device.type, x.dtype)], self.sides(matrices)
+        return runner.forward_difference(x.contiguous(), own, minus) if minus else runner.forward(x.contiguous(), own)
 
     def backward(
         self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
@@ -79,10 +86,19 @@ class Executable:
         flat_grad = grad.detach().reshape(-1, self.out_features).contiguous()
         flat = None if x is None else x.detach().reshape(-1, self.in_features).contiguous()
         runner = self._runners[engine_for(grad.device.type, grad.dtype)]
-        dx, sums = runner.backward(flat_grad, flat, matrices, needed)
+        own, minus = self.sides(matrices)
+        if minus:
+            dx, sums = runner.backward_difference(flat_grad, flat, (own, minus), needed)
+        else:
+            dx, sums = runner.backward(flat_grad, flat, own, needed)
         results = [] if dx is None else [dx.view(*grad.shape[:-1], self.in_features)]
         found = [(total, matrix) for total, matrix in zip(sums, matrices, strict=True) if total is not None]
         return results + [total.to(matrix.dtype).view(matrix.shape) for total, matrix in found]
+
+    def sides(self, matrices: Sequence[_Any]) -> tuple[Sequence[_Any], Sequence[_Any]]:
+        """Return what is of T and what is of S, of which there are none where only one circuit is meant."""
+        count = len(self.numbers)
+        return matrices[:count], matrices[count:]
 
     def check(self, x: torch.Tensor, matrices: Matrices) -> None:
         """Raise ValueError where the tensors do not go together."""
@@ -93,9 +109,9 @@ class Executable:
         self._check_matrices(x.device, matrices)
 
     def _check_matrices(self, device: torch.device, matrices: Matrices) -> None:
-        if len(matrices) != len(self.numbers):
+        if len(matrices) not in (len(self.numbers), 2 * len(self.numbers)):
             raise ValueError(f"expected {len(self.numbers)} matrices, got {len(matrices)}")
-        for matrix, numbers in zip(matrices, self.numbers, strict=True):
+        for matrix, numbers in zip(matrices, cycle(self.numbers), strict=False):
             if matrix.device != device:
                 raise ValueError(f"the input is on {device}, the gates are on {matrix.device}")
             if matrix.numel() != numbers:

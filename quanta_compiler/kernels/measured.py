@@ -49,13 +49,13 @@ def is_faster(base: Any, gates: list[torch.Tensor], x: torch.Tensor, ways: tuple
     trains = torch.is_grad_enabled() and any(one.requires_grad for one in (x, *gates))
     autocast = torch.get_autocast_dtype(x.device.type) if is_autocast(x.device) else None
     bucket = (x.numel() // max(1, x.shape[-1])).bit_length()
-    kind = base, x.device, x.dtype, dtype, autocast, trains, bucket
+    kind = base, ways[0].__qualname__, x.device, x.dtype, dtype, autocast, trains, bucket
     if kind not in _KNOWN:
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return False
         device = torch.cuda.get_device_name(x.device) if x.is_cuda else x.device.type
         versions = (torch.__version__, installed_version("triton"), installed_version("quanta-compiler"))
-        named = (base.circuit, device, *map(str, kind[2:]), *versions)
+        named = (base.circuit, device, kind[1], *map(str, kind[3:]), *versions)
         key = hashlib.sha256("\n".join(map(str, named)).encode()).hexdigest()[:24]
         kept = _read(key) or _measured(base, x, dtype, ways, trains=trains)
         if kept is None:

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from quanta_compiler.kernels.engine import ENGINES, engine_name
+from quanta_compiler.kernels.engine import ENGINES, engine_name, is_measured
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.measured import is_faster
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.kernels.precision import is_autocast
 
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
+Difference = Callable[[Any, Any, torch.Tensor], torch.Tensor]
 
 
 def variant(base: Any, backend: str, recompute: bool) -> Any:
@@ -75,18 +76,7 @@ def _fused(base: Any) -> Forward:
     matrices, first = found.matrices, found.first_stored
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        gates = self.gates
-        # Past the lookup of modules, which takes as long as a small gate.
-        direct = gates if isinstance(gates, dict) else gates._parameters
-
-        def stored(gate: str, part: str) -> torch.Tensor:
-            if part == "value":
-                return getattr(self, f"constant_{gate}")  # type: ignore[no-any-return]
-            if part:
-                return gates[gate][part]  # type: ignore[no-any-return]
-            # What parametrizes, prunes or shards a gate leaves it elsewhere.
-            return direct[gate] if gate in direct else gates[gate]  # type: ignore[no-any-return]
-
+        stored = _stored(self)
         if first is not None and not is_autocast(x.device):
             dtype = stored(*first).dtype
             if dtype != x.dtype:
@@ -94,3 +84,51 @@ def _fused(base: Any) -> Forward:
         return apply_circuit(circuit, x, matrices(stored, x))
 
     return forward
+
+
+def _stored(owner: Any) -> Callable[[str, str], torch.Tensor]:
+    """Return the lookup of a tensor by its gate and part, in a module or in what stands for one."""
+    gates = owner.gates
+    # Past the lookup of modules, which takes as long as a small gate.
+    direct = gates if isinstance(gates, dict) else gates._parameters
+
+    def stored(gate: str, part: str) -> torch.Tensor:
+        if part == "value":
+            return getattr(owner, f"constant_{gate}")  # type: ignore[no-any-return]
+        if part:
+            return gates[gate][part]  # type: ignore[no-any-return]
+        # What parametrizes, prunes or shards a gate leaves it elsewhere.
+        return direct[gate] if gate in direct else gates[gate]  # type: ignore[no-any-return]
+
+    return stored
+
+
+def difference(base: Any, backend: str, forward: Forward) -> Difference:
+    """Return what makes T x - S x of an emitted class, of T, S and `x`, in the dtype of `x` or a more precise one.
+
+    An engine of a GPU reads `x` as it is and makes both in one pass; otherwise `forward`, that of the backend, makes
+    one after the other from `x` in the dtype of the gates.
+    """
+    circuit, found = base.circuit, executable(base.circuit)
+
+    def plain(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
+        x = x.to(next(iter(_tensors(own.gates))).dtype)
+        return forward(own, x) - forward(minus, x)
+
+    def fused(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
+        return apply_circuit(circuit, x, [*found.matrices(_stored(own), x), *found.matrices(_stored(minus), x)])
+
+    def one_pass(module: Any, x: torch.Tensor) -> torch.Tensor:
+        return fused(module, module, x)
+
+    def by_parts(module: Any, x: torch.Tensor) -> torch.Tensor:
+        return plain(module, module, x)
+
+    def choose(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
+        if backend == "torch" or not is_measured(x.device.type, x.dtype):
+            return plain(own, minus, x)
+        if backend == "fused" or is_faster(base, _tensors(own.gates), x, (one_pass, by_parts)):
+            return fused(own, minus, x)
+        return plain(own, minus, x)
+
+    return choose

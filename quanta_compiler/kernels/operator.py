@@ -80,8 +80,11 @@ def _differentiable_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> 
     dtype = matrix_dtype(x.dtype)
     flat = x.reshape(-1, found.in_features).to(dtype)
     with without_autocast(x.device):
-        y = apply_table(found.table, flat, [matrix.to(dtype) for matrix in matrices]).to(x.dtype)
-    y = y.reshape(*x.shape[:-1], found.out_features)
+        own, minus = found.sides([matrix.to(dtype) for matrix in matrices])
+        y = apply_table(found.table, flat, own)
+        if minus:
+            y = y - apply_table(found.table, flat, minus)
+    y = y.to(x.dtype).reshape(*x.shape[:-1], found.out_features)
     # What only moves data may have found nothing to move.
     return y if matrices else y.clone()
 
@@ -154,15 +157,18 @@ def _at(tensor: Any, dim: int | None, place: int) -> Any:
 
 def _apply_flops(x: tuple[int, ...], matrices: Any, circuit: str, *_: Any, **__: Any) -> int:
     """Return the FLOPs of the matrix products, from shapes, as FlopCounterMode asks for them."""
-    return executable(circuit).table.flops_per_token * math.prod(x[:-1])
+    found = executable(circuit)
+    return (2 if found.sides(matrices)[1] else 1) * found.table.flops_per_token * math.prod(x[:-1])
 
 
 def _backward_flops(
     grad: tuple[int, ...], x: Any, matrices: Any, circuit: str, needed: Sequence[bool], *_: Any, **__: Any
 ) -> int:
     """Return the FLOPs of backward: the states computed again, the gradient passed on, and those of the matrices."""
-    passes = 3 if any(needed[1:]) else 1
-    return passes * executable(circuit).table.flops_per_token * math.prod(grad[:-1])
+    found = executable(circuit)
+    sides = found.sides(needed[1:])
+    passes = sum(3 if any(side) else 1 for side in sides if side) or 1
+    return passes * found.table.flops_per_token * math.prod(grad[:-1])
 
 
 _LIBRARY.impl("apply", _apply, "CompositeExplicitAutograd")
@@ -185,7 +191,8 @@ def apply_circuit(circuit: str, x: torch.Tensor, matrices: Matrices) -> torch.Te
     """Apply a circuit given by its JSON text: `[..., in_features] -> [..., out_features]`, in the dtype of `x`.
 
     `matrices`, one for every entry of the table that has one, may be more precise than `x`; sums are in float32 at
-    least, and the result is rounded once. Under autocast `x` is rounded to autocast's dtype first.
+    least, and the result is rounded once. With twice as many, those of T and those of S, it is T x - S x. Under
+    autocast `x` is rounded to autocast's dtype first.
 
     Raises:
         ValueError: the tensors have other sizes or devices than the circuit and each other.

@@ -73,12 +73,14 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         how = self.quanta_circuit_backend[adapter]
         trained, frozen = self.circuits(adapter)
         dtype = next(iter(trained.values())).dtype
-        x = self.quanta_circuit_dropout[adapter](self._cast_input_dtype(x, dtype))
+        if not (with_copy and frozen is not None and x.is_cuda):
+            x = self._cast_input_dtype(x, dtype)  # a GPU makes the difference in float32 from `x` as it is
+        x = self.quanta_circuit_dropout[adapter](x)
         if with_copy and frozen is not None:
             # Both are computed alike, so that equal tensors give equal numbers, and the difference is zero at the
             # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
             with torch.autocast(x.device.type, enabled=False):
-                update = fitted.apply(trained, x, *how) - fitted.apply(frozen, x, *how)
+                update = fitted.apply_difference(trained, frozen, x, *how)
         else:
             update = fitted.apply(trained, x, *how)
         return update * scale if scale != 1 else update

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from quanta_compiler.kernels.engines.triton.source import HEAD, flow_source, forward_source
+from quanta_compiler.kernels.precision import Matrices
 from quanta_compiler.lowering.table import GateTable
 
 Numbers = tuple[int, ...]
@@ -26,6 +27,8 @@ class Kernel:
     """Entries whose state or gradient is stored."""
     result: bool = True
     """Whether what comes out at the end is stored."""
+    minus: bool = False
+    """Whether what the same entries make with other matrices is subtracted from it; only of a whole circuit."""
 
     def part(self, first: int, last: int) -> "Kernel":
         """Return the kernel of some of its entries; what is handed to the next one is a result too."""
@@ -54,16 +57,17 @@ class Number:
     """Of products of float32: Triton's `tf32`, or `tf32x3`, which is as good as float32."""
 
 
-def number_for(vectors: torch.dtype, matrices: Sequence[torch.dtype]) -> Number:
+def number_for(vectors: torch.dtype, sides: tuple[Matrices, Matrices]) -> Number:
     """Return the dtypes for vectors and matrices.
 
-    Matrices that are more precise than the vectors keep the states in float32, rounded once at the end. Products of
-    float32 vectors are as exact as torch's are told to be (`torch.set_float32_matmul_precision`).
+    The states are in float32, and rounded once at the end, where the matrices are more precise than the vectors, and
+    where a difference is made of them. Products of float32 vectors are as exact as torch's are told to be
+    (`torch.set_float32_matmul_precision`).
     """
-    states = vectors if all(dtype == vectors for dtype in matrices) else torch.float32
-    if vectors == torch.float32 and torch.get_float32_matmul_precision() == "highest":
-        return Number(vectors, states, "tf32x3")
-    return Number(vectors, states, "tf32")
+    own, minus = sides
+    is_exact = bool(minus) or any(matrix.dtype != vectors for matrix in own)
+    wants_exact = vectors == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return Number(vectors, torch.float32 if is_exact else vectors, "tf32x3" if wants_exact else "tf32")
 
 
 class Kernels:
@@ -76,15 +80,17 @@ class Kernels:
     def source(self, kernel: Kernel) -> str:
         """Return the text of a kernel, a module that Triton can read."""
         write = forward_source if kernel.name == "forward" else flow_source
-        return f"{HEAD}\n\n{write(self.table, kernel.first, kernel.last, kernel.keep, result=kernel.result)}"
+        kept, options = kernel.keep, {"result": kernel.result, "minus": kernel.minus}
+        return f"{HEAD}\n\n{write(self.table, kernel.first, kernel.last, kept, **options)}"
 
-    def matrices(self, kernel: Kernel) -> Numbers:
-        """Return the entries whose matrices are a kernel's last arguments, in order."""
+    def matrices(self, kernel: Kernel) -> list[str]:
+        """Return the names of the matrices that are a kernel's last arguments, in order."""
         # The first gradient need not go through its gate where nobody wants what comes out.
         skipped = kernel.first if kernel.name == "flow" and not kernel.result else None
         entries = self.table.entries
         numbers = range(kernel.first, kernel.last)
-        return tuple(n for n in numbers if entries[n].matrix is not None and n != skipped)
+        own = [f"w{n}" for n in numbers if entries[n].matrix is not None and n != skipped]
+        return own + [f"u{name[1:]}" for name in own if kernel.minus]
 
     def boundary_size(self, kernel: Kernel) -> int:
         """Return the numbers of a token in what a kernel hands to the next one."""

@@ -40,7 +40,7 @@ def fitting(kernels: Kernels, number: Number, arch: int) -> Fit:
         if held > SHARED[arch] * 1024:
             return Refusal(f"a gate of {held} bytes is more than the {SHARED[arch]} KiB of shared memory of sm_{arch}")
         refusal = Refusal(f"a token is too large for the registers of sm_{arch}")
-        for tiling in tilings(table, kernel.first, kernel.last):
+        for tiling in tilings(table, kernel.first, kernel.last, 2 if kernel.minus else 1):
             needs = resources(kernels, kernel, tiling, number, arch)
             _LOG.debug("%s %s on sm_%d: %s", kernel, tiling, arch, needs)
             if isinstance(needs, str):
@@ -61,6 +61,9 @@ def _refusal(needs: Resources, arch: int) -> Refusal:
 
 def planned(whole: Kernel, fit: Fit) -> Plan:
     """Cut a kernel into the fewest that fit: each takes as many entries as it can, the next goes on from there."""
+    if whole.minus:
+        tiling = fit(whole)
+        return tiling if isinstance(tiling, Refusal) else (Launch(whole, tiling),)
     launches: list[Launch] = []
     forward = whole.name == "forward"
     begin, end = whole.first, whole.last

@@ -42,9 +42,9 @@ class Resources:
         return self.spilled == 0 and self.shared <= SHARED[arch] * 1024
 
 
-def tilings(table: GateTable, first: int, last: int) -> tuple[Tiling, ...]:
-    """Return the tilings to try for the entries `[first, last)`, the most tokens first."""
-    largest = largest_state(table, first, last)
+def tilings(table: GateTable, first: int, last: int, states: int = 1) -> tuple[Tiling, ...]:
+    """Return the tilings to try for the entries `[first, last)`, the most tokens first; `states` are alive at once."""
+    largest = largest_state(table, first, last) * states
     found = {Tiling(min(_MOST_TOKENS, numbers // largest), warps): None for numbers, warps in TILES}
     return tuple(tiling for tiling in found if tiling.tokens)
 
@@ -118,7 +118,7 @@ def _types(kernel: Kernel, count: int, names: list[str], number: Number) -> Iter
     for name in names:
         if name in ends or name[0] in "se":
             yield name, _TYPES[ends.get(name, number.vectors)]
-        elif name[0] == "w":
+        elif name[0] in "wu":
             yield name, _TYPES[number.states]
 
 

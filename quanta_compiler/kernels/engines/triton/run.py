@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from quanta_compiler.kernels.by_parts import backward_by_parts, forward_by_parts
 from quanta_compiler.kernels.engines.portable.engine import PortableTable
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, number_for
 from quanta_compiler.kernels.engines.triton.plans import Fit, Launch, Plan, Refusal, fitting, planned
@@ -14,7 +15,9 @@ from quanta_compiler.kernels.precision import Gradients, Matrices, without_autoc
 from quanta_compiler.lowering.table import GateTable
 
 Tensors = Mapping[int, torch.Tensor]
-"""Matrices, states or gradients, by the number of the entry."""
+"""States or gradients, by the number of the entry."""
+Factors = Mapping[str, torch.Tensor]
+"""Matrices, by the names that they have in kernels."""
 
 STORED_BYTES = 2**28
 """What backward stores at a time."""
@@ -58,29 +61,55 @@ class TritonTable:
 
     def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]` in the dtype of `x`."""
-        table = self._table
-        number = number_for(x.dtype, [matrix.dtype for matrix in matrices])
-        plan = self._plan(Kernel("forward", 0, len(table.entries)), number, x.device)
+        found = self._forward(x, (matrices, ()))
+        return self._plainly.forward(x, matrices) if found is None else found
+
+    def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
+        """Return T x - S x, rounded once: by one kernel that reads `x` once, where both fit into it."""
+        found = self._forward(x, (matrices, minus))
+        return forward_by_parts(self, x, matrices, minus) if found is None else found
+
+    def _forward(self, x: torch.Tensor, sides: tuple[Matrices, Matrices]) -> torch.Tensor | None:
+        table, number = self._table, number_for(x.dtype, sides)
+        plan = self._plan(Kernel("forward", 0, len(table.entries), minus=bool(sides[1])), number, x.device)
         if isinstance(plan, Refusal):
-            return self._plainly.forward(x, matrices)
+            return None
         y = x.new_empty((*x.shape[:-1], table.out_features))
         ends = x.view(-1, table.in_features), y.view(-1, table.out_features)
-        self._run(plan, number, ends, {}, self._as_states(matrices, number))
+        self._run(plan, number, ends, {}, self._as_states(sides, number))
         return y
 
     def backward(
         self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
     ) -> Gradients:
-        """Return the gradients of the input and of the matrices, in this order.
+        """Return the gradients of the input and of the matrices, in this order."""
+        found = self._backward(grad, x, (matrices, ()), needed)
+        return self._plainly.backward(grad, x, matrices, needed) if found is None else found
+
+    def backward_difference(
+        self, grad: torch.Tensor, x: torch.Tensor | None, sides: tuple[Matrices, Matrices], needed: Sequence[bool]
+    ) -> Gradients:
+        """Return the gradients of the input and of the matrices of both sides; S is usually frozen."""
+        count = len(sides[0])
+        found = None
+        if not any(needed[1 + count :]):
+            found = self._backward(grad, x, sides, needed[: 1 + count])
+        if found is None:
+            return backward_by_parts(self, grad, x, sides, needed)
+        return found[0], [*found[1], *[None] * count]
+
+    def _backward(
+        self, grad: torch.Tensor, x: torch.Tensor | None, sides: tuple[Matrices, Matrices], needed: Sequence[bool]
+    ) -> Gradients | None:
+        """Return the gradients of the input and of the matrices of the first side; None where it runs as torch does.
 
         States and gradients that a matrix needs are stored, of some tokens at a time: its own is a product of them.
         """
-        table = self._table
-        number = number_for(grad.dtype, [matrix.dtype for matrix in matrices])
-        kernels = self._backward(needed, number, grad.device)
+        table, number = self._table, number_for(grad.dtype, sides)
+        kernels = self._backward_kernels(needed, number, grad.device, minus=bool(sides[1]))
         if kernels is None:
-            return self._plainly.backward(grad, x, matrices, needed)
-        given = self._as_states(matrices, number)
+            return None
+        given = self._as_states(sides, number)
         per_token = sum(map(self._stored_numbers, kernels.keep)) * grad.dtype.itemsize
         chunk = max(FEWEST_TOKENS, STORED_BYTES // max(1, per_token) // FEWEST_TOKENS * FEWEST_TOKENS)
         while True:
@@ -89,7 +118,7 @@ class TritonTable:
                 sums = self._gradients(kernels, number, (grad, x, dx), given, chunk)
             except torch.OutOfMemoryError:
                 if chunk == FEWEST_TOKENS:
-                    return self._plainly.backward(grad, x, matrices, needed)
+                    return None
                 chunk = max(FEWEST_TOKENS, chunk // 4 // FEWEST_TOKENS * FEWEST_TOKENS)
             else:
                 return dx, [sums.get(entry) for entry in self._with_matrix]
@@ -99,7 +128,7 @@ class TritonTable:
         kernels: _Backward,
         number: Number,
         vectors: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None],
-        matrices: Tensors,
+        matrices: Factors,
         chunk: int,
     ) -> dict[int, torch.Tensor]:
         """Write the gradient of the input, return those of the matrices by entry; `chunk` tokens at a time."""
@@ -119,12 +148,14 @@ class TritonTable:
                 sums[n] += _product(gradients[n], states[n])
         return sums
 
-    def _backward(self, needed: Sequence[bool], number: Number, device: torch.device) -> _Backward | None:
+    def _backward_kernels(
+        self, needed: Sequence[bool], number: Number, device: torch.device, *, minus: bool
+    ) -> _Backward | None:
         """Return the kernels of a backward pass; None where a part of them does not fit."""
         count = len(self._table.entries)
         keep = tuple(entry for entry, one in zip(self._with_matrix, needed[1:], strict=True) if one)
         first = 0 if needed[0] else min(keep, default=count)
-        flow = self._plan(Kernel("flow", first, count, keep, needed[0]), number, device)
+        flow = self._plan(Kernel("flow", first, count, keep, needed[0], minus and needed[0]), number, device)
         states: Plan = ()
         if keep:
             states = self._plan(Kernel("forward", 0, max(keep) + 1, keep, result=False), number, device)
@@ -138,7 +169,7 @@ class TritonTable:
         number: Number,
         ends: tuple[torch.Tensor, torch.Tensor | None],
         kept: Tensors,
-        matrices: Tensors,
+        matrices: Factors,
     ) -> None:
         """Launch the kernels of a plan, each on what the one before it left."""
         given, result = ends
@@ -150,7 +181,7 @@ class TritonTable:
                 out = given.new_empty((tokens, size), dtype=number.states)
             vectors = [given] if out is None else [given, out]
             stored = (kept[entry] for entry in kernel.keep)
-            factors = (matrices[entry] for entry in self._kernels.matrices(kernel))
+            factors = (matrices[name] for name in self._kernels.matrices(kernel))
             self._kernels.launch(kernel, tiling, number, [*vectors, *stored, *factors])
             given = given if out is None else out
 
@@ -165,17 +196,20 @@ class TritonTable:
             return fitting(self._kernels, number, arch_of(device))
 
         def interpreted(kernel: Kernel) -> Tiling | Refusal:
-            found = tilings(self._table, kernel.first, kernel.last)
+            found = tilings(self._table, kernel.first, kernel.last, 2 if kernel.minus else 1)
             if not found:
                 return Refusal("a token is too large for a tile")
             return Tiling(min(_INTERPRETED, found[0].tokens), found[0].warps)
 
         return interpreted
 
-    def _as_states(self, matrices: Matrices, number: Number) -> dict[int, torch.Tensor]:
-        """Return the matrices by entry, contiguous and in the dtype of the states."""
-        ready = (matrix.detach().to(number.states).contiguous() for matrix in matrices)
-        return dict(zip(self._with_matrix, ready, strict=True))
+    def _as_states(self, sides: tuple[Matrices, Matrices], number: Number) -> dict[str, torch.Tensor]:
+        """Return the matrices by the names of kernels' arguments, contiguous and in the dtype of the states."""
+        return {
+            f"{letter}{entry}": matrix.detach().to(number.states).contiguous()
+            for letter, side in zip("wu", sides, strict=True)
+            for entry, matrix in zip(self._with_matrix, side, strict=False)
+        }
 
     def _stored_numbers(self, entry: int) -> int:
         one = self._table.entries[entry]

@@ -34,7 +34,9 @@ _DOT_BITS = 4
 """A product of Triton has at least 16 terms."""
 
 
-def forward_source(table: GateTable, first: int, last: int, keep: Collection[int] = (), *, result: bool = True) -> str:
+def forward_source(
+    table: GateTable, first: int, last: int, keep: Collection[int] = (), *, result: bool = True, minus: bool = False
+) -> str:
     """Return the kernel `forward` of the entries `[first, last)`.
 
     Args:
@@ -43,12 +45,13 @@ def forward_source(table: GateTable, first: int, last: int, keep: Collection[int
         last: The number behind the last one.
         keep: Numbers of entries whose state is stored as they read it, `[blocks, tokens, rest, columns]`, as `s0`, ...
         result: Whether the state behind the last entry is stored as `y`.
+        minus: Whether what the same entries make with other matrices, `u0`, ..., is subtracted from it.
 
     """
     writer = _Writer(table)
     kept = [f"s{number}" for number in sorted(keep)]
-    pointers = ["x", *(["y"] if result else []), *kept, *writer.matrices(first, last)]
-    writer.begin("forward", pointers)
+    pointers = ["x", *(["y"] if result else []), *kept, *writer.matrices("w", first, last)]
+    writer.begin("forward", [*pointers, *(writer.matrices("u", first, last) if minus else [])])
     tile = writer.load("a", writer.boundary(first, "x"))
     for number in range(first, last):
         entry = table.entries[number]
@@ -56,13 +59,20 @@ def forward_source(table: GateTable, first: int, last: int, keep: Collection[int
         if number in keep:
             writer.store(tile, Memory(f"s{number}", stored(entry, entry.legs.columns), _numbers(entry, entry.columns)))
         if number < last - 1 or result:
-            tile = writer.product(tile, number, transposed=False)
+            tile = writer.product(tile, number, "w", transposed=False)
+    if minus:
+        other = writer.load("b", writer.boundary(first, "x"))
+        for number in range(first, last):
+            other = writer.product(other, number, "u", transposed=False)
+        tile = writer.difference(tile, other)
     if result:
         writer.store(tile, writer.boundary(last, "y"))
     return writer.text()
 
 
-def flow_source(table: GateTable, first: int, last: int, keep: Collection[int] = (), *, result: bool = True) -> str:
+def flow_source(
+    table: GateTable, first: int, last: int, keep: Collection[int] = (), *, result: bool = True, minus: bool = False
+) -> str:
     """Return the kernel `flow` of the entries `[first, last)`, from the last one to the first.
 
     Args:
@@ -71,13 +81,14 @@ def flow_source(table: GateTable, first: int, last: int, keep: Collection[int] =
         last: The number behind the last one.
         keep: Numbers of entries whose gradient is stored as they made it, `[blocks, tokens, rest, rows]`, as `e0`, ...
         result: Whether the gradient of the state before the first entry is stored as `dx`.
+        minus: Whether what the same entries make with other matrices, `u0`, ..., is subtracted from it.
 
     """
     writer = _Writer(table)
     kept = [f"e{number}" for number in sorted(keep)]
     given = range(first if result else first + 1, last)
-    pointers = ["dy", *(["dx"] if result else []), *kept, *writer.matrices(given.start, given.stop)]
-    writer.begin("flow", pointers)
+    pointers = ["dy", *(["dx"] if result else []), *kept, *writer.matrices("w", given.start, given.stop)]
+    writer.begin("flow", [*pointers, *(writer.matrices("u", first, last) if minus else [])])
     tile = writer.load("a", writer.boundary(last, "dy"))
     for number in reversed(range(first, last)):
         entry = table.entries[number]
@@ -85,7 +96,12 @@ def flow_source(table: GateTable, first: int, last: int, keep: Collection[int] =
         if number in keep:
             writer.store(tile, Memory(f"e{number}", stored(entry, entry.legs.rows), _numbers(entry, entry.rows)))
         if number in given:
-            tile = writer.product(tile, number, transposed=True)
+            tile = writer.product(tile, number, "w", transposed=True)
+    if minus:
+        other = writer.load("b", writer.boundary(last, "dy"))
+        for number in reversed(range(first, last)):
+            other = writer.product(other, number, "u", transposed=True)
+        tile = writer.difference(tile, other)
     if result:
         writer.store(tile, writer.boundary(first, "dx"))
     return writer.text()
@@ -122,9 +138,9 @@ class _Writer:
         self._lines.append(f"def {name}({', '.join(pointers)}, tokens, {constants}):")
         self._add("t = (tl.program_id(0) * T + tl.arange(0, T)).to(tl.int64)")
 
-    def matrices(self, first: int, last: int) -> list[str]:
+    def matrices(self, letter: str, first: int, last: int) -> list[str]:
         """Return the names of the matrices that the entries `[first, last)` read."""
-        return [f"w{number}" for number in range(first, last) if self._table.entries[number].matrix is not None]
+        return [f"{letter}{number}" for number in range(first, last) if self._table.entries[number].matrix is not None]
 
     def boundary(self, number: int, pointer: str) -> Memory:
         """Return where the state before an entry stands between kernels; at the ends, a vector of the circuit."""
@@ -163,12 +179,16 @@ class _Writer:
             at = f"t[:, None] * {memory.numbers} + {memory.numbers - behind} + {index}"
             self._add(f"tl.store({pointer} + {at}, 0.0, mask=(t < tokens)[:, None] & ({index} < {behind}))")
 
-    def product(self, tile: Tile, number: int, *, transposed: bool) -> Tile:
-        """Apply a gate, or its transpose, to a tile."""
+    def difference(self, tile: Tile, other: Tile) -> Tile:
+        """Subtract a tile from another one, which is in the same order."""
+        return Tile(self._define(f"{tile.name} - {other.name}"), tile.order)
+
+    def product(self, tile: Tile, number: int, letter: str, *, transposed: bool) -> Tile:
+        """Apply a gate, or its transpose, to a tile; its matrices are named by a letter and the number."""
         entry = self._table.entries[number]
         if entry.matrix is not None and not entry.legs.rows and not entry.legs.columns:
-            return self._scaled(tile, entry, f"w{number}")
-        factor = Factor(self._sizes, entry, f"w{number}", transposed=transposed)
+            return self._scaled(tile, entry, f"{letter}{number}")
+        factor = Factor(self._sizes, entry, f"{letter}{number}", transposed=transposed)
         per, rest = self._sizes.bits(factor.per), self._sizes.bits(factor.rest)
         given, made = self._sizes.bits(factor.given), self._sizes.bits(factor.made)
         missing = max(0, _DOT_BITS - len(given))
