@@ -11,7 +11,7 @@ import typer
 
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
 from quanta_compiler.cli.command import FAILED, guarded
-from quanta_compiler.cli.options import Json, MaxBytes, count, one_of, picture_option, some_of, split_names
+from quanta_compiler.cli.options import Json, MaxBytes, completed, count, one_of, picture_option, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic, problem, warning
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
@@ -35,19 +35,26 @@ def bench(
         int | None,
         typer.Option(
             "--tokens",
-            metavar="N",
+            metavar="COUNT",
             parser=count(1, 2**31),
             help="The size of the batch; by default what the file plans for.",
         ),
     ] = None,
     dtype: Annotated[
         str,
-        typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help=f"What is computed in: {', '.join(DTYPES)}."),
+        typer.Option(
+            metavar="DTYPE",
+            callback=one_of("dtype", DTYPES),
+            autocompletion=completed(DTYPES),
+            help=f"What is computed in: {', '.join(DTYPES)}.",
+        ),
     ] = DTYPES[0],
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
+        int | None, typer.Option(metavar="COUNT", min=1, max=1024, help="Threads; by default as many as torch takes.")
     ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")] = ROUNDS,
+    rounds: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, max=10_000, help="How often to measure each.")
+    ] = ROUNDS,
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
     ] = False,
@@ -56,6 +63,7 @@ def bench(
         typer.Option(
             metavar="NAMES",
             callback=some_of("contestant", NAMES),
+            autocompletion=completed(NAMES),
             help="Measure these beside ours, with commas between them.",
         ),
     ] = None,
@@ -65,7 +73,12 @@ def bench(
         bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
     ] = False,
     device: Annotated[
-        str | None, typer.Option(metavar="D", help="The device to calibrate: cpu (the default), or a cuda one.")
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            autocompletion=completed(("cpu", "cuda")),
+            help="The device to calibrate: cpu (the default), or a cuda one.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -77,6 +90,12 @@ def bench(
 
     With --calibrate it is the machine that is measured, in a minute or two, and kept in the cache folder: `quanta
     compare` predicts times from that.
+
+    Examples:
+        quanta bench circuit.yaml
+        quanta bench circuit.yaml --tokens 512 --only torch-einsum -o bench.svg
+        quanta bench --calibrate
+
     """
     if calibrate:
         others = (tokens, adapters, only, output, max_bytes, dtype != DTYPES[0], rounds != ROUNDS)

@@ -37,7 +37,10 @@ def compile_(
     being the circuit's name; what it costs is printed. A module that was edited by hand stays as it is, unless --force
     is given.
 
-    Example: quanta compile circuit.yaml -o build
+    Examples:
+        quanta compile circuit.yaml -o build
+        quanta compile circuit.yaml -o build --check
+
     """
     from quanta_compiler.cli.circuit_files import compile_file, refuse_to_overwrite
     from quanta_compiler.report.terminal import files_table, summary_table

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import File, one_of
+from quanta_compiler.cli.options import File, completed, one_of
 from quanta_compiler.text.console import print_result, tell_diagnostics
 
 STAGE_NAMES = ("circuit", "network", "plan", "program", "table", "source")
@@ -18,7 +18,8 @@ def expand(
     stage: Annotated[
         str | None,
         typer.Option(
-            metavar="S",
+            metavar="STAGE",
+            autocompletion=completed(STAGE_NAMES),
             callback=one_of("stage", STAGE_NAMES),
             help=f"What a later stage holds instead: {', '.join(STAGE_NAMES)}.",
         ),
@@ -28,6 +29,11 @@ def expand(
 
     Patterns and defaults become plain gates, in YAML that compiles to the same circuit; with --stage it is what a
     later stage of the compiler makes of it.
+
+    Examples:
+        quanta expand circuit.yaml
+        quanta expand circuit.yaml --stage plan
+
     """
     from quanta_compiler.cli.circuit_files import read_circuit
 

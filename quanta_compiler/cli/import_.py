@@ -42,7 +42,7 @@ def import_(
     ],
     layout: Annotated[
         str | None,
-        typer.Option(metavar="L", help="The axes, such as 16x8x8x4, where the gates do not tell all of them."),
+        typer.Option(metavar="LAYOUT", help="The axes, such as 16x8x8x4, where the gates do not tell all of them."),
     ] = None,
     features: Annotated[
         list[str] | None,
@@ -55,7 +55,7 @@ def import_(
     base_model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The base model's name, written into the adapter.")
     ] = None,
-    scale: Annotated[float, typer.Option(metavar="S", help="Multiplies the update.")] = 1.0,
+    scale: Annotated[float, typer.Option(metavar="NUMBER", help="Multiplies the update.")] = 1.0,
     no_frozen_copy: Annotated[
         bool, typer.Option("--no-frozen-copy", help="The update is T alone: S was subtracted from the base weights.")
     ] = False,
@@ -66,6 +66,10 @@ def import_(
 
     Gates are the tensors `....quanta_weights.-1 -2`, their frozen copies those of `quanta_weights2`. DIR gets
     adapter_config.json and adapter_model.safetensors, which PEFT loads.
+
+    Examples:
+        quanta import checkpoint.safetensors -o adapter
+
     """
     if not math.isfinite(scale):
         raise typer.BadParameter("the scale is a finite number", param_hint="'--scale'")

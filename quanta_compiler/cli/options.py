@@ -26,29 +26,55 @@ def count(least: int = 1, most: int = 2**63 - 1) -> Callable[[str | int], int]:
     return parse
 
 
+def completed(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return what a shell completes a word by; in a list with commas the last one."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, _ = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in known]
+
+    return complete
+
+
+def families(incomplete: str) -> list[str]:
+    """Return the names of the families of circuits, for a shell to complete."""
+    from quanta_compiler.presets.table import PRESETS
+
+    return [*PRESETS]
+
+
 File = Annotated[str, typer.Argument(metavar="FILE", help="The circuit file; `-` is standard input.")]
 Tokens = Annotated[
     int | None,
     typer.Option(
-        "--tokens", metavar="N", parser=count(1, 2**31), help="Plan for batches of N tokens, whatever the file says."
+        "--tokens",
+        metavar="COUNT",
+        parser=count(1, 2**31),
+        help="The batch to plan for, whatever the file says.",
     ),
 ]
 MaxBytes = Annotated[
     int | None,
     typer.Option(
-        metavar="N", parser=count(), help="Stop rather than take more memory; by default half of what is free."
+        metavar="BYTES", parser=count(), help="Stop rather than take more memory; by default half of what is free."
     ),
 ]
 Targets = Annotated[
     str | None,
     typer.Option(
-        metavar="T",
+        metavar="NAMES",
+        autocompletion=completed(("all-linear",)),
         help="Which layers: names with commas between them, a regular expression, or `all-linear`; by default those "
         "that PEFT has for the model.",
     ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="D", help="Whose times are predicted: cpu, or cuda where it is calibrated.")
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        autocompletion=completed(("cpu", "cuda")),
+        help="Whose times are predicted: cpu, or cuda where it is calibrated.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Json, count, one_of, some_of, split_names, wrong_option
+from quanta_compiler.cli.options import Json, Targets, completed, count, one_of, some_of, split_names, wrong_option
 from quanta_compiler.diagnostics import clip, warning
 from quanta_compiler.text.console import (
     drawing_width,
@@ -65,42 +65,40 @@ def search(
     max_parameters: Annotated[
         str,
         typer.Option(
-            metavar="X", help="At most X trainable numbers, such as 50k; with --model in all of it, or a share: 0.05%."
+            metavar="BUDGET", help="How much may train: 50k; with --model in the whole model, or a share: 0.05%."
         ),
     ],
     in_features: Annotated[
-        int | None, typer.Option("--in", metavar="N", min=2, max=1 << 24, help="The width of the layer's input.")
+        int | None, typer.Option("--in", metavar="WIDTH", min=2, max=1 << 24, help="The width of the layer's input.")
     ] = None,
     out_features: Annotated[
-        int | None, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")
+        int | None, typer.Option("--out", metavar="WIDTH", min=2, max=1 << 24, help="The width of its output.")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="DIR_OR_ID", help="Search for every width of a model's targets; no --in and --out then."),
     ] = None,
-    targets: Annotated[
-        str | None, typer.Option(metavar="T", help="Which layers of the model; by default those that PEFT has for it.")
-    ] = None,
+    targets: Targets = None,
     max_flops: Annotated[
-        int | None, typer.Option(metavar="Y", parser=count(), help="At most Y FLOPs a token, gate by gate.")
+        int | None, typer.Option(metavar="COUNT", parser=count(), help="At most COUNT FLOPs a token, gate by gate.")
     ] = None,
     max_memory: Annotated[
         int | None,
         typer.Option(metavar="BYTES", parser=count(), help="At most BYTES a token kept for backward."),
     ] = None,
     min_rank: Annotated[
-        int | None, typer.Option(metavar="R", min=1, help="A lower bound of the rank of at least R.")
+        int | None, typer.Option(metavar="RANK", min=1, help="The least lower bound of the rank.")
     ] = None,
     min_mixing: Annotated[
         float | None,
-        typer.Option(metavar="S", min=0, max=1, help="A mixing of at least S: 1 lets no split of the axes bind."),
+        typer.Option(metavar="SHARE", min=0, max=1, help="The least mixing; at 1 no split of the axes binds."),
     ] = None,
-    axes: Annotated[str, typer.Option(metavar="A-B", help="How many axes.")] = "2-5",
-    gates: Annotated[str, typer.Option(metavar="A-B", help="How many gates.")] = "1-10",
+    axes: Annotated[str, typer.Option(metavar="RANGE", help="How many axes, such as 3 or 2-5.")] = "2-5",
+    gates: Annotated[str, typer.Option(metavar="RANGE", help="How many gates.")] = "1-10",
     gate_axes: Annotated[
-        str, typer.Option(metavar="K,...", help="On how many axes a gate acts: 1,2 for singles too.")
+        str, typer.Option(metavar="COUNTS", help="On how many axes a gate acts: 1,2 for singles too.")
     ] = "2",
-    ranks: Annotated[str | None, typer.Option(metavar="R,...", help="Low-rank gates of these ranks as well.")] = None,
+    ranks: Annotated[str | None, typer.Option(metavar="RANKS", help="Low-rank gates of these ranks as well.")] = None,
     no_rectangular: Annotated[
         bool,
         typer.Option(
@@ -116,43 +114,45 @@ def search(
         typer.Option(
             metavar="NAMES",
             callback=some_of("objective", OBJECTIVE_NAMES),
+            autocompletion=completed(OBJECTIVE_NAMES),
             help=f"Some of {', '.join(OBJECTIVE_NAMES)}.",
         ),
         # Parameters are limited anyway: within the limit, what gives the most for its FLOPs.
     ] = "freedom,flops,rank,mixing",
     alike: Annotated[
         int,
-        typer.Option(metavar="K", min=1, max=1000, help="Keep K layouts where several are equal in all objectives."),
+        typer.Option(metavar="COUNT", min=1, max=1000, help="Keep COUNT of those that are equal in all objectives."),
     ] = 1,
     candidates: Annotated[
         int,
-        typer.Option(metavar="N", parser=count(), help="Cost at most about N layouts: few gates first, then a sample."),
+        typer.Option(metavar="COUNT", parser=count(), help="Layouts to cost: few gates first, then a sample."),
     ] = 200_000,
     seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")
+        int, typer.Option(metavar="NUMBER", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")
     ] = 0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder of the results; by default search-N-M."),
+        typer.Option("--output", "-o", metavar="DIR", help="The folder of the results; by default search-IN-OUT."),
     ] = None,
     most: Annotated[
         int | None,
-        typer.Option(metavar="K", min=1, help="Write K layouts of the front, spread over it; by default all."),
+        typer.Option(metavar="COUNT", min=1, help="Write COUNT layouts of the front, spread over it; by default all."),
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--time", metavar="S", min=0, help="Begin nothing new after S seconds; --resume goes on."),
+        typer.Option("--time", metavar="SECONDS", min=0, help="Begin nothing new after SECONDS; --resume goes on."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the search in the folder has stopped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Begin anew in the folder of another search.")] = False,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=4096, help="Processes; by default one a core.")
+        int | None, typer.Option(metavar="COUNT", min=1, max=4096, help="Processes; by default one a core.")
     ] = None,
     backend: Annotated[
         str,
         typer.Option(
-            metavar="NAME",
+            metavar="BACKEND",
             callback=one_of("backend of joblib", BACKEND_NAMES),
+            autocompletion=completed(BACKEND_NAMES),
             help=f"Of joblib: {', '.join(BACKEND_NAMES)}.",
         ),
     ] = "loky",
@@ -161,21 +161,21 @@ def search(
         typer.Option(metavar="ADDRESS", help="The cluster's scheduler, such as tcp://host:8786; implies dask."),
     ] = None,
     tokens: Annotated[
-        int, typer.Option(metavar="N", parser=count(1, 2**31), help="Plan the front for batches of N tokens.")
+        int, typer.Option(metavar="COUNT", parser=count(1, 2**31), help="The batch to plan the front for.")
     ] = 2048,
     fit: Annotated[
-        Path | None, typer.Option("--fit", metavar="W", help="Fit the front to weight updates: a file of tensors.")
+        Path | None, typer.Option("--fit", metavar="FILE", help="Fit the front to weight updates: a file of tensors.")
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(metavar="B", help="The updates are those of W less those of this file.")
+        Path | None, typer.Option(metavar="FILE", help="The updates are those of --fit less those of this file.")
     ] = None,
     keys: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="NAME", help="A tensor of W; by default all that fit. Repeatable."),
+        typer.Option("--key", metavar="NAME", help="A tensor of --fit; by default all that fit. Repeatable."),
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")] = 200,
+    steps: Annotated[int, typer.Option(metavar="COUNT", min=1, max=1_000_000, help="Gradient steps of a fit.")] = 200,
     learning_rate: Annotated[
-        float, typer.Option(metavar="R", help="Adam's largest step of a fit; 1: the gates' first numbers.")
+        float, typer.Option(metavar="NUMBER", help="Adam's largest step of a fit; 1: the gates' first numbers.")
     ] = 0.5,
     as_json: Json = False,
 ) -> None:
@@ -184,7 +184,9 @@ def search(
     Factorizations of the width, sets of gates and their orders up to symmetry, under limits; the Pareto front of them
     is planned, printed, and written to DIR, a circuit file for each layout.
 
-    Example: quanta search --in 4096 --out 4096 --max-parameters 50k
+    Examples:
+        quanta search --in 4096 --out 4096 --max-parameters 50k
+
     """
     budgets = _budgets(max_parameters, in_features, out_features, model, targets)
     deadline = None if seconds is None else time.monotonic() + seconds

@@ -13,7 +13,7 @@ from quanta_compiler.text.console import print_json, print_tables
 def verify(
     file: File,
     max_bytes: MaxBytes = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the gates and the input.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, max=2**63 - 1, help="Draws gates and input.")] = 0,
     tokens: Tokens = None,
     as_json: Json = False,
 ) -> None:
@@ -21,6 +21,10 @@ def verify(
 
     It runs in float32 on well-scaled random gates, forward and operator(), beside a float64 reference that applies
     gate by gate; the check fails where they differ by more than 1e-5 of the norm.
+
+    Examples:
+        quanta verify circuit.yaml
+
     """
     from quanta_compiler.cli.circuit_files import compile_file
     from quanta_compiler.oracle.verification import verification_table

@@ -20,7 +20,7 @@ def watch(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Circuit files, side by side.")],
     *,
     port: Annotated[
-        int, typer.Option(metavar="P", min=0, max=65535, help="The port on this machine; 0: one that is free.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="The port on this machine; 0: one that is free.")
     ] = 8765,
     opens: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -28,6 +28,10 @@ def watch(
 
     A page on 127.0.0.1 with the diagram, the figures beside LoRA r=8, and every mistake with its place, anew at every
     save. Ctrl+C ends it.
+
+    Examples:
+        quanta watch circuit.yaml --open
+
     """
     for file in files:
         if not file.is_file():
