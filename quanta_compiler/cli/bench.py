@@ -93,7 +93,7 @@ def bench(
 
     Examples:
         quanta bench circuit.yaml
-        quanta bench circuit.yaml --tokens 512 --only torch-einsum -o bench.svg
+        quanta bench circuit.yaml --tokens 512 --only dense,lora-8 -o bench.svg
         quanta bench --calibrate
 
     """

@@ -132,7 +132,7 @@ def compare(
 
     Examples:
         quanta compare circuit.yaml -b lora:8 -b krona:64-64 -b dense
-        quanta compare circuit.yaml -b lora:8 --sort parameters -o compare.html
+        quanta compare circuit.yaml -b lora:8 --sort trainable -o compare.html
         quanta compare -b lora:8 -b quanta --model examples/models/llama3-8b
 
     """

@@ -81,9 +81,10 @@ def _row(parameter: Any) -> tuple[str, str]:
     if parameter.param_type_name == "argument":
         return coloured(parameter.metavar), parameter.help
     names = ", ".join(map(coloured, sorted(parameter.opts, key=len)))
+    said = parameter.help.replace("-", _GLUE[ord("-")])
     if parameter.is_flag:
-        return names, parameter.help.translate({ord("-"): _GLUE[ord("-")]})
+        return names, said
     remarks = ["required"] if parameter.required else []
     if parameter.default is not None:
         remarks.append(f"default: {parameter.default}")
-    return f"{names} {parameter.metavar}", parameter.help + "".join(f" [{one}]" for one in remarks)
+    return f"{names} {parameter.metavar}", said + "".join(f" {f'[{one}]'.translate(_GLUE)}" for one in remarks)

@@ -185,7 +185,7 @@ def search(
     is planned, printed, and written to DIR, a circuit file for each layout.
 
     Examples:
-        quanta search --in 4096 --out 4096 --max-parameters 50k
+        quanta search --in 768 --out 768 --axes 3 --max-parameters 20k
 
     """
     budgets = _budgets(max_parameters, in_features, out_features, model, targets)
