@@ -55,11 +55,6 @@ def analyze(
     the update, its Frobenius norm and its largest singular values. The first adapter is compared with each of the
     others: phi(i, j) is how much of the first i and j right singular vectors' subspaces coincide, from 0 to 1. Reads
     adapters of circuits and of PEFT's LoRA.
-
-    Examples:
-        quanta analyze adapter
-        quanta analyze adapter other-adapter -o ranks.svg
-
     """
     pattern = None if layers is None else regex(layers)
     if output is not None:

@@ -90,12 +90,6 @@ def bench(
 
     With --calibrate it is the machine that is measured, in a minute or two, and kept in the cache folder: `quanta
     compare` predicts times from that.
-
-    Examples:
-        quanta bench circuit.yaml
-        quanta bench circuit.yaml --tokens 512 --only dense,lora-8 -o bench.svg
-        quanta bench --calibrate
-
     """
     if calibrate:
         others = (tokens, adapters, only, output, max_bytes, dtype != DTYPES[0], rounds != ROUNDS)

@@ -17,11 +17,6 @@ def check(
     """Validate circuit files.
 
     Every problem is printed with its place, the line itself, and a hint.
-
-    Examples:
-        quanta check circuit.yaml
-        quanta new --in 3072 | quanta check -
-
     """
     from quanta_compiler.cli.circuit_files import check_file
 

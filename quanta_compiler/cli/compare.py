@@ -129,12 +129,6 @@ def compare(
 
     Circuits, presets and other methods in one table: trainable numbers, FLOPs, memory, predicted times, bounds on the
     rank, connectivity; for one layer, or summed over a model. Files that are no circuits are left out and listed.
-
-    Examples:
-        quanta compare circuit.yaml -b lora:8 -b krona:64-64 -b dense
-        quanta compare circuit.yaml -b lora:8 --sort trainable -o compare.html
-        quanta compare -b lora:8 -b quanta --model examples/models/llama3-8b
-
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv", param_hint="'--csv'")

@@ -21,11 +21,6 @@ def draw(
     """Draw the circuit.
 
     A wire for every axis with its size, a box for every gate; gates that can act at once share a column.
-
-    Examples:
-        quanta draw circuit.yaml
-        quanta draw circuit.yaml -o circuit.svg
-
     """
     from quanta_compiler.cli.circuit_files import read_circuit, write_beside
     from quanta_compiler.ir.build import build_circuit

@@ -29,11 +29,6 @@ def expand(
 
     Patterns and defaults become plain gates, in YAML that compiles to the same circuit; with --stage it is what a
     later stage of the compiler makes of it.
-
-    Examples:
-        quanta expand circuit.yaml
-        quanta expand circuit.yaml --stage plan
-
     """
     from quanta_compiler.cli.circuit_files import read_circuit
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -11,9 +10,63 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from quanta_compiler.presets import DEFAULT, REFERENCE
+from quanta_compiler.presets import EXAMPLES as PRESETS
 from quanta_compiler.text.console import is_terminal
 
 _GLUE = {ord(" "): "\N{NO-BREAK SPACE}", ord("-"): "\N{NON-BREAKING HYPHEN}"}
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "new": (
+        "quanta new my-circuit --in 3072 > circuit.yaml",
+        "quanta new my-circuit --layout 16x8x8x4 > circuit.yaml",
+        f"quanta new --preset {REFERENCE} > preset.yaml",
+    ),
+    "check": (
+        "quanta check circuit.yaml",
+        "quanta new --in 3072 | quanta check -",
+    ),
+    "draw": (
+        "quanta draw circuit.yaml",
+        "quanta draw circuit.yaml -o circuit.svg",
+    ),
+    "watch": ("quanta watch circuit.yaml --open",),
+    "expand": (
+        "quanta expand circuit.yaml",
+        "quanta expand circuit.yaml --stage plan",
+    ),
+    "schema": ("quanta schema > circuit.schema.json",),
+    "compile": (
+        "quanta compile circuit.yaml -o build",
+        "quanta compile circuit.yaml -o build --check",
+    ),
+    "report": (
+        "quanta report circuit.yaml",
+        "quanta report circuit.yaml -o report.html",
+    ),
+    "verify": ("quanta verify circuit.yaml",),
+    "compare": (
+        f"quanta compare circuit.yaml -b {' -b '.join(PRESETS)} -b dense",
+        f"quanta compare circuit.yaml -b {REFERENCE} --sort trainable -o compare.html",
+        f"quanta compare -b {REFERENCE} -b {DEFAULT} --model examples/models/llama3-8b",
+    ),
+    "recommend": (
+        "quanta recommend --model meta-llama/Llama-3.2-1B --budget 0.05%",
+        "quanta recommend --model examples/models/llama3-8b --budget 2M -o circuits",
+    ),
+    "search": ("quanta search --in 768 --out 768 --axes 3 --max-parameters 20k",),
+    "bench": (
+        "quanta bench circuit.yaml",
+        "quanta bench circuit.yaml --tokens 512 --only dense -o bench.svg",
+        "quanta bench --calibrate",
+    ),
+    "analyze": (
+        "quanta analyze adapter",
+        "quanta analyze adapter other-adapter -o ranks.svg",
+    ),
+    "import": ("quanta import checkpoint.safetensors -o adapter",),
+}
+"""What each command is shown with, as it may be typed in a clone of the repository, beside a `circuit.yaml`."""
 
 
 class Page:
@@ -48,17 +101,12 @@ class Page:
 
 
 class Command(Page, TyperCommand):
-    """A command; the examples of its help are those that its docstring ends with."""
-
-    def __init__(self, *args: Any, help: str | None = None, **options: Any) -> None:
-        text, _, examples = inspect.cleandoc(help or "").partition("\n\nExamples:\n")
-        super().__init__(*args, help=text, **options)
-        self.examples = tuple(line.strip() for line in examples.splitlines())
+    """A command, with its examples at the end of its help."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, a line for each."""
         with formatter.section(heading("Examples")):
-            for line in self.examples:
+            for line in EXAMPLES[self.name or ""]:
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 

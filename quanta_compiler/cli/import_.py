@@ -66,10 +66,6 @@ def import_(
 
     Gates are the tensors `....quanta_weights.-1 -2`, their frozen copies those of `quanta_weights2`. DIR gets
     adapter_config.json and adapter_model.safetensors, which PEFT loads.
-
-    Examples:
-        quanta import checkpoint.safetensors -o adapter
-
     """
     if not math.isfinite(scale):
         raise typer.BadParameter("the scale is a finite number", param_hint="'--scale'")

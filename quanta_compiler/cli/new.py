@@ -76,12 +76,6 @@ def new(
     """Print a circuit file to start from.
 
     It is complete and valid as it stands, with comments on what else can be written in it.
-
-    Examples:
-        quanta new my-circuit --in 3072 > circuit.yaml
-        quanta new my-circuit --layout 16x8x8x4 > circuit.yaml
-        quanta new --preset lora:8 > lora.yaml
-
     """
     from quanta_compiler.cli.templates import circuit_template, preset_template
 

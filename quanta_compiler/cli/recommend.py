@@ -55,11 +55,6 @@ def recommend(
 
     For every family the largest circuits under the budget, what they cost beside LoRA r=8, and the QuantaConfig of one
     of them. The numbers are dealt out to the layers in proportion to their widths.
-
-    Examples:
-        quanta recommend --model meta-llama/Llama-3.2-1B --budget 0.05%
-        quanta recommend --model examples/models/llama3-8b --budget 2M -o circuits
-
     """
     asked = _budget(budget)
     from quanta_compiler.cli.model_layers import read_layers

@@ -23,11 +23,6 @@ def report(
 
     Parameters, FLOPs, memory, bounds on the rank, every gate and every step. With --json it is the text that compile
     writes to STEM.report.json; with -o a page that opens in a browser and needs no network, beside it.
-
-    Examples:
-        quanta report circuit.yaml
-        quanta report circuit.yaml -o report.html
-
     """
     from quanta_compiler.cli.circuit_files import compile_file, write_beside
     from quanta_compiler.report.terminal import report_tables

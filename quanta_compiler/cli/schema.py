@@ -9,10 +9,6 @@ def schema() -> None:
     """Print the JSON Schema.
 
     An editor with the YAML language server completes and checks circuit files by it.
-
-    Examples:
-        quanta schema > circuit.schema.json
-
     """
     from quanta_compiler.spec.schema import schema_text
 

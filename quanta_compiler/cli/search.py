@@ -183,10 +183,6 @@ def search(
 
     Factorizations of the width, sets of gates and their orders up to symmetry, under limits; the Pareto front of them
     is planned, printed, and written to DIR, a circuit file for each layout.
-
-    Examples:
-        quanta search --in 768 --out 768 --axes 3 --max-parameters 20k
-
     """
     budgets = _budgets(max_parameters, in_features, out_features, model, targets)
     deadline = None if seconds is None else time.monotonic() + seconds

@@ -21,10 +21,6 @@ def verify(
 
     It runs in float32 on well-scaled random gates, forward and operator(), beside a float64 reference that applies
     gate by gate; the check fails where they differ by more than 1e-5 of the norm.
-
-    Examples:
-        quanta verify circuit.yaml
-
     """
     from quanta_compiler.cli.circuit_files import compile_file
     from quanta_compiler.oracle.verification import verification_table

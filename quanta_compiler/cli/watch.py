@@ -28,10 +28,6 @@ def watch(
 
     A page on 127.0.0.1 with the diagram, the figures beside LoRA r=8, and every mistake with its place, anew at every
     save. Ctrl+C ends it.
-
-    Examples:
-        quanta watch circuit.yaml --open
-
     """
     for file in files:
         if not file.is_file():

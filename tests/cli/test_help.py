@@ -26,6 +26,8 @@ QUANTA: Any = get_command(app)
 ONLY_PARSED = ("quanta bench --calibrate", "quanta recommend --model meta-llama/Llama-3.2-1B --budget 0.05%")
 """A minute of measuring, and a model of the Hub."""
 
+SMALL = "version: 1\nname: small\nlayout: 4x4x4\ngates: [all_pairs]\nplan: {tokens: 8}\n"
+
 
 def shown(command: str) -> list[str]:
     """Return the examples in the help of a command."""
