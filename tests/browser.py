@@ -82,7 +82,7 @@ const luminance = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 
 // In a diagram or graph a text stands on the shape before it in its group; elsewhere on the nearest background.
 function behind(text) {
   const group = text.parentElement;
-  if (text.ownerSVGElement && !group.closest("#chart, #gates, #rank")) {
+  if (text.ownerSVGElement && group.localName === "g" && !group.closest("#chart, #gates, #rank")) {
     const fills = [...group.querySelectorAll(":scope > rect, :scope > path")].map((one) => getComputedStyle(one).fill);
     const solid = fills.filter((fill) => !isClear(fill));
     if (solid.length) return solid[0];
