@@ -100,7 +100,10 @@ while (walker.nextNode()) {
   if (!walker.currentNode.textContent.trim() || !box.width || element.closest("script, title, desc, style")) continue;
   const style = getComputedStyle(element);
   const [ink, paper] = [element.ownerSVGElement ? style.fill : style.color, behind(element)];
-  const [dark, light] = [ink, paper].map(parse).map(luminance).sort((a, b) => a - b);
+  let clear = parse(ink)[3] ?? 1;
+  for (let one = element; one; one = one.parentElement) clear *= getComputedStyle(one).opacity;
+  const mixed = parse(ink).map((part, place) => clear * part + (1 - clear) * parse(paper)[place]);
+  const [dark, light] = [mixed, parse(paper)].map(luminance).sort((a, b) => a - b);
   if (!((light + 0.05) / (dark + 0.05) >= 4.5)) found.push([element.textContent.slice(0, 40), ink, paper]);
 }
 return found;

@@ -1,12 +1,13 @@
 """Pictures of an analysis as files. An HTML file has the tables below the picture, and loads nothing from elsewhere."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
 
 from quanta_compiler.adapters.analysis import Analysis
-from quanta_compiler.adapters.plots import left_out, make_figure
+from quanta_compiler.adapters.plots import adapter_names, left_out, make_figure
 from quanta_compiler.adapters.tables import analysis_tables
 from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.pages.page import still_page
@@ -31,21 +32,21 @@ def write_picture(analysis: Analysis, path: Path, top: int) -> tuple[Diagnostic,
 
 
 def _page(analysis: Analysis, svg: str, top: int) -> str:
+    """Return the page; like that of a comparison it calls folders by their names alone."""
+    named = zip(analysis.adapters, adapter_names(analysis), strict=True)
+    shown = replace(analysis, adapters=tuple(replace(adapter, path=name) for adapter, name in named))
     picture = svg[svg.index("<svg") :]
     body = [
         "<header><h1>Analysis of adapters</h1></header>",
         f'<figure class="card"><div class="wide" tabindex="0">{picture}</div></figure>',
         f'<p class="says">{escape(_NOTES)}</p>',
-        *(_table(table) for table in analysis_tables(analysis, top)),
+        *(_table(table) for table in analysis_tables(shown, top)),
     ]
     return still_page("Analysis of adapters", "\n".join(['<main class="broad">', *body, "</main>"]))
 
 
 def _table(table: Table) -> str:
-    classes = [
-        ' class="number"' if column.is_number else ' class="says"' if column.is_remark else ""
-        for column in table.columns
-    ]
+    classes = [' class="number"' if column.is_number else "" for column in table.columns]
     head = _row("th", [column.heading for column in table.columns], classes)
     body = "\n".join(_row("td", row, classes) for row in table.rows)
     rows = f"<table>\n<thead>{head}</thead>\n<tbody>{body}</tbody>\n</table>"

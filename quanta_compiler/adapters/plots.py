@@ -197,21 +197,23 @@ def _drawn_maps(similarities: Sequence[Similarity]) -> list[Similarity]:
 
 def _map_sections(analysis: Analysis) -> Iterator[_Section]:
     """Yield a section of maps for every adapter that the first one is compared with."""
-    names = _names(analysis)
+    names = adapter_names(analysis)
     drawn = _drawn_maps(analysis.similarities)
+    titles = _map_titles([one.layer for one in drawn])
     for other in dict.fromkeys(one.other for one in drawn):
         maps = [one for one in drawn if one.other == other]
-        pair = f"the first i right singular vectors of {names[0]}, and the first j of {names[other]}"
-        yield _Section(
-            f"Subspace similarity: {pair}", len(maps), partial(_draw_maps, maps), 0.95 * _PANEL, shares_y=False
+        title = (
+            f"Subspace similarity: the first i right singular vectors of {names[0]}, and the first j of {names[other]}"
         )
+        # Maps are squares: what their titles take is not taken from them.
+        height = 0.95 * _PANEL + 0.75 * _LINE * max(titles[one.layer].count("\n") for one in maps)
+        yield _Section(title, len(maps), partial(_draw_maps, maps, titles), height, shares_y=False)
 
 
-def _draw_maps(maps: Sequence[Similarity], panels: Sequence[Axes]) -> None:
+def _draw_maps(maps: Sequence[Similarity], titles: Mapping[str, str], panels: Sequence[Axes]) -> None:
     """Draw phi(i, j) of every pair of updates on one scale from 0 to 1."""
     from matplotlib.ticker import MaxNLocator
 
-    titles = _map_titles([one.layer for one in maps])
     image = None
     for one, axes in zip(maps, panels, strict=True):
         rows, width = one.phi.shape
@@ -226,7 +228,7 @@ def _draw_maps(maps: Sequence[Similarity], panels: Sequence[Axes]) -> None:
             cmap="viridis",
         )
         axes.set_box_aspect(1)
-        axes.set_title(_panel_title(titles[one.layer]))
+        axes.set_title(titles[one.layer])
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
         axes.set_xlabel("j")
@@ -240,14 +242,14 @@ def _map_titles(layers: Sequence[str]) -> Mapping[str, str]:
     """Return `q_proj, block 3`, or names without their common start where that would not tell layers apart."""
     short = {layer: _kind(layer) + ("" if (depth := _depth(layer)) is None else f", block {depth}") for layer in layers}
     if len(set(short.values())) == len(short):
-        return short
+        return {layer: _panel_title(title) for layer, title in short.items()}
     parts = {layer: layer.split(".") for layer in layers}
     columns = zip(*(words[:-1] for words in parts.values()), strict=False)
     shared = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, columns))
-    return {layer: ".".join(words[shared:]) for layer, words in parts.items()}
+    return {layer: _panel_title(".".join(words[shared:])) for layer, words in parts.items()}
 
 
-def _names(analysis: Analysis) -> list[str]:
+def adapter_names(analysis: Analysis) -> list[str]:
     """Return what pictures call the adapters: their folders' names, or the whole paths where two are alike."""
     paths = [Path(adapter.path) for adapter in analysis.adapters]
     names = [path.resolve().name for path in paths]
@@ -255,7 +257,7 @@ def _names(analysis: Analysis) -> list[str]:
 
 
 def _legend_labels(analysis: Analysis, width: float) -> list[str]:
-    named = zip(_names(analysis), analysis.adapters, strict=True)
+    named = zip(adapter_names(analysis), analysis.adapters, strict=True)
     return [wrapped(f"{name} ({adapter.description})", width - 0.5) for name, adapter in named]
 
 
