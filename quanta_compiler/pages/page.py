@@ -43,7 +43,7 @@ def comparison_page(data: dict[str, Any]) -> str:
         "problems": [{**one, "source": _without_folders(one["source"])} for one in data["problems"]],
         "reference": REFERENCE,
     }
-    scripts = ("common.js", "filter.js", "scatter.js", "findings.js", "comparison.js")
+    scripts = ("common.js", "filter.js", "findings.js", "scatter.js", "comparison.js")
     return assemble("comparison.html", scripts, data["title"], named)
 
 

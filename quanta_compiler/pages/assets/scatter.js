@@ -3,10 +3,10 @@
 
 const SYMBOLS = { circuit: ["circle", "●"], dense: ["square", "■"], method: ["triangle", "▲"] };
 const symbolOf = (kind) => SYMBOLS[kind] ?? SYMBOLS.method;
-// A colour for each family, in the order of the rows; what does not fit gets the last one.
+// A colour for each family, the reference's first, then in the order of the rows; what does not fit gets the last one.
 const COLOURS = 8;
 const familyOf = (row) => row.family || row.kind;
-const families = [...new Set(rows.map(familyOf))];
+const families = [...new Set([...rows.filter(isReference), ...rows].map(familyOf))];
 const colourOf = (row) => `var(--family-${Math.min(families.indexOf(familyOf(row)), COLOURS - 1)})`;
 const LINES = { stroke: "var(--line)", strokeOpacity: 1 };
 
@@ -98,7 +98,6 @@ function scatter(width) {
         stroke: "var(--paper)",
         strokeWidth: 1,
       }),
-      Plot.dot(best, { x: "x", y: "y", stroke: "var(--front)", r: 9, strokeWidth: 1.5 }),
       Plot.text(all.length > mostLabels(width) ? best : all, {
         x: "x",
         y: "y",
@@ -109,6 +108,7 @@ function scatter(width) {
         strokeWidth: 4,
         fill: "currentColor",
       }),
+      Plot.dot(best, { x: "x", y: "y", stroke: "var(--front)", r: 9, strokeWidth: 1.5 }),
       Plot.tip(all, Plot.pointer({ x: "x", y: "y", title: tipOf, ...TIP })),
     ],
   });
