@@ -155,6 +155,21 @@ def test_every_point_has_a_label(opened: Open) -> None:
     assert sorted(texts(page, "#chart .names text")) == sorted(drawn)
 
 
+def test_no_label_lies_on_the_front(opened: Open) -> None:
+    page = opened(comparison_page(comparison(ROWS)))
+    crossed = """
+        const front = document.querySelector("#chart [aria-label=line] path");
+        const way = d3.range(0, front.getTotalLength()).map((far) => front.getPointAtLength(far));
+        const frame = document.querySelector("#chart svg:last-of-type").getBoundingClientRect();
+        return [...document.querySelectorAll("#chart .names text")].filter((one) => {
+          const box = one.getBoundingClientRect();
+          return way.some(({ x, y }) => box.left < x + frame.left && x + frame.left < box.right
+            && box.top < y + frame.top && y + frame.top < box.bottom);
+        }).map((one) => one.textContent);
+    """
+    assert page.execute_script(crossed) == []
+
+
 def test_rows_are_cards_on_a_phone(opened: Open) -> None:
     page = opened(comparison_page(comparison(ROWS)))
     emulate(page, width=420)
@@ -162,6 +177,13 @@ def test_rows_are_cards_on_a_phone(opened: Open) -> None:
     assert page.execute_script(wide, "#table tbody tr") > 300
     assert page.execute_script("return document.documentElement.scrollWidth") <= 420
     assert page.execute_script("return getComputedStyle(document.querySelector('#table tr')).display") == "block"
+
+
+def test_many_cards_scroll_with_the_page(opened: Open) -> None:
+    page = opened(comparison_page(comparison(many_rows(40))))
+    emulate(page, width=420)
+    inner = "const one = document.querySelector('#table'); return one.scrollHeight - one.clientHeight"
+    assert page.execute_script(inner) <= 1, "the page scrolls, not a box in it"
 
 
 def test_a_comparison_of_nothing_has_a_page(opened: Open) -> None:

@@ -144,6 +144,14 @@ def test_a_report_of_two_hundred_gates_fits_its_page(opened: Open) -> None:
     assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_a_wide_diagram_lets_the_shadow_at_its_edge_through(opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    emulate(page, width=420)
+    room = "const room = document.querySelector('#diagram'); return room.scrollWidth > room.clientWidth"
+    assert page.execute_script(room)
+    assert page.execute_script("return getComputedStyle(document.querySelector('#diagram .paper')).fill") == "none"
+
+
 def test_a_circuit_of_one_fixed_gate_has_a_page(opened: Open) -> None:
     page = opened(compile_circuit(file_of("4", [{"axes": [0], "kind": "slice", "to": [2]}])).page())
     assert texts(page, "#cards .big")[0] == "0"

@@ -50,7 +50,7 @@ function problem(one) {
   const hint = one.hint ? [el("p", { class: "says", text: `hint: ${one.hint}` })] : [];
   return el(
     "div",
-    { class: "problem" },
+    { class: `problem ${one.severity}` },
     el("p", {}, el("strong", { text: `${place}: ` }), `${one.severity === "warning" ? "warning: " : ""}${one.message}`),
     ...hint,
   );
