@@ -17,6 +17,7 @@ import torch
 
 from quanta_compiler.adapters.analysis import Analysis, LayerFigures, Similarity
 from quanta_compiler.diagnostics import Diagnostic, clip, warning
+from quanta_compiler.text.quantities import figure_text
 from quanta_compiler.text.words import evenly
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def _plain_numbers(axis: Axis) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     axis.set_major_locator(LogLocator(subs=(1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: figure_text(value)))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 

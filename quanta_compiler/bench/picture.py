@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from quanta_compiler.adapters.plots import STYLE
 from quanta_compiler.bench.result import MODE_TITLES, Bench, Section
-from quanta_compiler.bench.tables import conditions, heading, times
+from quanta_compiler.bench.tables import conditions, heading
 from quanta_compiler.system.files import write_file
+from quanta_compiler.text.quantities import figure_text, times_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +83,7 @@ def _draw_times(section: Section, mode: str, axes: Axes) -> None:
         axes.plot([low, high], [place, place], color=colour, linewidth=2.0, alpha=0.5)
         axes.plot([middle], [place], color=colour, marker="o", markersize=4)
         if figures.ratio is not None:
-            label = f"{times(figures.ratio)} x"
+            label = times_text(figures.ratio)
             axes.annotate(label, (middle, place), (0, 3), textcoords="offset points", ha="center", fontsize=6)
 
 
@@ -125,5 +126,5 @@ def _logarithmic(axes: Axes) -> None:
     axes.margins(x=0.15)
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < _SHORT * low else (1.0,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: figure_text(value)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))

@@ -4,8 +4,9 @@ from quanta_compiler.compare.tables import connected_text
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.recommend.candidates import trained_numbers
 from quanta_compiler.recommend.run import Recommendation, Recommended
+from quanta_compiler.text.quantities import bytes_text, times_text
 from quanta_compiler.text.tables import Column, Table, numbers
-from quanta_compiler.text.words import DASH, bytes_text, plural, span_text, times_text
+from quanta_compiler.text.words import DASH, plural, span_text
 
 
 def recommendation_tables(recommendation: Recommendation, chosen: Recommended | None) -> tuple[Table, ...]:

@@ -6,6 +6,7 @@ import sys
 
 from quanta_compiler.diagnostics import SpecError, refusal
 from quanta_compiler.kinds import limits
+from quanta_compiler.text.quantities import bytes_text
 
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "<stdin>"
@@ -25,7 +26,7 @@ class StandardInput(str):
 
 def too_large(name: str) -> SpecError:
     """Return the error for a text beyond the limit."""
-    return refusal(name, f"is larger than {limits.FILE_BYTES >> 20} MiB", hint="a circuit file is a few lines long")
+    return refusal(name, f"is larger than {bytes_text(limits.FILE_BYTES)}", hint="a circuit file is a few lines long")
 
 
 def standard_input() -> StandardInput:

@@ -12,7 +12,7 @@ from commands import quanta
 from quanta_compiler.cli import search as search_command
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.predict.calibration import load_calibration
-from quanta_compiler.search import run, tables, workers
+from quanta_compiler.search import run, workers
 from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.journal import FILE, Journal
 
@@ -133,11 +133,6 @@ def test_a_damaged_line_of_the_journal_is_done_again(damage: dict[str, object]) 
     journal.write_text(f"{first}{json.dumps(json.loads(second) | damage)}\n{''.join(lines)}")
     assert quanta(*SEARCH, "--resume").exit_code == 0
     assert front.read_bytes() == before
-
-
-@pytest.mark.parametrize(("number", "text"), [(840_123_456, "840,000,000"), (1_444 * 10**57, "1.4e60")])
-def test_large_estimates_are_powers_of_ten(number: int, text: str) -> None:
-    assert tables._about(number) == text
 
 
 def test_a_time_that_is_over_is_told() -> None:
