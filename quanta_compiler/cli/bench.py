@@ -48,7 +48,9 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
     ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")] = ROUNDS,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", parser=count(1, 10_000), help="How often each is measured.")
+    ] = ROUNDS,
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
     ] = False,

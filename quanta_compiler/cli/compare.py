@@ -12,7 +12,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.model_layers import target_modules
-from quanta_compiler.cli.options import Device, Json, Targets, count
+from quanta_compiler.cli.options import Device, Json, Targets, count, width
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.system.files import write_file
 from quanta_compiler.text.console import (
@@ -59,11 +59,15 @@ def compare(
     ] = None,
     in_features: Annotated[
         int | None,
-        typer.Option("--in", metavar="N", min=1, help="The width of the layer's input; by default that of the files."),
+        typer.Option(
+            "--in", metavar="N", parser=width(), help="The width of the layer's input; by default that of the files."
+        ),
     ] = None,
     out_features: Annotated[
         int | None,
-        typer.Option("--out", metavar="M", min=1, help="The width of its output; by default that of the input."),
+        typer.Option(
+            "--out", metavar="M", parser=width(), help="The width of its output; by default that of the input."
+        ),
     ] = None,
     model: Annotated[
         str | None,

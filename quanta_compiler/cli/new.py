@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from quanta_compiler.cli.command import guarded
+from quanta_compiler.cli.options import width
 from quanta_compiler.text.console import print_result
 
 
@@ -61,12 +62,18 @@ def new(
     in_features: Annotated[
         int | None,
         typer.Option(
-            "--in-features", "--in", metavar="N", help="The input's width; by default that of the axes, or 4096."
+            "--in-features",
+            "--in",
+            metavar="N",
+            parser=width(),
+            help="The input's width; by default that of the axes, or 4096.",
         ),
     ] = None,
     out_features: Annotated[
         int | None,
-        typer.Option("--out-features", "--out", metavar="N", help="The output's width; by default likewise."),
+        typer.Option(
+            "--out-features", "--out", metavar="N", parser=width(), help="The output's width; by default likewise."
+        ),
     ] = None,
 ) -> None:
     """Print a circuit file to start from.

@@ -19,9 +19,23 @@ def count(least: int = 1, most: int = 2**63 - 1) -> Callable[[str | int], int]:
             number = count_of(str(text))
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        if not least <= number <= most:
-            raise typer.BadParameter(f"{number:,} is not in the range from {least:,} to {most:,}")
+        if number < least:
+            raise typer.BadParameter(f"{number:,} is too few: at least {least:,}")
+        if number > most:
+            raise typer.BadParameter(f"{number:,} is too many: at most {most:,}")
         return number
+
+    return parse
+
+
+def width(least: int = 1) -> Callable[[str | int], int]:
+    """Return what reads a layer's width: in digits, since with a unit 3k would be 3,000 where 3,072 was meant."""
+    in_range = count(least)
+
+    def parse(text: str | int) -> int:
+        if re.fullmatch(r"\s*\d+\s*", str(text)) is None:
+            raise typer.BadParameter(f"{str(text)!r} is no width: write its digits, such as 3072")
+        return in_range(text)
 
     return parse
 

@@ -49,7 +49,8 @@ def recommend(
     """Recommend circuits for a model and a budget.
 
     For every family the largest circuits under the budget, what they cost beside LoRA r=8, and the QuantaConfig of one
-    of them. The numbers are dealt out to the layers in proportion to their widths.
+    of them. The numbers are dealt out to the layers in proportion to their widths, and what is left over to those that
+    larger circuits fit.
 
     Example: quanta recommend --model examples/models/llama3-8b --targets q_proj,v_proj --budget 0.05%
     """

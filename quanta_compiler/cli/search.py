@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Json, count, one_of, some_of, split_names, wrong_option
+from quanta_compiler.cli.options import Json, count, one_of, some_of, split_names, width, wrong_option
 from quanta_compiler.diagnostics import clip, warning
 from quanta_compiler.text.console import (
     drawing_width,
@@ -69,10 +69,10 @@ def search(
         ),
     ],
     in_features: Annotated[
-        int | None, typer.Option("--in", metavar="N", min=2, max=1 << 24, help="The width of the layer's input.")
+        int | None, typer.Option("--in", metavar="N", parser=width(2), help="The width of the layer's input.")
     ] = None,
     out_features: Annotated[
-        int | None, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")
+        int | None, typer.Option("--out", metavar="M", parser=width(2), help="The width of its output.")
     ] = None,
     model: Annotated[
         str | None,
@@ -122,7 +122,9 @@ def search(
     ] = "freedom,flops,rank,mixing",
     alike: Annotated[
         int,
-        typer.Option(metavar="K", min=1, max=1000, help="Keep K layouts where several are equal in all objectives."),
+        typer.Option(
+            metavar="K", parser=count(1, 1000), help="Keep K layouts where several are equal in all objectives."
+        ),
     ] = 1,
     candidates: Annotated[
         int,
@@ -137,7 +139,7 @@ def search(
     ] = None,
     most: Annotated[
         int | None,
-        typer.Option(metavar="K", min=1, help="Write K layouts of the front, spread over it; by default all."),
+        typer.Option(metavar="K", parser=count(), help="Write K layouts of the front, spread over it; by default all."),
     ] = None,
     seconds: Annotated[
         float | None,
@@ -173,7 +175,7 @@ def search(
         list[str] | None,
         typer.Option("--key", metavar="NAME", help="A tensor of W; by default all that fit. Repeatable."),
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")] = 200,
+    steps: Annotated[int, typer.Option(metavar="N", parser=count(1, 1_000_000), help="Gradient steps of a fit.")] = 200,
     learning_rate: Annotated[
         float, typer.Option(metavar="R", help="Adam's largest step of a fit; 1: the gates' first numbers.")
     ] = 0.5,
