@@ -119,3 +119,22 @@ def regex(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise typer.BadParameter(f"{text!r} is no regular expression: {error}") from None
+
+
+def range_of(text: str, most: int, option: str) -> tuple[int, int]:
+    """Return the ends of a range of small numbers: `3-5`, or `3`."""
+    found = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", text.strip())
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= first <= last <= most:
+        remedy = f"write a number or two, such as 3-5, from 1 to {most}"
+        raise wrong_option(option, f"{text!r} is no range: {remedy}")
+    return first, last
+
+
+def numbers_of(text: str, option: str) -> tuple[int, ...]:
+    """Return small numbers with commas between them, each once, in order."""
+    numbers = text.split(",")
+    if not all(re.fullmatch(r"\s*[1-9]\d{0,5}\s*", number) for number in numbers):
+        remedy = "write some with commas between them, such as 1,2"
+        raise wrong_option(option, f"{text!r} is no list of numbers: {remedy}")
+    return tuple(sorted(set(map(int, numbers))))

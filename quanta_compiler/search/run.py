@@ -11,7 +11,7 @@ from quanta_compiler.compare.figures import Conditions, circuit_row
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import refusal
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.search.binding import nothing_found, refuse_impossible
+from quanta_compiler.search.binding import nothing_found, refuse_impossible, widths_text
 from quanta_compiler.search.chunks import Settings
 from quanta_compiler.search.explore import Exploration, explore
 from quanta_compiler.search.fit import Fit, FitOptions, FitTask, run_fit
@@ -161,7 +161,8 @@ def _search(request: Request, journal: Journal, workers: Team, progress: Progres
     )
     if not exploration.front:
         if not exploration.is_finished:
-            message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
+            seen = f"{exploration.seen:,} were costed"
+            message = f"the time was over before a layout of {widths_text(space)} met the limits ({seen})"
             raise refusal("quanta", message, hint="go on with --resume and more --time")
         journal.remove()  # Nothing in it is worth going on with.
         explored = partial(explore, team=workers, deadline=request.deadline, progress=progress)
