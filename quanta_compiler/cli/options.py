@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quanta_compiler.diagnostics import meant
+from quanta_compiler.diagnostics import offered
 from quanta_compiler.text.counts import count_of
 
 
@@ -77,7 +77,8 @@ def one_of(noun: str, known: Iterable[str]) -> Callable[[str | None], str | None
 
     def check(name: str | None) -> str | None:
         if name is not None and name not in known:
-            raise typer.BadParameter(f"{name!r} is no {noun}: choose one of {', '.join(known)}")
+            hint = offered(name, known, f"choose one of {', '.join(known)}", mark="'")
+            raise typer.BadParameter(f"{name!r} is no {noun}: {hint}")
         return name
 
     return check
@@ -89,7 +90,7 @@ def some_of(noun: str, known: Iterable[str]) -> Callable[[str | None], str | Non
     def check(text: str | None) -> str | None:
         for name in () if text is None else split_names(text):
             if name not in known:
-                hint = meant(name, known, f"choose some of {', '.join(known)}", mark="'")
+                hint = offered(name, known, f"choose some of {', '.join(known)}", mark="'")
                 raise typer.BadParameter(f"{name!r} is no {noun}: {hint}")
         return text
 

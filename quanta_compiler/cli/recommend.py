@@ -90,7 +90,7 @@ def _budget(text: str) -> Budget:
 
 
 def _chosen(made: Recommendation, family: str | None) -> Recommended:
-    from quanta_compiler.diagnostics import meant, refusal
+    from quanta_compiler.diagnostics import offered, refusal
 
     if not made.choices:
         name, reason = next(iter(made.left_out.items()))
@@ -104,7 +104,7 @@ def _chosen(made: Recommendation, family: str | None) -> Recommended:
     found = made.choice(family)
     if found is None:
         known = [one.family for one in made.choices]
-        hint = made.left_out.get(family) or meant(family, known, f"there is {listed(known, len(known))}", mark="'")
+        hint = made.left_out.get(family) or offered(family, known, f"there is {listed(known, len(known))}", mark="'")
         raise typer.BadParameter(f"{family!r} is not among the choices: {hint}", param_hint="'--family'")
     return found
 
