@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.bench.result import MODE_TITLES, Bench, Section
-from quanta_compiler.bench.tables import conditions, heading, times
+from quanta_compiler.bench.tables import conditions, heading
 from quanta_compiler.pages.plots import SECTION, SMALL, logarithmic, render, wrapped
 from quanta_compiler.report.palette import LIGHT
 from quanta_compiler.system.files import write_file
+from quanta_compiler.text.quantities import times_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,8 +86,7 @@ def _draw_times(section: Section, mode: str, axes: Axes) -> None:
         axes.plot([low, high], [place, place], color=colour, linewidth=2.5, alpha=0.6)
         axes.plot([middle], [place], color=colour, marker="o", markersize=4)
         if figures.ratio is not None:
-            label = f"{times(figures.ratio)} x"
-            axes.annotate(label, (high, place), (5, 0), textcoords="offset points", **_BESIDE)
+            axes.annotate(times_text(figures.ratio), (high, place), (5, 0), textcoords="offset points", **_BESIDE)
 
 
 def _draw_limits(bench: Bench, section: Section, mode: str, axes: Axes) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.model_layers import target_modules
-from quanta_compiler.cli.options import Device, Json, Targets, completed, count, families
+from quanta_compiler.cli.options import Device, Json, Targets, completed, count, families, width
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.system.files import write_file
 from quanta_compiler.text.console import (
@@ -74,11 +74,11 @@ def compare(
     ] = None,
     in_features: Annotated[
         int | None,
-        typer.Option("--in", metavar="WIDTH", min=1, help="The layer's input; by default that of the files."),
+        typer.Option("--in", metavar="WIDTH", parser=width(), help="The layer's input; by default that of the files."),
     ] = None,
     out_features: Annotated[
         int | None,
-        typer.Option("--out", metavar="WIDTH", min=1, help="Its output; by default as wide as the input."),
+        typer.Option("--out", metavar="WIDTH", parser=width(), help="Its output; by default as wide as the input."),
     ] = None,
     model: Annotated[
         str | None,

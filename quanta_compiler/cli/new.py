@@ -8,7 +8,7 @@ import typer
 
 from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.help import Command
-from quanta_compiler.cli.options import completed
+from quanta_compiler.cli.options import completed, width
 from quanta_compiler.text.console import print_result
 
 
@@ -65,12 +65,18 @@ def new(
     in_features: Annotated[
         int | None,
         typer.Option(
-            "--in-features", "--in", metavar="WIDTH", help="The input's width; by default that of the axes, or 4096."
+            "--in-features",
+            "--in",
+            metavar="WIDTH",
+            parser=width(),
+            help="The input's width; by default that of the axes, or 4096.",
         ),
     ] = None,
     out_features: Annotated[
         int | None,
-        typer.Option("--out-features", "--out", metavar="WIDTH", help="The output's width; by default likewise."),
+        typer.Option(
+            "--out-features", "--out", metavar="WIDTH", parser=width(), help="The output's width; by default likewise."
+        ),
     ] = None,
 ) -> None:
     """Print a circuit file to start from.

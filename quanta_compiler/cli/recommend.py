@@ -54,7 +54,8 @@ def recommend(
     """Recommend circuits for a model and a budget.
 
     For every family the largest circuits under the budget, what they cost beside LoRA r=8, and the QuantaConfig of one
-    of them. The numbers are dealt out to the layers in proportion to their widths.
+    of them. The numbers are dealt out to the layers in proportion to their widths, and what is left over to those that
+    larger circuits fit.
     """
     asked = _budget(budget)
     from quanta_compiler.cli.model_layers import read_layers
@@ -92,7 +93,7 @@ def _budget(text: str) -> Budget:
 
 
 def _chosen(made: Recommendation, family: str | None) -> Recommended:
-    from quanta_compiler.diagnostics import meant, refusal
+    from quanta_compiler.diagnostics import offered, refusal
 
     if not made.choices:
         name, reason = next(iter(made.left_out.items()))
@@ -106,7 +107,7 @@ def _chosen(made: Recommendation, family: str | None) -> Recommended:
     found = made.choice(family)
     if found is None:
         known = [one.family for one in made.choices]
-        hint = made.left_out.get(family) or meant(family, known, f"there is {listed(known, len(known))}", mark="'")
+        hint = made.left_out.get(family) or offered(family, known, f"there is {listed(known, len(known))}", mark="'")
         raise typer.BadParameter(f"{family!r} is not among the choices: {hint}", param_hint="'--family'")
     return found
 

@@ -31,8 +31,8 @@ def watch(
     """
     for file in files:
         if not file.is_file():
-            fact = "is a folder" if file.is_dir() else "does not exist"
-            raise refusal(str(file), f"{file} {fact}", hint="`quanta new` prints a circuit to start from")
+            fact = "is a folder" if file.is_dir() else "no such file"
+            raise refusal(file, fact, hint="`quanta new` prints a circuit to start from")
     require("quanta watch", *WATCH)
     with without_numpy():
         from quanta_compiler.watch.server import serve

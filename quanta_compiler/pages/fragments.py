@@ -21,14 +21,16 @@ from quanta_compiler.report.palette import LIGHT
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.system.extras import MissingExtraError, require
+from quanta_compiler.text.quantities import amount_text, bytes_text, percent_text, seconds_text
 from quanta_compiler.text.tables import Column, Table
-from quanta_compiler.text.words import bytes_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = ("name", "kind", "trainable", "percent", "step_flops_per_token", "saved_bytes_per_token", "rank_upper")
 _MARKERS = {"circuit": "o", "dense": "s", "method": "^"}
+_WRITTEN = {"FLOPs": amount_text, "bytes": bytes_text, "s": seconds_text, "%": percent_text}
+"""By the beginning of the column's unit; everything else is a whole number."""
 _LABELLED = 12
 """The names of more circuits on the front would cover each other."""
 
@@ -56,10 +58,7 @@ def _image(svg: str, description: str) -> str:
 def _comparison_table(data: dict[str, Any]) -> Table:
     """Return the figures that one chooses by; the page and the command have all of them."""
     columns = [column for key in (*_SHOWN, "step_seconds") for column in data["columns"] if column["key"] == key]
-    headings = tuple(
-        Column(f"{one['title']} ({one['unit']})" if one["unit"] else one["title"], one["key"] not in ("name", "kind"))
-        for one in columns
-    )
+    headings = tuple(Column(one["title"], one["key"] not in ("name", "kind")) for one in columns)
     rows = tuple(tuple(_cell(row.get(one["key"]), one["unit"]) for one in columns) for row in data["rows"])
     return Table(data["title"], headings, rows)
 
@@ -69,11 +68,8 @@ def _cell(value: object, unit: str) -> str:
         return "–"
     if not isinstance(value, int | float):
         return str(value)
-    if unit.startswith("bytes"):
-        return bytes_text(value)
-    if unit in ("s", "%"):
-        return f"{value:.3g}"
-    return f"{value:,.0f}"
+    text = next((write for start, write in _WRITTEN.items() if unit.startswith(start)), "{:,}".format)
+    return text(value)
 
 
 def _picture(data: dict[str, Any]) -> str:

@@ -114,11 +114,11 @@ BESIDE_LORA = [
 def test_the_page_begins_with_what_was_found(opened: Open) -> None:
     page = opened(comparison_page(comparison(BESIDE_LORA)))
     assert texts(page, "#findings") == [
-        "mine trains the fewest numbers (0.1× that of lora-8); lora-8 takes the shortest step; of the 2 layouts with "
-        "the highest rank, 64, both is the quickest (2× that of lora-8)."
+        "mine trains the fewest numbers (0.1x that of lora-8); lora-8 takes the shortest step; of the 2 layouts with "
+        "the highest rank, 64, both is the quickest (2x that of lora-8)."
     ]
     assert "lora, the reference" in " ".join(texts(page, ".legend span"))
-    assert texts(page, "#table tbody tr:nth-child(2) .ratio") == ["4×", "0.1×", "1×"]
+    assert texts(page, "#table tbody tr:nth-child(2) .ratio") == ["4x", "0.1x", "1x"]
 
 
 def test_every_width_has_a_reference_of_its_own(opened: Open) -> None:
@@ -126,7 +126,7 @@ def test_every_width_has_a_reference_of_its_own(opened: Open) -> None:
     rows = [*BESIDE_LORA[:2], row("lora-8", 4000, 0.5, source="lora:8", **wide), row("large", 2000, 1.0, **wide)]
     page = opened(comparison_page(comparison(rows)))
     ratios = [texts(page, f"#table tbody tr:nth-child({place}) .ratio")[:2] for place in (1, 2, 3, 4)]
-    assert ratios == [["1×", "1×"], ["4×", "0.1×"], ["1×", "1×"], ["2×", "0.5×"]]
+    assert ratios == [["1x", "1x"], ["4x", "0.1x"], ["1x", "1x"], ["2x", "0.5x"]]
     assert page.execute_script("return document.getElementById('findings-card').hidden")
 
 

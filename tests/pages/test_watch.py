@@ -135,8 +135,8 @@ def test_saved_files_appear_in_the_browser(served: str, browser: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "fact"),
     [
-        (("nothing.yaml",), "nothing.yaml does not exist"),
-        ((".",), ". is a folder"),
+        (("nothing.yaml",), "nothing.yaml: no such file"),
+        ((".",), ".: is a folder"),
         (("a.yaml", "--port", "1"), "port 1 of"),
     ],
 )

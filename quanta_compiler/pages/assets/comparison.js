@@ -67,7 +67,7 @@ function shown(value, { unit }) {
   if (unit.startsWith("bytes")) return bytesText(value);
   if (unit === "s") return secondsText(value);
   if (unit === "%") return percentText(value);
-  return unit.startsWith("FLOPs") ? countText(value) : exact(value);
+  return unit.startsWith("FLOPs") ? amountText(value) : exact(value);
 }
 
 // ---- table ------------------------------------------------------------------------------------------------------
