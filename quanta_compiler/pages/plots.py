@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.report.palette import DARK, FONTS, LIGHT, ON_DARK
+from quanta_compiler.text.quantities import figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +71,7 @@ def logarithmic(axes: Axes, which: str) -> None:
     axis: Axis = getattr(axes, f"{which}axis")
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < _SHORT * low else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: figure_text(value)))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 
