@@ -20,7 +20,8 @@ of a tile are powers of two; where an axis is shorter, the rest of the tile is z
   PRECISION     of products where STATE is float32: tf32, or tf32x3, which is as good as float32
 
 Comments give gates by name, axes as name:size, the outermost first; | divides the dimensions of a tile, T are the
-tokens. Where an axis stands in two dimensions, "4 of a:8" are four of its places.
+tokens. Where an axis stands in two dimensions, "4 of a:8" are four of its places. A product has at least 16 terms:
+a smaller gate takes axes from beside it, and its matrix is then repeated along the diagonal of a larger one.
 """
 
 

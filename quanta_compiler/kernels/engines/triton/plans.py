@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from quanta_compiler.kernels.engines.triton.architectures import SHARED
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling
-from quanta_compiler.kernels.engines.triton.resources import SHARED, Resources, matrix_bytes, resources, tilings
+from quanta_compiler.kernels.engines.triton.resources import Resources, matrix_bytes, resources, tilings
 
 _LOG = logging.getLogger("quanta_compiler")
 
@@ -30,9 +31,16 @@ Plan = tuple[Launch, ...] | Refusal
 Fit = Callable[[Kernel], Tiling | Refusal]
 """Finds how a kernel can be launched on a device."""
 
+Told = Callable[[Kernel, Tiling, Resources | str], None]
+"""Takes what a kernel needs with a tiling, or why it cannot be compiled."""
 
-def fitting(kernels: Kernels, number: Number, arch: int) -> Fit:
-    """Return what finds the first tiling of a kernel that fits an architecture, by compiling it."""
+
+def _log(kernel: Kernel, tiling: Tiling, needs: Resources | str) -> None:
+    _LOG.debug("%s %s: %s", kernel, tiling, needs)
+
+
+def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> Fit:
+    """Return what finds the first tiling of a kernel that fits an architecture, by compiling it; `told` hears of all."""
     table = kernels.table
 
     def fit(kernel: Kernel) -> Tiling | Refusal:
@@ -42,7 +50,7 @@ def fitting(kernels: Kernels, number: Number, arch: int) -> Fit:
         refusal = Refusal(f"a token is too large for the registers of sm_{arch}")
         for tiling in tilings(table, kernel.first, kernel.last, 2 if kernel.minus else 1):
             needs = resources(kernels, kernel, tiling, number, arch)
-            _LOG.debug("%s %s on sm_%d: %s", kernel, tiling, arch, needs)
+            told(kernel, tiling, needs)
             if isinstance(needs, str):
                 return Refusal(f"Triton cannot compile it ({needs})")
             if needs.fits(arch):

@@ -184,7 +184,7 @@ class _Writer:
         return Tile(value, ((T,), self._flat(memory)))
 
     def store(self, tile: Tile, memory: Memory) -> Tile:
-        """Write a tile in a tensor's order, and zero where a vector is longer than its axes; return it in that order."""
+        """Write a tile in the order of a tensor, zero behind the axes of a longer vector; return it in that order."""
         at, mask = self._tile_places(memory)
         pointer, groups = memory.pointer, ((T,), self._flat(memory))
         self._add(f"# {self._diary.vector(pointer, memory.order, memory.numbers)}")
@@ -246,9 +246,7 @@ class _Writer:
         per, lines = self._sizes.bits(factor.per), (T, *self._sizes.bits(factor.rest))
         given, made = self._sizes.bits(factor.given), self._sizes.bits(factor.made)
         groups, right = (per, lines, given), (per, given, made)
-        self._add(
-            f"# {self._diary.tile(groups)} times {self._diary.tile(right)}: columns times rows, for want of terms"
-        )
+        self._add(f"# {self._diary.tile(groups)} times {self._diary.tile(right)}, too few for tl.dot")
         state = self._define(rearranged(tile, groups))
         columns = self._columns(state, f"{dim(per)}, {dim(lines)}", 1 << len(given))
         terms = []
@@ -301,8 +299,9 @@ class _Writer:
         return f"v{self._values}"
 
     def _add(self, line: str) -> None:
-        line = f"    {line}"
-        self._lines.append(line if len(line) <= _WIDTH else line.replace(", mask=", ",\n        mask=", 1))
+        cut = ", v" if line.startswith("tl.store") else ", mask="
+        folded = line.replace(cut, f",\n        {cut[2:]}", 1) if len(line) > _WIDTH - 4 else line
+        self._lines.append(f"    {folded}")
 
 
 def _spread(offsets: str) -> str:
