@@ -20,7 +20,7 @@ _EPILOG = "Exit status: 0 done, 1 the input is wrong or the check failed, 2 wron
 
 COMMANDS = (
     *("new", "check", "expand", "compile", "report", "draw", "verify", "schema", "import", "analyze", "bench"),
-    *("compare", "recommend", "search", "watch"),
+    *("compare", "recommend", "search", "watch", "kernel"),
 )
 """In the order in which help lists them: for each the module that has its name, and the function in it."""
 # Panels and colours are for people: a pipe gets plain help.

@@ -40,7 +40,7 @@ def _log(kernel: Kernel, tiling: Tiling, needs: Resources | str) -> None:
 
 
 def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> Fit:
-    """Return what finds the first tiling of a kernel that fits an architecture, by compiling it; `told` hears of all."""
+    """Return what finds a kernel's first tiling that fits an architecture, by compiling it; `told` takes all tried."""
     table = kernels.table
 
     def fit(kernel: Kernel) -> Tiling | Refusal:

@@ -1,4 +1,4 @@
-"""The kernels of a circuit as a text for readers: `quanta expand --stage kernel`. Neither Triton nor torch is needed."""
+"""The kernels of a circuit as a text for readers: `quanta expand --stage kernel`. It needs no Triton and no torch."""
 
 import textwrap
 
