@@ -12,6 +12,7 @@ of a tile are powers of two; where an axis is shorter, the rest of the tile is z
 
   x, y          the input [tokens, in_features] and the result [tokens, out_features]; dy, dx: their gradients
   w0, w1, ...   the matrices of the gates by number, [*per, rows, columns], row-major
+  u0, u1, ...   matrices of the same gates, where a second result is subtracted: the initial ones of an adapter
   s0, s1, ...   the states that gates read, e0, e1, ...: the gradients of those that they make; the gradient of a
                 gate's matrices is a product of the two, which torch computes
   tokens        how many there are; a program reads and writes none behind the last

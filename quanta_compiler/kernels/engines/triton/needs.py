@@ -113,7 +113,7 @@ def kernel_needs(spec: CircuitSpec, arches: Sequence[str], dtype: str, gates: st
     triton = _triton_version()
     table = lower_table(build_circuit(spec))
     kernels, gates_dtype = Kernels(table), getattr(torch, gates)
-    number = number_for(getattr(torch, dtype), [gates_dtype])
+    number = number_for(getattr(torch, dtype), ([torch.empty(0, dtype=gates_dtype)], ()))
     passes = []
     for arch in arches:
         for whole in _whole(table):

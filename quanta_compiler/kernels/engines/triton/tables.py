@@ -17,7 +17,7 @@ _TRIED = (
 
 def needs_tables(needs: Needs) -> list[Table]:
     """Return a table of what is launched on every architecture, and one for each of what was tried."""
-    tables = [Table(_title(needs), (Column("arch"), Column("pass"), Column("runs as")), tuple(_launched(needs)))]
+    tables = [Table(_title(needs), (Column("arch"), Column("pass"), Column("runs")), tuple(_launched(needs)))]
     for arch in dict.fromkeys(one.arch for one in needs.passes):
         title = f"sm_{arch}, compiled (a program has at most {SHARED[arch]} KiB of shared memory)"
         passes = [one for one in needs.passes if one.arch == arch]
@@ -29,7 +29,7 @@ def needs_tables(needs: Needs) -> list[Table]:
 def launched(needs: Needs, one: Pass) -> Iterator[str]:
     """Yield the kernels of a pass in the order in which they are launched, or why there are none."""
     if isinstance(one.plan, Refusal):
-        yield f"torch does: {one.plan.reason}"
+        yield f"as torch does: {one.plan.reason}"
         return
     for place, (kernel, tiling) in enumerate(one.plan):
         count = "" if place else f"{plural(len(one.plan), 'kernel')} of "
