@@ -5,9 +5,15 @@ from typing import Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded
-from quanta_compiler.cli.options import File, Json, one_of, some_of, split_names
+from quanta_compiler.cli.options import File, Json, one_of, split_names
 from quanta_compiler.kernels.engines.triton.architectures import DTYPES, NAMES
 from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell_diagnostics
+
+
+def _known(arches: str) -> str:
+    for name in split_names(arches):
+        one_of("architecture", NAMES)(name)
+    return arches
 
 
 @guarded
@@ -17,7 +23,7 @@ def kernel(
         str,
         typer.Option(
             metavar="A",
-            callback=some_of("architecture", NAMES),
+            callback=_known,
             help="Which GPUs, with commas between them: sm_80 (A100), sm_86, sm_89, sm_90 (H100), sm_100, ...",
         ),
     ] = "sm_80,sm_90",

@@ -35,10 +35,16 @@ class Trial:
 class Pass:
     """A pass over the tokens on an architecture: what was tried, and what is launched."""
 
-    title: str
+    whole: Kernel
+    """Before anything is cut."""
     arch: int
     trials: tuple[Trial, ...]
     plan: Plan
+
+    @property
+    def title(self) -> str:
+        """Return `forward`, or of a backward pass `states` or `flow`."""
+        return self.whole.title
 
     def is_taken(self, trial: Trial) -> bool:
         """Say whether a trial is launched."""
@@ -131,7 +137,7 @@ def _pass(kernels: Kernels, whole: Kernel, number: Number, arch: int, progress: 
         progress.advance()
 
     plan = planned(whole, fitting(kernels, number, arch, told))
-    return Pass(whole.title, arch, tuple(trials), plan)
+    return Pass(whole, arch, tuple(trials), plan)
 
 
 def _whole(table: GateTable) -> list[Kernel]:

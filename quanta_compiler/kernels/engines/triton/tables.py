@@ -31,10 +31,12 @@ def launched(needs: Needs, one: Pass) -> Iterator[str]:
     if isinstance(one.plan, Refusal):
         yield f"as torch does: {one.plan.reason}"
         return
+    if len(one.plan) == 1:
+        yield f"1 kernel of {_tiling(one.plan[0].tiling)}"
+        return
+    count = f"{len(one.plan)} kernels: "
     for place, (kernel, tiling) in enumerate(one.plan):
-        count = "" if place else f"{plural(len(one.plan), 'kernel')} of "
-        which = f" ({_gates(needs, kernel)})" if len(one.plan) > 1 else ""
-        yield f"{count}{_tiling(tiling)}{which}"
+        yield f"{' ' * len(count) if place else count}{_gates(needs, kernel)}, {_tiling(tiling)}"
 
 
 def _title(needs: Needs) -> str:
@@ -51,9 +53,8 @@ def _launched(needs: Needs) -> Iterator[Cells]:
 
 
 def _trial_cells(needs: Needs, one: Pass, trial: Trial) -> Cells:
-    part = trial.kernel
-    is_part = len(needs.gates_of(part)) < len(needs.gates) and part.title != "states"
-    name = one.title + (f" {_gates(needs, part)}" if is_part else "")
+    is_part = trial.kernel.last - trial.kernel.first < one.whole.last - one.whole.first
+    name = one.title + (f" {_gates(needs, trial.kernel)}" if is_part else "")
     tiling = (str(trial.tiling.tokens), str(trial.tiling.warps))
     if isinstance(trial.needs, str):
         return (name, *tiling, "", "", "", "", trial.needs)
