@@ -22,7 +22,7 @@ GROUPS = {
     "Write a circuit": ("new", "check", "draw", "watch", "expand", "schema"),
     "Compile it": ("compile", "report", "verify"),
     "Choose one": ("compare", "recommend", "search"),
-    "Measure and analyze": ("bench", "analyze", "import"),
+    "Measure and analyze": ("bench", "kernel", "analyze", "import"),
 }
 """The commands in the order of work, as help lists them."""
 COMMANDS = tuple(command for commands in GROUPS.values() for command in commands)

@@ -8,7 +8,7 @@ from quanta_compiler.cli.command import guarded, without_numpy
 from quanta_compiler.cli.options import File, completed, one_of
 from quanta_compiler.text.console import print_result, tell_diagnostics
 
-STAGE_NAMES = ("circuit", "network", "plan", "program", "table", "source")
+STAGE_NAMES = ("circuit", "network", "plan", "program", "table", "source", "kernel")
 """Named again here so that usage and help need not load the compiler; a test compares."""
 
 
@@ -38,6 +38,10 @@ def expand(
         from quanta_compiler.spec import to_yaml
 
         print_result(to_yaml(spec))
+    elif stage == "kernel":
+        from quanta_compiler.kernels.engines.triton.text import kernel_text
+
+        print_result(kernel_text(spec))
     else:
         with without_numpy():
             from quanta_compiler.report.stages import STAGES

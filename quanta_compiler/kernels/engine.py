@@ -48,6 +48,12 @@ class Runner(Protocol):
     ) -> Gradients:
         """Return the gradients of the input and of the matrices of both sides, T's first."""
 
+    def in_words(self) -> str:
+        """Return how it has carried the table out so far, as a clause; empty where there is only one way, or none yet.
+
+        Nothing is computed or compiled for that.
+        """
+
 
 class Engine(Protocol):
     """What carries out gate tables; its methods hold for the whole process."""

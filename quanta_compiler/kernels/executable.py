@@ -71,6 +71,11 @@ class Executable:
         runner, (own, minus) = self._runners[engine_for(x.device.type, x.dtype)], self.sides(matrices)
         return runner.forward_difference(x.contiguous(), own, minus) if minus else runner.forward(x.contiguous(), own)
 
+    def in_words(self) -> str:
+        """Return the engines that have carried it out in this process, and how."""
+        ways = ((engine.name, runner.in_words()) for engine, runner in self._runners.items())
+        return "; ".join(", ".join(filter(None, way)) for way in ways)
+
     def backward(
         self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
     ) -> list[torch.Tensor]:

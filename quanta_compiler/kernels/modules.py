@@ -8,9 +8,10 @@ from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.kernels.engine import ENGINES, engine_name, is_measured
 from quanta_compiler.kernels.executable import executable
-from quanta_compiler.kernels.measured import is_faster
+from quanta_compiler.kernels.measured import is_faster, outcomes
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.kernels.precision import is_autocast
+from quanta_compiler.text.words import plural
 
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
 Difference = Callable[[Any, Any, torch.Tensor], torch.Tensor]
@@ -24,21 +25,31 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
     """
     plain: Forward = _recomputing(base.forward) if recompute else base.forward
     if backend == "fused":
-        return _subclass(base, _fused(base))
+        return _subclass(base, _fused(base), extra_repr=_engines_of(base))
     if backend == "auto":
         found = executable(base.circuit)
         preferred = ((engine, engine.prefers(found.table, found.tokens)) for engine in ENGINES)
         # What has to be measured first is asked whether it runs here; the others may take a while to say so.
         choices = {one.name: choice for one, choice in preferred if choice is not None or one.ready()}
         if any(choice is not False for choice in choices.values()):
-            return _subclass(base, _automatic(base, plain, choices))
+            return _subclass(base, _automatic(base, plain, choices), extra_repr=_engines_of(base))
     return _subclass(base, plain) if recompute else base
 
 
-def _subclass(base: Any, forward: Forward) -> Any:
-    members = {"__module__": base.__module__, "__doc__": base.__doc__, "forward": forward}
+def _subclass(base: Any, forward: Forward, **others: Any) -> Any:
+    members = {"__module__": base.__module__, "__doc__": base.__doc__, "forward": forward, **others}
     forward.__doc__ = base.forward.__doc__
     return type("Circuit", (base,), members)
+
+
+def _engines_of(base: Any) -> Callable[[Any], str]:
+    def extra_repr(self: Any) -> str:
+        """Return which engines have run the circuit in this process, and what `auto` has measured."""
+        told, faster = executable(base.circuit).in_words(), outcomes(base)
+        measured = f"; faster than torch in {sum(faster)} of {plural(len(faster), 'kind')} of call" if faster else ""
+        return f"engine: {told or 'chosen at the first call'}{measured}"
+
+    return extra_repr
 
 
 def _recomputing(plain: Forward) -> Forward:

@@ -105,6 +105,8 @@ class GateTable:
     outputs: tuple[int, ...]
     sizes: tuple[int, ...]
     """Of all legs, by number."""
+    axes: tuple[str, ...]
+    """The names of their axes; `r` between the factors of a low-rank gate."""
 
     @property
     def flops_per_token(self) -> int:
@@ -161,6 +163,7 @@ def lower_table(circuit: Circuit) -> GateTable:
         inputs=circuit.inputs,
         outputs=circuit.outputs,
         sizes=tuple(sizes),
+        axes=(*(leg.axis for leg in circuit.legs), *["r"] * (len(sizes) - len(circuit.legs))),
     )
 
 

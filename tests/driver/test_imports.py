@@ -18,7 +18,10 @@ ROOMS = (
 TORCH_ROOMS = ("oracle", "runtime", "kernels", "nn", "peft", "adapters", "bench")
 """Likewise, below all others: torch starts here."""
 ORDER = (*ROOMS, *TORCH_ROOMS)
-WITHOUT_TORCH = {"predict.engines", "runtime.backends", "oracle.verification", "bench.options"}
+WITHOUT_TORCH = {
+    *("predict.engines", "runtime.backends", "oracle.verification", "bench.options"),
+    "kernels.engines.triton.architectures",
+}
 """What others may load of the rooms below them: a few figures, and torch at the earliest where something is called."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -20,6 +20,8 @@ from quanta_compiler.kernels import engine as engines
 from quanta_compiler.kernels.engine import ENGINES, engine_for
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Tiling
+from quanta_compiler.kernels.engines.triton.plans import Launch, Refusal, in_words
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.engines import MODELS, EngineModel, EngineRates
@@ -50,6 +52,26 @@ def test_every_engine_runs_by_force(
     x = vectors(mixed, 2, 9)
     assert error(fused(x), plain(x)) < 1e-12
     assert_close(gradients(fused, x), gradients(plain, x), 1e-11)
+
+
+def test_a_module_says_which_engine_has_run_it(name_engine: Callable[[str], None]) -> None:
+    circuit = compile_circuit(file_of("4x3", [[0, 1], [1]], name="says-its-engine"))
+    name_engine("portable")
+    module = circuit.module(backend="fused")
+    assert module.extra_repr() == "engine: chosen at the first call"
+    module(torch.randn(2, 12))
+    assert module.extra_repr() == "engine: portable"
+    assert "engine: portable" in repr(module)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [((4,), "1 kernel of 4 tokens"), ((1,), "1 kernel of 1 token"), ((8, 2, 8), "3 kernels of 8 and 2 tokens")],
+)
+def test_a_plan_of_kernels_is_said_in_words(tokens: tuple[int, ...], words: str) -> None:
+    plan = tuple(Launch(Kernel("forward", place, place + 1), Tiling(count, 8)) for place, count in enumerate(tokens))
+    assert in_words(plan) == words
+    assert in_words(Refusal("a gate takes 512 KiB")) == "as torch does (a gate takes 512 KiB)"
 
 
 def test_the_last_engine_takes_what_no_other_does(name_engine: Callable[[str], None]) -> None:

@@ -147,6 +147,10 @@ class KernelTable:
             raise MemoryError(_NO_MEMORY)
         return dx, sums
 
+    def in_words(self) -> str:
+        """Return nothing: there is one way only."""
+        return ""
+
     def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
         """Return T x - S x, rounded once."""
         return forward_by_parts(self, x, matrices, minus)

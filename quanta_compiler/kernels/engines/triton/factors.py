@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from quanta_compiler.kernels.engines.triton.tiles import Order, Sizes, enclosed, padded
+from quanta_compiler.kernels.engines.triton.tiles import Order, Sizes, padded
 from quanta_compiler.lowering.table import TableEntry
 
 
@@ -41,15 +41,16 @@ class Factor:
             conditions.append(f"({left} // {given} == {right} // {made})")
             beside = f"{left} // {given << of_rest}" if of_per else ""
             outer = f"{block} * {1 << of_per}" if batched and of_per else block if batched else ""
-            block = f"({' + '.join(filter(None, (outer, beside)))})"
-            left, right = f"({left} % {given})", f"({right} % {made})"
+            block = f"({outer} + {beside})" if outer and beside else outer or beside
+            left, right = f"{left} % {given}", f"{right} % {made}"
         parts = [(left, self.given), (right, self.made), *([(block, self.per)] if self.per else [])]
         terms = []
         for index, legs in parts:
             at, masks = self._sizes.places(index, legs, self._strides)
-            terms.append(enclosed(at))
+            # An index of one place still gives its dimension where others stand in it beside the gate.
+            terms.append(at or f"{index} * 0" if of_per + of_rest or self._pointer is None else at)
             conditions += masks
-        return self._read(terms, conditions)
+        return self._read([*filter(None, terms)] or [f"{left} * 0"], conditions)
 
     def row(self, place: int, block: str, made: str) -> str | None:
         """Return the expression that reads the numbers of one given place, `[blocks, made]`; None in the padding.
@@ -66,12 +67,13 @@ class Factor:
             if coordinate >= self._sizes.sizes[leg]:
                 return None
             at += coordinate * self._strides[leg]
-        terms, conditions = [str(at)], []
-        for index, legs in ((f"{made}[None, :]", self.made), (f"{block}[:, None]", self.per)):
-            place_of, masks = self._sizes.places(index, legs, self._strides)
-            terms.append(enclosed(place_of))
-            conditions += masks
-        return self._read(terms if self._pointer is not None else terms[:2], conditions)
+        made = f"{made}[None, :]"
+        of_made, conditions = self._sizes.places(made, self.made, self._strides)
+        if self._pointer is None:
+            return self._read([str(at), of_made or f"{made} * 0"], conditions)
+        of_block, masks = self._sizes.places(f"{block}[:, None]", self.per, self._strides)
+        terms = [*filter(None, (of_block, of_made))] or [f"{made} * 0"]
+        return self._read([str(at), *terms] if at else terms, conditions + masks)
 
     def _read(self, terms: Sequence[str], conditions: Sequence[str]) -> str:
         if self._pointer is None:

@@ -30,6 +30,11 @@ class Kernel:
     minus: bool = False
     """Whether what the same entries make with other matrices is subtracted from it; only of a whole circuit."""
 
+    @property
+    def title(self) -> str:
+        """Return what its function is called: `forward`, `states` where it stores some, or `flow`."""
+        return "states" if self.name == "forward" and self.keep else self.name
+
     def part(self, first: int, last: int) -> "Kernel":
         """Return the kernel of some of its entries; what is handed to the next one is a result too."""
         keep = tuple(number for number in self.keep if first <= number < last)
@@ -101,7 +106,7 @@ class Kernels:
     def function(self, kernel: Kernel) -> Any:
         """Return Triton's function of a kernel."""
         if kernel not in self._functions:
-            self._functions[kernel] = _function(kernel.name, self.source(kernel))
+            self._functions[kernel] = _function(kernel.title, self.source(kernel))
         return self._functions[kernel]
 
     def launch(self, kernel: Kernel, tiling: Tiling, number: Number, tensors: Sequence[torch.Tensor]) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from quanta_compiler.kernels.engines.triton.architectures import SHARED
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling
-from quanta_compiler.kernels.engines.triton.resources import SHARED, Resources, matrix_bytes, resources, tilings
+from quanta_compiler.kernels.engines.triton.resources import Resources, matrix_bytes, resources, tilings
+from quanta_compiler.text.words import plural
 
 _LOG = logging.getLogger("quanta_compiler")
 
@@ -27,36 +29,58 @@ class Refusal:
 
 Plan = tuple[Launch, ...] | Refusal
 """The kernels in the order in which they are launched."""
+
+
+def in_words(plan: Plan) -> str:
+    """Return the kernels of a plan and their tokens, or why there are none, as a clause."""
+    if isinstance(plan, Refusal):
+        return f"as torch does ({plan.reason})"
+    tokens = " and ".join(str(count) for count in dict.fromkeys(launch.tiling.tokens for launch in plan))
+    return f"{plural(len(plan), 'kernel')} of {tokens} token{'' if tokens == '1' else 's'}"
+
+
 Fit = Callable[[Kernel], Tiling | Refusal]
 """Finds how a kernel can be launched on a device."""
 
+Told = Callable[[Kernel, Tiling, Resources | str], None]
+"""Takes what a kernel needs with a tiling, or why it cannot be compiled."""
 
-def fitting(kernels: Kernels, number: Number, arch: int) -> Fit:
-    """Return what finds the first tiling of a kernel that fits an architecture, by compiling it."""
+
+def _log(kernel: Kernel, tiling: Tiling, needs: Resources | str) -> None:
+    _LOG.debug("%s %s: %s", kernel, tiling, needs)
+
+
+def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> Fit:
+    """Return what finds a kernel's first tiling that fits an architecture, by compiling it; `told` takes all tried."""
     table = kernels.table
 
     def fit(kernel: Kernel) -> Tiling | Refusal:
         held = matrix_bytes(table, kernel.first, kernel.last, number)
         if held > SHARED[arch] * 1024:
-            return Refusal(f"a gate of {held} bytes is more than the {SHARED[arch]} KiB of shared memory of sm_{arch}")
-        refusal = Refusal(f"a token is too large for the registers of sm_{arch}")
+            return Refusal(f"a gate takes {held // 1024} KiB, shared memory has {SHARED[arch]}")
+        tried: list[Resources] = []
         for tiling in tilings(table, kernel.first, kernel.last, 2 if kernel.minus else 1):
             needs = resources(kernels, kernel, tiling, number, arch)
-            _LOG.debug("%s %s on sm_%d: %s", kernel, tiling, arch, needs)
+            told(kernel, tiling, needs)
             if isinstance(needs, str):
                 return Refusal(f"Triton cannot compile it ({needs})")
             if needs.fits(arch):
                 return tiling
-            refusal = _refusal(needs, arch)
-        return refusal
+            tried.append(needs)
+        return _refusal(tried, arch)
 
     return fit
 
 
-def _refusal(needs: Resources, arch: int) -> Refusal:
-    if needs.spilled:
-        return Refusal(f"it spills {needs.spilled} bytes a thread on sm_{arch}")
-    return Refusal(f"it takes {needs.shared // 1024} KiB of shared memory, sm_{arch} has {SHARED[arch]}")
+def _refusal(tried: list[Resources], arch: int) -> Refusal:
+    """Return why none of them fits: what the nearest one has too much of."""
+    if not tried:
+        return Refusal("a token is too large for the registers")
+    spilled = min(needs.spilled for needs in tried)
+    if spilled:
+        return Refusal(f"it spills {spilled} bytes a thread or more")
+    shared = min(needs.shared for needs in tried if needs.spilled == 0)
+    return Refusal(f"it takes {shared // 1024} KiB or more, shared memory has {SHARED[arch]}")
 
 
 def planned(whole: Kernel, fit: Fit) -> Plan:

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
+from quanta_compiler.kernels.engines.triton.architectures import SHARED
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, constants
 from quanta_compiler.kernels.engines.triton.tiles import Sizes
 from quanta_compiler.lowering.table import GateTable
 
-SHARED = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
-"""KiB of shared memory that a program can have, by architecture (CUDA C++ Programming Guide, compute capabilities)."""
 TILES = ((32768, 8), (16384, 8), (8192, 8), (8192, 4), (4096, 4), (2048, 4))
 """Numbers of a tile, and warps: what is tried, the largest first, which reads the matrices least often."""
 _MOST_TOKENS = 64
@@ -81,8 +80,11 @@ def resources(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, 
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "kernel.cubin")
         cubin.write_bytes(compiled.asm["cubin"])
-        usage = dict(re.findall(r"(REG|STACK):(\d+)", _tool("cuobjdump", "--dump-resource-usage", cubin)))
-        counts = _instructions(_tool("nvdisasm", "-c", cubin))
+        try:
+            usage = dict(re.findall(r"(REG|STACK):(\d+)", _tool("cuobjdump", "--dump-resource-usage", cubin)))
+            counts = _instructions(_tool("nvdisasm", "-c", cubin))
+        except (OSError, subprocess.CalledProcessError) as error:
+            return f"its needs cannot be read: {error}"
     matrix = sum(count for name, count in counts.items() if name.endswith("MMA"))
     return Resources(int(usage["REG"]), int(usage["STACK"]), int(compiled.metadata.shared), matrix)
 
@@ -122,12 +124,20 @@ def _types(kernel: Kernel, count: int, names: list[str], number: Number) -> Iter
             yield name, _TYPES[number.states]
 
 
-def _tool(name: str, *arguments: object) -> str:
-    """Run one of the tools that Triton's wheel brings."""
+TOOLS = ("ptxas", "cuobjdump", "nvdisasm")
+"""What Triton's wheel brings to assemble a kernel and to look into it."""
+
+
+def tool_path(name: str) -> Path:
+    """Return where Triton has one of its tools."""
     import triton
 
-    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
-    done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, check=True)
+    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+
+
+def _tool(name: str, *arguments: object) -> str:
+    """Run one of the tools that Triton's wheel brings."""
+    done = subprocess.run([tool_path(name), *map(str, arguments)], capture_output=True, text=True, check=True)
     return done.stdout
 
 

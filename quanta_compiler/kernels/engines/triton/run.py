@@ -9,7 +9,7 @@ import torch
 from quanta_compiler.kernels.by_parts import backward_by_parts, forward_by_parts
 from quanta_compiler.kernels.engines.portable.engine import PortableTable
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, number_for
-from quanta_compiler.kernels.engines.triton.plans import Fit, Launch, Plan, Refusal, fitting, planned
+from quanta_compiler.kernels.engines.triton.plans import Fit, Launch, Plan, Refusal, fitting, in_words, planned
 from quanta_compiler.kernels.engines.triton.resources import tilings
 from quanta_compiler.kernels.precision import Gradients, Matrices, without_autocast
 from quanta_compiler.lowering.table import GateTable
@@ -63,6 +63,11 @@ class TritonTable:
         """Return `[..., in_features] -> [..., out_features]` in the dtype of `x`."""
         found = self._forward(x, (matrices, ()))
         return self._plainly.forward(x, matrices) if found is None else found
+
+    def in_words(self) -> str:
+        """Return the kernels of the last forward pass of a new kind, or why torch carries it out."""
+        plans = [plan for (kernel, *_), plan in self._plans.items() if kernel.title == "forward"]
+        return in_words(plans[-1]) if plans else ""
 
     def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
         """Return T x - S x, rounded once: by one kernel that reads `x` once, where both fit into it."""

@@ -3,7 +3,7 @@
 Two kernels carry out the entries `[first, last)`:
 
 - `forward` reads the state before `first` and stores that behind `last - 1`; it may store the states that its entries
-  read as well, each in the order of its reader.
+  read as well, each in the order of its reader, and is then called `states`.
 - `flow` reads the gradient of the state behind `last - 1` and stores that of the state before `first`; it may store the
   gradients of the states that its entries make, each in the order of its maker.
 
@@ -11,8 +11,11 @@ What lies between segments of entries is in the order (per, rest, rows) of the e
 The same table gives the same bytes, on every machine.
 """
 
+import re
+import textwrap
 from collections.abc import Collection, Sequence
 
+from quanta_compiler.kernels.engines.triton.diary import Diary
 from quanta_compiler.kernels.engines.triton.factors import Factor
 from quanta_compiler.kernels.engines.triton.tiles import (
     TOKENS,
@@ -32,12 +35,14 @@ from quanta_compiler.lowering.table import GateTable, TableEntry
 HEAD = "import triton\nimport triton.language as tl\n"
 _DOT_BITS = 4
 """A product of Triton has at least 16 terms."""
+_WIDTH = 120
+"""Of a line that a reader sees whole."""
 
 
 def forward_source(
     table: GateTable, first: int, last: int, keep: Collection[int] = (), *, result: bool = True, minus: bool = False
 ) -> str:
-    """Return the kernel `forward` of the entries `[first, last)`.
+    """Return the kernel `forward` of the entries `[first, last)`, `states` where it keeps any.
 
     Args:
         table: The circuit.
@@ -51,18 +56,21 @@ def forward_source(
     writer = _Writer(table)
     kept = [f"s{number}" for number in sorted(keep)]
     pointers = ["x", *(["y"] if result else []), *kept, *writer.matrices("w", first, last)]
-    writer.begin("forward", [*pointers, *(writer.matrices("u", first, last) if minus else [])])
-    tile = writer.load("a", writer.boundary(first, "x"))
+    writer.begin("states" if keep else "forward", [*pointers, *(writer.matrices("u", first, last) if minus else [])])
+    tile = writer.load(writer.boundary(first, "x"))
     for number in range(first, last):
         entry = table.entries[number]
-        writer.comment(entry, "columns", "rows")
+        writer.comment(number, "w", transposed=False)
         if number in keep:
-            writer.store(tile, Memory(f"s{number}", stored(entry, entry.legs.columns), _numbers(entry, entry.columns)))
+            tile = writer.store(
+                tile, Memory(f"s{number}", stored(entry, entry.legs.columns), _numbers(entry, entry.columns))
+            )
         if number < last - 1 or result:
             tile = writer.product(tile, number, "w", transposed=False)
     if minus:
-        other = writer.load("b", writer.boundary(first, "x"))
+        other = writer.load(writer.boundary(first, "x"))
         for number in range(first, last):
+            writer.comment(number, "u", transposed=False)
             other = writer.product(other, number, "u", transposed=False)
         tile = writer.difference(tile, other)
     if result:
@@ -89,17 +97,18 @@ def flow_source(
     given = range(first if result else first + 1, last)
     pointers = ["dy", *(["dx"] if result else []), *kept, *writer.matrices("w", given.start, given.stop)]
     writer.begin("flow", [*pointers, *(writer.matrices("u", first, last) if minus else [])])
-    tile = writer.load("a", writer.boundary(last, "dy"))
+    tile = writer.load(writer.boundary(last, "dy"))
     for number in reversed(range(first, last)):
         entry = table.entries[number]
-        writer.comment(entry, "rows", "columns")
+        writer.comment(number, "w", transposed=True)
         if number in keep:
-            writer.store(tile, Memory(f"e{number}", stored(entry, entry.legs.rows), _numbers(entry, entry.rows)))
+            tile = writer.store(tile, Memory(f"e{number}", stored(entry, entry.legs.rows), _numbers(entry, entry.rows)))
         if number in given:
             tile = writer.product(tile, number, "w", transposed=True)
     if minus:
-        other = writer.load("b", writer.boundary(last, "dy"))
+        other = writer.load(writer.boundary(last, "dy"))
         for number in reversed(range(first, last)):
+            writer.comment(number, "u", transposed=True)
             other = writer.product(other, number, "u", transposed=True)
         tile = writer.difference(tile, other)
     if result:
@@ -122,21 +131,31 @@ class _Writer:
     def __init__(self, table: GateTable) -> None:
         self._table = table
         self._sizes = Sizes(table.sizes)
+        self._diary = Diary(table)
+        self._head: list[str] = []
         self._lines: list[str] = []
-        self._indices: set[int] = set()
         self._values = 0
 
     def text(self) -> str:
         """Return the source of the kernel."""
-        return "\n".join(self._lines) + "\n"
+        code = "\n".join(line for line in self._lines if not line.lstrip().startswith("#"))
+        counts = sorted({int(count) for count in re.findall(r"\bn(\d+)\b", code)})
+        indices = [f"    n{count} = tl.arange(0, {count})" for count in counts]
+        return "\n".join([*self._head, *indices, *self._lines]) + "\n"
 
     def begin(self, name: str, pointers: Sequence[str]) -> None:
         """Write the kernel's head: `T` tokens a program, `STATE` the dtype of states, `PRECISION` of products."""
-        constants = "T: tl.constexpr, STATE: tl.constexpr, PRECISION: tl.constexpr"
+        arguments = textwrap.wrap(", ".join([*pointers, "tokens,"]), _WIDTH - 4)
         # Otherwise every multiple of 16 tokens and every other number would have a kernel of its own.
-        self._lines.append('@triton.jit(do_not_specialize=["tokens"])')
-        self._lines.append(f"def {name}({', '.join(pointers)}, tokens, {constants}):")
-        self._add("t = (tl.program_id(0) * T + tl.arange(0, T)).to(tl.int64)")
+        self._head = [
+            '@triton.jit(do_not_specialize=["tokens"])',
+            f"def {name}(",
+            *(f"    {line}" for line in arguments),
+            "    T: tl.constexpr, STATE: tl.constexpr, PRECISION: tl.constexpr,",
+            "):",
+            "    t = (tl.program_id(0) * T + tl.arange(0, T)).to(tl.int64)",
+            "    real = (t < tokens)[:, None]",
+        ]
 
     def matrices(self, letter: str, first: int, last: int) -> list[str]:
         """Return the names of the matrices that the entries `[first, last)` read."""
@@ -153,35 +172,35 @@ class _Writer:
         order = (*legs.per, *legs.rest, *legs.rows)
         return Memory(pointer, (TOKENS, *order), self._sizes.volume(order))
 
-    def comment(self, entry: TableEntry, before: str, after: str) -> None:
-        """Write what a gate does to the shape of a token."""
-        legs = entry.legs
-        kept = self._shape((*legs.per, *legs.rest))
-        given, made = (self._shape(getattr(legs, side)) for side in (before, after))
-        blocks = f" for each of {self._shape(legs.per)}" if legs.per else ""
-        what = f"{given} -> {made}" if legs.rows or legs.columns else "one number"
-        self._add(f"# {entry.name}: {what}{blocks}, beside {kept}")
+    def comment(self, number: int, letter: str, *, transposed: bool) -> None:
+        """Write what a gate, or its transpose, does; its matrices are named by a letter and the number."""
+        self._add(f"# {self._diary.gate(number, f'{letter}{number}', transposed=transposed)}")
 
-    def load(self, name: str, memory: Memory) -> Tile:
+    def load(self, memory: Memory) -> Tile:
         """Read a tile of states, zero where there is none."""
         at, mask = self._tile_places(memory)
-        self._add(f"{name} = tl.load({memory.pointer} + {at}, mask={mask}, other=0.0).to(STATE)")
-        return Tile(name, self._flat(memory))
+        self._add(f"# {self._diary.vector(memory.pointer, memory.order, memory.numbers)}")
+        value = self._define(f"tl.load({memory.pointer} + {at}, mask={mask}, other=0.0).to(STATE)")
+        return Tile(value, ((T,), self._flat(memory)))
 
-    def store(self, tile: Tile, memory: Memory) -> None:
-        """Write a tile to where a tensor has it; zero where a vector is longer than its axes."""
+    def store(self, tile: Tile, memory: Memory) -> Tile:
+        """Write a tile in the order of a tensor, zero behind the axes of a longer vector; return it in that order."""
         at, mask = self._tile_places(memory)
-        pointer, value = memory.pointer, rearranged(tile, ((T,), self._flat(memory)[1:]))
+        pointer, groups = memory.pointer, ((T,), self._flat(memory))
+        self._add(f"# {self._diary.vector(pointer, memory.order, memory.numbers)}")
+        value = self._define(rearranged(tile, groups))
         self._add(f"tl.store({pointer} + {at}, {value}.to({pointer}.dtype.element_ty), mask={mask})")
         behind = memory.numbers - self._sizes.volume(memory.order)
         if behind > 0:
             index = f"tl.arange(0, {padded(behind)})[None, :]"
             at = f"t[:, None] * {memory.numbers} + {memory.numbers - behind} + {index}"
-            self._add(f"tl.store({pointer} + {at}, 0.0, mask=(t < tokens)[:, None] & ({index} < {behind}))")
+            self._add(f"tl.store({pointer} + {at}, 0.0, mask=real & ({index} < {behind}))")
+        return Tile(value, groups)
 
     def difference(self, tile: Tile, other: Tile) -> Tile:
-        """Subtract a tile from another one, which is in the same order."""
-        return Tile(self._define(f"{tile.name} - {other.name}"), tile.order)
+        """Subtract a tile from another one."""
+        self._add(f"# the difference of what the two have made: {self._diary.tile(tile.groups)}")
+        return Tile(self._define(f"{tile.name} - {rearranged(other, tile.groups)}"), tile.groups)
 
     def product(self, tile: Tile, number: int, letter: str, *, transposed: bool) -> Tile:
         """Apply a gate, or its transpose, to a tile; its matrices are named by a letter and the number."""
@@ -199,37 +218,45 @@ class _Writer:
         of_per = missing - of_rest
         beside = (*per[len(per) - of_per :], *rest[len(rest) - of_rest :])
         per, lines = per[: len(per) - of_per], (T, *rest[: len(rest) - of_rest])
-        groups = [*([per] if per else []), lines, (*beside, *given)]
+        blocks = (per,) if per else ()
+        groups, right = (*blocks, lines, (*beside, *given)), (*blocks, (*beside, *given), (*beside, *made))
+        self._add(f"# {self._diary.tile(groups)} times {self._diary.tile(right)}")
         state = self._define(rearranged(tile, groups))
-        indices = [self._index(len(axes)) for axes in (per, (*beside, *given), (*beside, *made))]
+        indices = [_index(len(axes)) for axes in (per, (*beside, *given), (*beside, *made))]
         matrix = self._define(factor.matrix(indices, of_per, of_rest))
         value = self._define(f"tl.dot({state}, {matrix}, input_precision=PRECISION).to(STATE)")
-        return Tile(value, (*per, *lines, *beside, *made))
+        return Tile(value, (*blocks, lines, (*beside, *made)))
 
     def _scaled(self, tile: Tile, entry: TableEntry, pointer: str) -> Tile:
         """Multiply every number by that of its block."""
         legs = entry.legs
         per, rest = self._sizes.bits(legs.per), self._sizes.bits(legs.rest)
-        at, masks = self._sizes.places(self._index(len(per)), legs.per, self._sizes.strides(legs.per))
+        at, masks = self._sizes.places(_index(len(per)), legs.per, self._sizes.strides(legs.per))
         mask = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
+        at = at or f"{_index(len(per))} * 0"
         scale = self._define(f"tl.load({pointer} + {at}{mask}).to(tl.float32)")
-        state = self._define(rearranged(tile, ((T,), per, rest)))
+        groups = ((T,), per, rest)
+        self._add(f"# {self._diary.tile(groups)}")
+        state = self._define(rearranged(tile, groups))
         value = self._define(f"({state}.to(tl.float32) * {scale}[None, :, None]).to(STATE)")
-        return Tile(value, (T, *per, *rest))
+        return Tile(value, groups)
 
     def _written_out(self, tile: Tile, factor: Factor) -> Tile:
         """Apply a gate of few terms, where there is little beside it, as a sum of columns times rows in float32."""
         per, lines = self._sizes.bits(factor.per), (T, *self._sizes.bits(factor.rest))
         given, made = self._sizes.bits(factor.given), self._sizes.bits(factor.made)
-        state = self._define(rearranged(tile, (per, lines, given)))
+        groups, right = (per, lines, given), (per, given, made)
+        self._add(f"# {self._diary.tile(groups)} times {self._diary.tile(right)}, too few for tl.dot")
+        state = self._define(rearranged(tile, groups))
         columns = self._columns(state, f"{dim(per)}, {dim(lines)}", 1 << len(given))
         terms = []
         for place, column in enumerate(columns):
-            row = factor.row(place, self._index(len(per)), self._index(len(made)))
+            row = factor.row(place, _index(len(per)), _index(len(made)))
             if row is not None:
                 terms.append(f"{column}[:, :, None].to(tl.float32) * {self._define(row)}[:, None, :].to(tl.float32)")
-        value = self._define(f"({' + '.join(terms)}).to(STATE)")
-        return Tile(value, (*per, *lines, *made))
+        total = "\n        + ".join(terms)
+        value = self._define(f"(\n        {total}\n    ).to(STATE)")
+        return Tile(value, (per, lines, made))
 
     def _columns(self, value: str, lead: str, count: int) -> list[str]:
         """Take the last dimension apart by halves; return its columns in order."""
@@ -241,41 +268,46 @@ class _Writer:
         return [column for pair in zip(*halves, strict=True) for column in pair]
 
     def _flat(self, memory: Memory) -> Bits:
-        return (T, *self._sizes.bits([leg for leg in memory.order if leg != TOKENS]))
+        return self._sizes.bits([leg for leg in memory.order if leg != TOKENS])
 
     def _tile_places(self, memory: Memory) -> tuple[str, str]:
         """Return the offsets and the mask of a tile `[T, numbers]` in memory."""
         split = memory.order.index(TOKENS)
         outer, inner = memory.order[:split], memory.order[split + 1 :]
-        index, strides = self._index(len(self._flat(memory)) - 1), self._sizes.strides(memory.order)
+        index, strides = _index(len(self._flat(memory))), self._sizes.strides(memory.order)
         per_token, size = self._sizes.volume(inner), self._sizes.padded(inner)
         if not outer:
             at, inside = self._sizes.places(index, inner, strides)
             if memory.numbers < per_token:
                 inside = [*inside, f"({at} < {memory.numbers})"]
-            offsets = f"t[:, None] * {memory.numbers} + {enclosed(at)}[None, :]"
+            offsets = [f"t[:, None] * {memory.numbers}", _spread(at)]
         else:
-            at, inside = self._sizes.places(f"({index} % {size})", inner, strides)
-            block, also = self._sizes.places(f"({index} // {size})", outer, strides)
+            at, inside = self._sizes.places(f"{index} % {size}", inner, strides)
+            block, also = self._sizes.places(f"{index} // {size}", outer, strides)
             inside += also
-            offsets = f"t[:, None] * {per_token} + {enclosed(at)}[None, :]"
-            offsets += f" + {enclosed(block)}.to(tl.int64)[None, :] * tokens"
-        return offsets, " & ".join(["(t < tokens)[:, None]", *(f"{mask}[None, :]" for mask in inside)])
-
-    def _index(self, bits: int) -> str:
-        """Return the name of a flat index over so many axes, written once for every number of them."""
-        if bits not in self._indices:
-            self._indices.add(bits)
-            self._add(f"n{1 << bits} = tl.arange(0, {1 << bits})")
-        return f"n{1 << bits}"
+            offsets = [f"t[:, None] * {per_token}", _spread(at)]
+            offsets += [f"{enclosed(block)}.to(tl.int64)[None, :] * tokens"] if block else []
+        masks = ["real", *(f"{mask}[None, :]" for mask in inside)]
+        return " + ".join(filter(None, offsets)), " & ".join(masks)
 
     def _define(self, value: str) -> str:
+        """Give a value a name, unless it has one."""
+        if value.isidentifier():
+            return value
         self._values += 1
         self._add(f"v{self._values} = {value}")
         return f"v{self._values}"
 
     def _add(self, line: str) -> None:
-        self._lines.append(f"    {line}")
+        cut = ", v" if line.startswith("tl.store") else ", mask="
+        folded = line.replace(cut, f",\n        {cut[2:]}", 1) if len(line) > _WIDTH - 4 else line
+        self._lines.append(f"    {folded}")
 
-    def _shape(self, legs: Sequence[int]) -> str:
-        return "x".join(str(self._table.sizes[leg]) for leg in legs) or "1"
+
+def _spread(offsets: str) -> str:
+    return f"{enclosed(offsets)}[None, :]" if offsets else ""
+
+
+def _index(bits: int) -> str:
+    """Return the name of a flat index over that many axes."""
+    return f"n{1 << bits}"

@@ -21,10 +21,15 @@ T: Bit = (TOKENS, 0)
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A value of a kernel: its name, and the axes that it runs over, the outermost first."""
+    """A value of a kernel: its name, and the axes that its dimensions run over, the outermost first."""
 
     name: str
-    order: Bits
+    groups: tuple[Bits, ...]
+
+    @property
+    def order(self) -> Bits:
+        """Return the axes, whatever dimensions they stand in."""
+        return tuple(axis for group in self.groups for axis in group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ def dim(axes: Bits) -> int | str:
 
 def rearranged(tile: Tile, groups: Sequence[Bits]) -> str:
     """Return the expression that gives a tile the order of `groups`, one dimension for each group."""
+    if tile.groups == tuple(groups):
+        return tile.name
     after = tuple(axis for group in groups for axis in group)
     shape = dims_text([dim(group) for group in groups])
     if after == tile.order:
@@ -93,7 +100,11 @@ class Sizes:
         return tuple((leg, bit) for leg, count in counts for bit in reversed(range(count)))
 
     def places(self, index: str, legs: Order, strides: dict[int, int]) -> tuple[str, list[str]]:
-        """Return offsets, in numbers, of a flat padded index over `legs`, and the conditions under which it is real."""
+        """Return offsets, in numbers, of a flat padded index over `legs`, and the conditions under which it is real.
+
+        The offsets are empty where the index has one place only. An index with a sum in it stands in brackets: all that
+        is done to it binds alike, from left to right.
+        """
         terms: list[str] = []
         masks: list[str] = []
         inner = 1
@@ -101,13 +112,13 @@ class Sizes:
             extent, stride = self.padded(run), strides[run[-1]]
             place = index if inner == 1 else f"{index} // {inner}"
             if inner * extent < self.padded(legs):
-                place = f"({place}) % {extent}" if inner > 1 else f"{place} % {extent}"
+                place = f"{place} % {extent}"
             if extent > 1:
-                terms.append(place if stride == 1 else f"({place}) * {stride}")
+                terms.append(place if stride == 1 else f"{place} * {stride}")
             if extent != self.volume(run):
                 masks.append(f"({place} < {self.volume(run)})")
             inner *= extent
-        return " + ".join(reversed(terms)) or f"{index} * 0", masks[::-1]
+        return " + ".join(reversed(terms)), masks[::-1]
 
     def _whole_runs(self, legs: Order, strides: dict[int, int]) -> list[Order]:
         """Return neighbours together that are one stretch of memory and have no padding between them."""

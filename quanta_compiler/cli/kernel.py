@@ -1,0 +1,58 @@
+"""`quanta kernel`: what a circuit's kernels need of a GPU, compiled here without one."""
+
+from typing import Annotated
+
+import typer
+
+from quanta_compiler.cli.command import guarded
+from quanta_compiler.cli.options import File, Json, one_of, split_names
+from quanta_compiler.kernels.engines.triton.architectures import DTYPES, NAMES
+from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell_diagnostics
+
+
+def _known(arches: str) -> str:
+    for name in split_names(arches):
+        one_of("architecture", NAMES)(name)
+    return arches
+
+
+@guarded
+def kernel(
+    file: File,
+    arch: Annotated[
+        str,
+        typer.Option(
+            metavar="A",
+            callback=_known,
+            help="Which GPUs, with commas between them: sm_80 (A100), sm_86, sm_89, sm_90 (H100), sm_100, ...",
+        ),
+    ] = "sm_80,sm_90",
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help=f"Of the vectors: {', '.join(DTYPES)}."),
+    ] = DTYPES[0],
+    gates: Annotated[
+        str | None,
+        typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help="Of the gates; by default as the vectors."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the GPU kernels need.
+
+    Registers, spilled bytes, shared memory and matrix instructions by kernel and tiling, and what is launched: the
+    first tiling that fits, otherwise the fewest kernels, otherwise what torch does. Triton compiles without a GPU;
+    nothing runs, and no time is measured.
+    """
+    from quanta_compiler.cli.circuit_files import read_circuit
+
+    spec = read_circuit(file)
+    tell_diagnostics(spec.warnings)
+    from quanta_compiler.kernels.engines.triton.needs import kernel_needs
+    from quanta_compiler.kernels.engines.triton.tables import needs_tables
+
+    with progress_bar() as progress:
+        needs = kernel_needs(spec, split_names(arch), dtype, gates or dtype, progress)
+    if as_json:
+        print_json(needs.to_dict())
+    else:
+        print_tables(needs_tables(needs))
