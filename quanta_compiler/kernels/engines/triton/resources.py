@@ -118,15 +118,8 @@ def _types(kernel: Kernel, count: int, names: list[str], number: Number) -> Iter
     ends = {"x": of_input, "dx": of_input, "y": of_output, "dy": of_output}
     yield "tokens", "i32"
     for name in names:
-<<<<<<< HEAD
-        if name in ends or name[0] in "se":
-            yield name, _TYPES[ends.get(name, number.vectors)]
-        elif name[0] in "wu":
-            yield name, _TYPES[number.states]
-=======
-        if name in ends or name[0] in "sew":
+        if name in ends or name[0] in "sewu":
             yield name, _TYPES[ends.get(name, number.states)]
->>>>>>> fca6520 (Store states and gradients in the dtype of states: beside gates of float32 those of bfloat16 made gradients four times as inexact)
 
 
 TOOLS = ("ptxas", "cuobjdump", "nvdisasm")
