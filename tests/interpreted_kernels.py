@@ -17,8 +17,8 @@ from random_circuits import error
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.kernels.engines.portable.engine import apply_table
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Number, Tiling
+from quanta_compiler.kernels.engines.triton.launches import Launches
 from quanta_compiler.kernels.engines.triton.plans import Fit, Refusal
-from quanta_compiler.kernels.engines.triton.run import TritonTable
 from quanta_compiler.kernels.executable import executable
 
 needs_triton = pytest.mark.skipif(
@@ -76,9 +76,9 @@ def repair_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
     """Let no kernel have more than some entries, as on a device where more do not fit."""
-    plain = TritonTable._fit
+    plain = Launches._fit
 
-    def fit(self: TritonTable, number: Number, device: torch.device) -> Fit:
+    def fit(self: Launches, number: Number, device: torch.device) -> Fit:
         found = plain(self, number, device)
 
         def fitted(kernel: Kernel) -> Tiling | Refusal:
@@ -86,7 +86,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
 
         return fitted
 
-    monkeypatch.setattr(TritonTable, "_fit", fit)
+    monkeypatch.setattr(Launches, "_fit", fit)
     executable.cache_clear()
 
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 
 import torch
 
-from quanta_compiler.kernels.engines.triton.run import TritonTable, arch_of, interpreting
+from quanta_compiler.kernels.engines.triton.launches import arch_of, interpreting
+from quanta_compiler.kernels.engines.triton.run import TritonTable
 from quanta_compiler.lowering.table import GateTable
 
 name = "triton"

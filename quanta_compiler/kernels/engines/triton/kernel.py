@@ -2,13 +2,13 @@
 
 import hashlib
 import linecache
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from quanta_compiler.kernels.engines.triton.source import HEAD, flow_source, forward_source
+from quanta_compiler.kernels.engines.triton.source import HEAD, flow_source, forward_source, segment_source
 from quanta_compiler.kernels.precision import Matrices
 from quanta_compiler.lowering.table import GateTable
 
@@ -20,11 +20,11 @@ class Kernel:
     """A kernel of the entries `[first, last)` of a table; see source.py."""
 
     name: str
-    """`forward` or `flow`."""
+    """`forward`, `flow` or `segment`."""
     first: int
     last: int
     keep: Numbers = ()
-    """Entries whose state or gradient is stored."""
+    """Entries whose state or gradient is stored, or whose matrix gets a gradient (`segment`)."""
     result: bool = True
     """Whether what comes out at the end is stored."""
     minus: bool = False
@@ -34,6 +34,11 @@ class Kernel:
     def title(self) -> str:
         """Return what its function is called: `forward`, `states` where it stores some, or `flow`."""
         return "states" if self.name == "forward" and self.keep else self.name
+
+    @property
+    def alive(self) -> int:
+        """Return how many states of a token are in registers at once, with what is summed beside them."""
+        return 4 if self.name == "segment" else 2 if self.minus else 1
 
     def part(self, first: int, last: int) -> "Kernel":
         """Return the kernel of some of its entries; what is handed to the next one is a result too."""
@@ -48,6 +53,17 @@ class Tiling:
 
     tokens: int
     warps: int
+
+
+class Launch(NamedTuple):
+    """A kernel of a plan and how it is launched."""
+
+    kernel: Kernel
+    tiling: Tiling
+
+    def tiles(self, tokens: int) -> int:
+        """Return the tiles of that many tokens."""
+        return -(-tokens // self.tiling.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,13 @@ def number_for(vectors: torch.dtype, sides: tuple[Matrices, Matrices]) -> Number
     return Number(vectors, torch.float32 if is_exact else vectors, "tf32x3" if wants_exact else "tf32")
 
 
+_WRITERS: dict[str, Callable[..., str]] = {
+    "forward": forward_source,
+    "flow": flow_source,
+    "segment": segment_source,
+}
+
+
 class Kernels:
     """The kernels of a table: their sources, and the functions that Triton makes of them, each made once."""
 
@@ -84,9 +107,10 @@ class Kernels:
 
     def source(self, kernel: Kernel) -> str:
         """Return the text of a kernel, a module that Triton can read."""
-        write = forward_source if kernel.name == "forward" else flow_source
-        kept, options = kernel.keep, {"result": kernel.result, "minus": kernel.minus}
-        return f"{HEAD}\n\n{write(self.table, kernel.first, kernel.last, kept, **options)}"
+        minus = {"minus": True} if kernel.minus else {}
+        write = _WRITERS[kernel.name]
+        text = write(self.table, kernel.first, kernel.last, kernel.keep, result=kernel.result, **minus)
+        return f"{HEAD}\n\n{text}"
 
     def matrices(self, kernel: Kernel) -> list[str]:
         """Return the names of the matrices that are a kernel's last arguments, in order."""
@@ -109,10 +133,11 @@ class Kernels:
             self._functions[kernel] = _function(kernel.title, self.source(kernel))
         return self._functions[kernel]
 
-    def launch(self, kernel: Kernel, tiling: Tiling, number: Number, tensors: Sequence[torch.Tensor]) -> None:
-        """Run a kernel on tensors in the order of its arguments; the first has the tokens in front."""
-        tokens = tensors[0].shape[0]
-        programs = -(-tokens // tiling.tokens)
+    def launch(
+        self, launch: Launch, number: Number, tokens: int, programs: int, tensors: Sequence[torch.Tensor]
+    ) -> None:
+        """Run a kernel with a number of programs, on tensors in the order of its arguments."""
+        kernel, tiling = launch
         options = {"num_warps": tiling.warps, "num_stages": 1}
         self.function(kernel)[(programs,)](*tensors, tokens, **constants(tiling, number), **options)
 

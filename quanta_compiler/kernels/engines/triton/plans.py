@@ -2,22 +2,15 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from quanta_compiler.kernels.engines.triton.architectures import SHARED
-from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
 from quanta_compiler.kernels.engines.triton.resources import Resources, matrix_bytes, resources, tilings
+from quanta_compiler.lowering.table import GateTable
 from quanta_compiler.text.words import plural
 
 _LOG = logging.getLogger("quanta_compiler")
-
-
-class Launch(NamedTuple):
-    """A kernel of a plan and how it is launched."""
-
-    kernel: Kernel
-    tiling: Tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +52,7 @@ def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> F
         if held > SHARED[arch] * 1024:
             return Refusal(f"a gate takes {held // 1024} KiB, shared memory has {SHARED[arch]}")
         tried: list[Resources] = []
-        for tiling in tilings(table, kernel.first, kernel.last, 2 if kernel.minus else 1):
+        for tiling in tilings(table, kernel.first, kernel.last, kernel.alive):
             needs = resources(kernels, kernel, tiling, number, arch)
             told(kernel, tiling, needs)
             if isinstance(needs, str):
@@ -120,3 +113,39 @@ def _longest(whole: Kernel, begin: int, end: int, fit: Fit) -> tuple[int, Tiling
         else:
             best, found = length, tiling
     return best, found
+
+
+SEGMENT = 2
+"""Entries of a segment of the backward pass: their states and sums are in registers together."""
+
+
+def segments(kernel: Kernel, fit: Fit) -> Plan:
+    """Cut a `flow` whose gates get gradients into segments, from the last on, of two entries where two fit."""
+    launches: list[Launch] = []
+    end = kernel.last
+    while end > kernel.first:
+        for begin in range(max(kernel.first, end - SEGMENT), end):
+            part = replace(kernel.part(begin, end), name="segment", minus=False)
+            found = fit(part)
+            if isinstance(found, Tiling):
+                break
+        if isinstance(found, Refusal):
+            return found
+        launches.append(Launch(part, found))
+        end = begin
+    return tuple(launches)
+
+
+def moved_in_segments(table: GateTable, *, minus: bool) -> int:
+    """Return the numbers of a token that segments move beside input and output; of a difference with those of S."""
+    count = len(table.entries)
+    inner = (table.entries[number] for number in range(count - SEGMENT, 0, -SEGMENT))
+    # The state in front of a segment is stored and read; so is its gradient, by the one before.
+    between = sum(4 * entry.blocks * entry.rest * entry.columns for entry in inner)
+    return between + (2 * (table.in_features + table.out_features) if minus else 0)
+
+
+def moved_in_storing(table: GateTable, keep: tuple[int, ...]) -> int:
+    """Return the numbers of a token that the stored backward moves: each state and gradient out and in again."""
+    entries = (table.entries[number] for number in keep)
+    return sum(2 * entry.blocks * entry.rest * (entry.rows + entry.columns) for entry in entries)

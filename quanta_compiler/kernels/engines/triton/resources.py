@@ -117,8 +117,10 @@ def _types(kernel: Kernel, count: int, names: list[str], number: Number) -> Iter
     of_output = number.vectors if kernel.last == count else number.states
     ends = {"x": of_input, "dx": of_input, "y": of_output, "dy": of_output}
     yield "tokens", "i32"
+    if "sums" in names:
+        yield "sums", _TYPES[torch.float32]
     for name in names:
-        if name in ends or name[0] in "sewu":
+        if name != "sums" and (name in ends or name[0] in "sewu"):
             yield name, _TYPES[ends.get(name, number.states)]
 
 

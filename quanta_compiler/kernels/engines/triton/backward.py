@@ -1,0 +1,177 @@
+"""The backward pass in two forms: by states and gradients that are stored, or by segments that sum in registers.
+
+Stored, the gradient of a gate is one product of the state that it read and the gradient of what it made. In segments of
+one or two gates fewer numbers move: a segment reads the state in front of it, computes the others again, and sums the
+gradients of its gates over the tiles of a program. Either gives the same bits every time; the form that moves fewer
+numbers is taken where its kernels fit.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Launch, Number
+from quanta_compiler.kernels.engines.triton.launches import Factors, Launches
+from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, moved_in_segments, moved_in_storing
+from quanta_compiler.kernels.engines.triton.writer import Writer
+from quanta_compiler.kernels.precision import without_autocast
+from quanta_compiler.lowering.table import GateTable
+
+STORED_BYTES = 2**28
+"""What backward stores at a time."""
+FEWEST_TOKENS = 64
+"""Tokens below which it is not worth storing."""
+_PARTS = 64
+"""Into how many products the gradient of a gate is cut at most, so that they fill a GPU."""
+_PROGRAMS = 2
+"""Programs of a segment for each multiprocessor, which go over the tiles in turn."""
+
+Vectors = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+"""The gradient of the result, the input, and where the gradient of the input goes."""
+Sums = dict[int, torch.Tensor]
+"""Gradients of matrices, by the number of the entry."""
+
+
+class Backward(NamedTuple):
+    """The kernels of a backward pass."""
+
+    keep: tuple[int, ...]
+    """The entries whose matrices get a gradient."""
+    states: tuple[Launch, ...]
+    """What stores the states: those that `keep` read, or those in front of segments."""
+    flow: tuple[Launch, ...]
+    """What takes the gradient back: all of it, or of a difference in segments that of S."""
+    segments: tuple[Launch, ...] = ()
+
+
+def backward_kernels(
+    launches: Launches, needed: Sequence[bool], number: Number, device: torch.device, *, minus: bool
+) -> Backward | None:
+    """Return the kernels that give the gradients `needed`, of the input and of matrices; None where none fit."""
+    count = len(launches.table.entries)
+    keep = tuple(entry for entry, one in zip(launches.with_matrix, needed[1:], strict=True) if one)
+    first = 0 if needed[0] else min(keep, default=count)
+
+    def plan(name: str, first: int, last: int, keep: tuple[int, ...], result: bool, minus: bool = False) -> Plan:
+        return launches.plan(Kernel(name, first, last, keep, result, minus), number, device)
+
+    if is_cheaper_in_segments(launches.table, keep, minus=minus and needed[0]):
+        cut = plan("segment", first, count, keep, needed[0])
+        starts = () if isinstance(cut, Refusal) else tuple(sorted(one.kernel.first for one in cut if one.kernel.first))
+        states = plan("forward", 0, max(starts) + 1, starts, False) if starts else ()
+        flow = plan("flow", 0, count, (), True) if minus and needed[0] else ()
+        if not (isinstance(cut, Refusal) or isinstance(states, Refusal) or isinstance(flow, Refusal)):
+            return Backward(keep, states, flow, cut)
+    flow = plan("flow", first, count, keep, needed[0], minus=minus and needed[0])
+    states = plan("forward", 0, max(keep) + 1, keep, False) if keep else ()
+    if isinstance(flow, Refusal) or isinstance(states, Refusal):
+        return None
+    return Backward(keep, states, flow)
+
+
+def is_cheaper_in_segments(table: GateTable, keep: tuple[int, ...], *, minus: bool) -> bool:
+    """Say whether segments move fewer numbers, and can sum the gradients of all gates that need one."""
+    writer = Writer(table)
+    if not keep or not all(map(writer.can_sum, keep)):
+        return False
+    return moved_in_segments(table, minus=minus) < moved_in_storing(table, keep)
+
+
+class Pass:
+    """A backward pass on tensors."""
+
+    def __init__(self, launches: Launches, kernels: Backward, number: Number, factors: Factors) -> None:
+        self._launches, self._kernels, self._number, self._factors = launches, kernels, number, factors
+        entries = launches.table.entries
+        self._kept = {entry: entries[entry] for entry in kernels.keep}
+        self._starts = {one.kernel.first: entries[one.kernel.first] for one in kernels.segments if one.kernel.first}
+
+    def bytes_per_token(self) -> int:
+        """Return what is stored for a token."""
+        if self._kernels.segments:
+            numbers = sum(2 * one.blocks * one.rest * one.columns for one in self._starts.values())
+        else:
+            numbers = sum(one.blocks * one.rest * (one.rows + one.columns) for one in self._kept.values())
+        return numbers * self._number.states.itemsize
+
+    def run(self, vectors: Vectors, chunk: int) -> Sums:
+        """Write the gradient of the input, return those of the matrices; `chunk` tokens at a time."""
+        grad, x, dx = vectors
+        shapes = {n: (e.blocks, e.rows, e.columns) for n, e in self._kept.items()}
+        sums = {n: grad.new_zeros(shape, dtype=torch.float32) for n, shape in shapes.items()}
+        part_of = self._segments if self._kernels.segments else self._stored
+        for begin in range(0, len(grad), chunk):
+            rows = slice(begin, begin + chunk)
+            found = part_of((grad[rows], None if x is None else x[rows], None if dx is None else dx[rows]))
+            for n, one in found.items():
+                sums[n] += one.view(shapes[n])
+        return sums
+
+    def _stored(self, vectors: Vectors) -> Sums:
+        grad, x, dx = vectors
+        tokens, empty = len(grad), partial(grad.new_empty, dtype=self._number.states)
+        states = {n: empty((e.blocks, tokens, e.rest, e.columns)) for n, e in self._kept.items()}
+        gradients = {n: empty((e.blocks, tokens, e.rest, e.rows)) for n, e in self._kept.items()}
+        if x is not None and states:
+            self._launches.run(self._kernels.states, self._number, (x, None), states, self._factors)
+        self._launches.run(self._kernels.flow, self._number, (grad, dx), gradients, self._factors)
+        return {n: _product(gradients[n], states[n]) for n in self._kept}
+
+    def _segments(self, vectors: Vectors) -> Sums:
+        flow, x, dx = vectors
+        assert x is not None, "a gradient of a matrix needs the input"
+        tokens, launches, number = len(flow), self._launches, self._number
+        empty = partial(flow.new_empty, dtype=number.states)
+        states = {n: empty((e.blocks, tokens, e.rest, e.columns)) for n, e in self._starts.items()}
+        launches.run(self._kernels.states, number, (x, None), states, self._factors)
+        grad, programs = flow, _programs(flow.device)
+        found: Sums = {}
+        for launch in self._kernels.segments:
+            kernel = launch.kernel
+            out = launches.boundary(kernel, flow, number) if kernel.first else dx
+            # The two sides of a difference are rounded once, together.
+            own = empty(dx.shape) if out is dx is not None and self._kernels.flow else out
+            sizes = [self._numbers(n) for n in kernel.keep]
+            count = min(programs, launch.tiles(tokens))
+            sums = flow.new_empty((count, sum(sizes)), dtype=torch.float32)
+            ends = [states.get(kernel.first, x), flow, *([own] if own is not None and kernel.result else []), sums]
+            matrices = (self._factors[name] for name in launches.kernels.matrices(kernel))
+            launches.kernels.launch(launch, number, tokens, count, [*ends, *matrices])
+            found.update(zip(kernel.keep, torch.split_with_sizes(sums.sum(0), sizes), strict=True))
+            flow = own if own is not None else flow
+        if dx is not None and self._kernels.flow:
+            other = empty(dx.shape)
+            minus = {f"w{name[1:]}": one for name, one in self._factors.items() if name[0] == "u"}
+            launches.run(self._kernels.flow, number, (grad, other), {}, minus)
+            torch.sub(flow, other, out=dx) if dx.dtype == flow.dtype else dx.copy_(flow - other)
+        return found
+
+    def _numbers(self, entry: int) -> int:
+        one = self._kept[entry]
+        return one.blocks * one.rows * one.columns
+
+
+def _programs(device: torch.device) -> int:
+    """Return how many programs of a segment there are at most: the same for a device every time."""
+    if device.type != "cuda":
+        return _PROGRAMS
+    return _PROGRAMS * int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _product(gradient: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    """Return the sums over tokens and rest of `[blocks, tokens, rest, rows]` times `[blocks, tokens, rest, columns]`.
+
+    In float32, `[blocks, rows, columns]`, by products of parts of the tokens.
+    """
+    blocks, tokens, _, rows = gradient.shape
+    parts = min(_PARTS, tokens & -tokens)
+    left = gradient.reshape(blocks * parts, -1, rows).mT
+    right = state.reshape(blocks * parts, -1, state.shape[-1])
+    with without_autocast(gradient.device):
+        if gradient.is_cuda and gradient.dtype != torch.float32:
+            found = torch.bmm(left, right, out_dtype=torch.float32)
+        else:
+            found = torch.bmm(left.float(), right.float())
+    return found.view(blocks, parts, rows, -1).sum(1)

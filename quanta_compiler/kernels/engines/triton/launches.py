@@ -1,0 +1,93 @@
+"""The kernels of a table planned for a device, and launched one after the other."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
+from quanta_compiler.kernels.engines.triton.plans import Fit, Plan, Refusal, fitting, planned, segments
+from quanta_compiler.kernels.engines.triton.resources import tilings
+from quanta_compiler.kernels.precision import Matrices
+from quanta_compiler.lowering.table import GateTable
+
+Tensors = Mapping[int, torch.Tensor]
+"""States or gradients, by the number of the entry."""
+Factors = Mapping[str, torch.Tensor]
+"""Matrices, by the names that they have in kernels."""
+
+_INTERPRETED = 8
+"""Tokens of a tile where numbers are computed one by one."""
+
+
+def interpreting() -> bool:
+    """Say whether Triton runs kernels on CPU tensors, number by number, for tests: it must be asked for twice."""
+    named = os.environ.get("QUANTA_ENGINE", "").strip().lower() == "triton"
+    return named and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def arch_of(device: torch.device) -> int:
+    """Return the compute capability of a GPU as Triton has it, 90 for 9.0."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return major * 10 + minor
+
+
+class Launches:
+    """Plans by kernel, dtypes and device, each made once; and what carries them out."""
+
+    def __init__(self, table: GateTable) -> None:
+        self.table = table
+        self.kernels = Kernels(table)
+        self.plans: dict[tuple[Kernel, Number, torch.device], Plan] = {}
+        self.with_matrix = [number for number, entry in enumerate(table.entries) if entry.matrix is not None]
+
+    def plan(self, kernel: Kernel, number: Number, device: torch.device) -> Plan:
+        """Return the kernels to launch in place of one that may be too large; those of a `segment` are segments."""
+        key = kernel, number, device
+        if key not in self.plans:
+            fit = self._fit(number, device)
+            self.plans[key] = segments(kernel, fit) if kernel.name == "segment" else planned(kernel, fit)
+        return self.plans[key]
+
+    def _fit(self, number: Number, device: torch.device) -> Fit:
+        if device.type == "cuda":
+            return fitting(self.kernels, number, arch_of(device))
+
+        def interpreted(kernel: Kernel) -> Tiling | Refusal:
+            found = tilings(self.table, kernel.first, kernel.last, kernel.alive)
+            if not found:
+                return Refusal("a token is too large for a tile")
+            return Tiling(min(_INTERPRETED, found[0].tokens), found[0].warps)
+
+        return interpreted
+
+    def factors(self, sides: tuple[Matrices, Matrices], number: Number) -> dict[str, torch.Tensor]:
+        """Return the matrices by the names of kernels' arguments, contiguous and in the dtype of the states."""
+        return {
+            f"{letter}{entry}": matrix.detach().to(number.states).contiguous()
+            for letter, side in zip("wu", sides, strict=True)
+            for entry, matrix in zip(self.with_matrix, side, strict=False)
+        }
+
+    def run(
+        self,
+        plan: tuple[Launch, ...],
+        number: Number,
+        ends: tuple[torch.Tensor, torch.Tensor | None],
+        kept: Tensors,
+        factors: Factors,
+    ) -> None:
+        """Launch kernels, each on what the one before it left: from the first of `ends` to the second, where it is."""
+        given, result = ends
+        tokens = len(given)
+        for launch in plan if tokens else ():
+            out = result if launch == plan[-1] else self.boundary(launch.kernel, given, number)
+            vectors = [given] if out is None else [given, out]
+            stored = (kept[entry] for entry in launch.kernel.keep)
+            matrices = (factors[name] for name in self.kernels.matrices(launch.kernel))
+            self.kernels.launch(launch, number, tokens, launch.tiles(tokens), [*vectors, *stored, *matrices])
+            given = given if out is None else out
+
+    def boundary(self, kernel: Kernel, like: torch.Tensor, number: Number) -> torch.Tensor:
+        """Return memory for what a kernel hands to the next one."""
+        return like.new_empty((len(like), self.kernels.boundary_size(kernel)), dtype=number.states)
