@@ -15,7 +15,7 @@ from interpreted_kernels import cut, errors, needs_triton
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels.engines.triton.run import TritonTable
+from quanta_compiler.kernels.engines.triton.backward import Pass
 
 pytestmark = [needs_triton, pytest.mark.usefixtures("interpreter")]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -156,13 +156,13 @@ def test_only_what_is_wanted_is_computed_and_the_same(name: str, entries: int, m
     x = vectors(circuit, 7)
     names = [name for name, _ in plain.named_parameters()]
     stored: list[tuple[int, ...]] = []
-    whole = TritonTable._gradients
+    whole = Pass.run
 
-    def noted(self: TritonTable, kernels: Any, *rest: Any) -> Any:
-        stored.append(kernels.keep)
-        return whole(self, kernels, *rest)
+    def noted(self: Pass, *rest: Any) -> Any:
+        stored.append(self.kernels.keep)
+        return whole(self, *rest)
 
-    monkeypatch.setattr(TritonTable, "_gradients", noted)
+    monkeypatch.setattr(Pass, "run", noted)
     for place, of_x in itertools.product(range(len(names) + 1), (False, True)):
         for module in (plain, fused):
             module.requires_grad_(False)
