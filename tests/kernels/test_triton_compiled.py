@@ -29,6 +29,8 @@ REFUSED = {
     ("16x16x4x4", 86): "a gate of 131072 bytes is more than the 99 KiB of shared memory of sm_86",
 }
 """What runs as torch does, and why."""
+REFUSED_BACKWARD = {**REFUSED, ("16x16x4x4", 80): "it spills"}
+"""Backward of which does: the gradient of a gate of 256 x 256 is handed on by a transposed product."""
 BFLOAT16 = Number(torch.bfloat16, torch.bfloat16, "tf32")
 
 
@@ -77,18 +79,22 @@ def test_forward_is_one_kernel_that_fits(layout: str, arch: int) -> None:
 
 @pytest.mark.parametrize(("layout", "arch"), grid([("16x8x8x4", 90), ("8x8x8x8", 90)]))
 def test_stored_backward_spills_nothing(layout: str, arch: int) -> None:
-    if (layout, arch) in REFUSED:
-        pytest.skip(f"not even forward fits: {REFUSED[layout, arch]}")
     kernels = kernels_of(layout)
     every = tuple(range(len(kernels.table.entries)))
     fit = fitting(kernels, BFLOAT16, arch)
-    for whole in (Kernel("forward", 0, len(every), every, result=False), Kernel("flow", 0, len(every), every)):
-        found = planned(whole, fit)
-        assert not isinstance(found, Refusal), found.reason
-        assert sum(launch.kernel.last - launch.kernel.first for launch in found) == len(every)
-        for launch in found:
+    states = planned(Kernel("forward", 0, len(every), every, result=False), fit)
+    flow = planned(Kernel("flow", 0, len(every), every), fit)
+    refused = REFUSED_BACKWARD.get((layout, arch))
+    if refused is not None:
+        assert any(isinstance(plan, Refusal) and plan.reason.startswith(refused) for plan in (states, flow))
+        return
+    for plan in (states, flow):
+        assert not isinstance(plan, Refusal), plan.reason
+        assert sum(launch.kernel.last - launch.kernel.first for launch in plan) == len(every)
+        for launch in plan:
             taken = needs(kernels, launch, BFLOAT16, arch)
             assert taken.spilled == 0
+            # The last gate's state is stored before the gate, which is not applied.
             assert taken.matrix_instructions or launch.kernel.last - launch.kernel.first == 1
 
 
