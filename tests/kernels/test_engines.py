@@ -20,8 +20,9 @@ from quanta_compiler.kernels import engine as engines
 from quanta_compiler.kernels.engine import ENGINES, engine_for
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
-from quanta_compiler.kernels.engines.triton.kernel import Kernel, Tiling
-from quanta_compiler.kernels.engines.triton.plans import Launch, Refusal, in_words
+from quanta_compiler.kernels.engines.triton import engine as triton
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Launch, Tiling
+from quanta_compiler.kernels.engines.triton.plans import Refusal, in_words
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.engines import MODELS, EngineModel, EngineRates
@@ -29,8 +30,8 @@ from quanta_compiler.predict.times import predicted_times
 from quanta_compiler.runtime.backends import EngineError
 
 FOLDERS = Path(engines.__file__).parent / "engines"
-NAMES = "choose one of cpu, portable, or unset it"
-OTHERS = "name another one of cpu, portable, or unset it"
+NAMES = "choose one of cpu, triton, portable, or unset it"
+OTHERS = "name another one of cpu, triton, portable, or unset it"
 
 
 def test_every_folder_is_an_engine() -> None:
@@ -77,8 +78,9 @@ def test_a_plan_of_kernels_is_said_in_words(tokens: tuple[int, ...], words: str)
 def test_the_last_engine_takes_what_no_other_does(name_engine: Callable[[str], None]) -> None:
     name_engine("")
     assert ENGINES[-1] is portable
-    for device, dtype in (("cuda", torch.float32), ("meta", torch.float32), ("cpu", torch.float16)):
+    for device, dtype in (("cuda", torch.float64), ("meta", torch.float32), ("cpu", torch.float16)):
         assert engine_for(device, dtype) is portable
+    assert (engine_for("cuda", torch.float32) is triton) == triton.ready()
     assert (engine_for("cpu", torch.float32) is cpu) == cpu.ready()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from compiled_circuits import saved_bytes, scaled_module
 from fused_circuits import assert_close, gradients, matrices_of, on_both, vectors
-from interpreted_kernels import needs_triton
+from interpreted_kernels import interpreter, needs_triton  # noqa: F401 - a fixture
 from random_circuits import error, file_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from compiled_circuits import compiled
+from compiled_circuits import compiled, scaled_module
 from fused_circuits import assert_close, gradients, on_both, vectors
-from interpreted_kernels import cut, errors, needs_triton
+from interpreted_kernels import cut, errors, interpreter, needs_triton  # noqa: F401 - a fixture
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.kernels.engines.portable.engine import apply_table
 from quanta_compiler.kernels.engines.triton.backward import Pass
+from quanta_compiler.kernels.executable import executable
+from quanta_compiler.kernels.operator import apply_circuit
 
 pytestmark = [needs_triton, pytest.mark.usefixtures("interpreter")]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -187,3 +190,34 @@ def test_two_runs_are_the_same_bits_and_tokens_do_not_meet(seed: int, dtype: tor
     spoilt[9] = float("nan")
     assert torch.equal(fused(spoilt)[[*range(9), *range(10, 20)]], expected[[*range(9), *range(10, 20)]])
     assert torch.equal(fused(x[:9]), expected[:9])
+
+
+@pytest.mark.parametrize("name", ["pairs", "padded", "low rank", "one gate for every index", "slices"])
+def test_the_difference_of_a_circuit_and_its_frozen_copy_is_rounded_once(name: str) -> None:
+    """As adapted layers ask for it: gates of float32 beside vectors of bfloat16, and a copy that is close to them."""
+    text = str(scaled_module(compile_circuit(CHOSEN[name])).circuit)
+    found = executable(text)
+    generator = torch.Generator().manual_seed(1)
+    own = [torch.randn(count, generator=generator) / 2 for count in found.numbers]
+    minus = [one + torch.randn(one.shape, generator=generator) / 100 for one in own]
+    x, grad = (torch.randn(2, 5, size).bfloat16() for size in (found.in_features, found.out_features))
+
+    def kernels(x: torch.Tensor, given: list[torch.Tensor]) -> torch.Tensor:
+        return apply_circuit(text, x, [*given, *minus])
+
+    def exactly(x: torch.Tensor, given: list[torch.Tensor]) -> torch.Tensor:
+        copies, flat = [one.double() for one in minus], x.reshape(-1, found.in_features)
+        y = apply_table(found.table, flat, given) - apply_table(found.table, flat, copies)
+        return y.reshape(*x.shape[:-1], found.out_features)
+
+    def run(compute: Any, of_x: torch.dtype, of_gates: torch.dtype) -> list[torch.Tensor]:
+        there, given = x.to(of_x, copy=True).requires_grad_(), [one.to(of_gates, copy=True) for one in own]
+        given = [one.requires_grad_() for one in given]
+        y = compute(there, given)
+        return [y, *torch.autograd.grad(y, [there, *given], grad.to(of_x))]
+
+    ours = run(kernels, torch.bfloat16, torch.float32)
+    exact = run(exactly, torch.float64, torch.float64)
+    assert [one.dtype for one in ours] == [torch.bfloat16] * 2 + [torch.float32] * len(own)
+    for place, (one, other) in enumerate(zip(ours, exact, strict=True)):
+        assert error(one, other) < (1.2 * error(other.bfloat16(), other) if place < 2 else 1e-5)

@@ -50,9 +50,11 @@ def _triton_problem() -> str | None:
         import triton
     except ImportError:
         return "Triton is not installed; torch's CUDA wheels bring it"
-    version = tuple(map(int, triton.__version__.split(".")[:2]))
-    if version < OLDEST:
-        return f"Triton {triton.__version__} is older than {'.'.join(map(str, OLDEST))}"
+    version = getattr(triton, "__version__", None)
+    if version is None:  # as is a folder of this name beside a user's script
+        return "the module 'triton' is not Triton"
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        return f"Triton {version} is older than {'.'.join(map(str, OLDEST))}"
     return None
 
 

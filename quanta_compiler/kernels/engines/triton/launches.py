@@ -1,6 +1,7 @@
 """The kernels of a table planned for a device, and launched one after the other."""
 
 import os
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -40,13 +41,24 @@ class Launches:
         self.kernels = Kernels(table)
         self.plans: dict[tuple[Kernel, Number, torch.device], Plan] = {}
         self.with_matrix = [number for number, entry in enumerate(table.entries) if entry.matrix is not None]
+        self._told = False
 
     def plan(self, kernel: Kernel, number: Number, device: torch.device) -> Plan:
         """Return the kernels to launch in place of one that may be too large; those of a `segment` are segments."""
         key = kernel, number, device
         if key not in self.plans:
             fit = self._fit(number, device)
-            self.plans[key] = segments(kernel, fit) if kernel.name == "segment" else planned(kernel, fit)
+            plan = segments(kernel, fit) if kernel.name == "segment" else planned(kernel, fit)
+            self.plans[key] = plan
+            if isinstance(plan, Refusal) and plan.failed and not self._told:
+                self._told = True
+                warnings.warn(
+                    "quanta-compiler: a circuit's kernel could not be compiled, torch computes it instead: "
+                    f"{plan.reason}\n"
+                    "hint: QUANTA_ENGINE=portable turns kernels off without this warning",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         return self.plans[key]
 
     def _fit(self, number: Number, device: torch.device) -> Fit:

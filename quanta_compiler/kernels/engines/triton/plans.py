@@ -18,6 +18,8 @@ class Refusal:
     """Why no segmentation fits, as a clause."""
 
     reason: str
+    failed: bool = False
+    """Whether it should have been compiled, and could not be."""
 
 
 Plan = tuple[Launch, ...] | Refusal
@@ -56,7 +58,7 @@ def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> F
             needs = resources(kernels, kernel, tiling, number, arch)
             told(kernel, tiling, needs)
             if isinstance(needs, str):
-                return Refusal(f"Triton cannot compile it ({needs})")
+                return Refusal(f"Triton cannot compile it ({needs})", failed=True)
             if needs.fits(arch):
                 return tiling
             tried.append(needs)

@@ -77,13 +77,14 @@ class TritonTable:
         work = Pass(launches, kernels, number, launches.factors(sides, number))
         most = STORED_BYTES // max(1, work.bytes_per_token())
         chunk = max(FEWEST_TOKENS, most // FEWEST_TOKENS * FEWEST_TOKENS)
-        while True:
+        while chunk:
             try:
                 dx = grad.new_empty((len(grad), self._table.in_features)) if needed[0] else None
                 sums = work.run((grad, x, dx), chunk)
             except torch.OutOfMemoryError:
-                if chunk == FEWEST_TOKENS:
-                    return None
-                chunk = max(FEWEST_TOKENS, chunk // 4 // FEWEST_TOKENS * FEWEST_TOKENS)
+                # Tried again behind this block: the error holds all that was stored as long as it is handled.
+                smaller = max(FEWEST_TOKENS, chunk // 4 // FEWEST_TOKENS * FEWEST_TOKENS)
+                chunk = 0 if chunk == FEWEST_TOKENS else smaller
             else:
                 return dx, [sums.get(entry) for entry in launches.with_matrix]
+        return None

@@ -1,0 +1,187 @@
+"""Where the generated kernels cannot run: one sentence, or torch in their place with the same numbers."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fused_circuits import assert_close, gradients, on_both, vectors
+from interpreted_kernels import interpreter, needs_triton  # noqa: F401 - a fixture
+from random_circuits import error, file_of
+
+from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.kernels.engine import engine_for
+from quanta_compiler.kernels.engines.triton import engine as triton
+from quanta_compiler.kernels.engines.triton import launches, plans, run
+from quanta_compiler.kernels.engines.triton.kernel import Kernels
+from quanta_compiler.kernels.executable import executable
+from quanta_compiler.runtime.backends import EngineError
+
+CIRCUIT = compile_circuit(file_of("3x4x2", ["all_pairs"], name="wrong"))
+OTHERS = "name another one of cpu, triton, portable, or unset it"
+
+
+@pytest.fixture
+def asked_anew() -> Any:
+    """Let Triton be looked for anew, and once more after it."""
+    triton._triton_problem.cache_clear()
+    yield triton._triton_problem
+    triton._triton_problem.cache_clear()
+
+
+# Triton
+
+
+@pytest.mark.parametrize(
+    ("module", "problem"),
+    [
+        (None, "Triton is not installed; torch's CUDA wheels bring it"),
+        ({"__version__": "3.5.1"}, "Triton 3.5.1 is older than 3.6"),
+        ({"__version__": "2.3.0+git1"}, "Triton 2.3.0+git1 is older than 3.6"),
+        ({}, "the module 'triton' is not Triton"),
+        ({"__version__": "3.6.0"}, None),
+        ({"__version__": "4.0"}, None),
+        ({"__version__": "3.10.0+cu128"}, None),
+    ],
+    ids=str,
+)
+def test_which_triton_it_takes(
+    module: dict[str, str] | None, problem: str | None, asked_anew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = None
+    if module is not None:
+        made = types.ModuleType("triton")
+        made.__dict__.update(module)
+    monkeypatch.setitem(sys.modules, "triton", made)
+    assert asked_anew() == problem
+    monkeypatch.setattr(triton, "interpreting", lambda: True)
+    assert triton.ready() == (problem is None)
+
+
+# The device
+
+
+def no_engine(what: str) -> str:
+    return f"^{re.escape(f'QUANTA_ENGINE names the engine {triton.name!r}, which {what}: {OTHERS}')}$"
+
+
+def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    name_engine("triton")
+    with pytest.raises(EngineError, match=no_engine("does not run here (there is no CUDA device)")):
+        engine_for("cuda", torch.float32)
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((7, 0), False), ((7, 5), True), ((9, 0), True)])
+def test_the_oldest_gpu(
+    capability: tuple[int, int], runs: bool, monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(triton, "_triton_problem", lambda: None)
+    name_engine("triton")
+    if runs:
+        assert engine_for("cuda", torch.bfloat16) is triton
+        return
+    with pytest.raises(EngineError, match=no_engine("does not run here (the GPU is sm_70, older than sm_75)")):
+        engine_for("cuda", torch.bfloat16)
+
+
+def test_other_dtypes_and_cpu_tensors(monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    name_engine("triton")
+    with pytest.raises(EngineError, match=no_engine("does not compute in float64 on cuda")):
+        engine_for("cuda", torch.float64)
+    fused: Any = CIRCUIT.module(backend="fused")
+    with pytest.raises(EngineError, match=no_engine("does not compute in float32 on cpu")):
+        fused(vectors(CIRCUIT, 3, dtype=torch.float32))
+    # Without being named it leaves the CPU to the others, whatever Triton is told.
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    name_engine("")
+    assert engine_for("cpu", torch.float32) is not triton
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_vectors_and_gates_on_two_devices() -> None:
+    here, there = CIRCUIT.module(backend="fused"), CIRCUIT.module(backend="fused", device="meta")
+    x = vectors(CIRCUIT, 3, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"^the input is on cpu, the gates are on meta$"):
+        there(x)
+    with pytest.raises(ValueError, match=r"^the input is on meta, the gates are on cpu$"):
+        here(x.to("meta"))
+    with pytest.raises(ValueError, match=r"^expected \[\.\.\., 24\], got \[3, 23\]$"):
+        here(x[:, 1:])
+
+
+# What torch does in its place
+
+
+def as_torch(circuit: CompiledCircuit, tokens: int) -> None:
+    plain, fused = on_both(circuit, torch.float32)
+    exact, x = copy.deepcopy(plain).double(), vectors(circuit, tokens, dtype=torch.float32)
+    assert error(fused(x), exact(x.double())) < 1e-6
+    expected = {name: gradient.float() for name, gradient in gradients(exact, x.double()).items()}
+    assert_close(gradients(fused, x), expected, 2e-6)
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("room", [100, 16, 4, 3, 0])
+def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 tokens, with room for some at a time."""
+    monkeypatch.setattr(run, "FEWEST_TOKENS", 4)
+    launch, seen = Kernels.launch, []
+
+    def launched(self: Kernels, what: Any, number: Any, tokens: int, *rest: Any) -> None:
+        if what.kernel.keep:
+            seen.append(tokens)
+            if tokens > room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        launch(self, what, number, tokens, *rest)
+
+    monkeypatch.setattr(Kernels, "launch", launched)
+    monkeypatch.setattr(run, "STORED_BYTES", 32 * 4 * 2 * 3 * 24)
+    as_torch(CIRCUIT, 40)
+    tried = list(dict.fromkeys(seen))
+    assert tried == {100: [32, 8], 16: [32, 8], 4: [32, 8, 4], 3: [32, 8, 4], 0: [32, 8, 4]}[room]
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_what_fits_nowhere_runs_as_torch_does_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launches.Launches, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_torch(CIRCUIT, 9)
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_what_cannot_be_compiled_is_said_once_a_circuit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(self: Any, number: Any, device: Any) -> plans.Fit:
+        return plans.fitting(self.kernels, number, 90)
+
+    monkeypatch.setattr(launches.Launches, "_fit", fit)
+    monkeypatch.setattr(plans, "resources", lambda *_: "CompilationError: it is monday")
+    executable.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            as_torch(CIRCUIT, 9)
+        as_torch(compile_circuit(file_of("4x3", [[0, 1]], name="another")), 9)
+    said = (
+        "quanta-compiler: a circuit's kernel could not be compiled, torch computes it instead: "
+        "Triton cannot compile it (CompilationError: it is monday)\n"
+        "hint: QUANTA_ENGINE=portable turns kernels off without this warning"
+    )
+    assert [(warning.category, str(warning.message)) for warning in caught] == [(RuntimeWarning, said)] * 2
