@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from quanta_compiler.bench.devices import clock_for, device_name, find_device, working_on
-from quanta_compiler.bench.operations import Effort, Key, Maker, Run, grids, operation_jobs, restart_seconds
+from quanta_compiler.bench.operations import GPU_EFFORT, Effort, Key, Maker, Run, grids, operation_jobs, restart_seconds
 from quanta_compiler.bench.small_modules import (
     FORWARD,
     RECORDED,
@@ -56,7 +56,8 @@ def calibrate(
         DeviceError: torch has no such device here.
 
     """
-    place, effort = find_device(device), effort or Effort()
+    place = find_device(device)
+    effort = effort or (GPU_EFFORT if place.type == "cuda" else Effort())
     is_cpu = place.type == "cpu"
     with torch_threads(threads), working_on(place):
         seconds = _measured(Sampler(place, effort, clock_for(place)), progress or Progress())
@@ -94,6 +95,9 @@ def _with_calls(found: Calibration, seconds: dict[Key, float]) -> Calibration:
     work = call_work()
     forward, recorded, step = (seconds["calls", (kind,)] for kind in (FORWARD, RECORDED, STEP))
     there, back = (sum(seconds_of(one, found) for one in side) for side in (work.forward, work.backward))
+    if found.device == "cuda":
+        # They run while the next ones are called, and take no time of their own.
+        there = back = 0.0
     return replace(
         found,
         forward_launch=max(0.0, forward - there) / len(work.forward),
