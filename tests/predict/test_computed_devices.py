@@ -13,7 +13,7 @@ from made_up_calibration import calibration
 from random_circuits import file_of
 
 from quanta_compiler.bench.calibrate import _with_calls
-from quanta_compiler.bench.operations import GPU_EFFORT
+from quanta_compiler.bench.operations import GPU_EFFORT, Key
 from quanta_compiler.bench.small_modules import FORWARD, RECORDED, STEP, call_work, roofline_fit
 from quanta_compiler.compare import compare
 from quanta_compiler.compare.method_costs import linear_work
@@ -119,7 +119,11 @@ def test_a_fit_finds_the_rates_of_a_roofline() -> None:
 def test_a_gpu_calls_the_next_operation_while_it_works() -> None:
     work, made = call_work(), replace(calibration(), device="cuda", kernel=None)
     count = len(work.forward), len(work.backward)
-    seconds = {("calls", (FORWARD,)): 1e-3, ("calls", (RECORDED,)): 1.5e-3, ("calls", (STEP,)): 3.5e-3}
+    seconds: dict[Key, float] = {
+        ("calls", (FORWARD,)): 1e-3,
+        ("calls", (RECORDED,)): 1.5e-3,
+        ("calls", (STEP,)): 3.5e-3,
+    }
     found = _with_calls(made, seconds)
     launches = found.forward_launch, found.recording, found.backward_launch
     assert launches == pytest.approx((1e-3 / count[0], 0.5e-3 / count[0], 2e-3 / count[1]))
