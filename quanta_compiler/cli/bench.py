@@ -181,9 +181,10 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
     if is_crowded(others, found.threads, cores):
         hint = "close them and calibrate again: predicted times are too long by what they took"
         tell_diagnostics([_crowded("quanta", others, cores, found.threads, hint)])
-    if found.device == "cpu" and found.kernel is None:
+    if found.kernel is None:
         message = "the kernel does not run here and was not measured: times are those of the torch backend"
-        hint = "calibrate again with a compiler, and without QUANTA_KERNEL=off, to have times of the kernel"
+        needed = "with a compiler, and without QUANTA_KERNEL=off" if found.device == "cpu" else "with Triton"
+        hint = f"calibrate again {needed}, to have times of the kernel"
         tell_diagnostics([warning("quanta", message, hint=hint)])
     if as_json:
         print_json({"path": str(path), "others_cores": others, "calibration": json.loads(found.to_json())})

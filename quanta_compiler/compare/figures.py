@@ -22,9 +22,7 @@ from quanta_compiler.text.quantities import bytes_text
 
 _RANK_MATRICES = 4
 """Of float64 for a numerical rank: the operator, what building it takes, and what LAPACK copies."""
-NO_KERNEL = (
-    "this calibration was made without the kernel; `quanta bench --calibrate` with a compiler measures it, on the CPU"
-)
+NO_KERNEL = "this calibration was made without the kernel; `quanta bench --calibrate` measures it where it runs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,15 @@ from commands import quanta
 from quanta_compiler.bench import calibrate as calibrating
 from quanta_compiler.bench import small_modules
 from quanta_compiler.bench.calibrate import Sampler, calibrate
-from quanta_compiler.bench.operations import Effort, Key, product_grid
+from quanta_compiler.bench.operations import (
+    GPU_EFFORT,
+    Effort,
+    Key,
+    grids,
+    operation_jobs,
+    product_grid,
+    restart_seconds,
+)
 from quanta_compiler.bench.small_modules import nonnegative_fit
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
@@ -90,6 +98,14 @@ def test_what_is_too_large_takes_as_long_per_flop_as_the_nearest() -> None:
     assert found.at(16, 16, 64) == 4 * 257
     # The largest side is cut first: that is 16 x 64 x 64, then 16 x 16 x 64, then 16 x 16 x 16.
     assert found.at(64, 64, 64) == 64 * 257
+
+
+@pytest.mark.parametrize("effort", [Effort(), GPU_EFFORT], ids=["cpu", "gpu"])
+def test_everything_that_a_grid_needs_is_measured(effort: Effort) -> None:
+    seconds = {key: 1e-3 for key, _ in operation_jobs(effort)}
+    found = grids(effort, seconds)
+    assert found.stream.axes[0][-1] == effort.stream_bytes[-1]
+    assert restart_seconds(effort, seconds, found) >= 0
 
 
 def test_threads_are_as_before() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ import torch
 from commands import quanta
 from random_circuits import file_of
 
-from quanta_compiler.bench import memory, ours
-from quanta_compiler.bench.contestants import Setting, draw_gates
-from quanta_compiler.bench.devices import DeviceError, EventClock, clock_for, find_device, free_on
+from quanta_compiler.bench import memory, ours, roster
+from quanta_compiler.bench.adapters import adapted_layer, frozen_weight
+from quanta_compiler.bench.contestants import Setting, draw_gates, runs
+from quanta_compiler.bench.devices import DeviceError, EventClock, clock_for, describe_device, find_device, free_on
+from quanta_compiler.bench.limits import limit_jobs
 from quanta_compiler.bench.memory import AllocatorMeter, peak_bytes, saved_bytes
+from quanta_compiler.bench.operations import Effort, operation_jobs
 from quanta_compiler.bench.options import COMPILED, FORWARD, OPERATOR, Options
 from quanta_compiler.bench.ours import our_contestant, our_names
 from quanta_compiler.bench.roster import batch_of
@@ -183,3 +187,75 @@ def test_where_auto_measures_the_kernel_is_what_others_are_compared_with(monkeyp
     monkeypatch.setattr(ours, "engine_for", lambda device, dtype: portable)
     assert our_names(setting)[0] == "torch"
     assert "the kernel does not run here: there is no CUDA device" in ours._no_kernel("cuda", torch.bfloat16)
+
+
+NOWHERE = torch.device("meta")
+WITH_CONSTANTS = (
+    *("all_pairs", {"axes": [0], "kind": "lowrank", "rank": 2}, {"axes": [2, 3], "kind": "cz"}),
+    *({"axes": [2], "kind": "constant", "value": [[1, 2], [3, 4]]}, {"axes": [3], "kind": "ry"}),
+)
+
+
+@pytest.mark.parametrize("name", ["torch", "torch-recomputed", *roster._MAKERS, "bare", "peft-lora-8", "peft-oft"])
+def test_everything_lies_on_the_device(name: str) -> None:
+    """`meta` stands in for a GPU: what lies elsewhere would be a tensor of the CPU among its tensors."""
+    circuit = compile_circuit(file_of("4x4x2x2", list(WITH_CONSTANTS)), tokens=8)
+    gates = draw_gates(circuit, torch.bfloat16, device=NOWHERE)
+    setting = Setting(circuit, torch.bfloat16, gates, NOWHERE)
+    x, gradient = batch_of(setting)
+    if name in ("bare", "peft-lora-8", "peft-oft"):
+        contestant = adapted_layer(name, setting, frozen_weight(setting))
+    elif name in roster._MAKERS:
+        contestant = roster._MAKERS[name](setting)
+    else:
+        contestant = our_contestant(name, setting)
+    assert {tensor.device for tensor in (x, gradient, *contestant.own)} == {NOWHERE}
+    assert contestant.forward(x).device == NOWHERE
+    for mode, run in runs(contestant, x, gradient).items():
+        if mode in contestant.costs:
+            run(1)
+
+
+def test_limits_and_calibrations_lie_on_the_device() -> None:
+    circuit = small()
+    setting = Setting(circuit, torch.bfloat16, draw_gates(circuit, torch.bfloat16, device=NOWHERE), NOWHERE)
+    for job in limit_jobs(setting):
+        job.run(1)
+    for key, make in operation_jobs(Effort(sides=(4,), gradient_sides=((4,),) * 3, batched_sides=(4,))):
+        assert make(NOWHERE)() is not None or key
+
+
+def test_a_gpu_is_asked_for_its_name_its_versions_and_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "get_device_name": "NVIDIA Made-Up",
+        "get_device_capability": (9, 0),
+        "get_device_properties": SimpleNamespace(total_memory=80),
+        "memory_reserved": 30,
+        "memory_allocated": 10,
+        "mem_get_info": (50, 80),
+        "current_stream": "a stream",
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, answer=answer: answer)
+    place = torch.device("cuda", 0)
+    assert free_on(place) == 50 + 30 - 10
+    found = describe_device(place)
+    assert (found["card"], found["capability"], found["card_bytes"]) == ("NVIDIA Made-Up", "sm_90", 80)
+    assert {"driver", "cuda", "triton", "processor", "torch"} <= set(found)
+    asked: list[Any] = []
+
+    class Event(Moment):
+        def __init__(self, enable_timing: bool) -> None:
+            super().__init__(7.0 * len(asked))
+            assert enable_timing
+
+        def record(self, stream: Any) -> None:
+            asked.append(stream)
+
+        def synchronize(self) -> None:
+            asked.append("done")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = clock_for(place)
+    assert [clock(), clock()] == [0.0, pytest.approx(14e-3)]
+    assert asked == ["a stream", "done"] * 2
