@@ -22,7 +22,7 @@ from quanta_compiler.bench.timing import Job, measure
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.system.extras import MissingExtraError
-from quanta_compiler.text.words import bytes_text
+from quanta_compiler.text.quantities import bytes_text
 
 LAYOUTS = ("16x8x8x4", "16x16x16", "8x8x8x8", "16x16x4x4", "16x8x8x5", "16x8x8x8", "8x8x4x4x4")
 FROZEN, LORA = "quanta-frozen-copy", "peft-lora-8"
