@@ -116,15 +116,7 @@ def bench(
     compiled = compile_file(file, tokens)
     from quanta_compiler.bench.tables import bench_tables
 
-    options = Options(
-        device=device,
-        dtype=dtype,
-        rounds=rounds,
-        threads=threads,
-        adapters=adapters,
-        only=chosen,
-        max_bytes=max_bytes,
-    )
+    options = Options(device, dtype, rounds, threads, adapters, chosen, max_bytes=max_bytes)
     result = _measured(compiled, options)
     tell_diagnostics(_doubts(result, display_name(file)))
     if output is not None:

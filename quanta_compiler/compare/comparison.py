@@ -31,7 +31,7 @@ class Comparison:
     tokens: int
     device: str
     """What the times are of."""
-    kind: str
+    origin: str
     """Whether the times were `measured` on this machine, by `quanta bench --calibrate`, are of a `typical` one, or are
     `computed` from a data sheet."""
     remark: str
@@ -45,7 +45,7 @@ class Comparison:
     @property
     def calibrated(self) -> bool:
         """Say whether the times are of this machine."""
-        return self.kind == "measured"
+        return self.origin == "measured"
 
     def __repr__(self) -> str:
         return f"Comparison({self.title}: {', '.join(row.name for row in self.rows)})"
@@ -86,7 +86,7 @@ class Comparison:
             "tokens": self.tokens,
             "device": {
                 "name": self.device,
-                "kind": self.kind,
+                "origin": self.origin,
                 "calibrated": self.calibrated,
                 "remark": self.remark,
             },

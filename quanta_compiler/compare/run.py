@@ -68,8 +68,7 @@ def compare(
         targets: the layers of the model, as PEFT's `target_modules`; by default those that PEFT has for it.
         tokens: the batch that is planned for, and that times are predicted for.
         backend: `torch`, `fused`, or `auto`, what our modules would take.
-        device: whose calibration the times are predicted by: `cpu` or `cuda`; `a100` or `h100` for times that are
-            computed from a data sheet.
+        device: whose calibration predicts the times, `cpu` or `cuda`; by their data sheets, `a100` or `h100`.
         threads: which of the CPU's; by default that of the latest.
         rank: whether to compute the numerical rank of a random instance, by its singular values.
         seed: draws that instance.
@@ -101,7 +100,7 @@ def compare(
         rows=tuple(table.rows),
         tokens=tokens,
         device=f"{calibration.name}{threads_text}",
-        kind=calibration.kind,
+        origin=calibration.origin,
         remark="; ".join(filter(None, (calibration.remark, remark))),
         percent_of=percent_of,
         model=about,

@@ -29,7 +29,7 @@ PREDICTED = {
     "typical": "predicted for a typical machine",
     "computed": "computed and not measured",
 }
-"""What is said of times, by the kind of the calibration."""
+"""What is said of times, by the origin of the calibration."""
 _SECONDS = ("fresh", "restart", "gathered", "forward_launch", "recording", "backward_launch")
 _TEXTS = ("device", "name", "torch", "measured")
 
@@ -60,7 +60,7 @@ class Calibration:
     recording: float = 0.0
     """Of keeping in mind what backward needs, for an operation of forward."""
     backward_launch: float = 0.0
-    kind: str = "measured"
+    origin: str = "measured"
     """`measured` on this machine, of a `typical` one, or `computed` from a data sheet."""
     remark: str = ""
     """Why it is not of this machine, in a sentence; empty where it is."""
@@ -68,7 +68,7 @@ class Calibration:
     @property
     def calibrated(self) -> bool:
         """Say whether it was measured on this machine."""
-        return self.kind == "measured"
+        return self.origin == "measured"
 
     def to_json(self) -> str:
         """Return the text of a calibration's file."""
@@ -139,7 +139,7 @@ def typical_calibration() -> Calibration:
     """Return the calibration that comes with the package, of one thread of a server's processor."""
     text = files("quanta_compiler.predict").joinpath("typical.json").read_text(encoding="utf-8")
     remark = f"times of a typical machine; {REMEDY}"
-    return replace(Calibration.from_json(text), kind="typical", remark=remark)
+    return replace(Calibration.from_json(text), origin="typical", remark=remark)
 
 
 def load_calibration(device: str = "cpu", threads: int | None = None) -> Calibration:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.engines import EngineRates
 from quanta_compiler.predict.grid import Grid, Grids
+from quanta_compiler.text.quantities import amount_text
 
 _COUNTED = 4
 """Bytes of a number in what is counted as work."""
@@ -26,24 +27,28 @@ class DataSheet:
     """Of memory that large copies are known to reach."""
     launch_seconds: float
     """Of a kernel launched behind another."""
-    said: str
-    """What the sheet itself gives, and which it is."""
+    source: str
+    """What the sheet is called."""
+    published: tuple[float, float]
+    """Its own rates, of FLOPs and of bytes."""
 
 
 SHEETS: Mapping[str, DataSheet] = {
     "a100": DataSheet(
-        name="NVIDIA A100 SXM 80 GB",
+        name="NVIDIA A100 SXM 80GB",
         flops_per_second=312e12,
         bytes_per_second=1.9e12,
         launch_seconds=3e-6,
-        said="NVIDIA A100 Tensor Core GPU Datasheet: 312 TFLOP/s, 2,039 GB/s",
+        source="NVIDIA A100 Tensor Core GPU Datasheet",
+        published=(312e12, 2.039e12),
     ),
     "h100": DataSheet(
         name="NVIDIA H100 SXM",
         flops_per_second=800e12,
         bytes_per_second=3.0e12,
         launch_seconds=3e-6,
-        said="NVIDIA H100 Tensor Core GPU Datasheet: 989 TFLOP/s, 3,350 GB/s",
+        source="NVIDIA H100 Tensor Core GPU Datasheet",
+        published=(989e12, 3.35e12),
     ),
 }
 """By the names that `--device` takes."""
@@ -58,7 +63,8 @@ def computed_calibration(device: str) -> Calibration:
     # Read once and written once.
     number = 2 * _ITEM_BYTES * byte
     copies, orders = Grid(((1,),) * 2, (number,)), Grid(((1,),) * 3, (number,))
-    rates = f"{sheet.flops_per_second / 1e12:g} TFLOP/s, {sheet.bytes_per_second / 1e9:,.0f} GB/s"
+    rates = _rates(sheet.flops_per_second, sheet.bytes_per_second)
+    published = f"{sheet.source}: {_rates(*sheet.published)}"
     return Calibration(
         device="cuda",
         name=f"{sheet.name}, bfloat16",
@@ -81,6 +87,10 @@ def computed_calibration(device: str) -> Calibration:
         kernel=EngineRates("triton", (sheet.launch_seconds, _ITEM_BYTES * byte, flop)),
         forward_launch=sheet.launch_seconds,
         backward_launch=sheet.launch_seconds,
-        kind="computed",
-        remark=f"times are computed and not measured: a roofline of {rates} in bfloat16 ({sheet.said})",
+        origin="computed",
+        remark=f"times are computed and not measured: a roofline of {rates} in bfloat16 ({published})",
     )
+
+
+def _rates(flops_per_second: float, bytes_per_second: float) -> str:
+    return f"{amount_text(flops_per_second, 'FLOP/s')}, {amount_text(bytes_per_second, 'B/s')}"

@@ -24,12 +24,12 @@ def recommendation_tables(recommendation: Recommendation, chosen: Recommended | 
 def _families(recommendation: Recommendation) -> Table:
     model, budget = recommendation.model, recommendation.budget
     modules = ", ".join(f"{group.layers} {group.name}" for group in recommendation.groups)
-    kind = PREDICTED[recommendation.kind]
-    of = f" ({escape(recommendation.device)})" if recommendation.kind == "computed" else ""
+    said = PREDICTED[recommendation.origin]
+    of = f" ({escape(recommendation.device)})" if recommendation.origin == "computed" else ""
     title = (
         f"{escape(model.name)}, {plural(len(model.layers), 'module')} ({escape(modules)})\n"
         f"budget {escape(budget.text)}: {recommendation.numbers:,} of {model.parameters:,} parameters\n"
-        f"step: its time as a multiple of that of LoRA r=8, {kind}{of}, {recommendation.tokens:,} tokens"
+        f"step: its time as a multiple of that of LoRA r=8, {said}{of}, {recommendation.tokens:,} tokens"
     )
     columns = (Column(""), *numbers("trainable", "of budget", "step", "saved/token", "rank", "connected"))
     return Table(title, columns, tuple(_family(recommendation, one) for one in recommendation.choices))

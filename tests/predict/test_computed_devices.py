@@ -153,8 +153,8 @@ def test_every_output_says_that_nothing_was_measured(device: str, monkeypatch: p
     assert f"times computed and not measured ({SHEETS[device].name}, bfloat16)" in result.stdout
     assert "note: times are computed and not measured: a roofline of " in result.stderr
     data = json.loads(quanta(*command, "--json").stdout)
-    assert (data["device"]["kind"], data["device"]["calibrated"]) == ("computed", False)
-    assert SHEETS[device].said in data["device"]["remark"]
+    assert (data["device"]["origin"], data["device"]["calibrated"]) == ("computed", False)
+    assert SHEETS[device].source in data["device"]["remark"]
     assert "computed and not measured" in comparison_page(data)
     assert "times computed and not measured" in comparison_fragment(data)
 
