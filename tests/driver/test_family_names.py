@@ -14,7 +14,9 @@ from quanta_compiler.presets.table import PRESETS
 PACKAGE = Path(__file__).parents[2] / "quanta_compiler"
 ALLOWED = {
     # PEFT's LoRA, which benchmarks, analyses and searches measure circuits against.
-    "lora": {"adapters", "bench", "search", "pages/assets/comparison.js"}
+    "lora": {"adapters", "bench", "search", "pages/assets/comparison.js"},
+    # Triton's own name for an attribute of an argument.
+    "tt": {"kernels/engines/triton/resources.py"},
 }
 NAMES = [name for name in PRESETS if name != "quanta"]
 """`quanta` is the command's name too."""

@@ -8,6 +8,7 @@ from quanta_compiler.kernels.engines.triton.architectures import SHARED
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
 from quanta_compiler.kernels.engines.triton.resources import Resources, matrix_bytes, resources, tilings
 from quanta_compiler.lowering.table import GateTable
+from quanta_compiler.text.quantities import bytes_text
 from quanta_compiler.text.words import plural
 
 _LOG = logging.getLogger("quanta_compiler")
@@ -52,7 +53,7 @@ def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> F
     def fit(kernel: Kernel) -> Tiling | Refusal:
         held = matrix_bytes(table, kernel.first, kernel.last, number)
         if held > SHARED[arch] * 1024:
-            return Refusal(f"a gate takes {held // 1024} KiB, shared memory has {SHARED[arch]}")
+            return Refusal(f"a gate takes {bytes_text(held)}, shared memory has {_shared(arch)}")
         tried: list[Resources] = []
         for tiling in tilings(table, kernel.first, kernel.last, kernel.alive):
             needs = resources(kernels, kernel, tiling, number, arch)
@@ -73,9 +74,13 @@ def _refusal(tried: list[Resources], arch: int) -> Refusal:
         return Refusal("a token is too large for the registers")
     spilled = min(needs.spilled for needs in tried)
     if spilled:
-        return Refusal(f"it spills {spilled} bytes a thread or more")
+        return Refusal(f"it spills {bytes_text(spilled)} a thread or more")
     shared = min(needs.shared for needs in tried if needs.spilled == 0)
-    return Refusal(f"it takes {shared // 1024} KiB or more, shared memory has {SHARED[arch]}")
+    return Refusal(f"it takes {bytes_text(shared)} or more, shared memory has {_shared(arch)}")
+
+
+def _shared(arch: int) -> str:
+    return bytes_text(1024 * SHARED[arch])
 
 
 def planned(whole: Kernel, fit: Fit) -> Plan:

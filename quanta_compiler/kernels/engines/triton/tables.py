@@ -6,6 +6,7 @@ from quanta_compiler.kernels.engines.triton.architectures import SHARED
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Tiling
 from quanta_compiler.kernels.engines.triton.needs import Needs, Pass, Trial
 from quanta_compiler.kernels.engines.triton.plans import Refusal
+from quanta_compiler.text.quantities import bytes_text
 from quanta_compiler.text.tables import Cells, Column, Table, numbers
 from quanta_compiler.text.words import plural
 
@@ -19,7 +20,7 @@ def needs_tables(needs: Needs) -> list[Table]:
     """Return a table of what is launched on every architecture, and one for each of what was tried."""
     tables = [Table(_title(needs), (Column("arch"), Column("pass"), Column("runs")), tuple(_launched(needs)))]
     for arch in dict.fromkeys(one.arch for one in needs.passes):
-        title = f"sm_{arch}, compiled (a program has at most {SHARED[arch]} KiB of shared memory)"
+        title = f"sm_{arch}, compiled (a program has at most {bytes_text(1024 * SHARED[arch])} of shared memory)"
         passes = [one for one in needs.passes if one.arch == arch]
         rows = [_trial_cells(needs, one, trial) for one in passes for trial in one.trials]
         tables.append(Table(title, _TRIED, tuple(rows)))
