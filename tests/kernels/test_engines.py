@@ -21,8 +21,8 @@ from quanta_compiler.kernels.engine import ENGINES, engine_for
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
 from quanta_compiler.kernels.engines.triton import engine as triton
-from quanta_compiler.kernels.engines.triton.kernel import Kernel, Tiling
-from quanta_compiler.kernels.engines.triton.plans import Launch, Refusal, in_words
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Launch, Tiling
+from quanta_compiler.kernels.engines.triton.plans import Refusal, in_words
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.engines import MODELS, EngineModel, EngineRates

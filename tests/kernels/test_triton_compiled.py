@@ -12,8 +12,8 @@ from interpreted_kernels import needs_triton
 from random_circuits import file_of
 
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling
-from quanta_compiler.kernels.engines.triton.plans import Launch, Refusal, fitting, planned
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
+from quanta_compiler.kernels.engines.triton.plans import Refusal, fitting, planned
 from quanta_compiler.kernels.engines.triton.resources import Resources, resources
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.spec import load_spec

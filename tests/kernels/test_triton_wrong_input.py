@@ -18,9 +18,10 @@ from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.engine import engine_for
+from quanta_compiler.kernels.engines.triton import backward, plans, run
 from quanta_compiler.kernels.engines.triton import engine as triton
-from quanta_compiler.kernels.engines.triton import plans, run
-from quanta_compiler.kernels.engines.triton.kernel import Kernels
+from quanta_compiler.kernels.engines.triton.kernel import Kernels, Launch
+from quanta_compiler.kernels.engines.triton.launches import Launches
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.runtime.backends import EngineError
 
@@ -140,14 +141,15 @@ def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
 ) -> None:
     """Of 40 tokens, with room for some at a time."""
     monkeypatch.setattr(run, "FEWEST_TOKENS", 4)
+    monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: False)
     launch, seen = Kernels.launch, []
 
-    def launched(self: Kernels, kernel: Any, tiling: Any, number: Any, tensors: Any) -> None:
-        if kernel.keep:
-            seen.append(len(tensors[0]))
-            if len(tensors[0]) > room:
+    def launched(self: Kernels, one: Launch, number: Any, tokens: int, *rest: Any) -> None:
+        if one.kernel.keep:
+            seen.append(tokens)
+            if tokens > room:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-        launch(self, kernel, tiling, number, tensors)
+        launch(self, one, number, tokens, *rest)
 
     monkeypatch.setattr(Kernels, "launch", launched)
     monkeypatch.setattr(run, "STORED_BYTES", 32 * 4 * 2 * 3 * 24)
@@ -159,7 +161,7 @@ def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
 @needs_triton
 @pytest.mark.usefixtures("interpreter")
 def test_what_fits_nowhere_runs_as_torch_does_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.TritonTable, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
+    monkeypatch.setattr(Launches, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         as_torch(CIRCUIT, 9)
@@ -169,9 +171,9 @@ def test_what_fits_nowhere_runs_as_torch_does_in_silence(monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("interpreter")
 def test_what_cannot_be_compiled_is_said_once_a_circuit(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(self: Any, number: Any, device: Any) -> plans.Fit:
-        return plans.fitting(self._kernels, number, 90)
+        return plans.fitting(self.kernels, number, 90)
 
-    monkeypatch.setattr(run.TritonTable, "_fit", fit)
+    monkeypatch.setattr(Launches, "_fit", fit)
     monkeypatch.setattr(plans, "resources", lambda *_: "CompilationError: it is monday")
     executable.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
