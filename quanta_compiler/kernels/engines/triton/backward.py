@@ -54,18 +54,18 @@ def backward_kernels(
     keep = tuple(entry for entry, one in zip(launches.with_matrix, needed[1:], strict=True) if one)
     first = 0 if needed[0] else min(keep, default=count)
 
-    def plan(name: str, first: int, last: int, keep: tuple[int, ...], result: bool, minus: bool = False) -> Plan:
-        return launches.plan(Kernel(name, first, last, keep, result, minus), number, device)
+    def plan(kernel: Kernel) -> Plan:
+        return launches.plan(kernel, number, device)
 
     if is_cheaper_in_segments(launches.table, keep, minus=minus and needed[0]):
-        cut = plan("segment", first, count, keep, needed[0])
+        cut = plan(Kernel("segment", first, count, keep, needed[0]))
         starts = () if isinstance(cut, Refusal) else tuple(sorted(one.kernel.first for one in cut if one.kernel.first))
-        states = plan("forward", 0, max(starts) + 1, starts, False) if starts else ()
-        flow = plan("flow", 0, count, (), True) if minus and needed[0] else ()
+        states = plan(Kernel("forward", 0, max(starts) + 1, starts, False) if starts else ())
+        flow = plan(Kernel("flow", 0, count, (), True) if minus and needed[0] else ())
         if not (isinstance(cut, Refusal) or isinstance(states, Refusal) or isinstance(flow, Refusal)):
             return Backward(keep, states, flow, cut)
-    flow = plan("flow", first, count, keep, needed[0], minus=minus and needed[0])
-    states = plan("forward", 0, max(keep) + 1, keep, False) if keep else ()
+    flow = plan(Kernel("flow", first, count, keep, needed[0], minus=minus and needed[0]))
+    states = plan(Kernel("forward", 0, max(keep) + 1, keep, False) if keep else ())
     if isinstance(flow, Refusal) or isinstance(states, Refusal):
         return None
     return Backward(keep, states, flow)
@@ -83,14 +83,15 @@ class Pass:
     """A backward pass on tensors."""
 
     def __init__(self, launches: Launches, kernels: Backward, number: Number, factors: Factors) -> None:
-        self._launches, self._kernels, self._number, self._factors = launches, kernels, number, factors
+        self.kernels = kernels
+        self._launches, self._number, self._factors = launches, number, factors
         entries = launches.table.entries
         self._kept = {entry: entries[entry] for entry in kernels.keep}
         self._starts = {one.kernel.first: entries[one.kernel.first] for one in kernels.segments if one.kernel.first}
 
     def bytes_per_token(self) -> int:
         """Return what is stored for a token."""
-        if self._kernels.segments:
+        if self.kernels.segments:
             numbers = sum(2 * one.blocks * one.rest * one.columns for one in self._starts.values())
         else:
             numbers = sum(one.blocks * one.rest * (one.rows + one.columns) for one in self._kept.values())
@@ -101,7 +102,7 @@ class Pass:
         grad, x, dx = vectors
         shapes = {n: (e.blocks, e.rows, e.columns) for n, e in self._kept.items()}
         sums = {n: grad.new_zeros(shape, dtype=torch.float32) for n, shape in shapes.items()}
-        part_of = self._segments if self._kernels.segments else self._stored
+        part_of = self._segments if self.kernels.segments else self._stored
         for begin in range(0, len(grad), chunk):
             rows = slice(begin, begin + chunk)
             found = part_of((grad[rows], None if x is None else x[rows], None if dx is None else dx[rows]))
@@ -115,8 +116,8 @@ class Pass:
         states = {n: empty((e.blocks, tokens, e.rest, e.columns)) for n, e in self._kept.items()}
         gradients = {n: empty((e.blocks, tokens, e.rest, e.rows)) for n, e in self._kept.items()}
         if x is not None and states:
-            self._launches.run(self._kernels.states, self._number, (x, None), states, self._factors)
-        self._launches.run(self._kernels.flow, self._number, (grad, dx), gradients, self._factors)
+            self._launches.run(self.kernels.states, self._number, (x, None), states, self._factors)
+        self._launches.run(self.kernels.flow, self._number, (grad, dx), gradients, self._factors)
         return {n: _product(gradients[n], states[n]) for n in self._kept}
 
     def _segments(self, vectors: Vectors) -> Sums:
@@ -125,26 +126,27 @@ class Pass:
         tokens, launches, number = len(flow), self._launches, self._number
         empty = partial(flow.new_empty, dtype=number.states)
         states = {n: empty((e.blocks, tokens, e.rest, e.columns)) for n, e in self._starts.items()}
-        launches.run(self._kernels.states, number, (x, None), states, self._factors)
+        launches.run(self.kernels.states, number, (x, None), states, self._factors)
         grad, programs = flow, _programs(flow.device)
         found: Sums = {}
-        for launch in self._kernels.segments:
+        for launch in self.kernels.segments:
             kernel = launch.kernel
             out = launches.boundary(kernel, flow, number) if kernel.first else dx
             # The two sides of a difference are rounded once, together.
-            own = empty(dx.shape) if out is dx is not None and self._kernels.flow else out
-            sizes = [self._numbers(n) for n in kernel.keep]
+            own = empty(dx.shape) if out is dx is not None and self.kernels.flow else out
+            sizes = [launches.kernels.sums(n) * self._numbers(n) for n in kernel.keep]
             count = min(programs, launch.tiles(tokens))
             sums = flow.new_empty((count, sum(sizes)), dtype=torch.float32)
             ends = [states.get(kernel.first, x), flow, *([own] if own is not None and kernel.result else []), sums]
             matrices = (self._factors[name] for name in launches.kernels.matrices(kernel))
             launches.kernels.launch(launch, number, tokens, count, [*ends, *matrices])
-            found.update(zip(kernel.keep, torch.split_with_sizes(sums.sum(0), sizes), strict=True))
+            for n, one in zip(kernel.keep, torch.split_with_sizes(sums.sum(0), sizes), strict=True):
+                found[n] = one.view(-1, self._numbers(n)).sum(0)
             flow = own if own is not None else flow
-        if dx is not None and self._kernels.flow:
+        if dx is not None and self.kernels.flow:
             other = empty(dx.shape)
             minus = {f"w{name[1:]}": one for name, one in self._factors.items() if name[0] == "u"}
-            launches.run(self._kernels.flow, number, (grad, other), {}, minus)
+            launches.run(self.kernels.flow, number, (grad, other), {}, minus)
             torch.sub(flow, other, out=dx) if dx.dtype == flow.dtype else dx.copy_(flow - other)
         return found
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from quanta_compiler.kernels.engines.triton.source import HEAD, flow_source, forward_source, segment_source
+from quanta_compiler.kernels.engines.triton.writer import Writer
 from quanta_compiler.kernels.precision import Matrices
 from quanta_compiler.lowering.table import GateTable
 
@@ -120,6 +121,10 @@ class Kernels:
         numbers = range(kernel.first, kernel.last)
         own = [f"w{n}" for n in numbers if entries[n].matrix is not None and n != skipped]
         return own + [f"u{name[1:]}" for name in own if kernel.minus]
+
+    def sums(self, entry: int) -> int:
+        """Return how many sums the gradient of an entry has in a program of a `segment`."""
+        return Writer(self.table).sums(entry)
 
     def boundary_size(self, kernel: Kernel) -> int:
         """Return the numbers of a token in what a kernel hands to the next one."""

@@ -14,6 +14,7 @@ from quanta_compiler.kernels.engines.triton.tiles import (
     T,
     Tile,
     dim,
+    dims_text,
     enclosed,
     padded,
     rearranged,
@@ -66,7 +67,7 @@ class Writer:
         ]
         tile = "tl.program_id(0)"
         if loops:
-            self._add("for tile in range(tl.program_id(0), tl.cdiv(tokens, T), tl.num_programs(0)):")
+            self._add("for tile in range(tl.program_id(0), (tokens + T - 1) // T, tl.num_programs(0)):")
             self._indent, tile = "        ", "tile"
         self._add(f"t = ({tile} * T + tl.arange(0, T)).to(tl.int64)")
         self._add("real = (t < tokens)[:, None]")
@@ -149,52 +150,54 @@ class Writer:
 
     def can_sum(self, number: int) -> bool:
         """Say whether the gradient of a gate can be summed in registers: a product of Triton has 16 terms or more."""
+        return len(self._sizes.bits(self._table.entries[number].legs.rest)) >= _DOT_BITS
+
+    def sums(self, number: int) -> int:
+        """Return how many sums the gradient of a gate has in a program: all warps would hold one of few numbers.
+
+        Of 64 rows and more, or of blocks, several would be more than registers hold.
+        """
         legs = self._table.entries[number].legs
-        return (not legs.rows and not legs.columns) or len(self._sizes.bits(legs.rest)) >= _DOT_BITS
+        rest, rows, columns = (len(self._sizes.bits(side)) for side in (legs.rest, legs.rows, legs.columns))
+        if legs.per or max(rows, columns) > _SMALL_BITS:
+            return 1
+        return 1 << max(0, min(_SUM_BITS - rows - columns, rest - _DOT_BITS))
 
     def sum_gradient(self, state: Tile, gradient: Tile, number: int, behind: int) -> int:
-        """Add the gradient of a gate to its sum `g`, from the state that it reads and the gradient of what it makes.
+        """Add the gradient of a gate to its sums, from the state that it reads and the gradient of what it makes.
 
         What a program has summed is stored in `sums`, `behind` so many numbers of other gates; return how many with it.
         """
-        entry = self._table.entries[number]
-        legs, name = entry.legs, f"g{number}"
+        entry, name, parts = self._table.entries[number], f"g{number}", self.sums(number)
+        legs = entry.legs
         per, rest, rows, columns = map(self._sizes.bits, (legs.per, legs.rest, legs.rows, legs.columns))
-        shape: tuple[int, ...]
-        if not rows and not columns:
-            shape, total = (1 << len(per), 1, 1), name
-            left, right = (self._define(rearranged(one, ((T,), per, rest))) for one in (gradient, state))
-            product = f"{left}.to(tl.float32) * {right}.to(tl.float32)"
-            self._add(f"{name} += tl.sum(tl.sum({product}, 2), 0)[:, None, None]")
-        else:
-            # Of a small gate several sums: all warps would hold the same few numbers otherwise. Of one of 64 rows it
-            # would be more than registers hold.
-            is_small = max(len(rows), len(columns)) <= _SMALL_BITS and not per
-            parts = max(0, min(_SUM_BITS - len(rows) - len(columns), len(rest) - _DOT_BITS)) if is_small else 0
-            shape = (1 << (len(per) or parts), 1 << len(rows), 1 << len(columns))
-            lines, order = f"T * {1 << (len(rest) - parts)}", "(0, 2, 1)"
-            dims = [f"({shape[0]}, {lines}, {side})" for side in shape[1:]]
-            if shape[0] == 1:
-                shape, order = shape[1:], "(1, 0)"
-                dims = [f"({lines}, {side})" for side in shape]
-            left, right = (
-                self._define(f"tl.reshape({self._define(rearranged(one, (per, (T, *rest), side)))}, {dim})")
-                for one, side, dim in zip((gradient, state), (rows, columns), dims, strict=True)
-            )
-            self._add(f"{name} = tl.dot(tl.permute({left}, {order}), {right}, {name}, input_precision=PRECISION)")
-            total = name if per else f"tl.sum({name}, 0)[None, :, :]" if parts else f"{name}[None, :, :]"
-        self._begin.append(f"    {name} = tl.zeros({shape}, dtype=tl.float32)")
-        at, mask = self._sum_places(entry)
-        self._end.append(f"    tl.store(part + {' + '.join([str(behind), *at])}, {total}{mask})")
-        return behind + entry.blocks * entry.rows * entry.columns
+        lines = (1 << len(rest)) // parts
+        lead, order = (((1 << len(per)) * parts,), "(0, 2, 1)") if per or parts > 1 else ((), "(1, 0)")
+        shape = (*lead, 1 << len(rows), 1 << len(columns))
+        dims = [dims_text([*lead, f"T * {lines}", side]) for side in shape[-2:]]
+        left, right = (
+            self._define(f"tl.reshape({self._define(rearranged(one, (per, (T, *rest), side)))}, {dim})")
+            for one, side, dim in zip((gradient, state), (rows, columns), dims, strict=True)
+        )
+        self._begin.append(f"    {name} = tl.full({shape}, 0.0, dtype=tl.float32)")
+        self._add(f"{name} = tl.dot(tl.permute({left}, {order}), {right}, {name}, input_precision=PRECISION)")
+        at, mask = self._sum_places(entry, parts)
+        self._end.append(f"    tl.store(part + {' + '.join([str(behind), *at])}, {name}{mask})")
+        return behind + parts * entry.blocks * entry.rows * entry.columns
 
-    def _sum_places(self, entry: TableEntry) -> tuple[list[str], str]:
-        """Return where the numbers of a matrix stand in a row of sums, `[blocks, rows, columns]`, and their mask."""
+    def _sum_places(self, entry: TableEntry, parts: int) -> tuple[list[str], str]:
+        """Return where the numbers of sums stand in memory, `[parts or blocks, rows, columns]`, and their mask."""
         legs = entry.legs
         strides = self._sizes.strides((*legs.per, *legs.rows, *legs.columns))
+        has_lead = bool(legs.per) or parts > 1
+        spreads = (
+            ("[:, None, None]", "[None, :, None]", "[None, None, :]") if has_lead else ("", "[:, None]", "[None, :]")
+        )
         offsets, masks = [], []
-        spreads = ("[:, None, None]", "[None, :, None]", "[None, None, :]")
-        for of, spread in zip((legs.per, legs.rows, legs.columns), spreads, strict=True):
+        if parts > 1:
+            offsets.append(f"n{parts}[:, None, None] * {entry.rows * entry.columns}")
+        sides = (*([(legs.per, spreads[0])] if legs.per else []), (legs.rows, spreads[1]), (legs.columns, spreads[2]))
+        for of, spread in sides:
             index = f"{_index(len(self._sizes.bits(of)))}{spread}"
             at, inside = self._sizes.places(index, of, strides)
             offsets.append(enclosed(at) if at else f"{index} * 0")
