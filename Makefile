@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 LOWEST ?= .venv-lowest
 TORCH_ALONE = emit kernels lowering passes predict rotations
 
-.PHONY: docs example test test-lowest test-slow test-peft lint format clean
+.PHONY: docs example test test-lowest test-slow test-peft gpu lint format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ test-slow: $(READY)
 
 test-peft: $(READY)
 	$(BIN)/python tests/peft_suite/run.py
+
+# Needs an NVIDIA GPU, and takes ten minutes at most: build/gpu-report.html and build/gpu-report.json.
+gpu: $(READY)
+	$(BIN)/python tests/gpu/gpu_report.py -o build
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -48,6 +48,11 @@ _METHODS = {
         lambda peft, _: peft.BOFTConfig(boft_block_size=4, target_modules=["proj"]),
         weights=6,
     ),
+    "peft-oft": _Method(
+        "PEFT's OFT, blocks of 32",
+        lambda peft, _: peft.OFTConfig(oft_block_size=32, target_modules=["proj"]),
+        weights=4,
+    ),
     "peft-c3a": _Method("PEFT's C3A, blocks of 128", _c3a, 4),
 }
 
@@ -71,7 +76,7 @@ def frozen_weight(setting: Setting) -> torch.Tensor:
     """Return the weight that all contestants share: `[out_features, in_features]`, of standard deviation 0.02."""
     inputs, outputs = setting.features
     generator = torch.Generator("cpu").manual_seed(0)
-    return torch.randn(outputs, inputs, generator=generator).mul_(0.02).to(setting.dtype)
+    return torch.randn(outputs, inputs, generator=generator).mul_(0.02).to(setting.device, setting.dtype)
 
 
 def adapted_layer(name: str, setting: Setting, weight: torch.Tensor) -> Contestant:
@@ -91,7 +96,7 @@ def adapted_layer(name: str, setting: Setting, weight: torch.Tensor) -> Contesta
     except AttributeError:
         raise LeftOutError(f"peft {peft.__version__} does not have it") from None
     # PEFT adapts the layer in place, and with a seed of torch's own.
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng([setting.device] if setting.device.type == "cuda" else []), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         try:

@@ -13,8 +13,8 @@ from quanta_compiler.bench.contestants import Contestant, Setting, gradients
 from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 from quanta_compiler.bench.ours import our_contestant
 
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.1}
-"""Of the norm. A deep circuit in bfloat16 rounds by some percent; what is wrong differs by all of it."""
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""Of the norm. A deep circuit in few bits rounds by some percent; what is wrong differs by all of it."""
 ROWS = 64
 """How many vectors of the batch are compared."""
 _BLOCK = 1024
@@ -35,9 +35,9 @@ class Expected:
 
 def expected_results(setting: Setting, x: torch.Tensor, gradient: torch.Tensor) -> Expected:
     """Compute the judge's results for rows spread evenly over the batch, its first and last included."""
-    rows = torch.linspace(0, len(x) - 1, min(len(x), ROWS)).round().long()
+    rows = torch.linspace(0, len(x) - 1, min(len(x), ROWS)).round().long().to(x.device)
     gates = {key: value.double() for key, value in setting.gates.items()}
-    judge = our_contestant("torch", Setting(setting.compiled, torch.float64, gates))
+    judge = our_contestant("torch", Setting(setting.compiled, torch.float64, gates, setting.device))
     wide, wide_gradient = x[rows].double(), gradient[rows].double()
     with torch.no_grad():
         y = judge.forward(wide)

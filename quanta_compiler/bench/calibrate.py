@@ -3,13 +3,13 @@
 import datetime
 import math
 import random
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
-from quanta_compiler.bench.operations import Effort, Key, Maker, Run, grids, operation_jobs, restart_seconds
+from quanta_compiler.bench.devices import clock_for, device_name, find_device, working_on
+from quanta_compiler.bench.operations import GPU_EFFORT, Effort, Key, Maker, Run, grids, operation_jobs, restart_seconds
 from quanta_compiler.bench.small_modules import (
     FORWARD,
     RECORDED,
@@ -19,37 +19,32 @@ from quanta_compiler.bench.small_modules import (
     engine_jobs,
     fitted_engine,
 )
-from quanta_compiler.bench.timing import Job, repetitions, seconds_of_run, torch_threads
+from quanta_compiler.bench.timing import Clock, Job, repetitions, seconds_of_run, torch_threads
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.times import seconds_of
-from quanta_compiler.system.machine import processor_name
 from quanta_compiler.text.console import Progress
 
 
-class DeviceError(ValueError):
-    """There is no such device here; the message says what there is."""
-
-
 @dataclass(slots=True)
-class Clock:
+class Sampler:
     """Times what is run on a device: the least of some samples, since what disturbs only takes longer."""
 
     device: torch.device
     effort: Effort
+    clock: Clock
 
     def seconds(self, run: Run) -> float:
         """Return the seconds of one run, warmed up."""
-        job = Job(run, partial(self._repeat, run))
+        job = Job(run, partial(_repeat, run))
         job.run(1)
-        count = repetitions(job, time.perf_counter, self.effort.sample_seconds)
-        samples = [seconds_of_run(job, count, time.perf_counter) for _ in range(self.effort.samples)]
+        count = repetitions(job, self.clock, self.effort.sample_seconds)
+        samples = [seconds_of_run(job, count, self.clock) for _ in range(self.effort.samples)]
         return max(1e-9, min(samples) / count)
 
-    def _repeat(self, run: Run, count: int) -> None:
-        for _ in range(count):
-            run()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+
+def _repeat(run: Run, count: int) -> None:
+    for _ in range(count):
+        run()
 
 
 def calibrate(
@@ -61,15 +56,16 @@ def calibrate(
         DeviceError: torch has no such device here.
 
     """
-    place, effort = _device(device), effort or Effort()
+    place = find_device(device)
+    effort = effort or (GPU_EFFORT if place.type == "cuda" else Effort())
     is_cpu = place.type == "cpu"
-    with torch_threads(threads):
-        seconds = _measured(Clock(place, effort), progress or Progress())
+    with torch_threads(threads), working_on(place):
+        seconds = _measured(Sampler(place, effort, clock_for(place)), progress or Progress())
         count = torch.get_num_threads() if is_cpu else 1
         shapes = grids(effort, seconds)
         found = Calibration(
             device=place.type,
-            name=processor_name() if is_cpu else torch.cuda.get_device_name(place),
+            name=device_name(place),
             threads=count,
             torch=torch.__version__,
             measured=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -82,14 +78,14 @@ def calibrate(
         return _with_calls(found, seconds)
 
 
-def _measured(clock: Clock, progress: Progress) -> dict[Key, float]:
-    effort = clock.effort
-    jobs: list[tuple[Key, Maker]] = [*operation_jobs(effort), *call_jobs(), *engine_jobs(effort, clock.device.type)]
+def _measured(sampler: Sampler, progress: Progress) -> dict[Key, float]:
+    effort = sampler.effort
+    jobs: list[tuple[Key, Maker]] = [*operation_jobs(effort), *call_jobs(), *engine_jobs(effort, sampler.device.type)]
     progress.begin("samples", effort.rounds * len(jobs))
     found: dict[Key, float] = {}
     for turn in range(effort.rounds):
         for key, make in random.Random(turn).sample(jobs, len(jobs)):
-            found[key] = min(found.get(key, float("inf")), clock.seconds(make(clock.device)))
+            found[key] = min(found.get(key, float("inf")), sampler.seconds(make(sampler.device)))
             progress.advance()
     return found
 
@@ -99,23 +95,12 @@ def _with_calls(found: Calibration, seconds: dict[Key, float]) -> Calibration:
     work = call_work()
     forward, recorded, step = (seconds["calls", (kind,)] for kind in (FORWARD, RECORDED, STEP))
     there, back = (sum(seconds_of(one, found) for one in side) for side in (work.forward, work.backward))
+    if found.device == "cuda":
+        # They run while the next ones are called, and take no time of their own.
+        there = back = 0.0
     return replace(
         found,
         forward_launch=max(0.0, forward - there) / len(work.forward),
         recording=max(0.0, recorded - forward) / len(work.forward),
         backward_launch=max(0.0, step - recorded - back) / len(work.backward),
     )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        place = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"{name!r} is no device: cpu or cuda") from None
-    if place.type == "cpu":
-        return torch.device("cpu")
-    if place.type != "cuda":
-        raise DeviceError(f"{name!r} cannot be calibrated: cpu or cuda")
-    if not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"torch sees no device {name!r} here")
-    return place

@@ -10,6 +10,8 @@ from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.parameters import all_stored
 
+CPU = torch.device("cpu")
+
 
 class LeftOutError(Exception):
     """A contestant cannot take part here; the message is a clause that says why."""
@@ -55,6 +57,8 @@ class Setting:
     dtype: torch.dtype
     gates: Mapping[str, torch.Tensor]
     """The values of the circuit's stored tensors, keyed as in the state dict after `gates.`."""
+    device: torch.device = CPU
+    """Where everything lies, the gates included."""
 
     @property
     def tokens(self) -> int:
@@ -106,7 +110,9 @@ def gradients(contestant: Contestant, x: torch.Tensor, gradient: torch.Tensor) -
     return torch.autograd.grad(contestant.forward(x), wanted, gradient, allow_unused=True)
 
 
-def draw_gates(compiled: CompiledCircuit, dtype: torch.dtype, seed: int = 0) -> dict[str, torch.Tensor]:
+def draw_gates(
+    compiled: CompiledCircuit, dtype: torch.dtype, seed: int = 0, device: torch.device = CPU
+) -> dict[str, torch.Tensor]:
     """Return gates that about keep the scale of a vector.
 
     Those that the file asks for may begin at zero or shrink the output until numbers are denormal, which some
@@ -114,6 +120,6 @@ def draw_gates(compiled: CompiledCircuit, dtype: torch.dtype, seed: int = 0) -> 
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     return {
-        stored.key: (torch.randn(stored.shape, generator=generator) / math.sqrt(stored.part.fan_in)).to(dtype)
+        stored.key: (torch.randn(stored.shape, generator=generator) / math.sqrt(stored.part.fan_in)).to(device, dtype)
         for stored in all_stored(compiled.circuit)
     }

@@ -91,11 +91,12 @@ class _Rival:
             leaf = setting.gates[stored.key].view(shape).detach().requires_grad_(not stored.gate.frozen)
             self.leaves[stored.key] = leaf
         self.all = dict(self.leaves)
+        like: dict[str, Any] = {"dtype": setting.dtype, "device": setting.device}
         for gate in circuit.gates:
             if gate.matrix.given is not None:
-                self.all[gate.name] = torch.tensor(gate.matrix.given, dtype=setting.dtype).view(shapes[gate.name])
+                self.all[gate.name] = torch.tensor(gate.matrix.given, **like).view(shapes[gate.name])
             elif gate.form is Form.SIGNS:
-                self.all[gate.name] = torch.ones(shapes[gate.name], dtype=setting.dtype)
+                self.all[gate.name] = torch.ones(shapes[gate.name], **like)
                 self.all[gate.name][-1, -1] = -1
         self._layout = network.shape(circuit.inputs)
         self._reads = [(factor.key, network.shape(factor.legs)) for factor in network.factors]
@@ -226,7 +227,8 @@ def _whole(name: str, title: str, setting: Setting, prepare: Callable[[_Contract
     except LeftOutError:
         # The matrix has an index more for every axis that no gate contracts.
         return applying
-    identities = [torch.eye(size, dtype=setting.dtype) for size, _ in operator.shapes[len(network.factors) :]]
+    like: dict[str, Any] = {"dtype": setting.dtype, "device": setting.device}
+    identities = [torch.eye(size, **like) for size, _ in operator.shapes[len(network.factors) :]]
 
     def matrix() -> torch.Tensor:
         made = contract_gates(*rival.read(), *identities).reshape(circuit.out_size, circuit.in_size)

@@ -13,7 +13,7 @@ from quanta_compiler.bench.options import FORWARD, OPERATOR, TRAINING
 def dense_layer(setting: Setting) -> Contestant:
     """Return a dense layer whose weight trains."""
     inputs, outputs = setting.features
-    weight = _drawn((outputs, inputs), setting.dtype)
+    weight = _drawn((outputs, inputs), setting)
     return _layer(setting, "dense", "a dense layer", lambda x: x @ weight.t(), (weight,))
 
 
@@ -27,7 +27,7 @@ def lora_layer(setting: Setting, rank: int) -> Contestant:
     inputs, outputs = setting.features
     if rank > min(inputs, outputs):
         raise LeftOutError(f"r is more than the layer's rank, {min(inputs, outputs)}")
-    left, right = _drawn((outputs, rank), setting.dtype), _drawn((rank, inputs), setting.dtype)
+    left, right = _drawn((outputs, rank), setting), _drawn((rank, inputs), setting)
     title = f"LoRA, B (A x) with r = {rank}"
     layer = _layer(setting, f"lora-{rank}", title, lambda x: x @ right.t() @ left.t(), (left, right), between=rank)
     operator = Cost(2.0 * rank * inputs * outputs, setting.dtype.itemsize * inputs * outputs)
@@ -51,7 +51,7 @@ def _layer(
     return Contestant(name, title, forward, parameters=matrices, own=matrices, costs=costs)
 
 
-def _drawn(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+def _drawn(shape: tuple[int, int], setting: Setting) -> torch.Tensor:
     generator = torch.Generator("cpu").manual_seed(0)
-    matrix = torch.randn(shape, generator=generator).div_(math.sqrt(shape[1])).to(dtype)
+    matrix = torch.randn(shape, generator=generator).div_(math.sqrt(shape[1])).to(setting.device, setting.dtype)
     return matrix.requires_grad_()

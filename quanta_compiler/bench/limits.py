@@ -10,7 +10,7 @@ from quanta_compiler.bench.contestants import Setting
 from quanta_compiler.bench.options import FORWARD, TRAINING
 from quanta_compiler.bench.timing import Job, Timing
 
-MATMUL_SIDE = 2048
+MATMUL_SIDE, MATMUL_SIDE_GPU = 2048, 4096
 MATMUL, COPY = "limit: matmul", "limit: copy"
 _COPIES = {FORWARD: 1, TRAINING: 2}
 """A forward pass reads the input and writes the output; backward does the same with their gradients."""
@@ -51,21 +51,26 @@ class Limits:
 
 def limits_of(timings: Mapping[Any, Timing], setting: Setting) -> Limits:
     """Return the limits from the timings of `limit_jobs`."""
-    return Limits(timings[MATMUL], MATMUL_SIDE, timings[COPY], copy_bytes(setting))
+    return Limits(timings[MATMUL], matmul_side(setting.device), timings[COPY], copy_bytes(setting))
 
 
-def matmul_bytes(dtype: torch.dtype) -> int:
+def matmul_side(device: torch.device) -> int:
+    """Return the side of the matrices of the large product."""
+    return MATMUL_SIDE_GPU if device.type == "cuda" else MATMUL_SIDE
+
+
+def matmul_bytes(setting: Setting) -> int:
     """Return what the large product holds."""
-    return 3 * MATMUL_SIDE**2 * dtype.itemsize
+    return 3 * matmul_side(setting.device) ** 2 * setting.dtype.itemsize
 
 
 def limit_jobs(setting: Setting) -> list[Job]:
     """Return the jobs that time both limits; they write into memory that is there already."""
-    dtype = setting.dtype
-    left, right = (torch.randn(MATMUL_SIDE, MATMUL_SIDE).to(dtype) for _ in range(2))
+    place, dtype, side = setting.device, setting.dtype, matmul_side(setting.device)
+    left, right = (torch.randn(side, side, device=place).to(dtype) for _ in range(2))
     product = torch.empty_like(left)
     # Half of them read, half of them written.
-    source = torch.randn(copy_bytes(setting) // (2 * dtype.itemsize)).to(dtype)
+    source = torch.randn(copy_bytes(setting) // (2 * dtype.itemsize), device=place).to(dtype)
     target = torch.empty_like(source)
 
     def multiply(count: int) -> None:

@@ -23,8 +23,6 @@ Source = Callable[[Point, torch.device], torch.Tensor]
 
 _ITEM_NUMBERS = 2**17
 """A product of more numbers than this takes as long in a batch as alone."""
-_BATCH_NUMBERS = 2**21
-_MOST_BATCH = 4096
 _SHORT = 2
 _LINE = 16
 """Numbers in a line of memory."""
@@ -46,6 +44,9 @@ class Effort:
     """Of a product; what has more takes as long per FLOP as the nearest that has not."""
     most_numbers: int = 2**23
     """In an operand or a result."""
+    batch_numbers: int = 2**21
+    """In the operands and the result of a batch of products, unless that are more than `most_batch`."""
+    most_batch: int = 4096
     stream_bytes: tuple[int, ...] = tuple(2**power for power in range(12, 28, 2))
     fresh_bytes: int = 2**26
     """Of a result that is so large that the system gives it anew every time."""
@@ -66,6 +67,18 @@ class Effort:
     sample_seconds: float = 1e-3
 
 
+GPU_EFFORT = Effort(
+    most_flops=2**36,
+    most_numbers=2**26,
+    batch_numbers=2**25,
+    most_batch=2**16,
+    stream_bytes=tuple(2**power for power in range(12, 32, 2)),
+    numbers=(2**14, 2**20, 2**25),
+    tokens=(128, 4096),
+)
+"""On a GPU, where most of what takes a CPU its time takes as long as a launch."""
+
+
 def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
     """Yield everything but whole modules: products, copies, elementwise products."""
     for point in grid_points([effort.sides] * 3):
@@ -76,7 +89,7 @@ def operation_jobs(effort: Effort) -> Iterator[tuple[Key, Maker]]:
             yield ("gradients", point), partial(_gradient, point)
     for point in grid_points([effort.batched_sides] * 3):
         if _item_numbers(point) <= _ITEM_NUMBERS:
-            yield ("batched", point), partial(_batched, point)
+            yield ("batched", point), partial(_batched, point, _batch(point, effort))
     for size in effort.stream_bytes:
         yield ("stream", (size,)), partial(_stream, size)
     yield ("restarted", ()), partial(_copied, _restarted_source, (effort.restarted,))
@@ -99,7 +112,7 @@ def grids(effort: Effort, seconds: dict[Key, float]) -> Grids:
     products = product_grid((effort.sides,) * 3, seconds, "products")
     items = grid_points([effort.batched_sides] * 3)
     batched = [
-        seconds["batched", item] / _batch(item) if ("batched", item) in seconds else products.at(*item)
+        seconds["batched", item] / _batch(item, effort) if ("batched", item) in seconds else products.at(*item)
         for item in items
     ]
     axes = (effort.inner, effort.numbers)
@@ -153,12 +166,12 @@ def _item_numbers(point: Point) -> int:
     return rows * inner + inner * columns + rows * columns
 
 
-def _batch(point: Point) -> int:
-    return min(_MOST_BATCH, max(4, _BATCH_NUMBERS // _item_numbers(point)))
+def _batch(point: Point, effort: Effort) -> int:
+    return min(effort.most_batch, max(4, effort.batch_numbers // _item_numbers(point)))
 
 
-def _batched(point: Point, device: torch.device) -> Run:
-    batch, (rows, inner, columns) = _batch(point), point
+def _batched(point: Point, batch: int, device: torch.device) -> Run:
+    rows, inner, columns = point
     left = torch.ones(batch, rows, inner, device=device)
     right = torch.ones(batch, columns, inner, device=device).transpose(1, 2)
     return lambda: torch.bmm(left, right)

@@ -4,20 +4,23 @@ from dataclasses import dataclass
 
 FORWARD, TRAINING, OPERATOR = "forward", "forward_backward", "operator"
 MODES = (FORWARD, TRAINING, OPERATOR)
-DTYPES = ("float32", "bfloat16", "float64")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 OURS = ("fused", "torch", "torch-recomputed")
 """Our own ways to apply a circuit. What `backend="auto"` takes is always measured: others are compared with it."""
+COMPILED = "torch-compiled"
+"""Our module by torch.compile, which takes a minute for itself: on GPUs, elsewhere where it is asked for."""
 RIVALS = ("einsum", "gate-by-gate", "opt-einsum")
 """Other ways to compute the same circuit."""
 LAYERS = ("dense", "lora-8", "lora-64")
 """Other layers of the same shape."""
 BARE = "bare"
 ADAPTERS = (
-    *("quanta-folded", "quanta-frozen-copy", "peft-lora-8", "peft-lora-64", "peft-lokr", "peft-boft", "peft-c3a"),
+    *("quanta-folded", "quanta-frozen-copy", "peft-lora-8", "peft-lora-64"),
+    *("peft-lokr", "peft-boft", "peft-oft", "peft-c3a"),
 )
 """PEFT methods on a frozen layer; `bare` is that layer alone."""
-NAMES = (*OURS, *RIVALS, *LAYERS, *ADAPTERS)
+NAMES = (*OURS, COMPILED, *RIVALS, *LAYERS, *ADAPTERS)
 
 ROUNDS = 15
 
@@ -26,6 +29,8 @@ ROUNDS = 15
 class Options:
     """How a circuit is measured; its batch is the one that it was planned for."""
 
+    device: str = "cpu"
+    """`cpu`, or a GPU: `cuda`, `cuda:1`."""
     dtype: str = "float32"
     rounds: int = ROUNDS
     threads: int | None = None

@@ -9,13 +9,14 @@ import torch
 
 from quanta_compiler.bench.adapters import adapted_layer, frozen_weight
 from quanta_compiler.bench.contestants import Batch, Contestant, LeftOutError, Setting
+from quanta_compiler.bench.devices import free_on
 from quanta_compiler.bench.einsums import einsum_contestant, gate_by_gate_contestant, opt_einsum_contestant
 from quanta_compiler.bench.layers import dense_layer, lora_layer
 from quanta_compiler.bench.limits import copy_bytes, matmul_bytes
-from quanta_compiler.bench.options import ADAPTERS, BARE, OPERATOR, Options
-from quanta_compiler.bench.ours import our_contestant, our_names
+from quanta_compiler.bench.options import ADAPTERS, BARE, COMPILED, OPERATOR, Options
+from quanta_compiler.bench.ours import compiled_contestant, our_contestant, our_names
 from quanta_compiler.bench.result import LeftOut
-from quanta_compiler.system.machine import LimitError, free_bytes
+from quanta_compiler.system.machine import LimitError
 from quanta_compiler.text.quantities import bytes_text
 from quanta_compiler.text.words import plural
 
@@ -53,16 +54,18 @@ class Roster:
         self.setting = setting
         self.options = options
         self.left_out: list[LeftOut] = []
-        self._limit = options.max_bytes if options.max_bytes is not None else free_bytes() // 2
+        self._limit = options.max_bytes if options.max_bytes is not None else free_on(setting.device) // 2
         # The batch, the gradient of the output, and what the limits work on.
-        self._held = 2.0 * copy_bytes(setting) + matmul_bytes(setting.dtype)
+        self._held = 2.0 * copy_bytes(setting) + matmul_bytes(setting)
         self._weight_bytes = math.prod(setting.features) * setting.dtype.itemsize
 
     def circuit_group(self) -> Group:
         """Return everything that stands where the circuit stands: ours first, the others, and other layers."""
         group: Group = []
-        first, *others = our_names(self.setting.compiled, self.setting.dtype)
+        first, *others = our_names(self.setting)
         ours: dict[str, Maker] = {name: partial(our_contestant, name) for name in (first, *others)}
+        if self.setting.device.type == "cuda" or COMPILED in (self.options.only or ()):
+            ours[COMPILED] = compiled_contestant
         for name, make in {**ours, **_MAKERS}.items():
             if name == first or self.options.wants(name):
                 self._add(group, name, make)
@@ -129,4 +132,4 @@ def batch_of(setting: Setting) -> Batch:
     """Draw the batch that all contestants get."""
     generator = torch.Generator("cpu").manual_seed(1)
     x, gradient = (torch.randn(setting.tokens, width, generator=generator) for width in setting.features)
-    return x.to(setting.dtype), gradient.to(setting.dtype)
+    return x.to(setting.device, setting.dtype), gradient.to(setting.device, setting.dtype)

@@ -1,6 +1,5 @@
 """The measurement: do the contestants agree, what do they keep in memory, and how long do they take."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 
 from quanta_compiler.bench.agreement import TOLERANCES, errors, expected_results
 from quanta_compiler.bench.contestants import Batch, Contestant, Setting, draw_gates, runs
+from quanta_compiler.bench.devices import clock_for, describe_device, find_device, working_on
 from quanta_compiler.bench.limits import Limits, limit_jobs, limits_of
 from quanta_compiler.bench.memory import peak_bytes, saved_bytes
 from quanta_compiler.bench.options import BARE, FORWARD, TRAINING, Options
@@ -16,7 +16,7 @@ from quanta_compiler.bench.roster import Entry, Group, Roster, batch_of
 from quanta_compiler.bench.timing import Clock, Job, Timing, measure, seconds_of_run, torch_threads
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.system.extras import PEFT, require
-from quanta_compiler.system.machine import Load, describe_machine
+from quanta_compiler.system.machine import Load
 from quanta_compiler.text.console import Progress
 from quanta_compiler.text.quantities import seconds_text
 
@@ -25,21 +25,23 @@ PATIENCE_SECONDS, PATIENCE_RATIO = 3.0, 20.0
 
 
 def bench(
-    compiled: CompiledCircuit, options: Options, *, clock: Clock = time.perf_counter, progress: Progress | None = None
+    compiled: CompiledCircuit, options: Options, *, clock: Clock | None = None, progress: Progress | None = None
 ) -> Bench:
     """Measure a compiled circuit on the batch that it was planned for, beside everything in `options`.
 
     Raises:
+        DeviceError: torch has no such device here.
         LimitError: the batch would need more memory than there is; nothing of that size has been allocated then.
         MissingExtraError: adapters are to be measured, and peft is not installed.
 
     """
     if options.adapters:
         require("measuring adapters", *PEFT)
-    progress = progress or Progress()
-    with torch_threads(options.threads):
+    place, progress = find_device(options.device), progress or Progress()
+    clock = clock or clock_for(place)
+    with torch_threads(options.threads), working_on(place):
         dtype: torch.dtype = getattr(torch, options.dtype)
-        setting = Setting(compiled, dtype, draw_gates(compiled, dtype))
+        setting = Setting(compiled, dtype, draw_gates(compiled, dtype, device=place), place)
         roster = Roster(setting, options)
         groups = {"circuit": roster.circuit_group()}
         if options.adapters:
@@ -61,12 +63,14 @@ def bench(
         return Bench(
             circuit=_circuit(compiled),
             settings={
+                "device": str(place),
                 "tokens": setting.tokens,
                 "dtype": options.dtype,
                 "rounds": options.rounds,
                 "threads": torch.get_num_threads(),
+                "caches": "not flushed",
             },
-            machine=describe_machine(),
+            machine=describe_device(place),
             others_cores=others,
             limits=limits,
             tolerance=TOLERANCES[setting.dtype],

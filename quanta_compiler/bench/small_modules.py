@@ -16,6 +16,8 @@ from quanta_compiler.predict.work import Work
 
 Row = tuple[tuple[float, ...], float]
 """What is counted in a call, and its seconds."""
+Call = tuple[Sequence[Sequence[float]], float]
+"""The same kernel by kernel."""
 
 FORWARD, RECORDED, STEP = range(3)
 """Without gradient; with what backward needs; with backward."""
@@ -67,15 +69,42 @@ def fitted_engine(effort: Effort, seconds: dict[Key, float], device: str, thread
     name = engine_for(device, torch.float32).name
     if name not in MODELS:
         return None
-    rows: list[Row] = []
+    calls: list[Call] = []
     for place, (layout, gates) in enumerate(CIRCUITS):
         for tokens in effort.tokens:
             table = lower_table(_compiled(layout, gates, tokens).circuit)
             there, back = (MODELS[name].counts(table, tokens, backward, threads) for backward in (False, True))
-            step = tuple(one + other for one, other in zip(there, back, strict=True))
-            rows.append((there, seconds["kernel", (place, tokens, FORWARD)]))
-            rows.append((step, seconds["kernel", (place, tokens, STEP)]))
-    return EngineRates(name, tuple(nonnegative_fit(rows)))
+            calls.append((there, seconds["kernel", (place, tokens, FORWARD)]))
+            calls.append(((*there, *back), seconds["kernel", (place, tokens, STEP)]))
+    return EngineRates(name, tuple(roofline_fit(calls) if MODELS[name].overlaps else sum_fit(calls)))
+
+
+def sum_fit(calls: Sequence[Call]) -> list[float]:
+    """Return the rates where a kernel takes the sum of what is counted."""
+    return nonnegative_fit([(tuple(map(sum, zip(*kernels, strict=True))), seconds) for kernels, seconds in calls])
+
+
+def roofline_fit(calls: Sequence[Call], turns: int = 10) -> list[float]:
+    """Return the rates where a kernel takes the longest of what is counted.
+
+    At first every feature has the best rate that any call shows. Then each kernel counts for the feature that takes
+    longest, rates are fitted to that, and so on.
+    """
+    sums = [(list(map(sum, zip(*kernels, strict=True))), seconds) for kernels, seconds in calls]
+    features = range(len(sums[0][0]))
+    rates = [min((seconds / counts[one] for counts, seconds in sums if counts[one]), default=0.0) for one in features]
+    for _ in range(turns):
+        rows: list[Row] = []
+        for kernels, seconds in calls:
+            bound = [0.0] * len(rates)
+            for counts in kernels:
+                longest = max(features, key=lambda one: rates[one] * counts[one])
+                bound[longest] += counts[longest]
+            rows.append((tuple(bound), seconds))
+        found = nonnegative_fit(rows)
+        bounds = [any(row[one] for row, _ in rows) for one in features]
+        rates = [new if is_bound else old for is_bound, new, old in zip(bounds, found, rates, strict=True)]
+    return rates
 
 
 def nonnegative_fit(rows: Sequence[Row], sweeps: int = 2000) -> list[float]:

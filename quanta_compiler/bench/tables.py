@@ -55,8 +55,12 @@ def conditions(bench: Bench) -> str:
     """Return what it was measured on and with, in one line."""
     settings, machine = bench.settings, bench.machine
     tokens, threads, rounds = (plural(settings[f"{noun}s"], noun) for noun in ("token", "thread", "round"))
-    processor = escape(str(machine["processor"]))
-    return f"{tokens}, {settings['dtype']}, {threads}, {rounds}, {processor}, torch {machine['torch']}"
+    if "card" in machine:
+        versions = f"driver {machine['driver']}, CUDA {machine['cuda']}, Triton {machine['triton']}"
+        where = f"{rounds}, caches {settings['caches']}, {escape(machine['card'])}, {versions}"
+    else:
+        where = f"{threads}, {rounds}, {escape(str(machine['processor']))}"
+    return f"{tokens}, {settings['dtype']}, {where}, torch {machine['torch']}"
 
 
 def _contestants_table(bench: Bench) -> Table:
@@ -120,7 +124,7 @@ def _bytes(number: int | None) -> str:
 
 def calibration_table(calibration: Calibration, path: Path) -> Table:
     """Return the rates that predicted times depend on most."""
-    device = f"{calibration.device}, {plural(calibration.threads, 'thread')}"
+    device = "cuda" if calibration.device == "cuda" else f"cpu, {plural(calibration.threads, 'thread')}"
     title = f"{escape(calibration.name)} ({device}), float32, torch {escape(calibration.torch)}"
     rows: list[Cells] = [
         (what, amount_text(product.flops / seconds_of(product, calibration), "FLOP/s"), "")

@@ -74,13 +74,13 @@ def bench(
         bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
     ] = False,
     device: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="DEVICE",
             autocompletion=completed(("cpu", "cuda")),
-            help="The device to calibrate: cpu (the default), or a cuda one.",
+            help="Where it is measured: cpu, cuda, cuda:1.",
         ),
-    ] = None,
+    ] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Measure the compiled module.
@@ -96,9 +96,7 @@ def bench(
         others = (tokens, adapters, only, output, max_bytes, dtype != DTYPES[0], rounds != ROUNDS)
         if file is not None or any(others):
             raise typer.BadParameter("it goes with --threads, --device and --json alone", param_hint="'--calibrate'")
-        return _calibrate(threads, device or "cpu", as_json=as_json)
-    if device is not None:
-        raise typer.BadParameter("it says what to calibrate: add --calibrate", param_hint="'--device'")
+        return _calibrate(threads, device, as_json=as_json)
     if file is None:
         raise typer.BadParameter("give a circuit file, or --calibrate", param_hint="'FILE'")
     chosen = None if only is None else split_names(only)
@@ -118,7 +116,7 @@ def bench(
     compiled = compile_file(file, tokens)
     from quanta_compiler.bench.tables import bench_tables
 
-    options = Options(dtype=dtype, rounds=rounds, threads=threads, adapters=adapters, only=chosen, max_bytes=max_bytes)
+    options = Options(device, dtype, rounds, threads, adapters, chosen, max_bytes=max_bytes)
     result = _measured(compiled, options)
     tell_diagnostics(_doubts(result, display_name(file)))
     if output is not None:
@@ -136,12 +134,15 @@ def bench(
 
 
 def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
+    from quanta_compiler.bench.devices import DeviceError
     from quanta_compiler.bench.run import bench as measure
 
     # A thread that draws the bar would take a core from what is measured.
     with progress_bar(redraws_alone=False) as progress:
         try:
             return measure(compiled, options, progress=progress)
+        except DeviceError as error:
+            raise typer.BadParameter(str(error), param_hint="'--device'") from None
         except RuntimeError as error:
             # What torch raises where it gets no memory has no class of its own on the CPU.
             if "allocate" not in str(error):
@@ -152,8 +153,8 @@ def _measured(compiled: CompiledCircuit, options: Options) -> Bench:
 
 
 def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
-    from quanta_compiler.bench.calibrate import DeviceError
     from quanta_compiler.bench.calibrate import calibrate as measure
+    from quanta_compiler.bench.devices import DeviceError
     from quanta_compiler.bench.tables import calibration_table
     from quanta_compiler.predict.calibration import require_storage, store_calibration
 
@@ -172,9 +173,10 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
     if is_crowded(others, found.threads, cores):
         hint = "close them and calibrate again: predicted times are too long by what they took"
         tell_diagnostics([_crowded("quanta", others, cores, found.threads, hint)])
-    if found.device == "cpu" and found.kernel is None:
+    if found.kernel is None:
         message = "the kernel does not run here and was not measured: times are those of the torch backend"
-        hint = "calibrate again with a compiler, and without QUANTA_KERNEL=off, to have times of the kernel"
+        needed = "with a compiler, and without QUANTA_KERNEL=off" if found.device == "cpu" else "with Triton"
+        hint = f"calibrate again {needed}, to have times of the kernel"
         tell_diagnostics([warning("quanta", message, hint=hint)])
     if as_json:
         print_json({"path": str(path), "others_cores": others, "calibration": json.loads(found.to_json())})

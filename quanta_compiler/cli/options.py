@@ -86,8 +86,8 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="DEVICE",
-        autocompletion=completed(("cpu", "cuda")),
-        help="Whose times are predicted: cpu, or cuda where it is calibrated.",
+        autocompletion=completed(("cpu", "cuda", "a100", "h100")),
+        help="Whose times are predicted: cpu, cuda where it is calibrated, a100 and h100 by their data sheets.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; problems too, as a list of diagnostics.")]

@@ -31,8 +31,9 @@ class Comparison:
     tokens: int
     device: str
     """What the times are of."""
-    calibrated: bool
-    """Whether that is this machine, by `quanta bench --calibrate`, or a typical one."""
+    origin: str
+    """Whether the times were `measured` on this machine, by `quanta bench --calibrate`, are of a `typical` one, or are
+    `computed` from a data sheet."""
     remark: str
     """Why it is not this machine; empty where it is."""
     percent_of: str
@@ -40,6 +41,11 @@ class Comparison:
     """`name`, `parameters`, `targets` (shapes and numbers of the layers) and `layers` where it is for a model."""
     problems: tuple[Diagnostic, ...] = ()
     """What was wrong with those that are left out, and warnings of those that are not."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Say whether the times are of this machine."""
+        return self.origin == "measured"
 
     def __repr__(self) -> str:
         return f"Comparison({self.title}: {', '.join(row.name for row in self.rows)})"
@@ -78,7 +84,12 @@ class Comparison:
         return {
             "title": self.title,
             "tokens": self.tokens,
-            "device": {"name": self.device, "calibrated": self.calibrated, "remark": self.remark},
+            "device": {
+                "name": self.device,
+                "origin": self.origin,
+                "calibrated": self.calibrated,
+                "remark": self.remark,
+            },
             "percent_of": self.percent_of,
             "model": self.model,
             "columns": [asdict(column) for column in COLUMNS],

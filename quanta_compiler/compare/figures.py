@@ -9,7 +9,6 @@ from quanta_compiler.compare.entrants import MethodEntrant, Shape
 from quanta_compiler.compare.method_costs import MethodCost
 from quanta_compiler.compare.row import ADAMW_BYTES, Row
 from quanta_compiler.driver import CompiledCircuit
-from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.predict.calibration import Calibration
@@ -23,9 +22,7 @@ from quanta_compiler.text.quantities import bytes_text
 
 _RANK_MATRICES = 4
 """Of float64 for a numerical rank: the operator, what building it takes, and what LAPACK copies."""
-NO_KERNEL = (
-    "this calibration was made without the kernel; `quanta bench --calibrate` with a compiler measures it, on the CPU"
-)
+NO_KERNEL = "this calibration was made without the kernel; `quanta bench --calibrate` measures it where it runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Conditions:
 def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) -> Row:
     """Return the figures of a circuit that was planned for the batch of the comparison."""
     report = compiled.report
-    backend = _backend(compiled.circuit, conditions)
+    backend = _backend(compiled, conditions)
     work = circuit_work(compiled, backend=backend)
     connected_after = gates_to_full(compiled.circuit)
     row = _priced(
@@ -88,14 +85,23 @@ def _priced(work: Work, conditions: Conditions, trainable: int, operator_flops: 
     )
 
 
-def _backend(circuit: Circuit, conditions: Conditions) -> str:
-    """Return what `auto` would run where the calibration was made: without the kernel, torch."""
+def _backend(compiled: CompiledCircuit, conditions: Conditions) -> str:
+    """Return what `auto` would run where the calibration was made: without the kernel, torch.
+
+    Where `auto` measures, it is what is expected to be faster in a training step.
+    """
     if conditions.backend != "auto":
         return conditions.backend
     rates = conditions.calibration.kernel
     if rates is None:
         return "torch"
-    return "fused" if MODELS[rates.engine].prefers(lower_table(circuit), conditions.tokens) else "torch"
+    is_faster = MODELS[rates.engine].prefers(lower_table(compiled.circuit), conditions.tokens)
+    if is_faster is None:
+        fused, plain = (
+            predicted_times(circuit_work(compiled, backend), conditions.calibration) for backend in ("fused", "torch")
+        )
+        is_faster = fused.step_seconds < plain.step_seconds
+    return "fused" if is_faster else "torch"
 
 
 def _numerical_rank(compiled: CompiledCircuit, seed: int) -> int:

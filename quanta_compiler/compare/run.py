@@ -28,12 +28,14 @@ from quanta_compiler.kinds import limits
 from quanta_compiler.models.hub import model_folder
 from quanta_compiler.models.layers import ModelLayers, read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
+from quanta_compiler.predict.sheets import SHEETS, computed_calibration
 from quanta_compiler.runtime.backends import BACKENDS
 from quanta_compiler.spec.files import STANDARD_INPUT
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.text.words import plural
 
 DEVICES = ("cpu", "cuda")
+"""Those that can be calibrated."""
 TOKENS = 2048
 """The batch that costs are given for, unless something else is asked for."""
 
@@ -66,7 +68,7 @@ def compare(
         targets: the layers of the model, as PEFT's `target_modules`; by default those that PEFT has for it.
         tokens: the batch that is planned for, and that times are predicted for.
         backend: `torch`, `fused`, or `auto`, what our modules would take.
-        device: whose calibration the times are predicted by: `cpu` or `cuda`.
+        device: whose calibration predicts the times, `cpu` or `cuda`; by their data sheets, `a100` or `h100`.
         threads: which of the CPU's; by default that of the latest.
         rank: whether to compute the numerical rank of a random instance, by its singular values.
         seed: draws that instance.
@@ -98,7 +100,7 @@ def compare(
         rows=tuple(table.rows),
         tokens=tokens,
         device=f"{calibration.name}{threads_text}",
-        calibrated=calibration.calibrated,
+        origin=calibration.origin,
         remark="; ".join(filter(None, (calibration.remark, remark))),
         percent_of=percent_of,
         model=about,
@@ -148,9 +150,17 @@ def model_layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLaye
 
 
 def chosen_calibration(device: str, threads: int | None) -> Calibration:
-    """Return the calibration for the times; that of a typical machine only where no other was asked for."""
+    """Return the calibration for the times, computed for a device of `SHEETS`.
+
+    That of a typical machine comes only where no other was asked for.
+    """
+    if device in SHEETS:
+        if threads is not None:
+            raise CompareError(f"{device!r} is known from its data sheet, which has no threads", "--threads")
+        return computed_calibration(device)
     if device.partition(":")[0] not in DEVICES:
-        hint = offered(device, DEVICES, f"choose one of {', '.join(DEVICES)}", mark="'")
+        known = (*DEVICES, *SHEETS)
+        hint = offered(device, known, f"choose one of {', '.join(known)}", mark="'")
         raise CompareError(f"{device!r} is no device: {hint}", "--device")
     calibration = load_calibration(device, threads)
     if calibration.calibrated or (device == "cpu" and threads is None):

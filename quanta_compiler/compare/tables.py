@@ -6,6 +6,7 @@ from typing import Any
 from quanta_compiler.compare.comparison import Comparison
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import escape
+from quanta_compiler.predict.calibration import PREDICTED
 from quanta_compiler.text.quantities import amount_text, bytes_text, percent_text, seconds_text
 from quanta_compiler.text.tables import Cells, Column, Table, in_parts, numbers
 from quanta_compiler.text.words import DASH, span_text
@@ -21,9 +22,8 @@ def comparison_tables(comparison: Comparison, width: int, *, sort: str = "", who
     rows = comparison.rows
     if not rows:
         return ()
-    whose = "this machine" if comparison.calibrated else "a typical machine"
     share = f"percent of {escape(comparison.percent_of)}"
-    title = f"{escape(comparison.title)}\n{share}; times predicted for {whose} ({comparison.device})"
+    title = f"{escape(comparison.title)}\n{share}; times {PREDICTED[comparison.origin]} ({comparison.device})"
     names = _names(rows)
     shown = {key: column for key, column in _COLUMNS.items() if whole or key in _FIRST or key == sort}
     columns = [(heading, tuple(show(row) for row in rows)) for heading, show in shown.values()]

@@ -60,7 +60,8 @@ def _comparison_table(data: dict[str, Any]) -> Table:
     columns = [column for key in (*_SHOWN, "step_seconds") for column in data["columns"] if column["key"] == key]
     headings = tuple(Column(one["title"], one["key"] not in ("name", "kind")) for one in columns)
     rows = tuple(tuple(_cell(row.get(one["key"]), one["unit"]) for one in columns) for row in data["rows"])
-    return Table(data["title"], headings, rows)
+    remark = "; times computed and not measured" if data["device"].get("origin") == "computed" else ""
+    return Table(f"{data['title']}{remark}", headings, rows)
 
 
 def _cell(value: object, unit: str) -> str:

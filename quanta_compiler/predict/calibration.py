@@ -24,6 +24,12 @@ FORMAT = 1
 _MOST_DIGITS = 18
 REMEDY = "`quanta bench --calibrate` measures yours"
 _FOLDER = "calibration"
+PREDICTED = {
+    "measured": "predicted for this machine",
+    "typical": "predicted for a typical machine",
+    "computed": "computed and not measured",
+}
+"""What is said of times, by the origin of the calibration."""
 _SECONDS = ("fresh", "restart", "gathered", "forward_launch", "recording", "backward_launch")
 _TEXTS = ("device", "name", "torch", "measured")
 
@@ -54,10 +60,15 @@ class Calibration:
     recording: float = 0.0
     """Of keeping in mind what backward needs, for an operation of forward."""
     backward_launch: float = 0.0
-    calibrated: bool = True
-    """False where it is not of this machine but of a typical one."""
+    origin: str = "measured"
+    """`measured` on this machine, of a `typical` one, or `computed` from a data sheet."""
     remark: str = ""
     """Why it is not of this machine, in a sentence; empty where it is."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Say whether it was measured on this machine."""
+        return self.origin == "measured"
 
     def to_json(self) -> str:
         """Return the text of a calibration's file."""
@@ -128,7 +139,7 @@ def typical_calibration() -> Calibration:
     """Return the calibration that comes with the package, of one thread of a server's processor."""
     text = files("quanta_compiler.predict").joinpath("typical.json").read_text(encoding="utf-8")
     remark = f"times of a typical machine; {REMEDY}"
-    return replace(Calibration.from_json(text), calibrated=False, remark=remark)
+    return replace(Calibration.from_json(text), origin="typical", remark=remark)
 
 
 def load_calibration(device: str = "cpu", threads: int | None = None) -> Calibration:

@@ -27,17 +27,25 @@ def predicted_times(work: Work, calibration: Calibration) -> Times:
         ValueError: the work is the kernel's, of which the calibration knows nothing.
 
     """
-    forward = _total(work.forward, calibration, calibration.forward_launch)
-    backward = _total(work.backward, calibration, calibration.backward_launch)
-    recorded = calibration.recording * sum(not isinstance(one, FusedPass) for one in work.forward)
-    return Times(forward, forward + recorded + backward)
+    launch = calibration.forward_launch
+    forward = _total(work.forward, calibration, launch)
+    if calibration.device == "cuda":
+        recorded = _total(work.forward, calibration, launch + calibration.recording)
+    else:
+        recorded = forward + calibration.recording * sum(not isinstance(one, FusedPass) for one in work.forward)
+    return Times(forward, recorded + _total(work.backward, calibration, calibration.backward_launch))
 
 
 def _total(operations: Iterable[Operation], calibration: Calibration, launch: float) -> float:
-    return sum(
-        seconds_of(operation, calibration) + (0.0 if isinstance(operation, FusedPass) else launch)
-        for operation in operations
-    )
+    """Return the time of operations one after the other; a GPU works on one while the next is called."""
+    total = 0.0
+    for operation in operations:
+        seconds = seconds_of(operation, calibration)
+        if isinstance(operation, FusedPass):
+            total += seconds
+        else:
+            total += max(seconds, launch) if calibration.device == "cuda" else seconds + launch
+    return total
 
 
 def seconds_of(operation: Operation, calibration: Calibration) -> float:

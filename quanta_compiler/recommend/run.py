@@ -53,7 +53,8 @@ class Recommendation:
     numbers: int
     tokens: int
     device: str
-    calibrated: bool
+    origin: str
+    """Of the calibration: `measured`, `typical` or `computed`."""
     reference: Row
     """LoRA r=8 on the same layers, whatever the budget."""
     choices: tuple[Recommended, ...]
@@ -95,7 +96,7 @@ class Recommendation:
             "model": {"name": self.model.name, "parameters": self.model.parameters},
             "budget": {"text": self.budget.text, "parameters": self.numbers},
             "tokens": self.tokens,
-            "device": {"name": self.device, "calibrated": self.calibrated},
+            "device": {"name": self.device, "origin": self.origin, "calibrated": self.origin == "measured"},
             "targets": [asdict(group) for group in self.groups],
             "rule": self.rule,
             "reference": asdict(self.reference),
@@ -146,7 +147,7 @@ def recommend(
         numbers=numbers,
         tokens=conditions.tokens,
         device=calibration.name,
-        calibrated=calibration.calibrated,
+        origin=calibration.origin,
         reference=reference.row,
         choices=_ordered(choices, slower * _seconds(reference)),
         slower=slower,

@@ -2,6 +2,7 @@
 
 from quanta_compiler.compare.tables import connected_text
 from quanta_compiler.diagnostics import escape
+from quanta_compiler.predict.calibration import PREDICTED
 from quanta_compiler.recommend.candidates import trained_numbers
 from quanta_compiler.recommend.run import Recommendation, Recommended
 from quanta_compiler.text.quantities import bytes_text, percent_text, times_text
@@ -23,11 +24,12 @@ def recommendation_tables(recommendation: Recommendation, chosen: Recommended | 
 def _families(recommendation: Recommendation) -> Table:
     model, budget = recommendation.model, recommendation.budget
     modules = ", ".join(f"{group.layers} {group.name}" for group in recommendation.groups)
-    whose = "this machine" if recommendation.calibrated else "a typical machine"
+    said = PREDICTED[recommendation.origin]
+    of = f" ({escape(recommendation.device)})" if recommendation.origin == "computed" else ""
     title = (
         f"{escape(model.name)}, {plural(len(model.layers), 'module')} ({escape(modules)})\n"
         f"budget {escape(budget.text)}: {recommendation.numbers:,} of {model.parameters:,} parameters\n"
-        f"step: its time as a multiple of that of LoRA r=8, predicted for {whose}, {recommendation.tokens:,} tokens"
+        f"step: its time as a multiple of that of LoRA r=8, {said}{of}, {recommendation.tokens:,} tokens"
     )
     columns = (Column(""), *numbers("trainable", "of budget", "step", "saved/token", "rank", "connected"))
     return Table(title, columns, tuple(_family(recommendation, one) for one in recommendation.choices))

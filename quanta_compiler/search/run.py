@@ -117,7 +117,7 @@ class Outcome:
         """Return it as front.json has it."""
         seen = {key: value for key, value in asdict(replace(self.exploration, front=())).items() if key != "front"}
         conditions = self.request.conditions
-        said = ("name", "threads", "calibrated", "remark")
+        said = ("name", "threads", "origin", "calibrated", "remark")
         return {
             "search": settings_data(self.request.settings),
             "planned_tokens": conditions.tokens,

@@ -58,7 +58,9 @@ def test_json_of_standard_input() -> None:
     assert result.exit_code == 0
     data = json.loads(result.stdout)
     assert data["format"] == 1
-    assert data["settings"] == {"tokens": 8, "dtype": "float32", "rounds": 2, "threads": 1}
+    assert data["settings"] == {
+        **{"device": "cpu", "tokens": 8, "dtype": "float32", "rounds": 2, "threads": 1, "caches": "not flushed"}
+    }
     assert [one["name"] for one in data["sections"][0]["contestants"]][1:] == ["einsum"]
 
 

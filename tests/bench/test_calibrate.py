@@ -13,8 +13,16 @@ from commands import quanta
 
 from quanta_compiler.bench import calibrate as calibrating
 from quanta_compiler.bench import small_modules
-from quanta_compiler.bench.calibrate import Clock, calibrate
-from quanta_compiler.bench.operations import Effort, Key, product_grid
+from quanta_compiler.bench.calibrate import Sampler, calibrate
+from quanta_compiler.bench.operations import (
+    GPU_EFFORT,
+    Effort,
+    Key,
+    grids,
+    operation_jobs,
+    product_grid,
+    restart_seconds,
+)
 from quanta_compiler.bench.small_modules import nonnegative_fit
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
@@ -92,6 +100,14 @@ def test_what_is_too_large_takes_as_long_per_flop_as_the_nearest() -> None:
     assert found.at(64, 64, 64) == 64 * 257
 
 
+@pytest.mark.parametrize("effort", [Effort(), GPU_EFFORT], ids=["cpu", "gpu"])
+def test_everything_that_a_grid_needs_is_measured(effort: Effort) -> None:
+    seconds = {key: 1e-3 for key, _ in operation_jobs(effort)}
+    found = grids(effort, seconds)
+    assert found.stream.axes[0][-1] == effort.stream_bytes[-1]
+    assert restart_seconds(effort, seconds, found) >= 0
+
+
 def test_threads_are_as_before() -> None:
     before = torch.get_num_threads()
     assert calibrate(threads=3).threads == 3
@@ -103,16 +119,15 @@ def test_without_the_kernel_there_is_none(name_engine: Callable[[str], None]) ->
     assert calibrate().kernel is None
 
 
-def test_a_clock_takes_the_least_and_repeats_what_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampler_takes_the_least_and_repeats_what_is_short() -> None:
     now = [0.0]
-    monkeypatch.setattr("quanta_compiler.bench.calibrate.time.perf_counter", lambda: now[0])
     costs = iter([9.0, *[1e-4] * 15, *[3e-4] * 12, *[2e-4] * 1000])
 
     def run() -> None:
         now[0] += next(costs)
 
-    clock = Clock(torch.device("cpu"), Effort(samples=3, sample_seconds=1e-3))
-    assert clock.seconds(run) == pytest.approx(2e-4)
+    sampler = Sampler(torch.device("cpu"), Effort(samples=3, sample_seconds=1e-3), lambda: now[0])
+    assert sampler.seconds(run) == pytest.approx(2e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -168,14 +183,14 @@ def test_an_unknown_engine_is_an_error(name_engine: Callable[[str], None]) -> No
     name_engine("cuda")
     result = quanta("bench", "--calibrate")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "QUANTA_ENGINE names no engine, 'cuda': choose one of cpu, portable, or unset it" in result.stderr
+    assert "QUANTA_ENGINE names no engine, 'cuda': choose one of cpu, triton, portable, or unset it" in result.stderr
 
 
 def test_an_interruption_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Clock, "seconds", interrupted)
+    monkeypatch.setattr(Sampler, "seconds", interrupted)
     assert quanta("bench", "--calibrate").exit_code == 130
     assert list((tmp_path / "cache" / "calibration").iterdir()) == []
 
@@ -197,9 +212,8 @@ def test_a_cache_that_cannot_be_written_is_told_before_anything_is_measured(
         ([], "give a circuit file, or --calibrate"),
         (["circuit.yaml", "--calibrate"], "it goes with --threads, --device and --json alone"),
         (["--calibrate", "--tokens", "8"], "it goes with --threads, --device and --json alone"),
-        (["circuit.yaml", "--device", "cpu"], "it says what to calibrate: add --calibrate"),
         (["--calibrate", "--device", "cuda:99"], "torch sees no device 'cuda:99' here"),
-        (["--calibrate", "--device", "meta"], "'meta' cannot be calibrated: cpu or cuda"),
+        (["--calibrate", "--device", "meta"], "nothing is measured on 'meta': cpu or cuda"),
         (["--calibrate", "--device", "gpu"], "'gpu' is no device: cpu or cuda"),
     ],
     ids=" ".join,

@@ -109,7 +109,7 @@ def test_what_auto_takes_is_the_first_of_ours(prefers: bool, monkeypatch: pytest
     monkeypatch.setattr(cpu, "prefers", lambda *_: prefers)
     if not cpu.ready():
         pytest.skip("there is no kernel")
-    names = our_names(compile_circuit(MIXED), torch.float32)
+    names = our_names(setting_of(compile_circuit(MIXED)))
     assert sorted(names) == sorted(OURS)
     assert names[0] == ("fused" if prefers else "torch")
 
@@ -120,7 +120,7 @@ def test_without_a_kernel_torch_is_the_first_and_fused_is_left_out(
     monkeypatch.setenv("QUANTA_KERNEL", "off")
     name_engine("")
     setting = setting_of(compile_circuit(MIXED))
-    assert our_names(setting.compiled, torch.float32)[0] == "torch"
+    assert our_names(setting)[0] == "torch"
     with pytest.raises(LeftOutError, match="could not be built"):
         our_contestant("fused", setting)
     name_engine("portable")

@@ -97,7 +97,9 @@ def test_json_has_the_documented_keys(measured: Bench) -> None:
     timing = {"seconds_median", "seconds_quartiles", "spread", "repetitions"}
     assert set(data["limits"]["matmul"]) == timing | {"side", "flops", "flops_per_second"}
     assert set(data["limits"]["copy"]) == timing | {"bytes", "bytes_per_second"}
-    assert data["settings"] == {"tokens": 8, "dtype": "float32", "rounds": 2, "threads": 1}
+    assert data["settings"] == {
+        **{"device": "cpu", "tokens": 8, "dtype": "float32", "rounds": 2, "threads": 1, "caches": "not flushed"}
+    }
     assert set(data["machine"]) >= {"processor", "cores", "system", "python", "torch", "opt_einsum", "peft"}
     (section,) = data["sections"]
     for one in section["contestants"]:
@@ -109,7 +111,7 @@ def test_json_has_the_documented_keys(measured: Bench) -> None:
             assert set(figures) == timing | ratios | {"flops", "peak_bytes"}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 def test_dtypes(dtype: str) -> None:
     result = bench(small(), replace(QUICK, dtype=dtype))
     assert result.wrong == ()

@@ -225,7 +225,7 @@ def bfloat16(scale: Scale) -> Section:
         exact = apply_gates(compiled.circuit, gates, x)
         rounding = float((exact.to(torch.bfloat16).double() - exact).norm() / exact.norm())
         expected = expected_results(setting, x, gradient)
-        first = our_names(compiled, torch.bfloat16)[0]
+        first = our_names(setting)[0]
         contestants: list[Contestant] = [our_contestant(first, setting), opt_einsum_contestant(setting)]
         found = [errors(one, expected, x, (FORWARD, TRAINING)) for one in contestants]
         rows.append((layout, f"{rounding:.1e}", *(f"{one[mode]:.1e}" for mode in (FORWARD, TRAINING) for one in found)))

@@ -154,11 +154,11 @@ def test_a_third_engine_is_found_prepared_once_and_asked_by_auto(third: Third) -
 
 
 def test_a_third_engine_is_predicted_by_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = EngineModel("cuda", ("call", "token"), lambda table, tokens, *_: (1.0, float(tokens)), lambda *_: True)
+    model = EngineModel("xpu", ("call", "token"), lambda table, tokens, *_: ((1.0, float(tokens)),), lambda *_: True)
     monkeypatch.setattr("quanta_compiler.predict.engines.MODELS", {**MODELS, "third": model})
     for module in ("calibration", "times"):
         monkeypatch.setattr(f"quanta_compiler.predict.{module}.MODELS", {**MODELS, "third": model})
-    measured = replace(calibration(), device="cuda", kernel=EngineRates("third", (1.0, 0.5)))
+    measured = replace(calibration(), device="xpu", kernel=EngineRates("third", (1.0, 0.5)))
     assert json.loads(measured.to_json())["kernel"] == {"call": 1.0, "token": 0.5}
     found = Calibration.from_json(measured.to_json())
     assert found.kernel == measured.kernel
@@ -169,6 +169,6 @@ def test_a_third_engine_is_predicted_by_its_counts(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_kernel_s_times_on_a_device_without_a_kernel_are_not_believed() -> None:
-    data = {**json.loads(calibration().to_json()), "device": "cuda"}
+    data = {**json.loads(calibration().to_json()), "device": "xpu"}
     with pytest.raises(ValueError, match="it has times of a kernel for a device that has none"):
         Calibration.from_json(json.dumps(data))

@@ -18,10 +18,9 @@ from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.engine import engine_for
-from quanta_compiler.kernels.engines.triton import backward, plans, run
+from quanta_compiler.kernels.engines.triton import backward, launches, plans, run
 from quanta_compiler.kernels.engines.triton import engine as triton
-from quanta_compiler.kernels.engines.triton.kernel import Kernels, Launch
-from quanta_compiler.kernels.engines.triton.launches import Launches
+from quanta_compiler.kernels.engines.triton.kernel import Kernels
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.runtime.backends import EngineError
 
@@ -144,12 +143,12 @@ def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
     monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: False)
     launch, seen = Kernels.launch, []
 
-    def launched(self: Kernels, one: Launch, number: Any, tokens: int, *rest: Any) -> None:
-        if one.kernel.keep:
+    def launched(self: Kernels, what: Any, number: Any, tokens: int, *rest: Any) -> None:
+        if what.kernel.keep:
             seen.append(tokens)
             if tokens > room:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-        launch(self, one, number, tokens, *rest)
+        launch(self, what, number, tokens, *rest)
 
     monkeypatch.setattr(Kernels, "launch", launched)
     monkeypatch.setattr(run, "STORED_BYTES", 32 * 4 * 2 * 3 * 24)
@@ -161,7 +160,7 @@ def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
 @needs_triton
 @pytest.mark.usefixtures("interpreter")
 def test_what_fits_nowhere_runs_as_torch_does_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Launches, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
+    monkeypatch.setattr(launches.Launches, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         as_torch(CIRCUIT, 9)
@@ -173,7 +172,7 @@ def test_what_cannot_be_compiled_is_said_once_a_circuit(monkeypatch: pytest.Monk
     def fit(self: Any, number: Any, device: Any) -> plans.Fit:
         return plans.fitting(self.kernels, number, 90)
 
-    monkeypatch.setattr(Launches, "_fit", fit)
+    monkeypatch.setattr(launches.Launches, "_fit", fit)
     monkeypatch.setattr(plans, "resources", lambda *_: "CompilationError: it is monday")
     executable.cache_clear()
     with warnings.catch_warnings(record=True) as caught:

@@ -41,7 +41,7 @@ function subtitle() {
   return [
     ...(model ? [model.targets.map(target).join(", ")] : []),
     `percent of ${data.percent_of}`,
-    `times predicted for ${device.name}`,
+    device.origin === "computed" ? `times computed for ${device.name}, not measured` : `times predicted for ${device.name}`,
   ].join(" · ");
 }
 

@@ -5,11 +5,11 @@ than the emitted file. `portable` is missing: nobody chooses it for its speed.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quanta_compiler.lowering.table import GateTable
-from quanta_compiler.predict.engines import cpu
+from quanta_compiler.predict.engines import cpu, triton
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,18 @@ class EngineModel:
     """The type of the devices that it computes on, one engine for each."""
     features: tuple[str, ...]
     """What is counted; a calibration has the seconds of one of each."""
-    counts: Callable[[GateTable, int, bool, int], tuple[float, ...]]
-    """From table, tokens, whether it is backward, threads: how much there is of each feature in a call."""
-    prefers: Callable[[GateTable, int], bool]
-    """From table and tokens: whether the emitted file is expected to be slower."""
+    counts: Callable[[GateTable, int, bool, int], tuple[tuple[float, ...], ...]]
+    """From table, tokens, whether it is backward, threads: how much there is of each feature, kernel by kernel."""
+    prefers: Callable[[GateTable, int], bool | None]
+    """From table and tokens: whether the emitted file is expected to be slower; None: as the times say."""
+    overlaps: bool = False
+    """Whether what is counted of a kernel happens at the same time, so that it takes the longest of it, not the sum."""
 
 
-MODELS: Mapping[str, EngineModel] = {"cpu": EngineModel("cpu", cpu.FEATURES, cpu.counts, cpu.prefers)}
+MODELS: Mapping[str, EngineModel] = {
+    "cpu": EngineModel("cpu", cpu.FEATURES, lambda *call: (cpu.counts(*call),), cpu.prefers),
+    "triton": EngineModel("cuda", triton.FEATURES, triton.counts, triton.prefers, overlaps=True),
+}
 
 
 def engine_on(device: str) -> str | None:
@@ -46,6 +51,7 @@ class EngineRates:
         if len(self.seconds) != len(features) or not all(0 <= one < math.inf for one in self.seconds):
             raise ValueError("the kernel has a time for everything that is counted")
 
-    def time(self, counts: Iterable[float]) -> float:
+    def time(self, kernels: Sequence[Sequence[float]]) -> float:
         """Return the seconds of what was counted."""
-        return sum(rate * count for rate, count in zip(self.seconds, counts, strict=True))
+        whole = max if MODELS[self.engine].overlaps else sum
+        return sum(whole(rate * count for rate, count in zip(self.seconds, counts, strict=True)) for counts in kernels)

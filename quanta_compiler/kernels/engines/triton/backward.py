@@ -60,12 +60,12 @@ def backward_kernels(
     if is_cheaper_in_segments(launches.table, keep, minus=minus and needed[0]):
         cut = plan(Kernel("segment", first, count, keep, needed[0]))
         starts = () if isinstance(cut, Refusal) else tuple(sorted(one.kernel.first for one in cut if one.kernel.first))
-        states = plan(Kernel("forward", 0, max(starts) + 1, starts, False) if starts else ())
-        flow = plan(Kernel("flow", 0, count, (), True) if minus and needed[0] else ())
+        states = plan(Kernel("forward", 0, max(starts) + 1, starts, False)) if starts else ()
+        flow = plan(Kernel("flow", 0, count)) if minus and needed[0] else ()
         if not (isinstance(cut, Refusal) or isinstance(states, Refusal) or isinstance(flow, Refusal)):
             return Backward(keep, states, flow, cut)
     flow = plan(Kernel("flow", first, count, keep, needed[0], minus=minus and needed[0]))
-    states = plan(Kernel("forward", 0, max(keep) + 1, keep, False) if keep else ())
+    states = plan(Kernel("forward", 0, max(keep) + 1, keep, False)) if keep else ()
     if isinstance(flow, Refusal) or isinstance(states, Refusal):
         return None
     return Backward(keep, states, flow)

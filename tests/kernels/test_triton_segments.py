@@ -1,0 +1,112 @@
+"""The backward pass in segments: gradients of gates summed over the tiles of a program, without storing every state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from fused_circuits import assert_close, gradients, on_both, vectors
+from interpreted_kernels import cut, interpreter, needs_triton  # noqa: F401 - a fixture
+from random_circuits import error, file_of
+
+from quanta_compiler.driver import compile_circuit
+from quanta_compiler.kernels.engines.portable.engine import apply_table
+from quanta_compiler.kernels.engines.triton import backward
+from quanta_compiler.kernels.engines.triton.backward import Pass, Sums, Vectors
+from quanta_compiler.kernels.executable import executable
+from quanta_compiler.kernels.operator import apply_circuit
+from quanta_compiler.kernels.precision import Matrices
+
+pytestmark = [needs_triton, pytest.mark.usefixtures("interpreter")]
+
+Difference = Callable[[torch.Tensor, Matrices, Matrices], torch.Tensor]
+
+CIRCUITS = {
+    "pairs": (file_of("5x4x4x5", ["all_pairs"]), [(4, 6), (2, 4), (0, 2)]),
+    "a diagonal": (file_of("8x4x4x4", [[0, 1], {"axes": [0], "kind": "diagonal"}, [2, 3]]), [(1, 3), (0, 1)]),
+    "frozen and blocks": (
+        file_of("4x5x4x4", [{"axes": [0, 1], "frozen": True}, [1, 2], {"axes": [3], "per": [0]}, [1, 3]]),
+        [(2, 4), (0, 2)],
+    ),
+    "rectangular": (file_of("4x4x4x5", [[0, 1], {"axes": [1, 2], "to": [3, 2]}, [0, 2]]), [(1, 3), (0, 1)]),
+}
+
+
+@pytest.fixture
+def segments(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
+    """Let segments be taken wherever they can sum; return those of every pass."""
+    seen: list[list[tuple[int, int]]] = []
+    plain = Pass._segments
+
+    def noted(self: Pass, vectors: Vectors) -> Sums:
+        seen.append([(one.kernel.first, one.kernel.last) for one in self.kernels.segments])
+        return plain(self, vectors)
+
+    monkeypatch.setattr(Pass, "_segments", noted)
+    monkeypatch.setattr(backward, "moved_in_segments", lambda *_, **__: 0)
+    return seen
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["pairs of entries", "single entries"])
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_gradients_are_those_of_torch(
+    name: str, single: bool, segments: list[list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, expected_segments = CIRCUITS[name]
+    if single:
+        cut(monkeypatch, 1)
+        expected_segments = [(n, n + 1) for n in reversed(range(expected_segments[0][1]))]
+    circuit = compile_circuit(file)
+    exact, fused = on_both(circuit)
+    fused = fused.float()
+    x = vectors(circuit, 37)
+    found, expected = gradients(fused, x.float()), gradients(exact, x)
+    assert_close(found, {name: gradient.float() for name, gradient in expected.items()}, 2e-6)
+    assert segments == [expected_segments]
+    again = gradients(fused, x.float())
+    assert all(torch.equal(gradient, again[name]) for name, gradient in found.items()), "two runs give the same bits"
+
+
+def test_what_nobody_wants_is_left_out(segments: list[list[tuple[int, int]]]) -> None:
+    circuit = compile_circuit(CIRCUITS["pairs"][0])
+    exact, fused = on_both(circuit)
+    x = vectors(circuit, 9)
+    for module in (exact, fused := fused.float()):
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name.endswith("g3"))
+    found, expected = gradients(fused, x.float(), of_x=False), gradients(exact, x, of_x=False)
+    assert_close(found, {name: gradient.float() for name, gradient in expected.items()}, 2e-6)
+    assert segments == [[(4, 6), (3, 4)]], "neither is the input's gradient, nor anything in front of the gate"
+
+
+def test_a_difference_is_rounded_once(segments: list[list[tuple[int, int]]]) -> None:
+    """In bfloat16 either side would be rounded by more than their difference is."""
+    circuit = compile_circuit(CIRCUITS["pairs"][0])
+    text = str(circuit.module().circuit)
+    table, numbers = executable(text).table, executable(text).numbers
+    own = [torch.randn(count, generator=torch.Generator().manual_seed(1)) / 4 for count in numbers]
+    minus = [one + 1e-3 * torch.randn(one.shape, generator=torch.Generator().manual_seed(2)) for one in own]
+    x = vectors(circuit, 9, dtype=torch.bfloat16)
+    weights = vectors(circuit, 9, dtype=torch.bfloat16, seed=3)
+
+    def run(dtype: torch.dtype, gates: torch.dtype, apply: Difference) -> list[torch.Tensor]:
+        given = x.to(dtype).requires_grad_()
+        trained = [one.to(gates).requires_grad_() for one in own]
+        y = apply(given, trained, [one.to(gates) for one in minus])
+        return [y, *torch.autograd.grad(y, [given, *trained], weights.to(dtype))]
+
+    def plainly(x: torch.Tensor, own: Matrices, minus: Matrices) -> torch.Tensor:
+        return apply_table(table, x, own) - apply_table(table, x, minus)
+
+    found = run(torch.bfloat16, torch.float32, lambda x, own, minus: apply_circuit(text, x, [*own, *minus]))
+    exact = run(torch.float64, torch.float64, plainly)
+    assert len(segments) == 1
+    assert max(error(one, other) for one, other in zip(found, exact, strict=True)) < 5e-3
+
+
+def test_gates_with_few_terms_are_stored(segments: list[list[tuple[int, int]]]) -> None:
+    circuit = compile_circuit(file_of("4x3x2", ["all_pairs"]))
+    _, fused = on_both(circuit, torch.float32)
+    gradients(fused, vectors(circuit, 9, dtype=torch.float32))
+    assert not segments
