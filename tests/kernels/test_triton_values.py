@@ -16,7 +16,7 @@ from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.engines.portable.engine import apply_table
-from quanta_compiler.kernels.engines.triton.backward import Pass
+from quanta_compiler.kernels.engines.triton import backward
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.operator import apply_circuit
 
@@ -101,8 +101,9 @@ def test_everything_that_circuits_can_have(name: str) -> None:
 @pytest.mark.parametrize("entries", [1, 2])
 @pytest.mark.parametrize("name", CHOSEN)
 def test_circuits_in_pieces(name: str, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a circuit does not fit a device."""
+    """As where a circuit does not fit a device; backward by segments, and not."""
     cut(monkeypatch, entries)
+    monkeypatch.setattr(backward, "moved_in_segments", lambda *_, **__: 0 if entries == 2 else 2**60)
     assert_as_good(compile_circuit(CHOSEN[name]), "bfloat16 beside float32", 9)
 
 
@@ -159,13 +160,13 @@ def test_only_what_is_wanted_is_computed_and_the_same(name: str, entries: int, m
     x = vectors(circuit, 7)
     names = [name for name, _ in plain.named_parameters()]
     stored: list[tuple[int, ...]] = []
-    whole = Pass.run
+    whole = backward.Pass.run
 
-    def noted(self: Pass, *rest: Any) -> Any:
+    def noted(self: backward.Pass, *rest: Any) -> Any:
         stored.append(self.kernels.keep)
         return whole(self, *rest)
 
-    monkeypatch.setattr(Pass, "run", noted)
+    monkeypatch.setattr(backward.Pass, "run", noted)
     for place, of_x in itertools.product(range(len(names) + 1), (False, True)):
         for module in (plain, fused):
             module.requires_grad_(False)

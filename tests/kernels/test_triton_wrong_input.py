@@ -18,8 +18,8 @@ from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.engine import engine_for
+from quanta_compiler.kernels.engines.triton import backward, launches, plans, run
 from quanta_compiler.kernels.engines.triton import engine as triton
-from quanta_compiler.kernels.engines.triton import launches, plans, run
 from quanta_compiler.kernels.engines.triton.kernel import Kernels
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.runtime.backends import EngineError
@@ -140,6 +140,7 @@ def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
 ) -> None:
     """Of 40 tokens, with room for some at a time."""
     monkeypatch.setattr(run, "FEWEST_TOKENS", 4)
+    monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: False)
     launch, seen = Kernels.launch, []
 
     def launched(self: Kernels, what: Any, number: Any, tokens: int, *rest: Any) -> None:

@@ -50,7 +50,7 @@ class Launches:
             fit = self._fit(number, device)
             plan = segments(kernel, fit) if kernel.name == "segment" else planned(kernel, fit)
             self.plans[key] = plan
-            if isinstance(plan, Refusal) and plan.failed and not self._told:
+            if isinstance(plan, Refusal) and plan.failed and kernel.name != "segment" and not self._told:
                 self._told = True
                 warnings.warn(
                     "quanta-compiler: a circuit's kernel could not be compiled, torch computes it instead: "
