@@ -60,6 +60,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "quanta bench circuit.yaml --tokens 512 --only dense -o bench.svg",
         "quanta bench --calibrate",
     ),
+    "kernel": (
+        "quanta kernel circuit.yaml --arch sm_90",
+        "quanta kernel circuit.yaml --gates float32 --json",
+    ),
     "analyze": (
         "quanta analyze adapter",
         "quanta analyze adapter other-adapter -o ranks.svg",

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded
-from quanta_compiler.cli.options import File, Json, one_of, split_names
+from quanta_compiler.cli.options import File, Json, completed, one_of, split_names
 from quanta_compiler.kernels.engines.triton.architectures import DTYPES, NAMES
 from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell_diagnostics
 
@@ -22,18 +22,29 @@ def kernel(
     arch: Annotated[
         str,
         typer.Option(
-            metavar="A",
+            metavar="NAMES",
             callback=_known,
+            autocompletion=completed(NAMES),
             help="Which GPUs, with commas between them: sm_80 (A100), sm_86, sm_89, sm_90 (H100), sm_100, ...",
         ),
     ] = "sm_80,sm_90",
     dtype: Annotated[
         str,
-        typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help=f"Of the vectors: {', '.join(DTYPES)}."),
+        typer.Option(
+            metavar="DTYPE",
+            callback=one_of("dtype", DTYPES),
+            autocompletion=completed(DTYPES),
+            help=f"Of the vectors: {', '.join(DTYPES)}.",
+        ),
     ] = DTYPES[0],
     gates: Annotated[
         str | None,
-        typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help="Of the gates; by default as the vectors."),
+        typer.Option(
+            metavar="DTYPE",
+            callback=one_of("dtype", DTYPES),
+            autocompletion=completed(DTYPES),
+            help="Of the gates; by default as the vectors.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

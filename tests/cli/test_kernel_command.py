@@ -74,16 +74,20 @@ def test_json_has_the_same(tmp_path: Path) -> None:
 def test_a_matrix_that_no_program_can_hold_is_refused_before_anything_is_compiled(tmp_path: Path) -> None:
     wide = PAIRS.replace("16x8x4", "512x512").replace("all_pairs", "[0]")
     lines = quanta("kernel", file_of(tmp_path, wide), "--arch", "sm_86").stdout.splitlines()
-    reason = "as torch does: a gate takes 512 KiB, shared memory has 99"
+    reason = "as torch does: a gate takes 512 KiB, shared memory has 99 KiB"
     assert [line.endswith(f" {reason}") for line in lines[2:]] == [True] * 3
 
 
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--arch", "sm_91", "'sm_91' is no architecture: choose one of sm_75, sm_80,"),
-        ("--arch", "sm_80,a100", "'a100' is no architecture: choose one of sm_75, sm_80,"),
-        ("--dtype", "float64", "'float64' is no dtype: choose one of bfloat16, float16, float32"),
+        ("--arch", "sm_91", "'sm_91' is no architecture: did you mean 'sm_90'? choose one of sm_75, sm_80,"),
+        ("--arch", "sm_80,a100", "'a100' is no architecture: did you mean 'sm_100'?"),
+        (
+            "--dtype",
+            "float64",
+            "'float64' is no dtype: did you mean 'float16'? choose one of bfloat16, float16, float32",
+        ),
         ("--gates", "int8", "'int8' is no dtype"),
     ],
 )

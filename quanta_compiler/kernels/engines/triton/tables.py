@@ -62,7 +62,7 @@ def _trial_cells(needs: Needs, one: Pass, trial: Trial) -> Cells:
     found = trial.needs
     too_much = "spills" if found.spilled else "too much shared"
     verdict = "taken" if one.is_taken(trial) else "" if found.fits(one.arch) else too_much
-    counts = (found.registers, found.spilled, f"{found.shared / 1024:.0f}K", found.matrix_instructions)
+    counts = (found.registers, found.spilled, bytes_text(found.shared), found.matrix_instructions)
     return (name, *tiling, *map(str, counts), verdict)
 
 
