@@ -67,9 +67,10 @@ def test_every_example_works_as_it_is_shown(command: str, monkeypatch: pytest.Mo
         shutil.rmtree("adapter")
     if command == "bench":
         monkeypatch.setattr(timing, "repetitions", lambda job, clock, sample_seconds: 1)
-        Path("circuit.yaml").write_text(
-            "version: 1\nname: small\nlayout: 4x4x4\ngates: [all_pairs]\nplan: {tokens: 8}\n"
-        )
+    if command == "kernel":
+        pytest.importorskip("triton", reason="Triton has no wheel for this system")
+    if command in ("bench", "kernel"):
+        Path("circuit.yaml").write_text(SMALL)
     examples = shown(command)
     assert 1 <= len(examples) <= 3
     for example in examples:
