@@ -82,6 +82,12 @@ def meant(word: object, candidates: Iterable[str], otherwise: str, mark: str = "
     return f"did you mean {mark}{close}{mark}?" if close else otherwise
 
 
+def offered(word: object, candidates: Iterable[str], listing: str, mark: str = "`") -> str:
+    """Return the hint for a word that is none of the candidates: the one that is probably meant, and all of them."""
+    close = did_you_mean(word, candidates)
+    return f"did you mean {mark}{close}{mark}? {listing}" if close else listing
+
+
 def _display_width(text: str) -> int:
     if text.isascii():
         return len(text)

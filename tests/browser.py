@@ -82,7 +82,7 @@ const luminance = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 
 // In a diagram or graph a text stands on the shape before it in its group; elsewhere on the nearest background.
 function behind(text) {
   const group = text.parentElement;
-  if (text.ownerSVGElement && !group.closest("#chart, #gates, #rank")) {
+  if (text.ownerSVGElement && group.localName === "g" && !group.closest("#chart, #gates, #rank")) {
     const fills = [...group.querySelectorAll(":scope > rect, :scope > path")].map((one) => getComputedStyle(one).fill);
     const solid = fills.filter((fill) => !isClear(fill));
     if (solid.length) return solid[0];
@@ -100,7 +100,10 @@ while (walker.nextNode()) {
   if (!walker.currentNode.textContent.trim() || !box.width || element.closest("script, title, desc, style")) continue;
   const style = getComputedStyle(element);
   const [ink, paper] = [element.ownerSVGElement ? style.fill : style.color, behind(element)];
-  const [dark, light] = [ink, paper].map(parse).map(luminance).sort((a, b) => a - b);
+  let clear = parse(ink)[3] ?? 1;
+  for (let one = element; one; one = one.parentElement) clear *= getComputedStyle(one).opacity;
+  const mixed = parse(ink).map((part, place) => clear * part + (1 - clear) * parse(paper)[place]);
+  const [dark, light] = [mixed, parse(paper)].map(luminance).sort((a, b) => a - b);
   if (!((light + 0.05) / (dark + 0.05) >= 4.5)) found.push([element.textContent.slice(0, 40), ink, paper]);
 }
 return found;

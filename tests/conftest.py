@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from installed_kinds import householder, install  # noqa: F401 - fixtures
+from interpreted_kernels import interpreter  # noqa: F401 - a fixture
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 

@@ -161,36 +161,3 @@ def test_the_guide_to_choosing_counts_what_circuits_have() -> None:
                 spec = qc.load_spec(file, in_features=width)
                 assert spec.in_features == spec.out_features == width
                 assert int(number.replace(",", "")) == factor * sum(gate.numbers for gate in spec.gates), source
-
-
-def python_blocks(text: str) -> list[str]:
-    return [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import" in block]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", "docs/adapters.md"])
-def test_the_python_for_adapters_runs_as_printed(name: str, tmp_path: Path) -> None:
-    """The first block of the page puts an adapter on `model`; the second of adapters.md loads it onto `base_model`."""
-    first, second = (
-        [block for block in python_blocks((ROOT / page).read_text(encoding="utf-8")) if "peft" in block][index]
-        for index, page in enumerate((name, "docs/adapters.md"))
-    )
-    (tmp_path / "circuit.yaml").write_text("version: 1\nname: small\nlayout: 4x3x2\ngates: [all_pairs]\n")
-    setting = """
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-base = LlamaForCausalLM(LlamaConfig(vocab_size=32, **sizes))
-weights = {name: tensor.clone() for name, tensor in base.state_dict().items()}
-x, model = torch.arange(5)[None], base
-expected = base(x).logits
-"""
-    between = """
-assert torch.equal(model(x).logits, expected)
-model.save_pretrained("the/saved/folder")
-base_model = LlamaForCausalLM(base.config)
-base_model.load_state_dict(weights)
-"""
-    script = "\n".join([setting, first, between, second, "assert torch.equal(model(x).logits, expected)"])
-    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr

@@ -44,7 +44,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def commands() -> str:
     """Return the page of the commands: the help of each."""
     runner = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
-    parts = ["# Commands\n", "Every page of help, as `quanta COMMAND --help` prints it.\n"]
+    parts = [
+        "# Commands\n",
+        "Every page of help, as `quanta COMMAND --help` prints it. With `quanta --install-completion` bash, zsh and",
+        "fish complete commands, options, their choices and presets such as `lora:8`.\n",
+    ]
     for arguments in ([], *([name] for name in cli.COMMANDS)):
         text = runner.invoke(cli.app, [*arguments, "--help"], prog_name="quanta", terminal_width=80).stdout
         title = " ".join(["quanta", *arguments])

@@ -211,7 +211,7 @@ def write_tables(folder: Path) -> str:
             f"one seed, tested on {row['test_rows']} headlines; {machine['processor']}, {machine['threads']} of "
             f"{machine['cores']} cores, torch {machine['torch']}, {machine['date']}."
         )
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, "\nMade by `python examples/finetune/decoder.py`."]) + "\n"
     (folder / "decoder_results.md").write_text(text, encoding="utf-8")
     return text
 

@@ -124,6 +124,8 @@ def _legend(results: dict[str, Any]) -> list[str]:
     settings, machine = results["settings"], results["machine"]
     seeds = sorted({seed for row in results["methods"].values() for seed in row["seeds"]})
     return [
+        "Made by `python examples/finetune/encoder.py`.",
+        "",
         f"Accuracies in percent. The rate was chosen on {settings['validation_rows']:,} validation headlines after one "
         f"epoch of {settings['search_rows']:,} training headlines with one seed. Test accuracy: one epoch of "
         f"{settings['final_rows']:,} training headlines, measured once a run on {settings['test_rows']:,} headlines; "

@@ -12,7 +12,8 @@ from quanta_compiler.predict.calibration import typical_calibration
 from quanta_compiler.recommend import recommend
 from quanta_compiler.recommend.budget import parse_budget
 from quanta_compiler.recommend.run import Recommendation, Recommended
-from quanta_compiler.text.words import DASH, times_text
+from quanta_compiler.text.quantities import times_text
+from quanta_compiler.text.words import DASH
 
 FOLDER = Path(__file__).parent
 BUDGET, TOKENS = "0.05%", 2048
@@ -80,7 +81,7 @@ def row(made: Recommendation, first: Recommended) -> str:
     step = made.slower_than_lora(first)
     cells = (
         made.model.name.rpartition("/")[2],
-        f"{made.model.parameters / 1e9:.2f} B",
+        f"{made.model.parameters:,}",
         targets,
         "; ".join(written),
         f"{first.row.trainable:,}",

@@ -1,33 +1,29 @@
-"""The picture of an analysis: spectra, effective rank by depth, and the subspace similarity of two adapters.
-
-Figures are made without pyplot: no state is shared with the caller's own plots.
-"""
+"""The picture of an analysis: spectra, effective rank by depth, and the subspace similarity of two adapters."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from quanta_compiler.adapters.analysis import Analysis, LayerFigures, Similarity
 from quanta_compiler.diagnostics import Diagnostic, clip, warning
+from quanta_compiler.pages.plots import SECTION, logarithmic, wrapped
+from quanta_compiler.report.palette import FAMILIES
 from quanta_compiler.text.words import evenly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure, SubFigure
 
 Kinds = dict[str, list[list[LayerFigures]]]
 """The layers of one kind, by its name, for every adapter."""
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette: told apart without seeing colours as most people do."""
 _COLUMNS = 4
 _PANEL = 2.1
 """Inches; four panels are as wide as the text of a page."""
@@ -35,22 +31,9 @@ _KINDS_DRAWN = 8
 _MAPS_DRAWN = 12
 _WIDE = 20.0
 """From this ratio on effective ranks are drawn on a logarithmic axis."""
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8.0,
-    "axes.titlesize": 8.0,
-    "axes.labelsize": 8.0,
-    "xtick.labelsize": 7.0,
-    "ytick.labelsize": 7.0,
-    "legend.fontsize": 8.0,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "quanta",
-    "pdf.fonttype": 42,
-}
+_LEAST_WIDTH = 4.4
+_LINE = 0.22
+"""Of a title, in inches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +47,7 @@ class _Section:
 
     @property
     def columns(self) -> int:
-        return min(_COLUMNS, self.panels)
+        return -(-self.panels // self.rows)
 
     @property
     def rows(self) -> int:
@@ -82,27 +65,26 @@ def make_figure(analysis: Analysis) -> Figure:
         for kind, groups in kinds.items()
         if len({_depth(it.layer) for layers in groups for it in layers} - {None}) > 1
     }
-    maps = _drawn_maps(analysis.similarities)
-    thin = " (thin: every layer; bold: their median)" if deep else ""
+    thin = " (thin: each layer; bold: median)" if deep else ""
     sections = (
         _Section(f"Singular values of the updates{thin}", len(kinds), partial(_draw_spectra, analysis, kinds)),
         _Section("Effective rank of the updates", len(deep), partial(_draw_depths, analysis, deep), 0.8 * _PANEL),
-        _Section(
-            "Subspace similarity of the first $i$ and $j$ right singular vectors",
-            len(maps),
-            partial(_draw_maps, analysis, maps),
-            shares_y=False,
-        ),
+        *_map_sections(analysis),
     )
     drawn = [section for section in sections if section.panels]
-    heights = [section.rows * section.height + 0.35 for section in drawn]
-    width = max(4.4, _PANEL * max(section.columns for section in drawn))
-    legend = 0.17 * len(analysis.adapters) + 0.1
+    width = max(_LEAST_WIDTH, _PANEL * max(section.columns for section in drawn))
+    titles = [wrapped(section.title, 0.97 * width, SECTION["fontsize"]) for section in drawn]
+    heights = [
+        section.rows * section.height + 0.3 + _LINE * (1 + title.count("\n"))
+        for section, title in zip(drawn, titles, strict=True)
+    ]
+    labels = _legend_labels(analysis, width)
+    legend = 0.8 * _LINE * sum(1 + label.count("\n") for label in labels) + 0.15
     figure = Figure(figsize=(width, sum(heights) + legend), layout="constrained")
     head, *blocks = figure.subfigures(len(drawn) + 1, 1, height_ratios=[legend, *heights], squeeze=False)[:, 0]
-    _draw_legend(analysis, head)
-    for section, block in zip(drawn, blocks, strict=True):
-        block.suptitle(section.title, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    _draw_legend(labels, head)
+    for section, title, block in zip(drawn, titles, blocks, strict=True):
+        block.suptitle(title, **SECTION)
         panels = list(block.subplots(section.rows, section.columns, squeeze=False, sharey=section.shares_y).ravel())
         for unused in panels[section.panels :]:
             unused.set_visible(False)
@@ -131,10 +113,12 @@ def _by_kind(analysis: Analysis) -> Kinds:
 
 def _draw_spectra(analysis: Analysis, kinds: Kinds, panels: Sequence[Axes]) -> None:
     """Draw every layer's singular values down to its numerical rank, thin, and their median over the layers, bold."""
+    from matplotlib.ticker import MaxNLocator
+
     longest = max((it.rank for adapter in analysis.adapters for it in adapter.layers), default=1)
     for groups, axes in zip(kinds.values(), panels, strict=True):
         for place, group in enumerate(groups):
-            colour = _COLOURS[place % len(_COLOURS)]
+            colour = FAMILIES[place % len(FAMILIES)]
             layers = [it for it in group if it.rank]
             for figures in layers:
                 values = figures.values[: figures.rank].tolist()
@@ -153,11 +137,12 @@ def _draw_spectra(analysis: Analysis, kinds: Kinds, panels: Sequence[Axes]) -> N
                 length = min(it.rank for it in layers)
                 middle = torch.stack([it.values[:length] for it in layers]).quantile(0.5, dim=0).tolist()
                 axes.plot(range(1, length + 1), middle, color=colour, linewidth=1.6)
-        axes.set_yscale("log")
+        logarithmic(axes, "y")
         if longest > 16:
-            axes.set_xscale("log")
-            _plain_numbers(axes.xaxis)
-    _label(panels, kinds, "index $k$", "singular value $s_k$")
+            logarithmic(axes, "x")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _label(panels, kinds, "index", "singular value")
 
 
 def _draw_depths(analysis: Analysis, kinds: Kinds, panels: Sequence[Axes]) -> None:
@@ -172,14 +157,13 @@ def _draw_depths(analysis: Analysis, kinds: Kinds, panels: Sequence[Axes]) -> No
             axes.plot(
                 [depth for depth, _ in known],
                 [rank for _, rank in known],
-                color=_COLOURS[place % len(_COLOURS)],
+                color=FAMILIES[place % len(FAMILIES)],
                 marker="o",
                 markersize=2.5,
                 linewidth=1.0,
             )
         if is_wide:
-            axes.set_yscale("log")
-            _plain_numbers(axes.yaxis)
+            logarithmic(axes, "y")
         else:
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -188,20 +172,16 @@ def _draw_depths(analysis: Analysis, kinds: Kinds, panels: Sequence[Axes]) -> No
 
 def _label(panels: Sequence[Axes], kinds: Iterable[str], x: str, y: str) -> None:
     for kind, axes in zip(kinds, panels, strict=True):
-        axes.set_title(clip(kind, 40))
+        axes.set_title(_panel_title(kind))
         axes.set_xlabel(x)
-        axes.grid(visible=True, which="major", linewidth=0.3, alpha=0.5)
-    for axes in panels[::_COLUMNS]:
-        axes.set_ylabel(y)
+        axes.grid(visible=True)
+        spec = axes.get_subplotspec()
+        if spec is None or spec.is_first_col():
+            axes.set_ylabel(y)
 
 
-def _plain_numbers(axis: Axis) -> None:
-    """Label a logarithmic axis 1, 10, 100, not with powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
-    axis.set_major_locator(LogLocator(subs=(1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+def _panel_title(text: str) -> str:
+    return wrapped(clip(text, 50), _PANEL - 0.2)
 
 
 def _drawn_maps(similarities: Sequence[Similarity]) -> list[Similarity]:
@@ -215,15 +195,27 @@ def _drawn_maps(similarities: Sequence[Similarity]) -> list[Similarity]:
     return [one for members in groups.values() for one in evenly(members, share)][:_MAPS_DRAWN]
 
 
-def _draw_maps(analysis: Analysis, maps: Sequence[Similarity], panels: Sequence[Axes]) -> None:
+def _map_sections(analysis: Analysis) -> Iterator[_Section]:
+    """Yield a section of maps for every adapter that the first one is compared with."""
+    names = adapter_names(analysis)
+    drawn = _drawn_maps(analysis.similarities)
+    titles = _map_titles([one.layer for one in drawn])
+    for other in dict.fromkeys(one.other for one in drawn):
+        maps = [one for one in drawn if one.other == other]
+        title = (
+            f"Subspace similarity: the first i right singular vectors of {names[0]}, and the first j of {names[other]}"
+        )
+        # Maps are squares: what their titles take is not taken from them.
+        height = 0.95 * _PANEL + 0.75 * _LINE * max(titles[one.layer].count("\n") for one in maps)
+        yield _Section(title, len(maps), partial(_draw_maps, maps, titles), height, shares_y=False)
+
+
+def _draw_maps(maps: Sequence[Similarity], titles: Mapping[str, str], panels: Sequence[Axes]) -> None:
     """Draw phi(i, j) of every pair of updates on one scale from 0 to 1."""
     from matplotlib.ticker import MaxNLocator
 
-    names = _names(analysis)
-    titles = _map_titles([one.layer for one in maps])
-    several = len(analysis.adapters) > 2
     image = None
-    for place, (one, axes) in enumerate(zip(maps, panels, strict=True)):
+    for one, axes in zip(maps, panels, strict=True):
         rows, width = one.phi.shape
         image = axes.imshow(
             one.phi.tolist(),
@@ -237,42 +229,43 @@ def _draw_maps(analysis: Analysis, maps: Sequence[Similarity], panels: Sequence[
         )
         axes.set_box_aspect(1)
         axes.set_title(titles[one.layer])
-        axes.spines[:].set_visible(True)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
-        if place % _COLUMNS == 0:
-            axes.set_ylabel(f"$i$, {names[0]}")
-        if place + _COLUMNS >= len(maps) or several:
-            axes.set_xlabel(f"$j$, {names[one.other]}")
+        axes.set_xlabel("j")
+        axes.set_ylabel("i")
     assert image is not None
-    panels[0].figure.colorbar(image, ax=list(panels), label="$\\phi(i, j)$", shrink=0.7, aspect=25, pad=0.02)
+    bar = panels[0].figure.colorbar(image, ax=list(panels), label="phi(i, j)", shrink=0.8, aspect=20, pad=0.02)
+    bar.outline.set_visible(False)
 
 
 def _map_titles(layers: Sequence[str]) -> Mapping[str, str]:
     """Return `q_proj, block 3`, or names without their common start where that would not tell layers apart."""
     short = {layer: _kind(layer) + ("" if (depth := _depth(layer)) is None else f", block {depth}") for layer in layers}
     if len(set(short.values())) == len(short):
-        return {layer: clip(title, 40) for layer, title in short.items()}
+        return {layer: _panel_title(title) for layer, title in short.items()}
     parts = {layer: layer.split(".") for layer in layers}
     columns = zip(*(words[:-1] for words in parts.values()), strict=False)
     shared = sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, columns))
-    return {layer: clip(".".join(words[shared:]), 40) for layer, words in parts.items()}
+    return {layer: _panel_title(".".join(words[shared:])) for layer, words in parts.items()}
 
 
-def _names(analysis: Analysis) -> list[str]:
+def adapter_names(analysis: Analysis) -> list[str]:
     """Return what pictures call the adapters: their folders' names, or the whole paths where two are alike."""
     paths = [Path(adapter.path) for adapter in analysis.adapters]
     names = [path.resolve().name for path in paths]
     return [clip(name if len(set(names)) == len(names) else str(path)) for name, path in zip(names, paths, strict=True)]
 
 
-def _draw_legend(analysis: Analysis, head: SubFigure) -> None:
+def _legend_labels(analysis: Analysis, width: float) -> list[str]:
+    named = zip(adapter_names(analysis), analysis.adapters, strict=True)
+    return [wrapped(f"{name} ({adapter.description})", width - 0.5) for name, adapter in named]
+
+
+def _draw_legend(labels: Sequence[str], head: SubFigure) -> None:
     from matplotlib.lines import Line2D
 
-    names = _names(analysis)
-    handles = [Line2D([], [], color=_COLOURS[place % len(_COLOURS)], linewidth=1.6) for place in range(len(names))]
-    labels = [f"{name} ({adapter.description})" for name, adapter in zip(names, analysis.adapters, strict=True)]
-    head.legend(handles, labels, loc="center left", frameon=False, ncols=1, borderaxespad=0.3)
+    handles = [Line2D([], [], color=FAMILIES[place % len(FAMILIES)], linewidth=1.6) for place in range(len(labels))]
+    head.legend(handles, labels, loc="center left", ncols=1, borderaxespad=0.3)
 
 
 def left_out(analysis: Analysis, path: Path) -> tuple[Diagnostic, ...]:

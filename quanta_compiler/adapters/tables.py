@@ -7,6 +7,7 @@ from pathlib import Path
 from quanta_compiler.adapters.analysis import Analysis, AnalyzedAdapter, Similarity, similarity_points
 from quanta_compiler.adapters.paper_import import PaperAdapter
 from quanta_compiler.diagnostics import clip, escape
+from quanta_compiler.text.quantities import figure_text
 from quanta_compiler.text.tables import Column, Table, numbers
 from quanta_compiler.text.words import DASH, plural
 
@@ -33,10 +34,10 @@ def _figures_table(adapter: AnalyzedAdapter, top: int) -> Table:
             clip(figures.layer, 160),
             f"{figures.out_features} x {figures.in_features}",
             f"{figures.rank:,}",
-            f"{figures.effective_rank:,.1f}",
-            f"{figures.stable_rank:,.1f}",
-            f"{figures.frobenius_norm:#.3g}",
-            "  ".join(f"{value:#.3g}" for value in figures.values[: min(top, figures.rank)].tolist()),
+            figure_text(figures.effective_rank),
+            figure_text(figures.stable_rank),
+            figure_text(figures.frobenius_norm),
+            "  ".join(map(figure_text, figures.values[: min(top, figures.rank)].tolist())),
         )
         for figures in adapter.layers
     ]
@@ -56,9 +57,9 @@ def _similarity_table(first: AnalyzedAdapter, other: AnalyzedAdapter, similariti
     rows = []
     for one in similarities:
         known = [point for point in points if point <= min(one.phi.shape)]
-        values = [f"{float(one.phi[point - 1, point - 1]):.3f}" for point in known]
+        values = [figure_text(float(one.phi[point - 1, point - 1])) for point in known]
         # What two random subspaces of the last size would have: i / in_features.
-        chance = f"{known[-1] / one.in_features:.3f}" if known else ""
+        chance = figure_text(known[-1] / one.in_features) if known else ""
         rows.append((clip(one.layer, 160), *values, *[DASH] * (len(points) - len(known)), chance))
     return Table(title, columns, tuple(rows))
 

@@ -16,7 +16,8 @@ from quanta_compiler.bench.options import ADAPTERS, BARE, OPERATOR, Options
 from quanta_compiler.bench.ours import our_contestant, our_names
 from quanta_compiler.bench.result import LeftOut
 from quanta_compiler.system.machine import LimitError, free_bytes
-from quanta_compiler.text.words import bytes_text, plural
+from quanta_compiler.text.quantities import bytes_text
+from quanta_compiler.text.words import plural
 
 Maker = Callable[[Setting], Contestant]
 _MAKERS: Mapping[str, Maker] = {

@@ -18,6 +18,7 @@ from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.machine import Load, describe_machine
 from quanta_compiler.text.console import Progress
+from quanta_compiler.text.quantities import seconds_text
 
 PATIENCE_SECONDS, PATIENCE_RATIO = 3.0, 20.0
 """What takes longer than both, the second times as long as its base, is run once and left out."""
@@ -107,7 +108,7 @@ def _drop_slow(group: Group, batch: Batch, clock: Clock) -> list[LeftOut]:
             if entry is group[0]:
                 base[mode] = seconds
             elif seconds > PATIENCE_SECONDS and seconds > PATIENCE_RATIO * base.get(mode, 0.0):
-                reason = f"one pass takes {seconds:.0f} s: too long to repeat"
+                reason = f"one pass takes {seconds_text(seconds)}: too long to repeat"
                 if mode == FORWARD:
                     # What is slow forward is slower backward.
                     left_out.append(LeftOut(entry.contestant.name, None, reason))

@@ -9,10 +9,11 @@ from quanta_compiler.bench.timing import Timing
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.times import seconds_of
-from quanta_compiler.predict.work import Operation, Pass, Permutation, Product
+from quanta_compiler.predict.work import Pass, Permutation, Product
 from quanta_compiler.report.terminal import circuit_line
+from quanta_compiler.text.quantities import amount_text, bytes_text, percent_text, seconds_text, times_text
 from quanta_compiler.text.tables import FIGURES, Cells, Column, Table, numbers
-from quanta_compiler.text.words import DASH, bytes_text, plural
+from quanta_compiler.text.words import DASH, plural
 
 _PRODUCTS = (
     ("a large matrix product", Product(1024, 1024, 1024)),
@@ -69,9 +70,9 @@ def _contestants_table(bench: Bench) -> Table:
 def _mode_table(section: Section, mode: str) -> Table:
     is_limited = any(one.modes[mode].flops for one in section.contestants if mode in one.modes)
     copies = any(one.modes[mode].copy_limit_ratio for one in section.contestants if mode in one.modes)
-    limits = [*(["x matmul"] if is_limited else []), *(["x copy"] if copies else [])]
+    limits = [*(["of matmul"] if is_limited else []), *(["of copy"] if copies else [])]
     saved = ["saved"] if mode == TRAINING else []
-    columns = (Column(""), *numbers("ms", "spread", f"x {section.base}", *limits, *saved, "peak"))
+    columns = (Column(""), *numbers("time", "spread", f"of {section.base}", *limits, *saved, "peak"))
     rows = [_mode_row(one, mode, columns) for one in section.contestants if mode in one.modes or mode in one.wrong]
     layer = " on a frozen layer" if not is_limited and mode != OPERATOR else ""
     return Table(f"{MODE_TITLES[mode]}{layer}", columns, tuple(rows))
@@ -81,41 +82,36 @@ def _mode_row(one: ContestantFigures, mode: str, columns: Sequence[Column]) -> C
     if mode in one.wrong:
         return (one.name, "WRONG", *[DASH] * (len(columns) - 2))
     figures = one.modes[mode]
-    milliseconds, spread = _time(figures.timing)
+    time, spread = _time(figures.timing)
     cells = {
-        "ms": milliseconds,
+        "time": time,
         "spread": spread,
-        "x matmul": times(figures.matmul_limit_ratio),
-        "x copy": times(figures.copy_limit_ratio),
+        "of matmul": _times(figures.matmul_limit_ratio),
+        "of copy": _times(figures.copy_limit_ratio),
         "saved": _bytes(one.saved_bytes),
         "peak": _bytes(figures.peak_bytes),
     }
-    return (one.name, *(cells.get(column.heading, times(figures.ratio)) for column in columns[1:]))
+    return (one.name, *(cells.get(column.heading, _times(figures.ratio)) for column in columns[1:]))
 
 
 def _limits_table(bench: Bench) -> Table:
     limits = bench.limits
-    columns = (Column(""), *numbers("ms", "spread", "rate"), Column("", is_remark=True))
+    columns = (Column(""), *numbers("time", "spread", "rate"), Column("", is_remark=True))
     product = f"one product of {limits.matmul_side} x {limits.matmul_side} matrices"
     copied = f"{bytes_text(limits.copy_bytes)}: the input read, the output written"
     rows = (
-        ("matmul", *_time(limits.matmul), f"{limits.flops_per_second / 1e9:,.1f} GFLOP/s", product),
-        ("copy", *_time(limits.copy), f"{limits.bytes_per_second / 1e9:,.1f} GB/s", copied),
+        ("matmul", *_time(limits.matmul), amount_text(limits.flops_per_second, "FLOP/s"), product),
+        ("copy", *_time(limits.copy), f"{bytes_text(limits.bytes_per_second)}/s", copied),
     )
     return Table("limits", columns, rows)
 
 
 def _time(timing: Timing) -> tuple[str, str]:
-    value = 1e3 * timing.seconds_median
-    milliseconds = f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
-    return milliseconds, f"{100 * timing.spread:.0f}%"
+    return seconds_text(timing.seconds_median), percent_text(100 * timing.spread)
 
 
-def times(ratio: float | None) -> str:
-    """Return a ratio with the digits that it deserves."""
-    if ratio is None:
-        return DASH
-    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
+def _times(ratio: float | None) -> str:
+    return DASH if ratio is None else times_text(ratio)
 
 
 def _bytes(number: int | None) -> str:
@@ -126,15 +122,17 @@ def calibration_table(calibration: Calibration, path: Path) -> Table:
     """Return the rates that predicted times depend on most."""
     device = f"{calibration.device}, {plural(calibration.threads, 'thread')}"
     title = f"{escape(calibration.name)} ({device}), float32, torch {escape(calibration.torch)}"
-    rows: list[Cells] = [(what, _rate(product.flops, product, calibration), "GFLOP/s") for what, product in _PRODUCTS]
-    rows += [(what, _rate(copy.bytes, copy, calibration), "GB/s, read and written") for what, copy in _COPIES]
+    rows: list[Cells] = [
+        (what, amount_text(product.flops / seconds_of(product, calibration), "FLOP/s"), "")
+        for what, product in _PRODUCTS
+    ]
     rows += [
-        ("calling an operation, forward", f"{1e6 * calibration.forward_launch:.1f}", "microseconds"),
-        ("calling an operation, backward", f"{1e6 * calibration.backward_launch:.1f}", "microseconds"),
+        (what, f"{bytes_text(copy.bytes / seconds_of(copy, calibration))}/s", "read and written")
+        for what, copy in _COPIES
+    ]
+    rows += [
+        ("calling an operation, forward", seconds_text(calibration.forward_launch), ""),
+        ("calling an operation, backward", seconds_text(calibration.backward_launch), ""),
         ("the fused kernel", "no" if calibration.kernel is None else "yes", "measured"),
     ]
     return Table(f"{title}\nkept in {escape(str(path))}", FIGURES, tuple(rows))
-
-
-def _rate(amount: int, operation: Operation, calibration: Calibration) -> str:
-    return f"{1e-9 * amount / seconds_of(operation, calibration):.1f}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded
-from quanta_compiler.cli.options import picture_option, regex
+from quanta_compiler.cli.options import completed, picture_option, regex
 from quanta_compiler.system.extras import require
 from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell, tell_diagnostics
 
@@ -37,11 +37,16 @@ def analyze(
     layers: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Only the layers in whose name it is found.")
     ] = None,
-    top: Annotated[int, typer.Option(metavar="K", min=1, help="How many singular values are printed.")] = 4,
+    top: Annotated[int, typer.Option(metavar="COUNT", min=1, help="How many singular values are printed.")] = 4,
     vectors: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How many singular vectors of two adapters are compared.")
+        int, typer.Option(metavar="COUNT", min=1, help="How many singular vectors of two adapters are compared.")
     ] = _VECTORS,
-    device: Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, ...")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE", autocompletion=completed(("cpu", "cuda")), help="Where to compute: cpu, cuda, ..."
+        ),
+    ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; problems too.")] = False,
 ) -> None:
     """Look at what adapters have learned.

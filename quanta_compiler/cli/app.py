@@ -5,29 +5,31 @@ Modules are imported where a command needs them, so that every command answers a
 
 import gc
 import os
-import sys
 import warnings
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from quanta_compiler import __version__
-from quanta_compiler.text.console import is_terminal, print_result
+from quanta_compiler.cli.help import Command, Page, coloured, heading
+from quanta_compiler.text.console import print_result
 
 _EPILOG = "Exit status: 0 done, 1 the input is wrong or the check failed, 2 wrong usage, 3 a limit was reached."
 
-COMMANDS = (
-    *("new", "check", "expand", "compile", "report", "draw", "verify", "schema", "import", "analyze", "bench"),
-    *("compare", "recommend", "search", "watch", "kernel"),
-)
-"""In the order in which help lists them: for each the module that has its name, and the function in it."""
-# Panels and colours are for people: a pipe gets plain help.
-_MARKUP: Literal["markdown"] | None = "markdown" if is_terminal(sys.stdout) and is_terminal(sys.stderr) else None
+GROUPS = {
+    "Write a circuit": ("new", "check", "draw", "watch", "expand", "schema"),
+    "Compile it": ("compile", "report", "verify"),
+    "Choose one": ("compare", "recommend", "search"),
+    "Measure and analyze": ("bench", "kernel", "analyze", "import"),
+}
+"""The commands in the order of work, as help lists them."""
+COMMANDS = tuple(command for commands in GROUPS.values() for command in commands)
+"""For each the module that has its name, and the function in it."""
 
 
-class _Commands(typer.core.TyperGroup):
+class _Commands(Page, typer.core.TyperGroup):
     """The commands, each loaded where it is called or listed: none waits for the options of the others."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -40,13 +42,24 @@ class _Commands(typer.core.TyperGroup):
             return None
         return _loaded(cmd_name)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "COMMAND ..."]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(heading(title)):
+                rows = [(coloured(f"{one:{width}}"), _loaded(one).get_short_help_str(100)) for one in commands]
+                formatter.write_dl(rows)
+        super().format_options(ctx, formatter)
+
 
 def _loaded(name: str) -> Any:
     # `import` is a keyword and `compile` a builtin.
     module = import_module(f"quanta_compiler.cli.{'import_' if name == 'import' else name}")
-    alone = typer.Typer(add_completion=False, rich_markup_mode=_MARKUP)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
     function = getattr(module, f"{name}_" if name in ("import", "compile") else name)
-    alone.command(name=name, cls=getattr(module, "COMMAND", None))(function)
+    alone.command(name=name, cls=getattr(module, "COMMAND", Command))(function)
     return typer.main.get_command(alone)
 
 
@@ -55,11 +68,11 @@ app = typer.Typer(
     cls=_Commands,
     help="Compile circuits of small matrices (QuanTA, KronA, LoRA, tensor trains, ...) to PyTorch modules.",
     epilog=_EPILOG,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=_MARKUP,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Plain text, on a terminal too: panels leave help half of the line.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 

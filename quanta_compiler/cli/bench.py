@@ -11,12 +11,13 @@ import typer
 
 from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Options
 from quanta_compiler.cli.command import FAILED, guarded
-from quanta_compiler.cli.options import Json, MaxBytes, count, one_of, picture_option, some_of, split_names
+from quanta_compiler.cli.options import Json, MaxBytes, completed, count, one_of, picture_option, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic, problem, warning
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
 from quanta_compiler.system.machine import LimitError, Load, is_crowded
 from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell, tell_diagnostics
+from quanta_compiler.text.quantities import figure_text, percent_text
 
 if TYPE_CHECKING:
     from quanta_compiler.bench.result import Bench
@@ -35,19 +36,26 @@ def bench(
         int | None,
         typer.Option(
             "--tokens",
-            metavar="N",
+            metavar="COUNT",
             parser=count(1, 2**31),
             help="The size of the batch; by default what the file plans for.",
         ),
     ] = None,
     dtype: Annotated[
         str,
-        typer.Option(metavar="T", callback=one_of("dtype", DTYPES), help=f"What is computed in: {', '.join(DTYPES)}."),
+        typer.Option(
+            metavar="DTYPE",
+            callback=one_of("dtype", DTYPES),
+            autocompletion=completed(DTYPES),
+            help=f"What is computed in: {', '.join(DTYPES)}.",
+        ),
     ] = DTYPES[0],
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=1024, help="Threads; by default as many as torch takes.")
+        int | None, typer.Option(metavar="COUNT", min=1, max=1024, help="Threads; by default as many as torch takes.")
     ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How often each is measured.")] = ROUNDS,
+    rounds: Annotated[
+        int, typer.Option(metavar="COUNT", parser=count(1, 10_000), help="How often to measure each.")
+    ] = ROUNDS,
     adapters: Annotated[
         bool, typer.Option("--adapters", help="Measure PEFT methods on a frozen layer as well; slow for wide layers.")
     ] = False,
@@ -56,6 +64,7 @@ def bench(
         typer.Option(
             metavar="NAMES",
             callback=some_of("contestant", NAMES),
+            autocompletion=completed(NAMES),
             help="Measure these beside ours, with commas between them.",
         ),
     ] = None,
@@ -65,7 +74,12 @@ def bench(
         bool, typer.Option("--calibrate", help="Measure this machine, once, for predicted times; takes no FILE.")
     ] = False,
     device: Annotated[
-        str | None, typer.Option(metavar="D", help="The device to calibrate: cpu (the default), or a cuda one.")
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            autocompletion=completed(("cpu", "cuda")),
+            help="The device to calibrate: cpu (the default), or a cuda one.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -169,7 +183,7 @@ def _calibrate(threads: int | None, device: str, *, as_json: bool) -> None:
 
 
 def _crowded(source: str, others: float | None, cores: int, threads: int, hint: str) -> Diagnostic:
-    message = f"other programs kept {others:.1f} of {cores} cores busy (threads measured: {threads})"
+    message = f"other programs kept {figure_text(others or 0)} of {cores} cores busy (threads measured: {threads})"
     return warning(source, message, hint=hint)
 
 
@@ -190,7 +204,7 @@ def _doubts(result: Bench, source: str) -> list[Diagnostic]:
         found.append(_crowded(source, result.others_cores, cores, threads, hint))
     wide = sorted(result.wide_spreads(), key=lambda one: -one[1])
     if wide:
-        shown = ", ".join(f"{name} {100 * spread:.0f}%" for name, spread in wide[:4])
+        shown = ", ".join(f"{name} {percent_text(100 * spread)}" for name, spread in wide[:4])
         more = f", and {len(wide) - 4} more" if len(wide) > 4 else ""
         hint = f"close other programs, or take more rounds (--rounds {2 * result.settings['rounds'] + 1})"
         found.append(warning(source, f"spread too wide to believe: {shown}{more}", hint=hint))
@@ -203,6 +217,6 @@ def _wrong_results(result: Bench, source: str) -> list[Diagnostic]:
     hint = "this is a fault of the contestant, not of the file: please report it with the file"
     far = f"of the norm away from the module in float64 (tolerance {result.tolerance:g})"
     return [
-        problem(source, f"{name} computes something else: {MODE_TITLES[mode]} is {error:.1e} {far}", hint=hint)
+        problem(source, f"{name} computes something else: {MODE_TITLES[mode]} is {figure_text(error)} {far}", hint=hint)
         for name, mode, error in result.wrong
     ]

@@ -21,7 +21,7 @@ def check(
     from quanta_compiler.cli.circuit_files import check_file
 
     checked = []
-    for file in files:
+    for file in dict.fromkeys(files):
         result = check_file(file)
         checked.append(result)
         if not as_json:
@@ -36,5 +36,5 @@ def check(
     if not as_json:
         shown = sum(problem.severity == "error" for result in wrong for problem in result.diagnostics)
         problems = plural(shown + sum(result.omitted for result in wrong), "problem")
-        tell(f"{problems} in {len(wrong)} of {plural(len(files), 'file')}")
+        tell(f"{problems} in {len(wrong)} of {plural(len(checked), 'file')}")
     raise typer.Exit(FAILED)

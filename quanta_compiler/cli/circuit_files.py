@@ -14,6 +14,7 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.files import STANDARD_INPUT, STANDARD_INPUT_NAME, standard_input
 from quanta_compiler.system.files import OutputError, write_file
 from quanta_compiler.text.console import tell_diagnostics
+from quanta_compiler.text.quantities import times_text
 from quanta_compiler.text.words import plural
 
 if TYPE_CHECKING:
@@ -116,6 +117,6 @@ def reach_warnings(circuit: Circuit, source: str) -> Iterator[Diagnostic]:
 def gain_warnings(spec: CircuitSpec, gain: float, source: str) -> Iterator[Diagnostic]:
     """Warn of a circuit whose output vanishes at initialization; where a gate starts at zero, that was asked for."""
     if gain < SMALLEST_GAIN and not any(gate.starts_at_zero for gate in spec.gates):
-        message = f"at initialization the output is {gain:.1e} times as large as the input: it will hardly train"
+        message = f"at initialization the output is {times_text(gain)} as large as the input: it will hardly train"
         hint = "`init: orthogonal` keeps the scale; every `kaiming_uniform` gate shrinks it by 0.58"
         yield warning(source, message, place="gates", hint=hint)

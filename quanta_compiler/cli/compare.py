@@ -12,7 +12,7 @@ import typer
 
 from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.model_layers import target_modules
-from quanta_compiler.cli.options import Device, Json, Targets, count
+from quanta_compiler.cli.options import Device, Json, Targets, completed, count, families, width
 from quanta_compiler.presets import EXAMPLES
 from quanta_compiler.system.files import write_file
 from quanta_compiler.text.console import (
@@ -29,6 +29,20 @@ if TYPE_CHECKING:
     from quanta_compiler.compare import Comparison
 
 
+_METHODS = ("dora:8", "mora:8", "series:64", "parallel:64", "prefix:10")
+
+
+def _baselines(incomplete: str) -> list[str]:
+    return ["dense", *EXAMPLES, *_METHODS, *families(incomplete)]
+
+
+def _sortable(incomplete: str) -> list[str]:
+    with without_numpy():
+        from quanta_compiler.compare.row import SORTABLE
+
+    return [*SORTABLE]
+
+
 def _page(path: Path | None) -> Path | None:
     if path is not None and path.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter(f"the page is HTML: {str(path)!r} should end in .html")
@@ -40,7 +54,7 @@ def compare(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE...]",
+            metavar="FILE...",
             help="Circuit files; `-` is standard input. With --model also TARGET=FILE,TARGET=FILE: one for every "
             "target.",
             show_default=False,
@@ -52,18 +66,19 @@ def compare(
         typer.Option(
             "--baseline",
             "-b",
-            metavar="B",
-            help=f"`dense`, a preset (`{'`, `'.join(EXAMPLES)}`), or a method that is no circuit (`dora:8`, `mora:8`, "
-            "`series:64`, `parallel:64`, `prefix:10`). Repeatable.",
+            metavar="NAME",
+            autocompletion=_baselines,
+            help=f"`dense`, a preset (`{'`, `'.join(EXAMPLES)}`), or a method that is no circuit "
+            f"(`{'`, `'.join(_METHODS)}`). Repeatable.",
         ),
     ] = None,
     in_features: Annotated[
         int | None,
-        typer.Option("--in", metavar="N", min=1, help="The width of the layer's input; by default that of the files."),
+        typer.Option("--in", metavar="WIDTH", parser=width(), help="The layer's input; by default that of the files."),
     ] = None,
     out_features: Annotated[
         int | None,
-        typer.Option("--out", metavar="M", min=1, help="The width of its output; by default that of the input."),
+        typer.Option("--out", metavar="WIDTH", parser=width(), help="Its output; by default as wide as the input."),
     ] = None,
     model: Annotated[
         str | None,
@@ -74,21 +89,32 @@ def compare(
     ] = None,
     targets: Targets = None,
     tokens: Annotated[
-        int, typer.Option(metavar="N", parser=count(1, 2**31), help="The batch to plan for and to time.")
+        int, typer.Option(metavar="COUNT", parser=count(1, 2**31), help="The batch to plan for and to time.")
     ] = 2048,
-    backend: Annotated[str, typer.Option(metavar="B", help="What runs the circuits: auto, torch or fused.")] = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="BACKEND",
+            autocompletion=completed(("auto", "torch", "fused")),
+            help="What runs the circuits: auto, torch or fused.",
+        ),
+    ] = "auto",
     device: Device = "cpu",
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="The calibration for N threads; by default the latest.")
+        int | None,
+        typer.Option(metavar="COUNT", min=1, help="Threads of the calibration; by default the latest."),
     ] = None,
     sort: Annotated[
-        str, typer.Option(metavar="KEY", help="The figure that comes first, by its key in the JSON.")
+        str,
+        typer.Option(
+            metavar="KEY", autocompletion=_sortable, help="The figure that comes first, by its key in the JSON."
+        ),
     ] = "step_seconds",
     reverse: Annotated[bool, typer.Option("--reverse", help="The worst first.")] = False,
     rank: Annotated[
         bool, typer.Option("--rank", help="The numerical rank of a random instance; half a minute for 4,096 features.")
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws that instance.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, max=2**63 - 1, help="Draws that instance.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -103,8 +129,6 @@ def compare(
 
     Circuits, presets and other methods in one table: trainable numbers, FLOPs, memory, predicted times, bounds on the
     rank, connectivity; for one layer, or summed over a model. Files that are no circuits are left out and listed.
-
-    Example: quanta compare circuit.yaml -b lora:8 -b krona:64-64 -b dense -o compare.html
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv", param_hint="'--csv'")

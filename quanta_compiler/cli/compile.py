@@ -36,8 +36,6 @@ def compile_(
     STEM.py (the module, which imports torch alone), STEM.report.json, STEM.report.html and STEM.svg go to DIR, STEM
     being the circuit's name; what it costs is printed. A module that was edited by hand stays as it is, unless --force
     is given.
-
-    Example: quanta compile circuit.yaml -o build
     """
     from quanta_compiler.cli.circuit_files import compile_file, refuse_to_overwrite
     from quanta_compiler.report.terminal import files_table, summary_table

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import File, one_of
+from quanta_compiler.cli.options import File, completed, one_of
 from quanta_compiler.text.console import print_result, tell_diagnostics
 
 STAGE_NAMES = ("circuit", "network", "plan", "program", "table", "source", "kernel")
@@ -18,7 +18,8 @@ def expand(
     stage: Annotated[
         str | None,
         typer.Option(
-            metavar="S",
+            metavar="STAGE",
+            autocompletion=completed(STAGE_NAMES),
             callback=one_of("stage", STAGE_NAMES),
             help=f"What a later stage holds instead: {', '.join(STAGE_NAMES)}.",
         ),

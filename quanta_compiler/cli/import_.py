@@ -42,7 +42,7 @@ def import_(
     ],
     layout: Annotated[
         str | None,
-        typer.Option(metavar="L", help="The axes, such as 16x8x8x4, where the gates do not tell all of them."),
+        typer.Option(metavar="LAYOUT", help="The axes, such as 16x8x8x4, where the gates do not tell all of them."),
     ] = None,
     features: Annotated[
         list[str] | None,
@@ -55,7 +55,7 @@ def import_(
     base_model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The base model's name, written into the adapter.")
     ] = None,
-    scale: Annotated[float, typer.Option(metavar="S", help="Multiplies the update.")] = 1.0,
+    scale: Annotated[float, typer.Option(metavar="NUMBER", help="Multiplies the update.")] = 1.0,
     no_frozen_copy: Annotated[
         bool, typer.Option("--no-frozen-copy", help="The update is T alone: S was subtracted from the base weights.")
     ] = False,

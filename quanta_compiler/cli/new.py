@@ -5,13 +5,14 @@ from inspect import Parameter, Signature
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from quanta_compiler.cli.command import guarded
+from quanta_compiler.cli.help import Command
+from quanta_compiler.cli.options import completed, width
 from quanta_compiler.text.console import print_result
 
 
-class NewCommand(TyperCommand):
+class NewCommand(Command):
     """The command with the options of all families, looked up where it runs."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -32,12 +33,14 @@ COMMAND = NewCommand
 @cache
 def _family_parameters() -> list[Any]:
     """Return the options that name a family and set its numbers, as typer makes them of a function's arguments."""
+    from quanta_compiler.presets import EXAMPLES
     from quanta_compiler.presets.table import PRESETS, flags
 
     help_of_preset = f"A family by name: {', '.join(PRESETS)}; its options beside it."
-    types: dict[str, Any] = {"preset": Annotated[str | None, typer.Option(metavar="P", help=help_of_preset)]}
+    choice = typer.Option(metavar="PRESET", autocompletion=completed((*PRESETS, *EXAMPLES)), help=help_of_preset)
+    types: dict[str, Any] = {"preset": Annotated[str | None, choice]}
     for option, text in flags().items():
-        types[option] = Annotated[int | None, typer.Option(metavar="N", help=text)]
+        types[option] = Annotated[int | None, typer.Option(metavar="COUNT", help=text)]
 
     def families(**_options: Any) -> None:
         pass
@@ -56,17 +59,24 @@ def new(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The circuit's name.", show_default=False)] = None,
     *,
     layout: Annotated[
-        str | None, typer.Option(metavar="L", help="The axes, such as 16x8x8x4; their product is the layer's width.")
+        str | None,
+        typer.Option(metavar="LAYOUT", help="The axes, such as 16x8x8x4, whose product is the width."),
     ] = None,
     in_features: Annotated[
         int | None,
         typer.Option(
-            "--in-features", "--in", metavar="N", help="The input's width; by default that of the axes, or 4096."
+            "--in-features",
+            "--in",
+            metavar="WIDTH",
+            parser=width(),
+            help="The input's width; by default that of the axes, or 4096.",
         ),
     ] = None,
     out_features: Annotated[
         int | None,
-        typer.Option("--out-features", "--out", metavar="N", help="The output's width; by default likewise."),
+        typer.Option(
+            "--out-features", "--out", metavar="WIDTH", parser=width(), help="The output's width; by default likewise."
+        ),
     ] = None,
 ) -> None:
     """Print a circuit file to start from.

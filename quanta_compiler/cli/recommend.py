@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Device, Json, Targets, count
+from quanta_compiler.cli.options import Device, Json, Targets, count, families
 from quanta_compiler.text.console import print_json, print_result, print_tables, tell
 from quanta_compiler.text.words import listed
 
@@ -27,18 +27,23 @@ def recommend(
     budget: Annotated[
         str,
         typer.Option(
-            metavar="B", help="What may train in the whole model: a share, such as 0.05%, or a count, such as 2M."
+            metavar="BUDGET", help="What may train in the whole model: a share, such as 0.05%, or a count, such as 2M."
         ),
     ],
     targets: Targets = None,
     family: Annotated[
-        str | None, typer.Option(metavar="F", help="Print the configuration of this family; by default of the first.")
+        str | None,
+        typer.Option(
+            metavar="FAMILY",
+            autocompletion=families,
+            help="Print the configuration of this family; by default of the first.",
+        ),
     ] = None,
     slower: Annotated[
         float,
-        typer.Option(metavar="X", min=0.1, help="A step of the first may take at most X times that of LoRA r=8."),
+        typer.Option(metavar="NUMBER", min=0.1, help="A step of the first is at most NUMBER times that of LoRA r=8."),
     ] = 10,
-    tokens: Annotated[int, typer.Option(metavar="N", parser=count(1, 2**31), help="The batch to time.")] = 2048,
+    tokens: Annotated[int, typer.Option(metavar="COUNT", parser=count(1, 2**31), help="The batch to time.")] = 2048,
     device: Device = "cpu",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the circuits, a file for each.")
@@ -49,9 +54,8 @@ def recommend(
     """Recommend circuits for a model and a budget.
 
     For every family the largest circuits under the budget, what they cost beside LoRA r=8, and the QuantaConfig of one
-    of them. The numbers are dealt out to the layers in proportion to their widths.
-
-    Example: quanta recommend --model examples/models/llama3-8b --targets q_proj,v_proj --budget 0.05%
+    of them. The numbers are dealt out to the layers in proportion to their widths, and what is left over to those that
+    larger circuits fit.
     """
     asked = _budget(budget)
     from quanta_compiler.cli.model_layers import read_layers
@@ -89,7 +93,7 @@ def _budget(text: str) -> Budget:
 
 
 def _chosen(made: Recommendation, family: str | None) -> Recommended:
-    from quanta_compiler.diagnostics import meant, refusal
+    from quanta_compiler.diagnostics import offered, refusal
 
     if not made.choices:
         name, reason = next(iter(made.left_out.items()))
@@ -103,7 +107,7 @@ def _chosen(made: Recommendation, family: str | None) -> Recommended:
     found = made.choice(family)
     if found is None:
         known = [one.family for one in made.choices]
-        hint = made.left_out.get(family) or meant(family, known, f"there is {listed(known, len(known))}", mark="'")
+        hint = made.left_out.get(family) or offered(family, known, f"there is {listed(known, len(known))}", mark="'")
         raise typer.BadParameter(f"{family!r} is not among the choices: {hint}", param_hint="'--family'")
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 import time
 from dataclasses import replace
@@ -12,9 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quanta_compiler.cli.command import guarded, without_numpy
-from quanta_compiler.cli.options import Json, count, one_of, some_of, split_names, wrong_option
-from quanta_compiler.diagnostics import clip, warning
+from quanta_compiler.cli.command import FAILED, guarded, without_numpy
+from quanta_compiler.cli.model_layers import budgets_by_width
+from quanta_compiler.cli.options import (
+    Json,
+    Targets,
+    completed,
+    count,
+    numbers_of,
+    one_of,
+    range_of,
+    some_of,
+    split_names,
+    width,
+    wrong_option,
+)
+from quanta_compiler.diagnostics import Diagnostic, SpecError, clip, warning
 from quanta_compiler.text.console import (
     drawing_width,
     is_terminal,
@@ -24,7 +36,6 @@ from quanta_compiler.text.console import (
     tell,
     tell_diagnostics,
 )
-from quanta_compiler.text.counts import count_of
 
 if TYPE_CHECKING:
     from quanta_compiler.search.fit import FitOptions
@@ -42,65 +53,46 @@ _MOST_AXES = 6
 _MOST_GATES = 64
 
 
-def _range(text: str, most: int, option: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", text.strip())
-    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not 1 <= first <= last <= most:
-        remedy = f"write a number or two, such as 3-5, from 1 to {most}"
-        raise wrong_option(option, f"{text!r} is no range: {remedy}")
-    return first, last
-
-
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    numbers = text.split(",")
-    if not all(re.fullmatch(r"\s*[1-9]\d{0,5}\s*", number) for number in numbers):
-        remedy = "write some with commas between them, such as 1,2"
-        raise wrong_option(option, f"{text!r} is no list of numbers: {remedy}")
-    return tuple(sorted(set(map(int, numbers))))
-
-
 @guarded
 def search(
     *,
     max_parameters: Annotated[
         str,
         typer.Option(
-            metavar="X", help="At most X trainable numbers, such as 50k; with --model in all of it, or a share: 0.05%."
+            metavar="BUDGET", help="How much may train: 50k; with --model in the whole model, or a share: 0.05%."
         ),
     ],
     in_features: Annotated[
-        int | None, typer.Option("--in", metavar="N", min=2, max=1 << 24, help="The width of the layer's input.")
+        int | None, typer.Option("--in", metavar="WIDTH", parser=width(2), help="The width of the layer's input.")
     ] = None,
     out_features: Annotated[
-        int | None, typer.Option("--out", metavar="M", min=2, max=1 << 24, help="The width of its output.")
+        int | None, typer.Option("--out", metavar="WIDTH", parser=width(2), help="The width of its output.")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="DIR_OR_ID", help="Search for every width of a model's targets; no --in and --out then."),
     ] = None,
-    targets: Annotated[
-        str | None, typer.Option(metavar="T", help="Which layers of the model; by default those that PEFT has for it.")
-    ] = None,
+    targets: Targets = None,
     max_flops: Annotated[
-        int | None, typer.Option(metavar="Y", parser=count(), help="At most Y FLOPs a token, gate by gate.")
+        int | None, typer.Option(metavar="COUNT", parser=count(), help="At most COUNT FLOPs a token, gate by gate.")
     ] = None,
     max_memory: Annotated[
         int | None,
         typer.Option(metavar="BYTES", parser=count(), help="At most BYTES a token kept for backward."),
     ] = None,
     min_rank: Annotated[
-        int | None, typer.Option(metavar="R", min=1, help="A lower bound of the rank of at least R.")
+        int | None, typer.Option(metavar="RANK", min=1, help="The least lower bound of the rank.")
     ] = None,
     min_mixing: Annotated[
         float | None,
-        typer.Option(metavar="S", min=0, max=1, help="A mixing of at least S: 1 lets no split of the axes bind."),
+        typer.Option(metavar="SHARE", min=0, max=1, help="The least mixing; at 1 no split of the axes binds."),
     ] = None,
-    axes: Annotated[str, typer.Option(metavar="A-B", help="How many axes.")] = "2-5",
-    gates: Annotated[str, typer.Option(metavar="A-B", help="How many gates.")] = "1-10",
+    axes: Annotated[str, typer.Option(metavar="RANGE", help="How many axes, such as 3 or 2-5.")] = "2-5",
+    gates: Annotated[str, typer.Option(metavar="RANGE", help="How many gates.")] = "1-10",
     gate_axes: Annotated[
-        str, typer.Option(metavar="K,...", help="On how many axes a gate acts: 1,2 for singles too.")
+        str, typer.Option(metavar="COUNTS", help="On how many axes a gate acts: 1,2 for singles too.")
     ] = "2",
-    ranks: Annotated[str | None, typer.Option(metavar="R,...", help="Low-rank gates of these ranks as well.")] = None,
+    ranks: Annotated[str | None, typer.Option(metavar="RANKS", help="Low-rank gates of these ranks as well.")] = None,
     no_rectangular: Annotated[
         bool,
         typer.Option(
@@ -116,43 +108,49 @@ def search(
         typer.Option(
             metavar="NAMES",
             callback=some_of("objective", OBJECTIVE_NAMES),
+            autocompletion=completed(OBJECTIVE_NAMES),
             help=f"Some of {', '.join(OBJECTIVE_NAMES)}.",
         ),
         # Parameters are limited anyway: within the limit, what gives the most for its FLOPs.
     ] = "freedom,flops,rank,mixing",
     alike: Annotated[
         int,
-        typer.Option(metavar="K", min=1, max=1000, help="Keep K layouts where several are equal in all objectives."),
+        typer.Option(
+            metavar="COUNT", parser=count(1, 1000), help="Keep COUNT of those that are equal in all objectives."
+        ),
     ] = 1,
     candidates: Annotated[
         int,
-        typer.Option(metavar="N", parser=count(), help="Cost at most about N layouts: few gates first, then a sample."),
+        typer.Option(metavar="COUNT", parser=count(), help="Layouts to cost: few gates first, then a sample."),
     ] = 200_000,
     seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")
+        int, typer.Option(metavar="NUMBER", min=0, max=2**63 - 1, help="Draws the sample, and what is fitted.")
     ] = 0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder of the results; by default search-N-M."),
+        typer.Option("--output", "-o", metavar="DIR", help="The folder of the results; by default search-IN-OUT."),
     ] = None,
     most: Annotated[
         int | None,
-        typer.Option(metavar="K", min=1, help="Write K layouts of the front, spread over it; by default all."),
+        typer.Option(
+            metavar="COUNT", parser=count(), help="Write COUNT layouts of the front, spread over it; by default all."
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--time", metavar="S", min=0, help="Begin nothing new after S seconds; --resume goes on."),
+        typer.Option("--time", metavar="SECONDS", min=0, help="Begin nothing new after SECONDS; --resume goes on."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the search in the folder has stopped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Begin anew in the folder of another search.")] = False,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=4096, help="Processes; by default one a core.")
+        int | None, typer.Option(metavar="COUNT", min=1, max=4096, help="Processes; by default one a core.")
     ] = None,
     backend: Annotated[
         str,
         typer.Option(
-            metavar="NAME",
+            metavar="BACKEND",
             callback=one_of("backend of joblib", BACKEND_NAMES),
+            autocompletion=completed(BACKEND_NAMES),
             help=f"Of joblib: {', '.join(BACKEND_NAMES)}.",
         ),
     ] = "loky",
@@ -161,21 +159,23 @@ def search(
         typer.Option(metavar="ADDRESS", help="The cluster's scheduler, such as tcp://host:8786; implies dask."),
     ] = None,
     tokens: Annotated[
-        int, typer.Option(metavar="N", parser=count(1, 2**31), help="Plan the front for batches of N tokens.")
+        int, typer.Option(metavar="COUNT", parser=count(1, 2**31), help="The batch to plan the front for.")
     ] = 2048,
     fit: Annotated[
-        Path | None, typer.Option("--fit", metavar="W", help="Fit the front to weight updates: a file of tensors.")
+        Path | None, typer.Option("--fit", metavar="FILE", help="Fit the front to weight updates: a file of tensors.")
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(metavar="B", help="The updates are those of W less those of this file.")
+        Path | None, typer.Option(metavar="FILE", help="The updates are those of --fit less those of this file.")
     ] = None,
     keys: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="NAME", help="A tensor of W; by default all that fit. Repeatable."),
+        typer.Option("--key", metavar="NAME", help="A tensor of --fit; by default all that fit. Repeatable."),
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Gradient steps of a fit.")] = 200,
+    steps: Annotated[
+        int, typer.Option(metavar="COUNT", parser=count(1, 1_000_000), help="Gradient steps of a fit.")
+    ] = 200,
     learning_rate: Annotated[
-        float, typer.Option(metavar="R", help="Adam's largest step of a fit; 1: the gates' first numbers.")
+        float, typer.Option(metavar="NUMBER", help="Adam's largest step of a fit; 1: the gates' first numbers.")
     ] = 0.5,
     as_json: Json = False,
 ) -> None:
@@ -183,13 +183,11 @@ def search(
 
     Factorizations of the width, sets of gates and their orders up to symmetry, under limits; the Pareto front of them
     is planned, printed, and written to DIR, a circuit file for each layout.
-
-    Example: quanta search --in 4096 --out 4096 --max-parameters 50k
     """
-    budgets = _budgets(max_parameters, in_features, out_features, model, targets)
+    budgets = budgets_by_width(max_parameters, in_features, out_features, model, targets)
     deadline = None if seconds is None else time.monotonic() + seconds
-    axis_range, gate_range = _range(axes, _MOST_AXES, "--axes"), _range(gates, _MOST_GATES, "--gates")
-    axes_of_gates, low_ranks = _numbers(gate_axes, "--gate-axes"), _numbers(ranks, "--ranks") if ranks else ()
+    axis_range, gate_range = range_of(axes, _MOST_AXES, "--axes"), range_of(gates, _MOST_GATES, "--gates")
+    axes_of_gates, low_ranks = numbers_of(gate_axes, "--gate-axes"), numbers_of(ranks, "--ranks") if ranks else ()
     if not 0 < learning_rate < math.inf:
         raise wrong_option("--learning-rate", f"{learning_rate:g} is no step: give a number above 0, such as 0.5")
     if cluster is not None and backend == "loky":
@@ -225,19 +223,38 @@ def search(
         most=most,
         fit=None if fit is None else _fit_options(fit, base, keys or [], space, (steps, learning_rate, seed)),
     )
-    outcomes = _all_found(request, budgets, inner=model is not None, is_shown=not as_json)
+    outcomes, problems = _all_found(request, budgets, inner=model is not None, is_shown=not as_json)
     if as_json:
         print_json([outcome.to_dict() for outcome in outcomes] if model is not None else outcomes[0].to_dict())
+    _fail_for(problems)
 
 
-def _all_found(request: Request, budgets: list[tuple[int, int, int]], *, inner: bool, is_shown: bool) -> list[Outcome]:
-    """Search for one width after the other; of the time that is left each gets an equal part."""
-    outcomes = []
+def _all_found(
+    request: Request, budgets: list[tuple[int, int, int]], *, inner: bool, is_shown: bool
+) -> tuple[list[Outcome], list[Diagnostic]]:
+    """Search for one width after the other; of the time that is left each gets an equal part.
+
+    Widths that nothing is found for are left out and told; raise SpecError where it is all of them.
+    """
+    outcomes: list[Outcome] = []
+    problems: list[Diagnostic] = []
     for place, one in enumerate(budgets):
         now, end = time.monotonic(), request.deadline
         until = None if end is None else now + max(0.0, end - now) / (len(budgets) - place)
-        outcomes.append(_found(replace(request, deadline=until), *one, inner=inner, is_shown=is_shown))
-    return outcomes
+        try:
+            outcomes.append(_found(replace(request, deadline=until), *one, inner=inner, is_shown=is_shown))
+        except SpecError as error:
+            problems += [problem for problem in error.diagnostics if problem not in problems]
+    if not outcomes:
+        raise SpecError(problems)
+    return outcomes, problems
+
+
+def _fail_for(problems: list[Diagnostic]) -> None:
+    """Tell why widths were left out, if any were, and leave the exit status of a failure."""
+    if problems:
+        tell_diagnostics(problems)
+        raise typer.Exit(FAILED)
 
 
 def _found(request: Request, wide: int, tall: int, most: int, *, inner: bool, is_shown: bool) -> Outcome:
@@ -271,36 +288,6 @@ def _check_together(
         raise typer.BadParameter("there is nothing to fit: add --fit W", param_hint="'--base' / '--key'")
     if resume and force:
         raise typer.BadParameter("either go on with --resume, or begin anew with --force", param_hint="'--force'")
-
-
-def _budgets(
-    text: str, in_features: int | None, out_features: int | None, model: str | None, targets: str | None
-) -> list[tuple[int, int, int]]:
-    """Return the widths to search for, each with the most numbers that may train."""
-    if model is None:
-        if targets is not None:
-            raise wrong_option("--targets", "targets are layers of a model: add --model")
-        for option, width in (("--in", in_features), ("--out", out_features)):
-            if width is None:
-                raise wrong_option(option, "give the width, or a model with --model")
-        if text.strip().endswith("%"):
-            raise wrong_option("--max-parameters", "a share is of a model's parameters: add --model")
-        try:
-            return [(in_features or 0, out_features or 0, max(1, count_of(text)))]
-        except ValueError as error:
-            raise wrong_option("--max-parameters", str(error)) from None
-    if in_features is not None or out_features is not None:
-        raise wrong_option("--in", "a model has widths of its own: leave --in and --out out")
-    from quanta_compiler.cli.model_layers import read_layers
-    from quanta_compiler.recommend.budget import parse_budget, shares
-
-    try:
-        budget = parse_budget(text)
-    except ValueError as error:
-        raise wrong_option("--max-parameters", str(error)) from None
-    layers = read_layers(model, targets)
-    shapes = [(layer.in_features, layer.out_features) for layer in layers.layers]
-    return [(*shape, max(1, share)) for shape, share in shares(shapes, budget.numbers(layers)).items()]
 
 
 def _fit_options(

@@ -13,7 +13,7 @@ from quanta_compiler.text.console import print_json, print_tables
 def verify(
     file: File,
     max_bytes: MaxBytes = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**63 - 1, help="Draws the gates and the input.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, max=2**63 - 1, help="Draws gates and input.")] = 0,
     tokens: Tokens = None,
     as_json: Json = False,
 ) -> None:

@@ -20,7 +20,7 @@ def watch(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Circuit files, side by side.")],
     *,
     port: Annotated[
-        int, typer.Option(metavar="P", min=0, max=65535, help="The port on this machine; 0: one that is free.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="The port on this machine; 0: one that is free.")
     ] = 8765,
     opens: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -31,8 +31,8 @@ def watch(
     """
     for file in files:
         if not file.is_file():
-            fact = "is a folder" if file.is_dir() else "does not exist"
-            raise refusal(str(file), f"{file} {fact}", hint="`quanta new` prints a circuit to start from")
+            fact = "is a folder" if file.is_dir() else "no such file"
+            raise refusal(file, fact, hint="`quanta new` prints a circuit to start from")
     require("quanta watch", *WATCH)
     with without_numpy():
         from quanta_compiler.watch.server import serve

@@ -10,7 +10,7 @@ from typing import Any
 
 from quanta_compiler.compare.entrants import CompareError
 from quanta_compiler.compare.row import COLUMNS, SORTABLE, Row
-from quanta_compiler.diagnostics import Diagnostic, meant
+from quanta_compiler.diagnostics import Diagnostic, offered
 from quanta_compiler.text.words import plural
 
 _BETTER = {column.key: column.better for column in COLUMNS}
@@ -19,7 +19,7 @@ _BETTER = {column.key: column.better for column in COLUMNS}
 def check_sort(key: str) -> None:
     """Raise CompareError where rows cannot be sorted by a figure of that name."""
     if key not in SORTABLE:
-        hint = meant(key, SORTABLE, f"choose one of {', '.join(SORTABLE)}", mark="'")
+        hint = offered(key, SORTABLE, f"choose one of {', '.join(SORTABLE)}", mark="'")
         raise CompareError(f"there is no figure {key!r}: {hint}", "--sort")
 
 

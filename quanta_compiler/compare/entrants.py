@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from quanta_compiler.compare.methods import METHODS, Method, parse_method
-from quanta_compiler.diagnostics import Diagnostic, SpecError, meant, refusal
+from quanta_compiler.diagnostics import Diagnostic, SpecError, offered, refusal
 from quanta_compiler.models.fitting import FeaturesError, checked_document, fitted_spec, is_template
 from quanta_compiler.models.targets import check_targets, circuit_for, matches
 from quanta_compiler.presets.table import PRESETS
@@ -156,5 +156,5 @@ def baseline_entrant(text: str) -> Entrant:
     if method is not None:
         return MethodEntrant(text, *method)
     known = [*PRESETS, *METHODS]
-    hint = meant(name, known, f"there is {', '.join(known)}", mark="'")
+    hint = offered(name, known, f"there is {', '.join(known)}", mark="'")
     raise CompareError(f"unknown baseline {text!r}: {hint}", "--baseline")

@@ -19,7 +19,7 @@ from quanta_compiler.predict.times import predicted_times
 from quanta_compiler.predict.work import FusedPass, Work
 from quanta_compiler.report.report import breakeven
 from quanta_compiler.system.machine import LimitError, free_bytes
-from quanta_compiler.text.words import bytes_text
+from quanta_compiler.text.quantities import bytes_text
 
 _RANK_MATRICES = 4
 """Of float64 for a numerical rank: the operator, what building it takes, and what LAPACK copies."""

@@ -22,7 +22,7 @@ from quanta_compiler.compare.entrants import (
 )
 from quanta_compiler.compare.figures import Conditions, circuit_row, method_row, summed
 from quanta_compiler.compare.row import Row
-from quanta_compiler.diagnostics import Diagnostic, SpecError, refusal
+from quanta_compiler.diagnostics import Diagnostic, SpecError, offered, refusal
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds import limits
 from quanta_compiler.models.hub import model_folder
@@ -33,6 +33,7 @@ from quanta_compiler.spec.files import STANDARD_INPUT
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.text.words import plural
 
+DEVICES = ("cpu", "cuda")
 TOKENS = 2048
 """The batch that costs are given for, unless something else is asked for."""
 
@@ -108,7 +109,8 @@ def compare(
 
 def _check_options(backend: str, sort: str, model: object, targets: object, features: tuple[int | None, ...]) -> None:
     if backend not in BACKENDS:
-        raise CompareError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}", "--backend")
+        hint = offered(backend, BACKENDS, f"choose one of {', '.join(BACKENDS)}", mark="'")
+        raise CompareError(f"there is no backend {backend!r}: {hint}", "--backend")
     check_sort(sort)
     if model is not None and any(width is not None for width in features):
         raise CompareError("a model has widths of its own: leave those of a layer out", "--in")
@@ -147,6 +149,9 @@ def model_layers(folder: Path, targets: str | Sequence[str] | None) -> ModelLaye
 
 def chosen_calibration(device: str, threads: int | None) -> Calibration:
     """Return the calibration for the times; that of a typical machine only where no other was asked for."""
+    if device.partition(":")[0] not in DEVICES:
+        hint = offered(device, DEVICES, f"choose one of {', '.join(DEVICES)}", mark="'")
+        raise CompareError(f"{device!r} is no device: {hint}", "--device")
     calibration = load_calibration(device, threads)
     if calibration.calibrated or (device == "cpu" and threads is None):
         return calibration

@@ -6,8 +6,9 @@ from typing import Any
 from quanta_compiler.compare.comparison import Comparison
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import escape
+from quanta_compiler.text.quantities import amount_text, bytes_text, percent_text, seconds_text
 from quanta_compiler.text.tables import Cells, Column, Table, in_parts, numbers
-from quanta_compiler.text.words import DASH, amount_text, bytes_text, percent_text, seconds_text, span_text
+from quanta_compiler.text.words import DASH, span_text
 
 _FEATURES = "features"
 

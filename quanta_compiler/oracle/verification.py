@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import Stored, all_stored, matrix_shape
 from quanta_compiler.system.machine import LimitError, free_bytes
+from quanta_compiler.text.quantities import figure_text
 from quanta_compiler.text.tables import FIGURES, Table
-from quanta_compiler.text.words import bytes_text
 
 if TYPE_CHECKING:
     import torch
@@ -73,9 +73,7 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
     limit = max_bytes if max_bytes is not None else free_bytes() // 2
     if needed > limit:
         reason = "--max-bytes" if max_bytes is not None else "half of the free memory; see --max-bytes"
-        raise LimitError(
-            f"verifying this circuit needs {needed} bytes ({bytes_text(needed)}), but may take {limit} ({reason})"
-        )
+        raise LimitError(f"verifying this circuit needs {needed:,} bytes, but may take {limit:,} ({reason})")
 
     import torch
 
@@ -94,14 +92,15 @@ def verify(compiled: CompiledCircuit, *, seed: int = 0, max_bytes: int | None = 
 
 def verification_table(result: Verification) -> Table:
     """Return how far the module is from the reference."""
+    forward, operator = figure_text(result.forward_error), figure_text(result.operator_error)
     verdict = "agrees with" if result.passed else "DIFFERS FROM"
     features = f"{result.circuit.in_features} -> {result.circuit.out_features}"
     return Table(
         f"{result.circuit.name}: the module {verdict} the float64 reference (float32, tolerance {TOLERANCE:g})",
         FIGURES,
         (
-            ("forward", f"{result.forward_error:.1e}", f"of the norm, on {VECTORS} random vectors"),
-            ("operator()", f"{result.operator_error:.1e}", f"of the norm, the matrix {features} on the same vectors"),
+            ("forward", forward, f"of the norm, on {VECTORS} random vectors"),
+            ("operator()", operator, f"of the norm, the matrix {features} on the same vectors"),
         ),
     )
 

@@ -5,23 +5,32 @@ A whole page in a frame would carry the charting library into every cell, and vi
 all of them, and nothing in it can run or meet the styles of the notebook.
 """
 
+from __future__ import annotations
+
 import base64
-import io
 from collections.abc import Sequence
+from functools import partial
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quanta_compiler.ir.circuit import Circuit
+from quanta_compiler.pages.plots import SMALL, logarithmic, render
 from quanta_compiler.report.diagram import printable
 from quanta_compiler.report.fragment import NO_FORMULAS, report_fragment, table_fragment
+from quanta_compiler.report.palette import LIGHT
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.system.extras import MissingExtraError, require
+from quanta_compiler.text.quantities import amount_text, bytes_text, percent_text, seconds_text
 from quanta_compiler.text.tables import Column, Table
-from quanta_compiler.text.words import bytes_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SHOWN = ("name", "kind", "trainable", "percent", "step_flops_per_token", "saved_bytes_per_token", "rank_upper")
-_LOOKS = {"circuit": ("#0072B2", "o"), "dense": ("#3c4654", "s"), "method": ("#D55E00", "^")}
+_MARKERS = {"circuit": "o", "dense": "s", "method": "^"}
+_WRITTEN = {"FLOPs": amount_text, "bytes": bytes_text, "s": seconds_text, "%": percent_text}
+"""By the beginning of the column's unit; everything else is a whole number."""
 _LABELLED = 12
 """The names of more circuits on the front would cover each other."""
 
@@ -49,10 +58,7 @@ def _image(svg: str, description: str) -> str:
 def _comparison_table(data: dict[str, Any]) -> Table:
     """Return the figures that one chooses by; the page and the command have all of them."""
     columns = [column for key in (*_SHOWN, "step_seconds") for column in data["columns"] if column["key"] == key]
-    headings = tuple(
-        Column(f"{one['title']} ({one['unit']})" if one["unit"] else one["title"], one["key"] not in ("name", "kind"))
-        for one in columns
-    )
+    headings = tuple(Column(one["title"], one["key"] not in ("name", "kind")) for one in columns)
     rows = tuple(tuple(_cell(row.get(one["key"]), one["unit"]) for one in columns) for row in data["rows"])
     return Table(data["title"], headings, rows)
 
@@ -62,11 +68,8 @@ def _cell(value: object, unit: str) -> str:
         return "–"
     if not isinstance(value, int | float):
         return str(value)
-    if unit.startswith("bytes"):
-        return bytes_text(value)
-    if unit in ("s", "%"):
-        return f"{value:.3g}"
-    return f"{value:,.0f}"
+    text = next((write for start, write in _WRITTEN.items() if unit.startswith(start)), "{:,}".format)
+    return text(value)
 
 
 def _picture(data: dict[str, Any]) -> str:
@@ -86,11 +89,11 @@ def _picture(data: dict[str, Any]) -> str:
         require("the picture", "matplotlib")
     except MissingExtraError as error:
         return f"<p>{escape(error.fact)}: {escape(error.hint)}</p>"
-    return _image(_scatter(data, cost), f"{data['title']}: cost against trainable numbers")
+    svg = render(partial(_scatter, data, cost), "svg").decode()
+    return _image(svg, f"{data['title']}: cost against trainable numbers")
 
 
-def _scatter(data: dict[str, Any], cost: dict[str, Any]) -> str:
-    from matplotlib import rc_context
+def _scatter(data: dict[str, Any], cost: dict[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     points = [
@@ -98,28 +101,23 @@ def _scatter(data: dict[str, Any], cost: dict[str, Any]) -> str:
         for row in data["rows"]
         if (row["trainable"] or 0) > 0 and (row[cost["key"]] or 0) > 0
     ]
-    # A hash salt of our own and no date: the same comparison gives the same picture.
-    with rc_context({"svg.hashsalt": "quanta", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-        axes = figure.subplots()
-        for what, (colour, marker) in _LOOKS.items():
-            own = [(x, y) for x, y, row in points if row["kind"] == what]
-            if own:
-                axes.scatter([x for x, _ in own], [y for _, y in own], c=colour, marker=marker, label=what, zorder=3)
-        best = [points[place] for place in pareto_front([(x, y) for x, y, _ in points])]
-        xs, ys = [x for x, _, _ in best], [y for _, y, _ in best]
-        axes.step(xs, ys, where="post", linestyle="--", linewidth=1, c="#00775a")
-        for x, y, row in best[:_LABELLED]:
-            # A name is no formula.
-            name = printable(row["name"])
-            axes.annotate(name, (x, y), (5, 5), textcoords="offset points", fontsize=8, parse_math=False)
-        axes.legend(frameon=False, fontsize=8)
-        axes.set(xscale="log", yscale="log", xlabel="trainable numbers")
-        axes.set_ylabel(f"{cost['title']} ({cost['unit']})")
-        axes.grid(visible=True, linewidth=0.3, alpha=0.6)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue().decode()
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for what, marker in _MARKERS.items():
+        own = [(x, y) for x, y, row in points if row["kind"] == what]
+        if own:
+            axes.scatter([x for x, _ in own], [y for _, y in own], c=LIGHT[what], marker=marker, label=what, zorder=3)
+    best = [points[place] for place in pareto_front([(x, y) for x, y, _ in points])]
+    xs, ys = [x for x, _, _ in best], [y for _, y, _ in best]
+    axes.step(xs, ys, where="post", linestyle="--", linewidth=1, c=LIGHT["front"])
+    for x, y, row in best[:_LABELLED]:
+        axes.annotate(printable(row["name"]), (x, y), (5, 5), textcoords="offset points", fontsize=SMALL)
+    axes.legend()
+    axes.set(xlabel="trainable numbers", ylabel=f"{cost['title']} ({cost['unit']})")
+    for which in ("x", "y"):
+        logarithmic(axes, which)
+    axes.grid(visible=True)
+    return figure
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

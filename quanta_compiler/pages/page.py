@@ -22,6 +22,7 @@ from quanta_compiler.ir.parameters import matrix_shape
 from quanta_compiler.kinds import KINDS
 from quanta_compiler.kinds.looks import Look
 from quanta_compiler.presets import REFERENCE
+from quanta_compiler.report.palette import DARK, FONTS, LIGHT, variables
 from quanta_compiler.report.report import Report
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.report.terminal import folded_steps
@@ -42,7 +43,7 @@ def comparison_page(data: dict[str, Any]) -> str:
         "problems": [{**one, "source": _without_folders(one["source"])} for one in data["problems"]],
         "reference": REFERENCE,
     }
-    scripts = ("common.js", "filter.js", "scatter.js", "findings.js", "comparison.js")
+    scripts = ("common.js", "filter.js", "findings.js", "scatter.js", "comparison.js")
     return assemble("comparison.html", scripts, data["title"], named)
 
 
@@ -80,9 +81,8 @@ def report_page(spec: CircuitSpec, circuit: Circuit, report: Report, beside: Map
 
 def _kind_colours(looks: Mapping[str, Look]) -> str:
     """Return the colours of kinds as variables of the style sheet, on light and on dark paper."""
-    light = " ".join(f"--kind-{name}: {look.stroke};" for name, look in looks.items())
-    dark = " ".join(f"--kind-{name}: {look.dark_stroke};" for name, look in looks.items())
-    return f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    strokes = {f"kind-{name}": look.stroke for name, look in looks.items()}
+    return variables(strokes, {f"kind-{name}": look.dark_stroke for name, look in looks.items()})
 
 
 def graph_data(circuit: Circuit) -> dict[str, list[dict[str, Any]]]:
@@ -139,20 +139,34 @@ def assemble(
     texts = [_text(path) for path in (*(() if is_live else _LIBRARIES), *(f"assets/{script}" for script in scripts))]
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in texts)
     allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    parts = [
+        _fill(_text(f"assets/{body}"), blocks or {}),
+        f'<script type="application/json" id="data">{json_for_html(data)}</script>',
+        f"<!--\n{_text('vendor/LICENSES.txt')}-->",
+        *(f"<script>{script}</script>" for script in texts),
+    ]
+    asks = "; connect-src 'self'" if is_live else ""
+    return _document(title, parts, scripts=allowed, asks=asks, style=style)
+
+
+def still_page(title: str, body: str) -> str:
+    """Return a page in the style of the others that runs nothing; `body` is HTML, already escaped."""
+    return _document(title, [body], scripts="'none'")
+
+
+def _document(title: str, parts: Sequence[str], *, scripts: str, asks: str = "", style: str = "") -> str:
+    """Return a page that may run `scripts`, named by their hashes, and fetches nothing but what `asks` adds."""
     return _fill(
         _text("assets/page.html"),
         {
             "policy": (
-                f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-                "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if is_live else "")
+                f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; "
+                f"base-uri 'none'; form-action 'none'{asks}"
             ),
             # A file's name may have bytes that are no characters.
             "title": escape(title.encode("utf-8", "replace").decode()),
-            "style": _text("assets/page.css") + style,
-            "body": _fill(_text(f"assets/{body}"), blocks or {}),
-            "data": json_for_html(data),
-            "licenses": _text("vendor/LICENSES.txt"),
-            "scripts": "\n".join(f"<script>{script}</script>" for script in texts),
+            "style": variables({**LIGHT, "fonts": FONTS}, DARK) + _text("assets/page.css") + style,
+            "body": "\n".join(parts),
         },
     )
 

@@ -124,7 +124,7 @@ def recommend(
 ) -> Recommendation:
     """Return the largest circuits of every family that train at most `budget` numbers in the whole model.
 
-    The numbers are dealt out to the layers in proportion to their widths, as LoRA's are.
+    The numbers are dealt out to the layers in proportion to their widths, as LoRA's are; then what is left over.
     """
     numbers = budget.numbers(model)
     shapes = [(layer.in_features, layer.out_features) for layer in model.layers]
@@ -157,7 +157,8 @@ def recommend(
 def _circuits(candidate: Candidate, layers: Sequence[Shape], numbers: int) -> dict[Shape, Document] | str:
     """Return a circuit for every shape, together at most `numbers`; or why there are none.
 
-    A shape whose share is less than the smallest circuit gets that one; the others share what is left.
+    A shape whose share is less than the smallest circuit gets that one; the others share what is left. What rounding
+    down leaves over goes to the shapes that larger circuits fit.
     """
     fixed: dict[Shape, Document] = {}
     while True:
@@ -171,12 +172,32 @@ def _circuits(candidate: Candidate, layers: Sequence[Shape], numbers: int) -> di
         missing = [shape for shape, document in found.items() if document is None]
         if not missing:
             whole = {**fixed, **{shape: one for shape, one in found.items() if one is not None}}
-            return {shape: whole[shape] for shape in dict.fromkeys(layers)}
+            return _filled(candidate, {shape: whole[shape] for shape in dict.fromkeys(layers)}, layers, numbers)
         for shape in missing:
             smallest = candidate.smallest(shape)
             if smallest is None:
                 return f"none is smaller than a dense layer of {shape[0]} -> {shape[1]} features"
             fixed[shape] = smallest
+
+
+def _filled(
+    candidate: Candidate, circuits: Mapping[Shape, Document], layers: Sequence[Shape], numbers: int
+) -> dict[Shape, Document]:
+    """Return the circuits with larger ones where these fit as well, those first that train the least for their widths.
+
+    None gets over twice its share: what is left is not to make a single layer many times as large as the others. One
+    round is enough: what is left only becomes less, so that what did not fit does not fit later.
+    """
+    filled, counts, share = dict(circuits), Counter(layers), shares(layers, numbers)
+    trained = {shape: trained_numbers(document, shape) for shape, document in circuits.items()}
+    left = numbers - sum(trained[shape] * counts[shape] for shape in circuits)
+    for shape in sorted(circuits, key=lambda shape: trained[shape] / sum(shape)):
+        larger = candidate.largest(shape, min(trained[shape] + left // counts[shape], 2 * share[shape]))
+        more = 0 if larger is None else trained_numbers(larger, shape) - trained[shape]
+        if larger is not None and more > 0:
+            filled[shape] = larger
+            left -= more * counts[shape]
+    return filled
 
 
 def _sum_of_smallest(candidate: Candidate, layers: Sequence[Shape]) -> int:

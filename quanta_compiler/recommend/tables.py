@@ -4,8 +4,9 @@ from quanta_compiler.compare.tables import connected_text
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.recommend.candidates import trained_numbers
 from quanta_compiler.recommend.run import Recommendation, Recommended
+from quanta_compiler.text.quantities import bytes_text, percent_text, times_text
 from quanta_compiler.text.tables import Column, Table, numbers
-from quanta_compiler.text.words import DASH, bytes_text, plural, span_text, times_text
+from quanta_compiler.text.words import DASH, plural, span_text
 
 
 def recommendation_tables(recommendation: Recommendation, chosen: Recommended | None) -> tuple[Table, ...]:
@@ -28,7 +29,7 @@ def _families(recommendation: Recommendation) -> Table:
         f"budget {escape(budget.text)}: {recommendation.numbers:,} of {model.parameters:,} parameters\n"
         f"step: its time as a multiple of that of LoRA r=8, predicted for {whose}, {recommendation.tokens:,} tokens"
     )
-    columns = (Column(""), *numbers("trainable", "step", "saved/token", "rank", "connected"))
+    columns = (Column(""), *numbers("trainable", "of budget", "step", "saved/token", "rank", "connected"))
     return Table(title, columns, tuple(_family(recommendation, one) for one in recommendation.choices))
 
 
@@ -37,6 +38,7 @@ def _family(recommendation: Recommendation, choice: Recommended) -> tuple[str, .
     return (
         choice.family,
         f"{row.trainable:,}",
+        percent_text(100 * row.trainable / recommendation.numbers),
         DASH if slower is None else times_text(slower),
         bytes_text(row.saved_bytes_per_token),
         span_text(min(choice.ranks.values()), max(choice.ranks.values())),

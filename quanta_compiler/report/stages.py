@@ -20,6 +20,7 @@ from quanta_compiler.planner.plan import Leaf, Plan, Step
 from quanta_compiler.planner.planner import plan_apply, plan_operator
 from quanta_compiler.planner.published import einsum_equation
 from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.text.quantities import amount_text, bytes_text
 
 _HOW_TO_READ = (
     "loops size*stride, the outermost first (16*256 8*4: 256 i + 4 j), "
@@ -163,7 +164,7 @@ def program_text(spec: CircuitSpec) -> str:
 def _program_lines(program: Program, title: str) -> Iterator[str]:
     plan = program.plan
     cost = program_cost(program)
-    yield f"{title}: {cost.flops} FLOPs, {cost.peak_bytes} bytes at once"
+    yield f"{title}: {amount_text(cost.flops)} FLOPs, {bytes_text(cost.peak_bytes)} at once"
     indent = "  "
     for place, operation in enumerate(program.operations):
         if program.loop is not None and place == program.loop.first:

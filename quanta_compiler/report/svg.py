@@ -8,8 +8,7 @@ from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.kinds import DEFAULT, KINDS
 from quanta_compiler.kinds.looks import HATCHED, PLAIN, Outline
 from quanta_compiler.report.diagram import Box, Diagram, draw
-
-FONTS = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Helvetica, Arial, 'DejaVu Sans', sans-serif"
+from quanta_compiler.report.palette import DARK, FONTS, LIGHT, ON_DARK
 
 PITCH = 48  # between rows
 HALF = 18  # of the height of a box on one row
@@ -24,8 +23,7 @@ LEADING, SYMBOL = 17, 24  # of the legend: from line to line, and the room of wh
 TURN = 72  # the width in which wires change places before a permuted output
 
 # Light colours stand in attributes, which every renderer understands; the style sheet only holds the dark ones.
-PAPER, INK, MUTED, WIRE, BAND = "#ffffff", "#1c2430", "#667080", "#4d5866", "#f4f6f9"
-DARK_PAPER, DARK_INK, DARK_MUTED, DARK_WIRE, DARK_BAND = "#14181f", "#e8ebf0", "#98a2b1", "#9aa5b4", "#1b212b"
+PAPER, BAND, INK, MUTED, WIRE = (LIGHT[name] for name in ("paper", "band", "ink", "muted", "wire"))
 _ROUNDING = {Outline.SOFT: 11, Outline.PILL: HALF}
 """How round the corners of a box are; 4 of one that is not listed."""
 
@@ -152,13 +150,13 @@ def _head(diagram: Diagram, places: _Places) -> Iterator[str]:
     )
     yield f"<title>{escape(diagram.name)}</title>"
     yield f"<desc>{escape(_description(diagram))}</desc>"
-    yield f"<style>@media screen and (prefers-color-scheme: dark) {{\n{_dark_style(diagram)}\n}}</style>"
+    yield f"<style>{ON_DARK} {{\n{_dark_style(diagram)}\n}}</style>"
     yield (
         '<defs><pattern id="quanta-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6" '
         f'stroke="{HATCHED.stroke}" stroke-opacity="0.35"/></pattern></defs>'
     )
-    yield f'<rect class="paper" width="{width}" height="{height}" fill="{PAPER}"/>'
+    yield f'<rect class="paper" width="{width}" height="{height}" fill="{LIGHT["paper"]}"/>'
     yield _text(MARGIN, 34, diagram.name, (TITLE_SIZE, INK), _BOLD)
     yield _text(MARGIN, 52, diagram.summary, _LABEL)
 
@@ -167,15 +165,15 @@ def _dark_style(diagram: Diagram) -> str:
     drawn = {_class(box): box.look for box in diagram.boxes}
     looks = {kind: drawn[kind] for kind in (*KINDS, *drawn) if kind in drawn}
     rules = {
-        ".paper": f"fill: {DARK_PAPER}",
-        ".band": f"fill: {DARK_BAND}",
-        ".wire": f"stroke: {DARK_WIRE}",
-        ".end": f"fill: {DARK_WIRE}",
+        ".paper": f"fill: {DARK['paper']}",
+        ".band": f"fill: {DARK['band']}",
+        ".wire": f"stroke: {DARK['wire']}",
+        ".end": f"fill: {DARK['wire']}",
         ".hatch": f"stroke: {HATCHED.dark_stroke}",
         **{f".{kind}": f"fill: {look.dark_fill}; stroke: {look.dark_stroke}" for kind, look in looks.items()},
         **{f".{kind} circle": f"fill: {look.dark_stroke}" for kind, look in looks.items()},
-        ".ink": f"fill: {DARK_INK}",
-        ".muted": f"fill: {DARK_MUTED}",
+        ".ink": f"fill: {DARK['ink']}",
+        ".muted": f"fill: {DARK['muted']}",
     }
     return "\n".join(f".quanta-circuit {selector} {{ {rule} }}" for selector, rule in rules.items())
 
@@ -196,7 +194,7 @@ def _bands(diagram: Diagram, places: _Places) -> Iterator[str]:
         top, bottom = _row_y(0) - HALF - 8, _row_y(diagram.rows - 1) + HALF + 8
         yield (
             f'<rect class="band" x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(bottom - top)}" '
-            f'rx="8" fill="{BAND}"/>'
+            f'rx="8" fill="{LIGHT["band"]}"/>'
         )
 
 

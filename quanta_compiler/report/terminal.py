@@ -8,8 +8,9 @@ from pathlib import Path
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.ir.circuit import Circuit
 from quanta_compiler.report.report import Report, StepReport
+from quanta_compiler.text.quantities import amount_text, bytes_text, figure_text, percent_text
 from quanta_compiler.text.tables import FIGURES, Cells, Column, Table, numbers
-from quanta_compiler.text.words import bytes_text, layout_text, number_text, percent_text, plural, span_text
+from quanta_compiler.text.words import layout_text, plural, span_text
 
 _FOLDED_STEPS = 6
 """At least this many small steps in a row share one line."""
@@ -62,7 +63,7 @@ def _parameter_rows(report: Report) -> list[Cells]:
     return [
         *rows,
         ("rank by shapes", span_text(rank.lower, rank.upper), f"of at most {full:,}"),
-        ("gain at initialization", f"{gain:.3g}", "size of the output over that of the input"),
+        ("gain at initialization", figure_text(gain), "size of the output over that of the input"),
     ]
 
 
@@ -77,16 +78,16 @@ def _apply_rows(report: Report) -> list[Cells]:
         flops = backend.flops_per_token
         aside = ", what makes the rotations aside" if turned and backend.name == "fused" else ""
         rows += [
-            (f"{backend.name}: FLOPs per token", number_text(flops), _against(sequential, flops)),
+            (f"{backend.name}: FLOPs per token", amount_text(flops), _against(sequential, flops)),
             (
                 f"{backend.name}: saved per token",
-                number_text(backend.saved_bytes_per_token),
-                f"bytes kept for backward ({bytes_text(backend.saved_bytes_per_token)}){aside}",
+                bytes_text(backend.saved_bytes_per_token),
+                f"kept for backward{aside}",
             ),
             (
                 f"{backend.name}: peak per token",
-                number_text(backend.peak_bytes_per_token),
-                "bytes at once in a forward pass, parameters aside",
+                bytes_text(backend.peak_bytes_per_token),
+                "at once in a forward pass, parameters aside",
             ),
         ]
     return rows
@@ -95,12 +96,11 @@ def _apply_rows(report: Report) -> list[Cells]:
 def _operator_rows(report: Report) -> list[Cells]:
     operator = report.operator
     never = report.breakeven_tokens is None
-    peak = f"bytes at once ({bytes_text(operator.peak_bytes)})"
-    peak += f", built in {operator.slices} slices" if operator.slices > 1 else ""
+    peak = f"at once, built in {operator.slices} slices" if operator.slices > 1 else "at once"
     remark = "its matrix is never cheaper" if never else "tokens, from which on the matrix is as cheap to build"
     return [
-        ("operator(): FLOPs", f"{operator.flops:,}", _against(operator.sequential_flops, operator.flops)),
-        ("operator(): peak", f"{operator.peak_bytes:,}", peak),
+        ("operator(): FLOPs", amount_text(operator.flops), _against(operator.sequential_flops, operator.flops)),
+        ("operator(): peak", bytes_text(operator.peak_bytes), peak),
         ("break-even", "never" if never else f"{report.breakeven_tokens:,}", remark),
         ("planned for", f"{report.apply.planned_tokens:,}", "tokens a batch"),
     ]
@@ -109,7 +109,7 @@ def _operator_rows(report: Report) -> list[Cells]:
 def _against(sequential: float, planned: float) -> str:
     if not sequential or planned == sequential:
         return "as gate by gate"
-    return f"{percent_text(100 * planned / sequential)} of gate by gate ({number_text(sequential)})"
+    return f"{percent_text(100 * planned / sequential)} of gate by gate ({amount_text(sequential)})"
 
 
 def _gates_table(report: Report) -> Table:
@@ -121,7 +121,7 @@ def _gates_table(report: Report) -> Table:
             " ".join(gate.axes),
             _shape(gate.shape),
             f"{gate.parameters:,}",
-            f"{gate.flops_per_token:,}",
+            amount_text(gate.flops_per_token),
         )
         for gate in report.gates
     )
@@ -135,11 +135,12 @@ def _steps_table(heading: str, report: Report, steps: Sequence[StepReport]) -> T
     for place, step in enumerate(steps):
         fold = folded.get(place)
         if fold is None:
-            rows.append((f"%{place + 1}", step.op, " ".join(step.operands), _shape(step.shape), f"{step.flops:,}"))
+            operands, flops = " ".join(step.operands), amount_text(step.flops)
+            rows.append((f"%{place + 1}", step.op, operands, _shape(step.shape), flops))
         elif place == fold.start:
-            flops = sum(steps[one].flops for one in fold)
+            whole = sum(steps[one].flops for one in fold)
             # Later steps refer to results inside, so that the first and the last are named.
-            rows.append((f"%{fold.start + 1} to %{fold.stop}", f"{len(fold)} small steps", "", "", f"{flops:,}"))
+            rows.append((f"%{fold.start + 1} to %{fold.stop}", f"{len(fold)} small steps", "", "", amount_text(whole)))
     return Table(heading if rows else f"{heading}: none", columns, tuple(rows))
 
 

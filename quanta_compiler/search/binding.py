@@ -48,7 +48,7 @@ def refuse_impossible(settings: Settings) -> None:
     most = min(space.in_features, space.out_features)
     if space.limits.rank is not None and space.limits.rank > most:
         message = (
-            f"no layout of {_widths(space)} has a rank of at least {space.limits.rank:,}: the largest has {most:,}"
+            f"no layout of {widths_text(space)} has a rank of at least {space.limits.rank:,}: the largest has {most:,}"
         )
         raise refusal("quanta", message, hint="loosen --min-rank")
 
@@ -61,12 +61,12 @@ def nothing_found(settings: Settings, seen: Exploration, explore: Explore) -> Sp
         fewest, most = space.axes
         axes = str(fewest) if fewest == most else f"{fewest} to {most}"
         gates = f"gates on {' or '.join(map(str, space.gate_axes))} of them"
-        message = f"there is no layout of {_widths(space)} with {axes} axes for {gates}"
+        message = f"there is no layout of {widths_text(space)} with {axes} axes for {gates}"
         return refusal("quanta", message, hint="allow other numbers of --axes")
     whole = _explored(settings, free, "parameters", explore)
     if whole.is_complete and not whole.front:
         gates = plural(space.gates[1], "gate")
-        message = f"no circuit of {_widths(space)} with at most {gates} acts on every axis of its layout"
+        message = f"no circuit of {widths_text(space)} with at most {gates} acts on every axis of its layout"
         return refusal("quanta", message, hint="allow more --gates, other --gate-axes, or --allow-disconnected")
     limits = [limit for limit in _LIMITS if getattr(space.limits, limit.field) is not None]
     for limit in limits:
@@ -74,7 +74,7 @@ def nothing_found(settings: Settings, seen: Exploration, explore: Explore) -> Sp
         exploration = _explored(settings, alone, limit.objective, explore)
         if exploration.is_complete and not exploration.front:
             near = _nearest(settings, alone, limit, explore, "largest" if limit.is_from_below else "smallest")
-            message = f"no layout of {_widths(space)} {_has(space, limit)}{near}"
+            message = f"no layout of {widths_text(space)} {_has(space, limit)}{near}"
             return refusal("quanta", message, hint=f"loosen {limit.option}")
     return _together(settings, seen, limits, explore)
 
@@ -82,10 +82,10 @@ def nothing_found(settings: Settings, seen: Exploration, explore: Explore) -> Sp
 def _together(settings: Settings, seen: Exploration, limits: list[_Limit], explore: Explore) -> SpecError:
     """Return the sentence for limits that no layout is seen to meet all at once."""
     space = settings.space
-    subject = f"no layout of {_widths(space)}"
+    subject = f"no layout of {widths_text(space)}"
     hint = "loosen one of them" if len(limits) > 1 else f"loosen {limits[0].option}"
     if not seen.is_complete:
-        subject = f"none of the {seen.seen:,} layouts of {_widths(space)} looked at"
+        subject = f"none of the {seen.seen:,} layouts of {widths_text(space)} looked at"
         hint += ", or look at more with --candidates"
     for limit in limits:
         near = _nearest(settings, space, limit, explore, "nearest")
@@ -127,5 +127,6 @@ def _has(space: Space, limit: _Limit) -> str:
     return f"has {limit.has.format(getattr(space.limits, limit.field))}"
 
 
-def _widths(space: Space) -> str:
+def widths_text(space: Space) -> str:
+    """Return `4096 -> 1024`."""
     return f"{space.in_features} -> {space.out_features}"

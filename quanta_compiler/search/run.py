@@ -11,7 +11,7 @@ from quanta_compiler.compare.figures import Conditions, circuit_row
 from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import refusal
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.search.binding import nothing_found, refuse_impossible
+from quanta_compiler.search.binding import nothing_found, refuse_impossible, widths_text
 from quanta_compiler.search.chunks import Settings
 from quanta_compiler.search.explore import Exploration, explore
 from quanta_compiler.search.fit import Fit, FitOptions, FitTask, run_fit
@@ -30,6 +30,7 @@ from quanta_compiler.search.saved import (
 )
 from quanta_compiler.search.workers import Team, Workers, team
 from quanta_compiler.text.console import Progress
+from quanta_compiler.text.quantities import amount_text, bytes_text, figure_text
 from quanta_compiler.text.words import evenly, plural
 
 _FEW_PLANS = 8
@@ -160,7 +161,8 @@ def _search(request: Request, journal: Journal, workers: Team, progress: Progres
     )
     if not exploration.front:
         if not exploration.is_finished:
-            message = f"the time was over before a layout met the limits ({exploration.seen:,} were costed)"
+            seen = f"{exploration.seen:,} were costed"
+            message = f"the time was over before a layout of {widths_text(space)} met the limits ({seen})"
             raise refusal("quanta", message, hint="go on with --resume and more --time")
         journal.remove()  # Nothing in it is worth going on with.
         explored = partial(explore, team=workers, deadline=request.deadline, progress=progress)
@@ -233,14 +235,14 @@ def _remarks(found: Found) -> list[str]:
     figures, order = found.candidate.figures, found.candidate.order
     full, mix = order.gates_to_full, order.gates_to_mix
     remarks = [
-        f"parameters {figures.parameters:,}; FLOPs per token {figures.flops_per_token:,} gate by gate; kept for "
-        f"backward {figures.saved_bytes_per_token:,} bytes per token",
-        f"rank {figures.rank_lower:,} to {figures.rank_upper:,}; free numbers {figures.freedom:,}; mixing "
-        f"{figures.mixing:g}",
+        f"parameters {figures.parameters:,}; FLOPs per token {amount_text(figures.flops_per_token)} gate by gate; "
+        f"kept for backward {bytes_text(figures.saved_bytes_per_token)} per token",
+        f"rank {figures.rank_lower:,} to {figures.rank_upper:,}; free numbers {figures.freedom:,}; "
+        f"mixing {figure_text(figures.mixing)}",
         f"every output depends on every input {_after(full)}; every axis on every axis {_after(mix)}",
     ]
     if found.error is not None:
-        remarks.append(f"fitted to {len(found.fits)} updates: relative error {found.error:.4f}")
+        remarks.append(f"fitted to {len(found.fits)} updates: relative error {figure_text(found.error)}")
     return remarks
 
 

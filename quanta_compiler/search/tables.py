@@ -3,11 +3,9 @@
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.run import Found, Outcome
+from quanta_compiler.text.quantities import amount_text, figure_text, percent_text, seconds_text
 from quanta_compiler.text.tables import FIGURES, Column, Table, in_parts, numbers
 from quanta_compiler.text.words import DASH, plural, span_text
-
-_MANY = 10**12
-"""From here on people read powers of ten more easily than digits."""
 
 
 def search_tables(outcome: Outcome, width: int | None = None) -> tuple[Table, ...]:
@@ -35,19 +33,14 @@ def _completeness(outcome: Outcome) -> str:
         return f"{some}; stopped before the end"
     if not exploration.drawn:
         return f"{some}; there was no room for longer ones"
-    whole = "" if exploration.estimate is None else f" of about {_about(exploration.estimate)}"
+    whole = "" if exploration.estimate is None else f" of about {amount_text(exploration.estimate)}"
     return f"{some}, a sample of the longer ones{whole}"
-
-
-def _about(number: int) -> str:
-    """Return two digits of a number, as a power of ten where it has many."""
-    return f"{number:.1e}".replace("e+", "e") if number >= _MANY else f"{float(f'{number:.2g}'):,.0f}"
 
 
 def _front(outcome: Outcome) -> Table:
     has_fits = any(one.fits for one in outcome.found)
     fits = ("error", "LoRA's error", "explained/1,000") if has_fits else ()
-    figures = numbers("parameters", "FLOPs/token", "free", "mixing", "rank", "step, ms", *fits)
+    figures = numbers("parameters", "FLOPs/token", "free", "mixing", "rank", "step", *fits)
     best = _best_fits(outcome.found)
     rows = tuple(_row(one) + (_fit_cells(one, one in best) if has_fits else ()) for one in outcome.found)
     title = f"the front, few parameters first; planned for {outcome.request.conditions.tokens:,} tokens"
@@ -60,11 +53,11 @@ def _row(found: Found) -> tuple[str, ...]:
         found.document["name"],
         " ".join("-".join(map(str, axes)) + (f":{rank}" if rank else "") for axes, rank in found.candidate.gates),
         f"{figures.parameters:,}",
-        f"{row.forward_flops_per_token:,.0f}",
+        amount_text(row.forward_flops_per_token),
         f"{figures.freedom:,}",
-        f"{figures.mixing:.2f}",
+        figure_text(figures.mixing),
         span_text(figures.rank_lower, figures.rank_upper),
-        DASH if row.step_seconds is None else f"{1000 * row.step_seconds:.2f}",
+        DASH if row.step_seconds is None else seconds_text(row.step_seconds),
     )
 
 
@@ -72,7 +65,7 @@ def _fit_cells(found: Found, is_best: bool) -> tuple[str, ...]:
     error, lora, explained = found.error, found.lora_error, found.explained_per_1000
     if error is None or lora is None or explained is None:
         return (DASH,) * 3
-    return f"{'*' if is_best else ''}{error:.4f}", f"{lora:.4f}", f"{100 * explained:.2f}%"
+    return f"{'*' if is_best else ''}{figure_text(error)}", figure_text(lora), percent_text(100 * explained)
 
 
 def _best_fits(found: tuple[Found, ...]) -> list[Found]:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
-from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, meant, quote
+from quanta_compiler.diagnostics import DataPath, Problems, did_you_mean, offered, quote
 from quanta_compiler.kinds import DEFAULT
 from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
@@ -165,7 +165,7 @@ class Translator:
         """Report a kind that there is not, or once for all gates one of a package that is missing or broken."""
         reason = self._reason(value)
         if reason is None:
-            hint = meant(value, {*kinds, *plugin_names()}, _one_of((*kinds, *sorted(plugin_names()))))
+            hint = offered(value, {*kinds, *plugin_names()}, _one_of((*kinds, *sorted(plugin_names()))))
             self.problems.error(path, f"unknown kind {quote(value)} of a {what}", hint)
         elif value not in self.told:
             self.told.add(value)
@@ -228,7 +228,7 @@ def report_unknown(key: str, path: DataPath, value: Any, words: Collection[str],
     if not isinstance(value, str):
         problems.error(path, f"`{key}` must be a name, got {describe(value)}", _one_of(words))
         return
-    problems.error(path, f"unknown {key} {quote(value)}", meant(value, words, _one_of(words)))
+    problems.error(path, f"unknown {key} {quote(value)}", offered(value, words, _one_of(words)))
 
 
 def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str]:

@@ -4,8 +4,9 @@ import os
 import stat
 import sys
 
-from quanta_compiler.diagnostics import SpecError, refusal
+from quanta_compiler.diagnostics import SpecError, did_you_mean, refusal
 from quanta_compiler.kinds import limits
+from quanta_compiler.text.quantities import bytes_text
 
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "<stdin>"
@@ -25,7 +26,7 @@ class StandardInput(str):
 
 def too_large(name: str) -> SpecError:
     """Return the error for a text beyond the limit."""
-    return refusal(name, f"is larger than {limits.FILE_BYTES >> 20} MiB", hint="a circuit file is a few lines long")
+    return refusal(name, f"is larger than {bytes_text(limits.FILE_BYTES)}", hint="a circuit file is a few lines long")
 
 
 def standard_input() -> StandardInput:
@@ -33,8 +34,9 @@ def standard_input() -> StandardInput:
     data = b"" if sys.stdin is None else sys.stdin.buffer.read(limits.FILE_BYTES + 1)
     if len(data) > limits.FILE_BYTES:
         raise too_large(STANDARD_INPUT_NAME)
-    # A text without a line break would be taken for a path.
-    return StandardInput(decode(STANDARD_INPUT_NAME, data) + "\n")
+    text = decode(STANDARD_INPUT_NAME, data)
+    # A text without a line break would be taken for a path; a line more would move what is wrong at the end.
+    return StandardInput(text if "\n" in text else text + "\n")
 
 
 def read_file(path: str) -> str:
@@ -42,7 +44,7 @@ def read_file(path: str) -> str:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise refusal(path, "no such file", hint="`quanta new` prints a circuit to start from") from None
+        raise refusal(path, "no such file", hint=_near(path)) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise refusal(path, f"cannot be read: {reason or 'the name is not valid'}") from None
@@ -57,6 +59,20 @@ def read_file(path: str) -> str:
     if len(data) > limits.FILE_BYTES:
         raise too_large(path)
     return decode(path, data)
+
+
+def _near(path: str) -> str:
+    """Return the hint for a file that is not there: another of nearly that name in its folder."""
+    folder, name = os.path.split(path)
+    try:
+        others = {os.path.splitext(other)[0]: other for other in sorted(os.listdir(folder or "."))}
+    except (OSError, ValueError):
+        others = {}
+    # Endings are alike in all names.
+    close = did_you_mean(os.path.splitext(name)[0], others)
+    if close is None:
+        return "`quanta new` prints a circuit to start from"
+    return f"did you mean {os.path.join(folder, others[close])}?"
 
 
 def decode(name: str, data: bytes) -> str:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from quanta_compiler.diagnostics import Problems, meant
+from quanta_compiler.diagnostics import Problems, offered
 from quanta_compiler.presets.family import Family
 from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.presets.table import PRESETS
@@ -48,7 +48,7 @@ def known_family(name: str) -> type[Family]:
     """Return the family of a name; ValueError where there is none."""
     if name in PRESETS:
         return PRESETS[name]
-    hint = meant(name, PRESETS, f"there is {', '.join(PRESETS)}", mark="'")
+    hint = offered(name, PRESETS, f"there is {', '.join(PRESETS)}", mark="'")
     raise ValueError(f"unknown preset {name!r}: {hint}")
 
 

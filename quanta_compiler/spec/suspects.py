@@ -9,6 +9,7 @@ from quanta_compiler.kinds.kind import AxisSize, Form
 from quanta_compiler.presets.layouts import Layout, auto_layout, exact_layout, pair_numbers
 from quanta_compiler.spec.axes import layout_text
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
+from quanta_compiler.text.quantities import percent_text, times_text
 
 _MUCH = 0.01
 """More padding than `{auto: N}` looks for."""
@@ -111,7 +112,7 @@ def warn_about_fitting(spec: CircuitSpec, problems: Problems) -> None:
 def padding_of(width: int, sizes: tuple[int, ...]) -> tuple[str, str | None]:
     """Return what to say of a layout that the compiler has chosen and that is wider than it should be."""
     product = math.prod(sizes)
-    waste = f"{product - width} of {product} numbers ({percent(product - width, product)}) are zeros"
+    waste = f"{product - width} of {product} numbers ({_share(product - width, product)}) are zeros"
     return f"{width} is padded to {product} ({_text(sizes)}): {waste}", _other_layout(width, sizes)
 
 
@@ -124,10 +125,10 @@ def warn_about_waste(spec: CircuitSpec, layout: Layout, out_features: int | None
     hint = _other_layout(given, sizes) if chosen else _better_layout(spec, max(given, out_features or 0), given)
     path = ("layout",) if chosen and given != product else ("in_features",)
     if given < product:
-        waste = f"{product - given} of {product} inputs ({percent(product - given, product)}) are always zero"
+        waste = f"{product - given} of {product} inputs ({_share(product - given, product)}) are always zero"
         problems.warning(path, f"in_features {given} is padded to {product} ({shape}): {waste}", hint)
     elif given > product:
-        waste = f"the last {given - product} of {given} inputs ({percent(given - product, given)}) are ignored"
+        waste = f"the last {given - product} of {given} inputs ({_share(given - product, given)}) are ignored"
         problems.warning(path, f"in_features {given} is truncated to {product} ({shape}): {waste}", hint)
     told = chosen and given == spec.out_features and spec.output == spec.layout
     if not told:
@@ -139,10 +140,10 @@ def _warn_about_outputs(spec: CircuitSpec, problems: Problems) -> None:
     given, product = spec.out_features, math.prod(axis.size for axis in spec.output)
     hint = _rectangular(spec) or _better_layout(spec, max(given, spec.in_features))
     if given < product:
-        waste = f"{percent(product - given, product)} of what the circuit computes is dropped"
+        waste = f"{_share(product - given, product)} of what the circuit computes is dropped"
         problems.warning(("out_features",), f"out_features {given} keeps {given} of {product} outputs: {waste}", hint)
     elif given > product:
-        waste = f"{given - product} of {given} outputs ({percent(given - product, given)}) are always zero"
+        waste = f"{given - product} of {given} outputs ({_share(given - product, given)}) are always zero"
         problems.warning(("out_features",), f"out_features {given} pads {product} outputs ({shape}): {waste}", hint)
 
 
@@ -153,7 +154,7 @@ def _other_layout(width: int, sizes: tuple[int, ...]) -> str | None:
     exact = exact_layout(width, len(sizes))
     if exact is not None:
         times = pair_numbers(exact) / pair_numbers(sizes)
-        return f"`layout: {_text(exact)}` is not padded, but has {times:.3g} times the numbers for `all_pairs`"
+        return f"`layout: {_text(exact)}` is not padded, but has {times_text(times)} the numbers for `all_pairs`"
     if math.prod(sizes) - width <= width * _MUCH:
         return None
     fewer = [auto_layout(width, count) for count in range(2, len(sizes))]
@@ -192,12 +193,8 @@ def _rectangular(spec: CircuitSpec) -> str | None:
     return None
 
 
-def percent(part: int, whole: int) -> str:
-    """Write a share with about three figures, so that it is never shown as nothing or all."""
-    value = 100 * part / whole
-    if value < 0.05:
-        return f"{value:.2g} %"
-    return f"{value:.1f} %" if value < 99.95 else f"{min(value, 99.99):.2f} %"
+def _share(part: int, whole: int) -> str:
+    return percent_text(100 * part / whole)
 
 
 def _text(sizes: tuple[int, ...]) -> str:

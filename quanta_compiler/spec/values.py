@@ -6,7 +6,7 @@ Each check takes the data as read and returns what the models hold, or refuses i
 import re
 from typing import Any
 
-from quanta_compiler.diagnostics import DataPath, clip, meant, quote
+from quanta_compiler.diagnostics import DataPath, clip, offered, quote
 from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.checks import (
     Problem,
@@ -76,7 +76,7 @@ def check_pattern_name(value: Any) -> str:
     if not isinstance(value, str):
         refuse([((), f"`pattern` must be a name, got {describe(value)}", f"the patterns are {words}")])
     if value not in PATTERNS:
-        refuse([((), f"unknown pattern {quote(value)}", meant(value, PATTERNS, f"the patterns are {words}"))])
+        refuse([((), f"unknown pattern {quote(value)}", offered(value, PATTERNS, f"the patterns are {words}"))])
     return value
 
 
@@ -200,7 +200,7 @@ def _check_scheme(scheme: Any, path: DataPath) -> None:
     message = f"unknown initialiser {quote(scheme)}"
     if not isinstance(scheme, str):
         message = f"`scheme` must be a name, got {describe(scheme)}"
-    refuse([(path, message, meant(scheme, ENTRIES, f"the schemes are {', '.join(ENTRIES)}"))])
+    refuse([(path, message, offered(scheme, ENTRIES, f"the schemes are {', '.join(ENTRIES)}"))])
 
 
 def check_packages(value: Any) -> dict[str, str]:

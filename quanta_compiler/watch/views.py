@@ -15,7 +15,8 @@ from quanta_compiler.models.fitting import is_template
 from quanta_compiler.presets import REFERENCE
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.spec import load_spec, read_data
-from quanta_compiler.text.words import DASH, amount_text, bytes_text, percent_text, seconds_text
+from quanta_compiler.text.quantities import amount_text, bytes_text, percent_text, seconds_text
+from quanta_compiler.text.words import DASH
 
 TEMPLATE_WIDTH = 4096
 """A template has no widths of its own: it is shown at those of a common model."""

@@ -85,7 +85,7 @@ def test_ours_beside_lora_and_ours() -> None:
     ("name", "start"),
     [
         ("picture.svg", b"<?xml"),
-        ("picture.html", b"<!DOCTYPE html>"),
+        ("picture.html", b"<!doctype html>"),
         ("picture.png", b"\x89PNG"),
         pytest.param("picture.pdf", b"%PDF", marks=pytest.mark.slow),
         ("PICTURE.PNG", b"\x89PNG"),

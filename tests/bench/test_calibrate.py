@@ -153,7 +153,7 @@ def test_other_programs_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Load, "others", lambda load: 1000.0)
     result = quanta("bench", "--calibrate", "--threads", "1")
     assert result.exit_code == 0
-    assert result.stderr.startswith("quanta: warning: other programs kept 1000.0 of ")
+    assert result.stderr.startswith("quanta: warning: other programs kept 1,000 of ")
     assert result.stderr.endswith("calibrate again: predicted times are too long by what they took\n")
 
 

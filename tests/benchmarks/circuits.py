@@ -289,7 +289,8 @@ def write(folder: Path, sections: dict[str, dict[str, Any]]) -> None:
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     merged = {name: {**known, **sections}[name] for name in SECTIONS if name in known or name in sections}
     path.write_text(json.dumps(merged, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    text = "\n\n".join(markdown(section) for section in merged.values())
+    title = "# Measured circuits\n\nMade by `python tests/benchmarks/circuits.py -o docs/figures`."
+    text = "\n\n".join([title, *(markdown(section) for section in merged.values())])
     (folder / "circuits.md").write_text(text + "\n", encoding="utf-8")
 
 

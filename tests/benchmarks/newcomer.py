@@ -10,6 +10,7 @@ weights and a small vocabulary, so that nothing is downloaded and a few steps ta
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -89,7 +90,7 @@ def main() -> None:
         python = sys.executable
         if install:
             venv.create(Path(folder) / "venv", with_pip=True)
-            python = str(Path(folder) / "venv" / "bin" / "python")
+            python = str(Path(folder) / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
         walk(python, Path(folder), install=install)
 
 

@@ -172,6 +172,8 @@ def markdown(data: dict[str, Any], results: Sequence[Result]) -> str:
     lines = [
         "# Predicted times beside measured ones",
         "",
+        "Made by `python tests/benchmarks/predicted.py --calibrate -o docs/figures`.",
+        "",
         f"{data['date']}, {machine['processor']}, {data['threads']} of {machine['cores']} cores, torch "
         f"{machine['torch']}, float32, median of {data['rounds']} rounds"
         + ("" if crowd is None else f"; other programs kept {crowd:.2f} cores busy")

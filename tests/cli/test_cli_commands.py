@@ -57,7 +57,6 @@ def test_help_is_plain_text_in_a_pipe(command: list[str]) -> None:
     assert long.exit_code == 0
     assert long.stdout == short.stdout
     assert long.stdout.isascii()
-    assert "completion" not in long.stdout
 
 
 def test_check_names_what_it_has_read() -> None:

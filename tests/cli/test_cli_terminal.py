@@ -11,6 +11,7 @@ from quanta_compiler import compile_circuit
 from quanta_compiler.diagnostics import Diagnostic, Span
 from quanta_compiler.report.terminal import report_tables, summary_table
 from quanta_compiler.text import console
+from quanta_compiler.text.quantities import amount_text
 from quanta_compiler.text.tables import plain_text, print_rich
 
 CIRCUIT = {"version": 1, "name": "small", "layout": "4x4x2", "gates": ["all_pairs"]}
@@ -83,7 +84,7 @@ def test_no_figure_is_cut_on_a_terminal(columns: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("COLUMNS", columns)
     print_rich(report_tables(report))
     assert "…" not in terminal.getvalue()
-    assert f"{report.operator.flops:,}" in terminal.getvalue()
+    assert amount_text(report.operator.flops) in terminal.getvalue()
 
 
 def test_drawings_are_as_wide_as_the_terminal_and_the_same_in_every_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import quanta
+from typer.testing import CliRunner
 
+from quanta_compiler.cli.app import app
 from quanta_compiler.spec import load_spec
 
 GOOD = "version: 1\nname: pairs\nlayout: 4x4x4\ngates: [all_pairs]\n"
@@ -45,7 +47,7 @@ def test_counts_are_written_as_people_write_them() -> None:
     wrong = quanta(*arguments, "2x")
     assert wrong.exit_code == 2
     assert "'2x' is no count: write digits, or a number with a unit, such as 50k or 1.5M" in wrong.stderr
-    assert "is not in the range from 1 to 2,147,483,648" in quanta(*arguments, "3G").stderr
+    assert "3,000,000,000 is too many: at most 2,147,483,648" in " ".join(quanta(*arguments, "3G").stderr.split())
 
 
 def test_compile_checks_whether_files_are_up_to_date(folder: Path) -> None:
@@ -108,3 +110,49 @@ def test_all_columns_of_a_comparison_are_shown_on_request() -> None:
     assert max(map(len, few.splitlines()[2:])) <= 80
     assert all(heading in whole for heading in ("operator FLOPs", "AdamW", "connected"))
     assert "operator FLOPs" in quanta("compare", "pairs.yaml", "--sort", "operator_flops").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("compare", "{circuit}", "--sort", "step_second"), "'step_seconds'? choose one of name, kind,"),
+        (("compare", "{circuit}", "-b", "lroa:8"), "did you mean 'lora'? there is "),
+        (("compare", "{circuit}", "--backend", "tourch"), "did you mean 'torch'? choose one of auto, torch, fused"),
+        (("compare", "{circuit}", "--device", "cdua"), "'cdua' is no device: did you mean 'cuda'? choose one of cpu,"),
+        (
+            ("bench", "{circuit}", "--dtype", "bf16"),
+            "'bf16' is no dtype: did you mean 'bfloat16'? choose one of ",
+        ),
+        (("bench", "{circuit}", "--only", "opt-einsm"), "did you mean 'opt-einsum'? choose some of "),
+        (("expand", "{circuit}", "--stage", "progam"), "did you mean 'program'? choose one of circuit, network,"),
+        (("search", "--in", "8", "--out", "8", "--max-parameters", "9", "--backend", "lokky"), "did you mean 'loky'? "),
+        (("new", "--preset", "lroa"), "did you mean 'lora'? there is quanta, "),
+        (("check", "{wrong}"), "did you mean {circuit}?"),
+    ],
+)
+def test_a_wrong_name_offers_the_nearest_and_the_list(words: tuple[str, ...], hint: str, tmp_path: Path) -> None:
+    circuit = tmp_path / "circuit.yaml"
+    circuit.write_text("version: 1\nname: c\nlayout: 4x4\ngates: [all_pairs]\n", encoding="utf-8")
+    names = {"circuit": str(circuit), "wrong": str(tmp_path / "circiut.yml")}
+    result = quanta(*(word.format(**names) for word in words))
+    assert result.exit_code in (1, 2)
+    assert " ".join(hint.format(**names).split()) in " ".join(result.stderr.split())
+
+
+def test_one_mistake_is_told_once(tmp_path: Path) -> None:
+    circuit = tmp_path / "circuit.yaml"
+    circuit.write_text("version: 1\nname: c\nlayout: 4x4\ngates: [all_pair]\n", encoding="utf-8")
+    result = quanta("check", str(circuit), str(circuit))
+    assert result.stderr.count("unknown pattern") == 1
+    assert "1 problem in 1 of 1 file" in result.stderr
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_places_in_standard_input_are_those_of_a_file(end: str, tmp_path: Path) -> None:
+    text = "version: 1\nname: c\nlayout: 4x4\ngates: [all_pairs" + end
+    file = tmp_path / "circuit.yaml"
+    file.write_text(text, encoding="utf-8")
+    of_file = quanta("check", str(file)).stderr
+    of_input = CliRunner().invoke(app, ["check", "-"], input=text).stderr
+    assert of_input == of_file.replace(str(file), "<stdin>")
+    assert of_input.startswith("<stdin>:")

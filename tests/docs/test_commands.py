@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_docs import FENCE, IDS, PAGES
+from test_docs import FENCE, IDS, PAGES, ROOT
 from typer.main import get_command
 
 from quanta_compiler.cli.app import app
@@ -59,3 +59,13 @@ def test_commands_in_sentences_have_their_options(page: Path) -> None:
         if command is None or given - known:
             unknown.append(f"quanta {line}")
     assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_scripts_and_targets_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?m)^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    assert set(re.findall(r"(?:^|`)make ([\w-]+)", text, re.MULTILINE)) <= targets
+    for script, options in re.findall(r"(?:^|`)python\s+(\w\S*\.py)([^`\n#]*)", text, re.MULTILINE):
+        source = (ROOT / script).read_text(encoding="utf-8")
+        assert [option for option in re.findall(r"--?[a-z]+", options) if f'"{option}"' not in source] == [], script

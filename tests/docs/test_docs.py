@@ -1,4 +1,4 @@
-"""The documentation: links lead somewhere, YAML compiles, Python is Python, the site builds without a warning."""
+"""The documentation: links lead somewhere, YAML compiles, figures name their command, the site builds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from quanta_compiler.driver import compile_circuit
 from quanta_compiler.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,7 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_links_lead_somewhere(page: Path) -> None:
+    """Within the repository; addresses on the web are listed and opened before a release (CONTRIBUTING.md)."""
     dead = []
     for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", link):
@@ -50,22 +52,26 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_yaml_is_a_circuit_or_a_part_of_one(page: Path) -> None:
+def test_yaml_compiles(page: Path) -> None:
     for text in blocks(page, "yaml"):
         data = yaml.safe_load(text)
         if isinstance(data, dict) and "name" in data:
-            load_spec(data if "version" in data else {"version": 1, **data}, in_features=4096, out_features=4096)
-        elif isinstance(data, dict) and set(data) == {"gates"}:
-            load_spec({"version": 1, "name": "part", "layout": "16x8x8x4", **data})
+            compile_circuit(load_spec(text))
         else:
-            raise AssertionError(f"neither a circuit nor its gates, so nothing tests it:\n{text}")
+            raise AssertionError(f"no circuit, so nothing tests it:\n{text}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_python_is_python(page: Path) -> None:
-    for text in blocks(page, "python"):
-        lines = text if not text.startswith("    ") else f"class _:\n{text}"
-        compile(lines, str(page), "exec")
+def test_a_table_of_figures_names_its_command(page: Path) -> None:
+    """A script or a `quanta` command, in the section of the table; figures stand at the right of their cells."""
+    text = FENCE.sub(lambda block: block[0].replace("\n#", "\n"), page.read_text(encoding="utf-8"))
+    if re.search(r"(?m)^Made by `python \S+\.py", text):
+        return
+    figures = re.compile(r"(?m)^ *\|[-:| ]*--:")
+    command = re.compile(r"(?m)(?:^|`)(?:\$ )?(?:python\s+\w\S*\.py|quanta\s+[a-z])")
+    sections = re.split(r"(?m)^(?=#+ )", text)
+    silent = [part for part in sections if figures.search(part) and not command.search(part)]
+    assert [part.partition("\n")[0] for part in silent] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

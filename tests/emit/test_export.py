@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-import onnxruntime
 import pytest
 import torch
 from packaging.version import Version
@@ -19,6 +18,8 @@ from quanta_compiler.driver import compile_circuit
 from quanta_compiler.emit.expressions import view_code
 from quanta_compiler.runtime import rotation_functions
 
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 _WANTS_STRIDES = pytest.mark.skipif(
@@ -75,7 +76,7 @@ def assert_exports(source: Any, backend: str) -> None:
             assert error(exported(vectors(module, count)), module(vectors(module, count))) < 1e-5
 
 
-def in_onnx(module: torch.nn.Module | torch.export.ExportedProgram, x: torch.Tensor) -> onnxruntime.InferenceSession:
+def in_onnx(module: torch.nn.Module | torch.export.ExportedProgram, x: torch.Tensor) -> Any:
     """Return the module as onnxruntime runs it, for any number of tokens."""
     shapes = None if isinstance(module, torch.export.ExportedProgram) else ({0: torch.export.Dim("n")},)
     arguments = cast(Any, (module, (x,)))
@@ -84,7 +85,7 @@ def in_onnx(module: torch.nn.Module | torch.export.ExportedProgram, x: torch.Ten
     return onnxruntime.InferenceSession(program.model_proto.SerializeToString())
 
 
-def assert_runs(session: onnxruntime.InferenceSession, module: Any) -> None:
+def assert_runs(session: Any, module: Any) -> None:
     for count in (1, 5, 9):
         x = vectors(module, count)
         (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})

@@ -114,11 +114,11 @@ BESIDE_LORA = [
 def test_the_page_begins_with_what_was_found(opened: Open) -> None:
     page = opened(comparison_page(comparison(BESIDE_LORA)))
     assert texts(page, "#findings") == [
-        "mine trains the fewest numbers (0.1× that of lora-8); lora-8 takes the shortest step; of the 2 layouts with "
-        "the highest rank, 64, both is the quickest (2× that of lora-8)."
+        "mine trains the fewest numbers (0.1x that of lora-8); lora-8 takes the shortest step; of the 2 layouts with "
+        "the highest rank, 64, both is the quickest (2x that of lora-8)."
     ]
     assert "lora, the reference" in " ".join(texts(page, ".legend span"))
-    assert texts(page, "#table tbody tr:nth-child(2) .ratio") == ["4×", "0.1×", "1×"]
+    assert texts(page, "#table tbody tr:nth-child(2) .ratio") == ["4x", "0.1x", "1x"]
 
 
 def test_every_width_has_a_reference_of_its_own(opened: Open) -> None:
@@ -126,7 +126,7 @@ def test_every_width_has_a_reference_of_its_own(opened: Open) -> None:
     rows = [*BESIDE_LORA[:2], row("lora-8", 4000, 0.5, source="lora:8", **wide), row("large", 2000, 1.0, **wide)]
     page = opened(comparison_page(comparison(rows)))
     ratios = [texts(page, f"#table tbody tr:nth-child({place}) .ratio")[:2] for place in (1, 2, 3, 4)]
-    assert ratios == [["1×", "1×"], ["4×", "0.1×"], ["1×", "1×"], ["2×", "0.5×"]]
+    assert ratios == [["1x", "1x"], ["4x", "0.1x"], ["1x", "1x"], ["2x", "0.5x"]]
     assert page.execute_script("return document.getElementById('findings-card').hidden")
 
 
@@ -155,6 +155,21 @@ def test_every_point_has_a_label(opened: Open) -> None:
     assert sorted(texts(page, "#chart .names text")) == sorted(drawn)
 
 
+def test_no_label_lies_on_the_front(opened: Open) -> None:
+    page = opened(comparison_page(comparison(ROWS)))
+    crossed = """
+        const front = document.querySelector("#chart [aria-label=line] path");
+        const way = d3.range(0, front.getTotalLength()).map((far) => front.getPointAtLength(far));
+        const frame = document.querySelector("#chart svg:last-of-type").getBoundingClientRect();
+        return [...document.querySelectorAll("#chart .names text")].filter((one) => {
+          const box = one.getBoundingClientRect();
+          return way.some(({ x, y }) => box.left < x + frame.left && x + frame.left < box.right
+            && box.top < y + frame.top && y + frame.top < box.bottom);
+        }).map((one) => one.textContent);
+    """
+    assert page.execute_script(crossed) == []
+
+
 def test_rows_are_cards_on_a_phone(opened: Open) -> None:
     page = opened(comparison_page(comparison(ROWS)))
     emulate(page, width=420)
@@ -162,6 +177,13 @@ def test_rows_are_cards_on_a_phone(opened: Open) -> None:
     assert page.execute_script(wide, "#table tbody tr") > 300
     assert page.execute_script("return document.documentElement.scrollWidth") <= 420
     assert page.execute_script("return getComputedStyle(document.querySelector('#table tr')).display") == "block"
+
+
+def test_many_cards_scroll_with_the_page(opened: Open) -> None:
+    page = opened(comparison_page(comparison(many_rows(40))))
+    emulate(page, width=420)
+    inner = "const one = document.querySelector('#table'); return one.scrollHeight - one.clientHeight"
+    assert page.execute_script(inner) <= 1, "the page scrolls, not a box in it"
 
 
 def test_a_comparison_of_nothing_has_a_page(opened: Open) -> None:

@@ -25,6 +25,14 @@ from hostile_names import NAMES, hostile
 from random_circuits import file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.text.quantities import (
+    amount_text,
+    bytes_text,
+    figure_text,
+    percent_text,
+    seconds_text,
+    times_text,
+)
 
 
 def test_a_report_shows_every_gate_and_every_step(opened: Open, mixed: CompiledCircuit) -> None:
@@ -36,13 +44,22 @@ def test_a_report_shows_every_gate_and_every_step(opened: Open, mixed: CompiledC
     assert texts(page, "#gate-table tbody td:first-child") == [gate.name for gate in report.gates]
     assert len(texts(page, "#apply-steps tbody tr")) == len(report.apply.steps)
     assert len(texts(page, "#operator-steps tbody tr")) == len(report.operator.steps)
-    assert texts(page, "#operator-steps tbody td:last-child")[-1] == "100.0%"
+    assert texts(page, "#operator-steps tbody td:last-child")[-1] == "100%"
     # Both charts have a bar for every gate, and the axis between them names every gate.
     assert count(page, "#gates svg [aria-label=bar] rect") == 16
     assert {gate.name for gate in report.gates} <= {*texts(page, "#gates svg text")}
     assert len(texts(page, "#graph .nodes g")) == len(report.gates) + 2
     assert "name: test" in texts(page, "#yaml pre")[0]
     assert report.apply.einsum in texts(page, "#einsums pre")[0]
+
+
+def test_quantities_are_written_as_in_the_terminal(opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    values = (0, 1, 0.0366, 1.2e-7, 12.34, 99.98, 999.4, 999.6, 1023, 98_306, 3_670_016, 72 * 2**20, 1.444e60)
+    for write in (figure_text, amount_text, bytes_text, seconds_text, percent_text, times_text):
+        name = write.__name__.replace("_text", "Text")
+        shown = page.execute_script(f"return arguments[0].map((value) => {name}(value))", values)
+        assert shown == [write(value) for value in values]
 
 
 def test_the_first_figures_are_beside_the_reference(opened: Open, mixed: CompiledCircuit) -> None:
@@ -55,7 +72,7 @@ def test_the_first_figures_are_beside_the_reference(opened: Open, mixed: Compile
     ]
     widths = mixed.spec.in_features + mixed.spec.out_features
     ratio = mixed.report.parameters.trainable / (8 * widths)
-    assert texts(page, "#cards .says")[0] == f"{ratio:.3g}× LoRA r=8"
+    assert texts(page, "#cards .says")[0] == f"{ratio:.3g}x LoRA r=8"
     assert page.execute_script("return document.querySelector('.inside').open") is False
 
 
@@ -129,7 +146,7 @@ def test_small_steps_are_one_row_that_opens_and_one_halt_of_the_walk(opened: Ope
     assert texts(page, "#apply-steps .folded button") == ["Hide"] * folds
     assert texts(page, "#graph-step")[0].startswith(f"{closed} steps.")
     enter(page, "#graph-controls input", "1")
-    assert re.fullmatch(r"Step 1 of \d+: %1 to %(\d+), \1 small steps, [\d,]+ FLOPs\.", texts(page, "#graph-step")[0])
+    assert re.fullmatch(r"Step 1 of \d+: %1 to %(\d+), \1 small steps, [\d.]+ M FLOPs\.", texts(page, "#graph-step")[0])
     enter(page, "#graph-controls input", str(closed))
     assert f"%{len(steps)} = " in texts(page, "#graph-step")[0]
 
@@ -142,6 +159,14 @@ def test_a_report_of_two_hundred_gates_fits_its_page(opened: Open) -> None:
     emulate(page, width=400)
     time.sleep(0.2)
     assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_wide_diagram_lets_the_shadow_at_its_edge_through(opened: Open, mixed: CompiledCircuit) -> None:
+    page = opened(mixed.page())
+    emulate(page, width=420)
+    room = "const room = document.querySelector('#diagram'); return room.scrollWidth > room.clientWidth"
+    assert page.execute_script(room)
+    assert page.execute_script("return getComputedStyle(document.querySelector('#diagram .paper')).fill") == "none"
 
 
 def test_a_circuit_of_one_fixed_gate_has_a_page(opened: Open) -> None:

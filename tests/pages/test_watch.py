@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import forget, messages, requests, texts
+from browser import LOW_CONTRASTS, emulate, forget, messages, requests, texts
 from commands import quanta
 
 from quanta_compiler.watch.views import view
@@ -118,6 +118,9 @@ def test_saved_files_appear_in_the_browser(served: str, browser: Any, tmp_path: 
     wait_until(lambda: bool(texts(browser, ".problem.error")))
     assert "did you mean `all_pairs`?" in texts(browser, ".problem.error")[0]
     assert texts(browser, "#status")[0].startswith("1 of 2 with a mistake")
+    for scheme in ("dark", "light"):
+        emulate(browser, scheme)
+        assert browser.execute_script(LOW_CONTRASTS) == [], scheme
     (tmp_path / "a.yaml").write_text(HOSTILE)
     wait_until(lambda: "onerror" in texts(browser, ".problem.error")[0])
     (tmp_path / "a.yaml").write_text(GOOD)
@@ -132,8 +135,8 @@ def test_saved_files_appear_in_the_browser(served: str, browser: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "fact"),
     [
-        (("nothing.yaml",), "nothing.yaml does not exist"),
-        ((".",), ". is a folder"),
+        (("nothing.yaml",), "nothing.yaml: no such file"),
+        ((".",), ".: is a folder"),
         (("a.yaml", "--port", "1"), "port 1 of"),
     ],
 )

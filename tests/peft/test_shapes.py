@@ -108,7 +108,7 @@ def test_padding_is_told_once_for_each_shape() -> None:
     messages = [str(warning.message) for warning in told if "circuit 'told'" in str(warning.message)]
     assert messages == [
         "circuit 'told' on layers with 24 -> 16 features: out_features 16 keeps 16 of 24 outputs: "
-        "33.3 % of what the circuit computes is dropped\nhint: `to: [4, 2]` at gate 'g2' makes 16 outputs"
+        "33.3% of what the circuit computes is dropped\nhint: `to: [4, 2]` at gate 'g2' makes 16 outputs"
     ]
 
 
@@ -117,7 +117,7 @@ def test_what_a_template_wastes_is_told_where_it_finds_no_layout() -> None:
     assert not fit_circuit(template, 576, 1536).spec.warnings
     padded = fit_circuit(template, 4096, 11008).spec.warnings
     assert [warning.message for warning in padded] == [
-        "11008 is padded to 11088 (14x11x9x8): 80 of 11088 numbers (0.7 %) are zeros"
+        "11008 is padded to 11088 (14x11x9x8): 80 of 11088 numbers (0.722%) are zeros"
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from quanta_compiler.recommend import recommend
 from quanta_compiler.recommend.budget import parse_budget
 from quanta_compiler.recommend.candidates import CANDIDATES, trained_numbers
 from quanta_compiler.text.counts import count_of
+from quanta_compiler.text.quantities import percent_text
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -75,6 +77,33 @@ def test_lora_has_the_largest_rank_that_fits() -> None:
     lora = recommend(model, parse_budget(str(5 * widths + 7)), CONDITIONS).choice("lora")
     assert lora is not None
     assert {document["rank"] for document in lora.circuits.values()} == {5}
+
+
+def test_what_rounding_leaves_over_is_used_where_more_fits() -> None:
+    model = model_of((96, 96), (96, 32), (32, 96))
+    widths = sum(layer.in_features + layer.out_features for layer in model.layers)
+    # Rank 3 for all, and one more for the first that it fits.
+    budget = 3 * widths + 2 * 192 + 100
+    lora = recommend(model, parse_budget(str(budget)), CONDITIONS).choice("lora")
+    assert lora is not None
+    assert {shape: one["rank"] for shape, one in lora.circuits.items()} == {(96, 96): 4, (96, 32): 3, (32, 96): 3}
+    assert lora.row.trainable == budget - 100
+
+
+def test_no_layer_gets_over_twice_its_share() -> None:
+    layers = (*(TargetLayer(f"b.{place}.proj", 96, 96) for place in range(20)), TargetLayer("head", 96, 192))
+    model = ModelLayers("m", 10**6, 20, 96, 96, 4, 16, 64, layers)
+    lora = recommend(model, parse_budget(str(3 * 20 * 192 + 2 * 288 - 1)), CONDITIONS).choice("lora")
+    assert lora is not None
+    assert {shape: one["rank"] for shape, one in lora.circuits.items()} == {(96, 96): 2, (96, 192): 5}
+
+
+def test_the_table_says_how_much_of_the_budget_is_used(llama: Path) -> None:
+    command = ("recommend", "--model", str(llama), "--targets", "q_proj,v_proj", "--budget", "10k")
+    table, data = quanta(*command).stdout, json.loads(quanta(*command, "--json").stdout)
+    for choice in data["choices"]:
+        trained = choice["trainable"]
+        assert re.search(rf"  {choice['family']} +{trained:,} +{percent_text(trained / 100)} ", table)
 
 
 def test_a_family_that_nothing_fits_says_what_it_needs() -> None:

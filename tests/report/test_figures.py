@@ -137,7 +137,7 @@ def test_the_headline_is_what_the_default_backend_takes() -> None:
     report = compile_circuit(file_of("8x8x6", ["all_pairs"])).report
     rows = {row[0]: row[1] for row in summary_table(report).rows}
     assert rows["backend by default"] == "fused"
-    assert rows["fused: saved per token"] == "1,536"
+    assert rows["fused: saved per token"] == "1.5 KiB"
     assert list(rows).index("fused: saved per token") < list(rows).index("torch: saved per token")
     assert report.to_dict()["backends"][0] == {
         "name": "fused", "flops_per_token": 2 * 384 * (48 + 48 + 64), "peak_bytes_per_token": 3072.0,

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pennylane as qml
 import pytest
-import scipy.linalg
 import torch
 from plain_rotations import plain_pauli
 from random_circuits import error, file_of
@@ -18,6 +16,8 @@ from rotation_circuits import file_operator
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.oracle.reference import reference_operator
 
+qml = pytest.importorskip("pennylane")
+linalg = pytest.importorskip("scipy.linalg")
 Array = npt.NDArray[np.float64]
 SHAPES = [(1, 1), (2, 1), (3, 2), (4, 1), (5, 1), (5, 3), (6, 0), (7, 1)]
 """Wires and layers."""
@@ -106,14 +106,14 @@ def cosine_sine(size: int, layers: int, angles: Array) -> tuple[Array, int]:
         above, used = cosine_sine(first, layers, angles[taken:])
         below, more = cosine_sine(second, layers, angles[taken + used :])
         taken += used + more
-        both: Array = scipy.linalg.block_diag(above, below)
+        both: Array = linalg.block_diag(above, below)
         return both
 
     right = apart()
     generator = np.zeros((size, size))
     generator[range(first, size), range(second)] = angles[taken : taken + second] / 2
     taken += second
-    middle = scipy.linalg.expm(generator - generator.T)
+    middle = linalg.expm(generator - generator.T)
     return apart() @ middle @ right, taken
 
 

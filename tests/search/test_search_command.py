@@ -12,7 +12,7 @@ from commands import quanta
 from quanta_compiler.cli import search as search_command
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.predict.calibration import load_calibration
-from quanta_compiler.search import run, tables, workers
+from quanta_compiler.search import run, workers
 from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.journal import FILE, Journal
 
@@ -135,15 +135,10 @@ def test_a_damaged_line_of_the_journal_is_done_again(damage: dict[str, object]) 
     assert front.read_bytes() == before
 
 
-@pytest.mark.parametrize(("number", "text"), [(840_123_456, "840,000,000"), (1_444 * 10**57, "1.4e60")])
-def test_large_estimates_are_powers_of_ten(number: int, text: str) -> None:
-    assert tables._about(number) == text
-
-
 def test_a_time_that_is_over_is_told() -> None:
     refused = quanta(*SEARCH, "--time", "0")
     assert refused.exit_code == 1
-    assert "the time was over before a layout met the limits" in refused.stderr
+    assert "the time was over before a layout of 16 -> 16 met the limits" in refused.stderr
     assert quanta(*SEARCH, "--resume").exit_code == 0
 
 
@@ -224,6 +219,25 @@ def test_a_model_is_searched_width_by_width_under_one_budget(tmp_path: Path, mon
         found = [one["figures"]["parameters"] for one in front["front"]]
         assert found
         assert max(found) <= most
+
+
+def test_a_width_that_nothing_is_found_for_is_told_and_the_others_are_searched(tmp_path: Path) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 24, "intermediate_size": 48}
+    config |= {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    # A layer of 24 -> 12 has no rank above 12.
+    words = ("--max-parameters", "3k", "--candidates", "200", "--min-rank", "13", "--jobs", "1", "--model", "model")
+    result = quanta("search", *words, "--targets", "v_proj,q_proj")
+    assert result.exit_code == 1
+    assert "search: 24 -> 24 features" in result.stdout
+    assert "quanta: no layout of 24 -> 12 has a rank of at least 13: the largest has 12" in result.stderr
+    assert {path.name for path in (tmp_path / "search").iterdir()} == {"24-24"}
+    again = quanta("search", *words, "--targets", "v_proj,q_proj", "--json", "--force")
+    assert (again.exit_code, len(json.loads(again.stdout))) == (1, 1)
+    alone = quanta("search", *words, "--targets", "v_proj", "--json")
+    assert alone.exit_code == 1
+    assert [problem["severity"] for problem in json.loads(alone.stdout)] == ["error"]
 
 
 @pytest.mark.parametrize(

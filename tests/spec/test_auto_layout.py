@@ -127,32 +127,32 @@ def test_too_many_axes_are_refused(file: dict[str, object]) -> None:
     [
         (
             {"layout": {"auto": 4}, "in_features": 37},
-            "in_features 37 is padded to 40 (5x2x2x2): 3 of 40 inputs (7.5 %) are always zero",
+            "in_features 37 is padded to 40 (5x2x2x2): 3 of 40 inputs (7.5%) are always zero",
             "`{auto: 2}` is 38 wide (19x2)",
         ),
         (
             {"layout": {"auto": 3}, "in_features": 5014},
-            "in_features 5014 is padded to 5040 (21x16x15): 26 of 5040 inputs (0.5 %) are always zero",
-            "`layout: 109x23x2` is not padded, but has 23.5 times the numbers for `all_pairs`",
+            "in_features 5014 is padded to 5040 (21x16x15): 26 of 5040 inputs (0.516%) are always zero",
+            "`layout: 109x23x2` is not padded, but has 23.5x the numbers for `all_pairs`",
         ),
         (
             {"layout": "32x32", "in_features": 1000, "out_features": 1000},
-            "in_features 1000 is padded to 1024 (32x32): 24 of 1024 inputs (2.3 %) are always zero",
+            "in_features 1000 is padded to 1024 (32x32): 24 of 1024 inputs (2.34%) are always zero",
             "`layout: 40x25` is 1000 wide",
         ),
         (
             {"layout": {"a": 32, "b": 32}, "in_features": 1100},
-            "in_features 1100 is truncated to 1024 (a=32 b=32): the last 76 of 1100 inputs (6.9 %) are ignored",
+            "in_features 1100 is truncated to 1024 (a=32 b=32): the last 76 of 1100 inputs (6.91%) are ignored",
             "`layout: {a: 44, b: 25}` is 1100 wide",
         ),
         (
             {"layout": "32x32", "out_features": 96},
-            "out_features 96 keeps 96 of 1024 outputs: 90.6 % of what the circuit computes is dropped",
+            "out_features 96 keeps 96 of 1024 outputs: 90.6% of what the circuit computes is dropped",
             "`to: [3, 32]` at gate 'g0' makes 96 outputs",
         ),
         (
             {"layout": "32x32", "out_features": 1030},
-            "out_features 1030 pads 1024 outputs (32x32): 6 of 1030 outputs (0.6 %) are always zero",
+            "out_features 1030 pads 1024 outputs (32x32): 6 of 1030 outputs (0.583%) are always zero",
             "`layout: 103x10` is 1030 wide",
         ),
     ],

@@ -80,21 +80,24 @@ def test_templates_take_their_sizes_from_the_caller() -> None:
     [
         (
             "in_features: 5000",
-            "in_features 5000 is padded to 5120 (16x8x8x5): 120 of 5120 inputs (2.3 %) are always zero",
+            "in_features 5000 is padded to 5120 (16x8x8x5): 120 of 5120 inputs (2.34%) are always zero",
         ),
         (
             "in_features: 5500",
-            "in_features 5500 is truncated to 5120 (16x8x8x5): the last 380 of 5500 inputs (6.9 %) are ignored",
+            "in_features 5500 is truncated to 5120 (16x8x8x5): the last 380 of 5500 inputs (6.91%) are ignored",
         ),
         (
             "out_features: 640",
-            "out_features 640 keeps 640 of 5120 outputs: 87.5 % of what the circuit computes is dropped",
+            "out_features 640 keeps 640 of 5120 outputs: 87.5% of what the circuit computes is dropped",
         ),
         (
             "out_features: 5121",
-            "out_features 5121 pads 5120 outputs (16x8x8x5): 1 of 5121 outputs (0.02 %) are always zero",
+            "out_features 5121 pads 5120 outputs (16x8x8x5): 1 of 5121 outputs (0.0195%) are always zero",
         ),
-        ("out_features: 1", "out_features 1 keeps 1 of 5120 outputs: 99.98 % of what the circuit computes is dropped"),
+        (
+            "out_features: 1",
+            "out_features 1 keeps 1 of 5120 outputs: over 99.9% of what the circuit computes is dropped",
+        ),
         ("out_features: 5120", None),
     ],
 )

@@ -35,7 +35,8 @@ def test_short_notation(text: str) -> None:
 
 
 WRONG_SHORT: dict[str, str] = {
-    "lra:8": "unknown preset 'lra': did you mean 'lora'?",
+    "lra:8": "unknown preset 'lra': did you mean 'lora'? there is quanta, lora, krona, tt, loretta, monarch, "
+    "btt, butterfly, quantum_peft, quantum_peft_full",
     "xyz": "unknown preset 'xyz': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly, "
     "quantum_peft, quantum_peft_full",
     "": "unknown preset '': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly, "

@@ -28,14 +28,22 @@ const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const fine = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 });
 const three = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
 
-/** A number with thousands apart; decimals only where it is small enough for them to count. */
+// Quantities are written as text/quantities.py says and writes them; a test compares.
+
+/** A whole number with thousands apart; four digits of what is no whole number. */
 function exact(value) {
   return Number.isInteger(value) || Math.abs(value) >= 10000 ? whole.format(value) : fine.format(value);
 }
 
-/** A number of any size with few digits: 0.037, 2.5e-48. */
-const brief = (value) =>
-  value !== 0 && (Math.abs(value) < 1e-4 || Math.abs(value) >= 1e7) ? value.toExponential(2) : three.format(value);
+/** Three digits of a figure: 0.037, 12,345, 1.2e-7. */
+function figureText(value) {
+  const size = Math.abs(value);
+  if ((size > 0 && size < 1e-4) || (size >= 1e15 && size < Infinity)) {
+    const [digits, power] = value.toExponential(2).split("e");
+    return `${Number(digits)}e${Number(power)}`;
+  }
+  return (size >= 999.5 ? whole : three).format(value);
+}
 
 /** `value` in the largest of `units`, each `base` times the one before. */
 function scaled(value, base, units) {
@@ -44,17 +52,17 @@ function scaled(value, base, units) {
     value /= base;
     place += 1;
   }
-  return `${place ? three.format(value) : exact(value)}${units[place] ? " " + units[place] : ""}`;
+  return `${figureText(value)} ${units[place]}`.trimEnd();
 }
 
 const bytesText = (value) => scaled(value, 1024, ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"]);
-const countText = (value) =>
-  Math.abs(value) < 1e7 ? exact(value) : scaled(value, 1000, ["", "k", "M", "G", "T", "P"]);
+const amountText = (value) => scaled(value, 1000, ["", "k", "M", "G", "T", "P"]);
 const secondsText = (value) => {
-  const [factor, unit] = value === 0 || value >= 1 ? [1, "s"] : value >= 1e-3 ? [1e3, "ms"] : [1e6, "µs"];
-  return `${three.format(value * factor)} ${unit}`;
+  const [factor, unit] = value === 0 || value >= 1 ? [1, "s"] : value >= 1e-3 ? [1e3, "ms"] : [1e6, "us"];
+  return `${figureText(value * factor)} ${unit}`;
 };
-const percentText = (value) => `${value >= 100 ? whole.format(value) : brief(value)}%`;
+const percentText = (value) => (value >= 99.95 && value < 100 ? "over 99.9%" : `${figureText(value)}%`);
+const timesText = (value) => `${figureText(value)}x`;
 const plural = (number, noun) => `${whole.format(number)} ${noun}${number === 1 ? "" : "s"}`;
 const shapeText = (shape) => shape.join(" × ") || "1";
 /** A tick of an axis: 1k, 2.5M, 10G. */

@@ -50,7 +50,7 @@ function problem(one) {
   const hint = one.hint ? [el("p", { class: "says", text: `hint: ${one.hint}` })] : [];
   return el(
     "div",
-    { class: "problem" },
+    { class: `problem ${one.severity}` },
     el("p", {}, el("strong", { text: `${place}: ` }), `${one.severity === "warning" ? "warning: " : ""}${one.message}`),
     ...hint,
   );
@@ -67,7 +67,7 @@ function shown(value, { unit }) {
   if (unit.startsWith("bytes")) return bytesText(value);
   if (unit === "s") return secondsText(value);
   if (unit === "%") return percentText(value);
-  return unit.startsWith("FLOPs") ? countText(value) : exact(value);
+  return unit.startsWith("FLOPs") ? amountText(value) : exact(value);
 }
 
 // ---- table ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ const ratioTo = (row, key) => {
   const other = referenceOf(row);
   return other && isNumber(row[key]) && isNumber(other[key]) && other[key] > 0 ? row[key] / other[key] : null;
 };
-const timesText = (ratio) => `${ratio >= 100 ? exact(Math.round(ratio)) : Number(ratio.toPrecision(2))}×`;
 
 /** The best row of a figure among some. */
 function bestOf(key, among = rows) {

@@ -270,8 +270,8 @@ function stepText(steps, halts, count) {
   const place = `Step ${count} of ${halts.length}:`;
   if (last > first) {
     const flops = d3.sum(steps.slice(first - 1, last), (step) => step.flops);
-    return `${place} %${first} to %${last}, ${last - first + 1} small steps, ${countText(flops)} FLOPs.`;
+    return `${place} %${first} to %${last}, ${last - first + 1} small steps, ${amountText(flops)} FLOPs.`;
   }
   const step = steps[last - 1];
-  return `${place} %${last} = ${step.op}(${step.operands.join(", ")}), shape ${shapeText(step.shape)}, ${countText(step.flops)} FLOPs.`;
+  return `${place} %${last} = ${step.op}(${step.operands.join(", ")}), shape ${shapeText(step.shape)}, ${amountText(step.flops)} FLOPs.`;
 }

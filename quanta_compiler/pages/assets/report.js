@@ -12,7 +12,7 @@ function main() {
   const features = `${exact(report.in_features)} → ${exact(report.out_features)} features`;
   setText("subtitle", `${features} · layout ${axes} · ${plural(report.gates.length, "gate")}`);
   byId("cards").append(...besideCards());
-  setText("beside-says", `× is a multiple of LoRA r=8 for the same widths; the time is predicted for ${data.beside.machine}.`);
+  setText("beside-says", `x is a multiple of LoRA r=8 for the same widths; the time is predicted for ${data.beside.machine}.`);
   byId("inside-cards").append(...cards());
   byId("gate-table").append(gateTable());
   linkGates();
@@ -41,7 +41,7 @@ function besideCards() {
         ? `${exact(bounds.lower)} to ${exact(bounds.upper)}`
         : `at most ${exact(bounds.upper)}`;
   const beside = (key) =>
-    own[key] > 0 && reference[key] > 0 ? `${three.format(own[key] / reference[key])}× LoRA r=8` : "";
+    own[key] > 0 && reference[key] > 0 ? `${timesText(own[key] / reference[key])} LoRA r=8` : "";
   const time = own.step_seconds === null ? NONE : secondsText(own.step_seconds);
   return [
     card(
@@ -66,14 +66,14 @@ function cards() {
   const never = report.breakeven_tokens === null;
   return [
     ...report.backends.flatMap(backendCards),
-    card("operator(): FLOPs", countText(operator.flops), against(operator.sequential_flops, operator.flops)),
+    card("operator(): FLOPs", amountText(operator.flops), against(operator.sequential_flops, operator.flops)),
     card("operator(): peak", bytesText(operator.peak_bytes), "at once while the matrix is built"),
     card(
       "Break-even",
       never ? "never" : plural(report.breakeven_tokens, "token"),
       never ? "building the matrix is never cheaper" : "in one batch, from which on the matrix is as cheap to build",
     ),
-    card("Gain at initialization", brief(report.init_gain), "size of the output over that of the input"),
+    card("Gain at initialization", figureText(report.init_gain), "size of the output over that of the input"),
   ];
 }
 
@@ -84,7 +84,7 @@ function backendCards(backend, place) {
   return [
     card(
       `FLOPs per token, ${backend.name}${byDefault}`,
-      countText(backend.flops_per_token),
+      amountText(backend.flops_per_token),
       against(report.apply.sequential_flops_per_token, backend.flops_per_token),
     ),
     card(
@@ -107,7 +107,7 @@ function card(title, figure, ...remarks) {
 
 function against(sequential, flops) {
   if (!sequential || flops === sequential) return "as gate by gate";
-  return `${percentText((100 * flops) / sequential)} of gate by gate (${countText(sequential)})`;
+  return `${percentText((100 * flops) / sequential)} of gate by gate (${amountText(sequential)})`;
 }
 
 // ---- gates ------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ function gateTable() {
       gate.axes.join(", "),
       shapeText(gate.shape),
       exact(gate.parameters),
-      exact(gate.flops_per_token),
+      amountText(gate.flops_per_token),
     ]),
   );
 }
@@ -221,7 +221,7 @@ function gateTip(gate) {
     `${gate.name}: ${gate.kind} on ${gate.axes.join(", ")}`,
     `matrix ${shapeText(gate.shape)}`,
     plural(gate.parameters, "parameter"),
-    `${exact(gate.flops_per_token)} FLOPs per token`,
+    `${amountText(gate.flops_per_token)} FLOPs per token`,
   ].join("\n");
 }
 
@@ -285,13 +285,13 @@ function rank() {
 
 function plan(mode, says, steps) {
   const total = steps.reduce((sum, step) => sum + step.flops, 0);
-  setText(`${mode}-says`, steps.length ? `${says}: ${countText(total)} FLOPs in all.` : `${says}: nothing to compute.`);
+  setText(`${mode}-says`, steps.length ? `${says}: ${amountText(total)} FLOPs in all.` : `${says}: nothing to compute.`);
   if (!steps.length) return;
   const largest = Math.max(...steps.map((step) => step.flops), 1);
   let sum = 0;
   const figures = (flops, upTo) => [
-    el("span", { class: "cost" }, bar(flops / largest), el("span", { text: countText(flops) })),
-    total ? shareText(upTo / total) : NONE,
+    el("span", { class: "cost" }, bar(flops / largest), el("span", { text: amountText(flops) })),
+    total ? percentText(100 * (upTo / total)) : NONE,
   ];
   const rows = steps.map((step, place) => {
     sum += step.flops;
@@ -325,11 +325,6 @@ function foldedRow(columns, line, hidden) {
   row.classList.add("folded");
   row.cells[1].append(" ", button);
   return row;
-}
-
-/** A share of the whole, from 0 to 1, to a tenth of a percent. */
-function shareText(share) {
-  return share > 0 && share < 0.0005 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`;
 }
 
 function einsums() {

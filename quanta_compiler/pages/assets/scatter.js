@@ -3,10 +3,10 @@
 
 const SYMBOLS = { circuit: ["circle", "●"], dense: ["square", "■"], method: ["triangle", "▲"] };
 const symbolOf = (kind) => SYMBOLS[kind] ?? SYMBOLS.method;
-// A colour for each family, in the order of the rows; what does not fit gets the last one.
+// A colour for each family, the reference's first, then in the order of the rows; what does not fit gets the last one.
 const COLOURS = 8;
 const familyOf = (row) => row.family || row.kind;
-const families = [...new Set(rows.map(familyOf))];
+const families = [...new Set([...rows.filter(isReference), ...rows].map(familyOf))];
 const colourOf = (row) => `var(--family-${Math.min(families.indexOf(familyOf(row)), COLOURS - 1)})`;
 const LINES = { stroke: "var(--line)", strokeOpacity: 1 };
 
@@ -98,8 +98,7 @@ function scatter(width) {
         stroke: "var(--paper)",
         strokeWidth: 1,
       }),
-      Plot.dot(best, { x: "x", y: "y", stroke: "var(--front)", r: 9, strokeWidth: 1.5 }),
-      Plot.text(all.length > MOST_LABELS ? best : all, {
+      Plot.text(all.length > mostLabels(width) ? best : all, {
         x: "x",
         y: "y",
         text: "name",
@@ -109,12 +108,13 @@ function scatter(width) {
         strokeWidth: 4,
         fill: "currentColor",
       }),
+      Plot.dot(best, { x: "x", y: "y", stroke: "var(--front)", r: 9, strokeWidth: 1.5 }),
       Plot.tip(all, Plot.pointer({ x: "x", y: "y", title: tipOf, ...TIP })),
     ],
   });
   const holder = el("div", {}, legend(all), chart);
   // The boxes of texts are known once they are in the document.
-  requestAnimationFrame(() => tidyLabels(chart, all));
+  requestAnimationFrame(() => tidyLabels(chart, all, best));
   return holder;
 }
 
@@ -160,9 +160,9 @@ function legend(all) {
 }
 
 // Above this many points only those on the front have labels; pointing at any other tells its name.
-const MOST_LABELS = 40;
+const mostLabels = (width) => Math.min(40, width / 18);
 // Where a label is tried, from its own place outwards.
-const PLACES = [0, 15, 30, 46, 62].flatMap((far) => [
+const PLACES = [0, 15, 30, 46, 62, 78, 94].flatMap((far) => [
   [0, -far],
   [1, 15 - far],
   [-1, 15 - far],
@@ -171,10 +171,18 @@ const PLACES = [0, 15, 30, 46, 62].flatMap((far) => [
   [0, 30 + far],
 ]);
 
-/** Move each label to where it covers neither dots nor other labels, with a line to its dot where that is far. */
-function tidyLabels(chart, all) {
+/** Move each label to where it covers neither dots nor labels, nor the front if it can, with a line to a far dot. */
+function tidyLabels(chart, all, best) {
   const [x, y] = [chart.scale("x"), chart.scale("y")];
   const taken = all.map((point) => ({ x: x.apply(point.x) - 6, y: y.apply(point.y) - 6, width: 12, height: 12 }));
+  const front = d3.pairs(best).flatMap(([from, to]) => {
+    const [left, right, before, after] = [x.apply(from.x), x.apply(to.x), y.apply(from.y), y.apply(to.y)];
+    const [level, turn] = known.get(state.cost).better === "higher" ? [after, left] : [before, right];
+    return [
+      { x: left, y: level, width: right - left, height: 0 },
+      { x: turn, y: Math.min(before, after), width: 0, height: Math.abs(before - after) },
+    ];
+  });
   const frame = chart.viewBox.baseVal;
   const inside = (box) =>
     box.x >= 80 && box.x + box.width <= frame.width - 4 && box.y >= 16 && box.y + box.height <= frame.height - 46;
@@ -193,7 +201,8 @@ function tidyLabels(chart, all) {
       width: own.width,
       height: own.height,
     });
-    const free = PLACES.find((place) => inside(box(place)) && taken.every((one) => apart(box(place), one)));
+    const clear = (place, others) => inside(box(place)) && others.every((one) => apart(box(place), one));
+    const free = PLACES.find((place) => clear(place, [...taken, ...front])) ?? PLACES.find((place) => clear(place, taken));
     if (!free || told.has(same)) {
       text.remove();
       continue;

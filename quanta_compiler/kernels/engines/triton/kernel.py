@@ -57,7 +57,7 @@ class Number:
     vectors: torch.dtype
     """Of the input and the result."""
     states: torch.dtype
-    """Of matrices, of what lies between two kernels, and of everything in registers."""
+    """Of matrices, of what lies between two kernels or is stored for backward, and of everything in registers."""
     precision: str
     """Of products of float32: Triton's `tf32`, or `tf32x3`, which is as good as float32."""
 

@@ -112,16 +112,14 @@ _TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16
 
 
 def _types(kernel: Kernel, count: int, names: list[str], number: Number) -> Iterator[tuple[str, str]]:
-    """Yield the arguments with a type of their own; what lies between two kernels has the dtype of states."""
+    """Yield the arguments with a type of their own; matrices and what is stored have the dtype of states."""
     of_input = number.vectors if kernel.first == 0 else number.states
     of_output = number.vectors if kernel.last == count else number.states
     ends = {"x": of_input, "dx": of_input, "y": of_output, "dy": of_output}
     yield "tokens", "i32"
     for name in names:
-        if name in ends or name[0] in "se":
-            yield name, _TYPES[ends.get(name, number.vectors)]
-        elif name[0] in "wu":
-            yield name, _TYPES[number.states]
+        if name in ends or name[0] in "sewu":
+            yield name, _TYPES[ends.get(name, number.states)]
 
 
 TOOLS = ("ptxas", "cuobjdump", "nvdisasm")

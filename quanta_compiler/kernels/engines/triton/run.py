@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -115,7 +116,7 @@ class TritonTable:
         if kernels is None:
             return None
         given = self._as_states(sides, number)
-        per_token = sum(map(self._stored_numbers, kernels.keep)) * grad.dtype.itemsize
+        per_token = sum(map(self._stored_numbers, kernels.keep)) * number.states.itemsize
         chunk = max(FEWEST_TOKENS, STORED_BYTES // max(1, per_token) // FEWEST_TOKENS * FEWEST_TOKENS)
         while True:
             try:
@@ -143,8 +144,9 @@ class TritonTable:
         for begin in range(0, len(grad), chunk):
             part = grad[begin : begin + chunk]
             tokens = len(part)
-            states = {n: part.new_empty((e.blocks, tokens, e.rest, e.columns)) for n, e in shapes.items()}
-            gradients = {n: part.new_empty((e.blocks, tokens, e.rest, e.rows)) for n, e in shapes.items()}
+            empty = partial(part.new_empty, dtype=number.states)
+            states = {n: empty((e.blocks, tokens, e.rest, e.columns)) for n, e in shapes.items()}
+            gradients = {n: empty((e.blocks, tokens, e.rest, e.rows)) for n, e in shapes.items()}
             if x is not None and states:
                 self._run(kernels.states, number, (x[begin : begin + tokens], None), states, matrices)
             found = None if dx is None else dx[begin : begin + tokens]

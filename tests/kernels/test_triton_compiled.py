@@ -1,0 +1,117 @@
+"""Kernels compiled for GPUs that are not there: what they take of a GPU, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from interpreted_kernels import needs_triton
+from random_circuits import file_of
+
+from quanta_compiler.ir.build import build_circuit
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, number_for
+from quanta_compiler.kernels.engines.triton.plans import Launch, Refusal, fitting, planned
+from quanta_compiler.kernels.engines.triton.resources import SHARED, Resources, resources
+from quanta_compiler.lowering.table import lower_table
+from quanta_compiler.spec import load_spec
+
+pytestmark = needs_triton
+LAYOUTS = ("16x8x8x4", "16x16x16", "8x8x8x8", "16x16x4x4", "16x8x8x5", "16x8x8x8", "8x8x4x4x4")
+"""Those of docs/benchmarks.md."""
+ARCHS = (80, 86, 90)
+QUICK = [(layout, 90) for layout in LAYOUTS if layout not in ("16x16x4x4", "16x8x8x8")] + [("16x8x8x4", 80)]
+REFUSED = {
+    ("16x16x16", 80): "it spills",
+    ("16x16x16", 86): "a gate of 131072 bytes is more than the 99 KiB of shared memory of sm_86",
+    ("16x16x4x4", 86): "a gate of 131072 bytes is more than the 99 KiB of shared memory of sm_86",
+}
+"""What runs as torch does, and why."""
+BFLOAT16 = number_for(torch.bfloat16, [torch.bfloat16])
+MIXED = number_for(torch.bfloat16, [torch.float32])
+
+
+@pytest.fixture(autouse=True)
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile anew, whatever has been compiled before."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
+def kernels_of(layout: str, gates: Sequence[Any] = ("all_pairs",)) -> Kernels:
+    return Kernels(lower_table(build_circuit(load_spec(file_of(layout, list(gates))))))
+
+
+def grid(quick: Sequence[tuple[str, int]], archs: Sequence[int] = ARCHS) -> list[Any]:
+    """Return all layouts and architectures; those that are not `quick` are marked as slow."""
+    cases = [(layout, arch) for layout in LAYOUTS for arch in archs]
+    return [pytest.param(*case, marks=[pytest.mark.slow] * (case not in quick)) for case in cases]
+
+
+def needs(kernels: Kernels, launch: Launch, number: Number, arch: int) -> Resources:
+    found = resources(kernels, launch.kernel, launch.tiling, number, arch)
+    assert isinstance(found, Resources), found
+    return found
+
+
+@pytest.mark.parametrize(("layout", "arch"), grid(QUICK))
+def test_forward_is_one_kernel_that_fits(layout: str, arch: int) -> None:
+    kernels = kernels_of(layout)
+    whole = Kernel("forward", 0, len(kernels.table.entries))
+    fit = fitting(kernels, BFLOAT16, arch)
+    found = planned(whole, fit)
+    refused = REFUSED.get((layout, arch))
+    if refused is not None:
+        assert isinstance(found, Refusal), found
+        assert found.reason.startswith(refused)
+        return
+    assert not isinstance(found, Refusal), found.reason
+    (launch,) = found
+    assert launch.kernel == whole
+    taken = needs(kernels, launch, BFLOAT16, arch)
+    assert taken.spilled == 0
+    assert taken.shared <= {80: 163, 86: 99, 90: 227}[arch] * 1024
+    assert taken.matrix_instructions >= len(kernels.table.entries)
+
+
+@pytest.mark.parametrize(("layout", "arch"), grid([("16x8x8x4", 90), ("8x8x8x8", 90)]))
+def test_stored_backward_spills_nothing(layout: str, arch: int) -> None:
+    if (layout, arch) in REFUSED:
+        pytest.skip(f"not even forward fits: {REFUSED[layout, arch]}")
+    kernels = kernels_of(layout)
+    every = tuple(range(len(kernels.table.entries)))
+    fit = fitting(kernels, BFLOAT16, arch)
+    for whole in (Kernel("forward", 0, len(every), every, result=False), Kernel("flow", 0, len(every), every)):
+        found = planned(whole, fit)
+        assert not isinstance(found, Refusal), found.reason
+        assert [launch.kernel.first for launch in found] == sorted(launch.kernel.first for launch in found)[
+            :: 1 if whole.name == "forward" else -1
+        ]
+        for launch in found:
+            taken = needs(kernels, launch, BFLOAT16, arch)
+            assert taken.spilled == 0
+            assert taken.matrix_instructions or launch.kernel.last - launch.kernel.first == 1
+
+
+@pytest.mark.parametrize("gates", ["bfloat16", "float32", "float16"])
+def test_every_dtype_compiles(gates: str) -> None:
+    vectors = torch.float16 if gates == "float16" else torch.bfloat16
+    kernels = kernels_of("8x4x4", [[0, 1], {"axes": [2], "per": [0]}, {"axes": [1], "kind": "diagonal"}])
+    kernel = Kernel("forward", 0, len(kernels.table.entries))
+    number = number_for(vectors, [getattr(torch, gates)])
+    taken = needs(kernels, Launch(kernel, Tiling(4, 4)), number, 80)
+    assert taken.spilled == 0
+    assert taken.matrix_instructions > 0
+
+
+def test_an_architecture_that_triton_does_not_know_is_a_refusal() -> None:
+    kernels = kernels_of("4x4")
+    found = resources(kernels, Kernel("forward", 0, 1), Tiling(4, 4), BFLOAT16, 20)
+    assert isinstance(found, str)
+    assert "\n" not in found
+
+
+def test_shared_memory_is_known_for_what_the_engine_takes() -> None:
+    assert {75, 80, 86, 89, 90, 100, 120} <= {*SHARED}
