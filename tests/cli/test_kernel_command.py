@@ -81,13 +81,9 @@ def test_a_matrix_that_no_program_can_hold_is_refused_before_anything_is_compile
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--arch", "sm_91", "'sm_91' is no architecture: did you mean 'sm_90'? choose one of sm_75, sm_80,"),
-        ("--arch", "sm_80,a100", "'a100' is no architecture: did you mean 'sm_100'?"),
-        (
-            "--dtype",
-            "float64",
-            "'float64' is no dtype: did you mean 'float16'? choose one of bfloat16, float16, float32",
-        ),
+        ("--arch", "sm_91", "'sm_91' is no architecture: choose some of sm_75, sm_80,"),
+        ("--arch", "sm_80,a100", "'a100' is no architecture: choose some of sm_75, sm_80,"),
+        ("--dtype", "float64", "'float64' is no dtype: "),
         ("--gates", "int8", "'int8' is no dtype"),
     ],
 )

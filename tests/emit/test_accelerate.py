@@ -73,7 +73,8 @@ def test_the_same_module_computes_otherwise(
     assert {**dict(module.named_parameters()), **dict(module.named_buffers())}.keys() == tensors.keys()
     assert all(module.get_parameter(name) is p for name, p in tensors.items() if name != "steps")
     assert module.steps is tensors["steps"]
-    assert (list(module.state_dict()), module.training, repr(module)) == (keys, False, repr(plain))
+    assert (list(module.state_dict()), module.training) == (keys, False)
+    assert re.sub(r" *engine: .*\n", "", repr(module)) == repr(plain)
     x = vectors(mixed, 11)
     assert error(module(x), plain(x)) < 1e-12
     assert seen == ["hook"]

@@ -10,8 +10,9 @@ import torch
 from quanta_compiler.diagnostics import refusal
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engines.triton.architectures import NAMES, OLDEST, SHARED
+from quanta_compiler.kernels.engines.triton.backward import is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, number_for
-from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, fitting, planned
+from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, fitting, planned, segments
 from quanta_compiler.kernels.engines.triton.resources import TOOLS, Resources, tool_path
 from quanta_compiler.lowering.table import GateTable, lower_table
 from quanta_compiler.spec.circuit_spec import CircuitSpec
@@ -136,16 +137,22 @@ def _pass(kernels: Kernels, whole: Kernel, number: Number, arch: int, progress: 
         trials.append(Trial(kernel, tiling, needs))
         progress.advance()
 
-    plan = planned(whole, fitting(kernels, number, arch, told))
+    fit = fitting(kernels, number, arch, told)
+    plan = segments(whole, fit) if whole.name == "segment" else planned(whole, fit)
     return Pass(whole, arch, tuple(trials), plan)
 
 
 def _whole(table: GateTable) -> list[Kernel]:
-    """Return the kernels before anything is cut: forward, and those of a backward pass that trains all gates."""
+    """Return the kernels before anything is cut: forward, and those of a backward pass that trains all gates.
+
+    Its segments come first where they move fewer numbers; where they do not fit, states and gradients are stored.
+    """
     count = len(table.entries)
     trained = tuple(number for number, entry in enumerate(table.entries) if entry.matrix is not None)
     states = [Kernel("forward", 0, trained[-1] + 1, trained, result=False)] if trained else []
-    return [Kernel("forward", 0, count), *states, Kernel("flow", 0, count, trained)]
+    is_cheaper = is_cheaper_in_segments(table, trained, minus=False)
+    segment = [Kernel("segment", 0, count, trained)] if is_cheaper else []
+    return [Kernel("forward", 0, count), *segment, *states, Kernel("flow", 0, count, trained)]
 
 
 def _triton_version() -> str:
