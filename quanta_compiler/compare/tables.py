@@ -23,7 +23,7 @@ def comparison_tables(comparison: Comparison, width: int, *, sort: str = "", who
         return ()
     whose = "this machine" if comparison.calibrated else "a typical machine"
     share = f"percent of {escape(comparison.percent_of)}"
-    title = f"{escape(comparison.title)}\n{share}; times predicted for {whose} ({comparison.device})"
+    title = f"{escape(comparison.title)}\n{share}\ntimes predicted for {whose} ({comparison.device})"
     names = _names(rows)
     shown = {key: column for key, column in _COLUMNS.items() if whole or key in _FIRST or key == sort}
     columns = [(heading, tuple(show(row) for row in rows)) for heading, show in shown.values()]

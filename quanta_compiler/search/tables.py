@@ -20,8 +20,7 @@ def search_tables(outcome: Outcome, width: int | None = None) -> tuple[Table, ..
         ("written", f"{len(outcome.found):,}", escape(str(outcome.request.folder))),
     )
     summary = Table(f"search: {space.in_features} -> {space.out_features} features", FIGURES, rows)
-    front = _front(outcome)
-    return summary, *((front,) if width is None else in_parts(front, width))
+    return summary, *in_parts(_front(outcome), width)
 
 
 def _completeness(outcome: Outcome) -> str:

@@ -29,21 +29,26 @@ class Table:
     rows: tuple[Cells, ...]
 
 
-_GAP = 3
-"""Between two columns, as wide as a terminal's table has it."""
+_GAP = 2
+"""Between two columns."""
 FIGURES = (Column(""), Column("", is_number=True), Column("", is_remark=True))
 """Columns of figures that a line each explains."""
 
 
-def in_parts(table: Table, width: int) -> tuple[Table, ...]:
-    """Return a table as several of at most `width` characters, each with the first column in front."""
+def in_parts(table: Table, width: int | None) -> tuple[Table, ...]:
+    """Return a table as several of at most `width` characters, each with the first column in front.
+
+    What a pipe's lines are indented by is not counted. Without a width a row is a line of any length.
+    """
+    if width is None:
+        return (table,)
     widths = [max(map(len, cells)) + _GAP for cells in zip(*(_headings(table), *table.rows), strict=True)]
     groups: list[list[int]] = []
     room = 0
     for place, needed in enumerate(widths[1:], start=1):
         if not groups or needed > room:
             groups.append([0])
-            room = width - widths[0] - _GAP
+            room = width - widths[0] + _GAP
         groups[-1].append(place)
         room -= needed
     return tuple(
@@ -99,7 +104,9 @@ def print_rich(tables: Sequence[Table]) -> None:
             box=box.SIMPLE_HEAD if has_headings else None,
             show_header=has_headings,
             header_style="bold",
-            pad_edge=has_headings,
+            show_edge=False,
+            pad_edge=False,
+            collapse_padding=has_headings,
         )
         for column in table.columns:
             shown.add_column(
