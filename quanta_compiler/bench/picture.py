@@ -11,7 +11,7 @@ from quanta_compiler.bench.tables import conditions, heading
 from quanta_compiler.pages.plots import SECTION, SMALL, logarithmic, render, wrapped
 from quanta_compiler.report.palette import LIGHT
 from quanta_compiler.system.files import write_file
-from quanta_compiler.text.quantities import times_text
+from quanta_compiler.text.quantities import figure_text, times_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,6 +121,7 @@ def _draw_saved(section: Section, axes: Axes) -> None:
     axes.set_xlabel("MiB")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.xaxis.set_major_formatter(lambda value, _: figure_text(value))
 
 
 def _make_room(axes: Axes) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from quanta_compiler.cli.command import guarded
 from quanta_compiler.cli.options import completed, picture_option, regex
+from quanta_compiler.runtime.backends import DEVICES
 from quanta_compiler.system.extras import require
 from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell, tell_diagnostics
 
@@ -43,9 +44,7 @@ def analyze(
     ] = _VECTORS,
     device: Annotated[
         str,
-        typer.Option(
-            metavar="DEVICE", autocompletion=completed(("cpu", "cuda")), help="Where to compute: cpu, cuda, ..."
-        ),
+        typer.Option(metavar="DEVICE", autocompletion=completed(DEVICES), help="Where to compute: cpu, cuda, ..."),
     ] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; problems too.")] = False,
 ) -> None:

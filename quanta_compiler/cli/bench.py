@@ -13,6 +13,7 @@ from quanta_compiler.bench.options import ADAPTERS, DTYPES, NAMES, ROUNDS, Optio
 from quanta_compiler.cli.command import FAILED, guarded
 from quanta_compiler.cli.options import Json, MaxBytes, completed, count, one_of, picture_option, some_of, split_names
 from quanta_compiler.diagnostics import Diagnostic, problem, warning
+from quanta_compiler.runtime.backends import DEVICES
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.system.files import OutputError
 from quanta_compiler.system.machine import LimitError, Load, is_crowded
@@ -77,7 +78,7 @@ def bench(
         str,
         typer.Option(
             metavar="DEVICE",
-            autocompletion=completed(("cpu", "cuda")),
+            autocompletion=completed(DEVICES),
             help="Where it is measured: cpu, cuda, cuda:1.",
         ),
     ] = "cpu",

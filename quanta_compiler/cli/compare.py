@@ -14,6 +14,7 @@ from quanta_compiler.cli.command import FAILED, guarded, without_numpy
 from quanta_compiler.cli.model_layers import target_modules
 from quanta_compiler.cli.options import Device, Json, Targets, completed, count, families, width
 from quanta_compiler.presets import EXAMPLES
+from quanta_compiler.runtime.backends import BACKENDS
 from quanta_compiler.system.files import write_file
 from quanta_compiler.text.console import (
     drawing_width,
@@ -95,7 +96,7 @@ def compare(
         str,
         typer.Option(
             metavar="BACKEND",
-            autocompletion=completed(("auto", "torch", "fused")),
+            autocompletion=completed(BACKENDS),
             help="What runs the circuits: auto, torch or fused.",
         ),
     ] = "auto",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from quanta_compiler.diagnostics import offered
+from quanta_compiler.runtime.backends import DEVICES
 from quanta_compiler.text.counts import count_of
 
 
@@ -86,7 +87,7 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="DEVICE",
-        autocompletion=completed(("cpu", "cuda", "a100", "h100")),
+        autocompletion=completed((*DEVICES, "a100", "h100")),
         help="Whose times are predicted: cpu, cuda where it is calibrated, a100 and h100 by their data sheets.",
     ),
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +27,6 @@ from quanta_compiler.cli.options import (
 )
 from quanta_compiler.diagnostics import Diagnostic, SpecError, clip, warning
 from quanta_compiler.text.console import (
-    drawing_width,
-    is_terminal,
     print_json,
     print_tables,
     progress_bar,
@@ -328,5 +325,4 @@ def _print(outcome: Outcome) -> None:
         tell(f"note: {outcome.request.conditions.calibration.remark}")
     from quanta_compiler.search.tables import search_tables
 
-    # A line for each circuit in a pipe, whatever its length.
-    print_tables(search_tables(outcome, drawing_width() if is_terminal(sys.stdout) else None))
+    print_tables(search_tables(outcome))

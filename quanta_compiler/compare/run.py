@@ -29,13 +29,11 @@ from quanta_compiler.models.hub import model_folder
 from quanta_compiler.models.layers import ModelLayers, read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.predict.sheets import SHEETS, computed_calibration
-from quanta_compiler.runtime.backends import BACKENDS
+from quanta_compiler.runtime.backends import BACKENDS, DEVICES
 from quanta_compiler.spec.files import STANDARD_INPUT
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.text.words import plural
 
-DEVICES = ("cpu", "cuda")
-"""Those that can be calibrated."""
 TOKENS = 2048
 """The batch that costs are given for, unless something else is asked for."""
 

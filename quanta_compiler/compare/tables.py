@@ -23,7 +23,7 @@ def comparison_tables(comparison: Comparison, width: int, *, sort: str = "", who
     if not rows:
         return ()
     share = f"percent of {escape(comparison.percent_of)}"
-    title = f"{escape(comparison.title)}\n{share}; times {PREDICTED[comparison.origin]} ({comparison.device})"
+    title = f"{escape(comparison.title)}\n{share}\ntimes {PREDICTED[comparison.origin]} ({comparison.device})"
     names = _names(rows)
     shown = {key: column for key, column in _COLUMNS.items() if whole or key in _FIRST or key == sort}
     columns = [(heading, tuple(show(row) for row in rows)) for heading, show in shown.values()]

@@ -4,7 +4,7 @@ import keyword
 import sys
 from pathlib import Path
 
-from quanta_compiler.emit.source import is_unedited
+from quanta_compiler.emit.seal import is_unedited
 from quanta_compiler.system.files import OutputError, replace_files, writing
 
 # A name is right or wrong everywhere: these are modules from Python 3.10 to 3.14, not in each of them.

@@ -12,6 +12,7 @@ from quanta_compiler.emit.body import WIDTH, Body
 from quanta_compiler.emit.computed import Names, stored_name
 from quanta_compiler.emit.operator import OperatorLines
 from quanta_compiler.emit.rotations import function_names, helper_lines
+from quanta_compiler.emit.seal import sealed
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import Stored, all_stored, drawing, matrix_shape
 from quanta_compiler.kinds.initialisers import INITIALISERS
@@ -19,7 +20,6 @@ from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.accounting import copies_input
 from quanta_compiler.lowering.program import Load, Program
 
-SEAL = "# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: "
 GUARDED_BYTES = 1 << 30
 """An operator that needs more looks at the free memory first; below that the check would only be noise."""
 
@@ -28,17 +28,7 @@ def emit_source(circuit: Circuit, apply: Program, operator: Program, circuit_tex
     """Return the source of a circuit's module; `peak_bytes` is what `operator()` needs in float32."""
     emitter = _Emitter(circuit, apply, operator, circuit_text, peak_bytes)
     body = "\n".join(line.rstrip() for line in emitter.lines()) + "\n"
-    return f"{SEAL}{_digest(body)}\n{body}"
-
-
-def is_unedited(source: str) -> bool:
-    """Return whether a source is, byte for byte, one that `emit_source` has written."""
-    first, _, body = source.partition("\n")
-    return first == SEAL + _digest(body)
-
-
-def _digest(body: str) -> str:
-    return hashlib.sha256(body.encode("utf-8")).hexdigest()
+    return sealed(body)
 
 
 class _Emitter:

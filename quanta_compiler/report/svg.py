@@ -23,7 +23,7 @@ LEADING, SYMBOL = 17, 24  # of the legend: from line to line, and the room of wh
 TURN = 72  # the width in which wires change places before a permuted output
 
 # Light colours stand in attributes, which every renderer understands; the style sheet only holds the dark ones.
-PAPER, BAND, INK, MUTED, WIRE = (LIGHT[name] for name in ("paper", "band", "ink", "muted", "wire"))
+INK, MUTED, WIRE = LIGHT["ink"], LIGHT["muted"], LIGHT["wire"]
 _ROUNDING = {Outline.SOFT: 11, Outline.PILL: HALF}
 """How round the corners of a box are; 4 of one that is not listed."""
 

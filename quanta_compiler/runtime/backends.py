@@ -4,6 +4,8 @@ RUNNING = ("torch", "fused")
 """The emitted forward pass, and the gate table in one pass by an engine (kernels/engines/)."""
 BACKENDS = ("auto", *RUNNING)
 """`auto` takes what is expected to be faster."""
+DEVICES = ("cpu", "cuda")
+"""Whose times are measured and predicted."""
 
 
 class EngineError(ValueError):

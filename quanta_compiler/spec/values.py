@@ -246,7 +246,9 @@ def check_preset_layout(value: Any) -> Layout:
 
 def _layout_text(text: str) -> Layout:
     if not _LAYOUT_TEXT.match(text):
-        hint = "write sizes with x or - between them, such as `16x8x8x4`"
+        chosen = re.fullmatch(r"auto\s*[:=]\s*(\d+)", text)
+        sizes = "write sizes with x or - between them, such as `16x8x8x4`"
+        hint = f"write `{{auto: {chosen[1]}}}`, in braces" if chosen else sizes
         refuse([((), f"{quote(text)} is not a layout" if text else "`layout` is empty", hint)])
     words = re.split("[x-]", text)
     # Ten digits are past every limit already; longer ones need not be converted.

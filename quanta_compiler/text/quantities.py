@@ -15,6 +15,7 @@ the same on pages. A bound that users type (`--max-flops`) is a whole number, so
 """
 
 import math
+from collections.abc import Sequence
 
 _LEAST, _MOST = 1e-4, 1e15
 """Figures outside are powers of ten."""
@@ -31,24 +32,26 @@ def figure_text(value: float) -> str:
 
 def amount_text(value: float, unit: str = "") -> str:
     """Return FLOPs, or their rate, in thousands: `3.67 M`, `12.3 GFLOP/s`."""
-    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{figure_text(value / size)} {prefix}{unit}"
-    return f"{figure_text(value)} {unit}".rstrip()
+    return _scaled(value, 1000, tuple(f"{prefix}{unit}" for prefix in ("", "k", "M", "G", "T", "P")))
 
 
 def bytes_text(value: float) -> str:
     """Return bytes in the unit that suits them: `96 KiB`."""
+    return _scaled(value, 1024, ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"))
+
+
+def _scaled(value: float, base: int, units: Sequence[str]) -> str:
+    """Return a value in the largest of `units` that it fills once rounded, each `base` times the one before."""
     place = 0
-    while value >= 1024 and place < 5:
-        value /= 1024
+    while value >= base - 0.5 and place < len(units) - 1:
+        value /= base
         place += 1
-    return f"{figure_text(value)} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[place]}"
+    return f"{figure_text(value)} {units[place]}".rstrip()
 
 
 def seconds_text(value: float) -> str:
     """Return a time in the unit that suits it: `1.23 ms`."""
-    unit, size = ("s", 1.0) if not value or value >= 1 else ("ms", 1e-3) if value >= 1e-3 else ("us", 1e-6)
+    unit, size = ("s", 1.0) if not value or value >= 0.9995 else ("ms", 1e-3) if value >= 9.995e-4 else ("us", 1e-6)
     return f"{figure_text(value / size)} {unit}"
 
 

@@ -29,23 +29,25 @@ class Table:
     rows: tuple[Cells, ...]
 
 
-_GAP = 3
-"""Between two columns, as wide as a terminal's table has it."""
+_GAP = 2
+"""Between two columns."""
 FIGURES = (Column(""), Column("", is_number=True), Column("", is_remark=True))
 """Columns of figures that a line each explains."""
 
 
 def in_parts(table: Table, width: int) -> tuple[Table, ...]:
-    """Return a table as several of at most `width` characters, each with the first column in front."""
-    widths = [max(map(len, cells)) + _GAP for cells in zip(*(_headings(table), *table.rows), strict=True)]
-    groups: list[list[int]] = []
-    room = 0
-    for place, needed in enumerate(widths[1:], start=1):
-        if not groups or needed > room:
+    """Return a table as several of at most `width` characters, each with the first column in front.
+
+    What a pipe's lines are indented by is not counted.
+    """
+    first, *others = _widths(table)
+    groups, room = [[0]], width - first
+    for place, needed in enumerate(others, start=1):
+        if needed + _GAP > room and len(groups[-1]) > 1:
             groups.append([0])
-            room = width - widths[0] - _GAP
+            room = width - first
         groups[-1].append(place)
-        room -= needed
+        room -= needed + _GAP
     return tuple(
         Table(
             "" if part else table.title,
@@ -58,6 +60,10 @@ def in_parts(table: Table, width: int) -> tuple[Table, ...]:
 
 def _headings(table: Table) -> Cells:
     return tuple(column.heading for column in table.columns)
+
+
+def _widths(table: Table) -> list[int]:
+    return [max(map(len, cells)) for cells in zip(*(_headings(table), *table.rows), strict=True)]
 
 
 def plain_text(tables: Sequence[Table]) -> str:
@@ -80,14 +86,15 @@ def _plain_lines(table: Table) -> list[str]:
 
 
 def print_rich(tables: Sequence[Table]) -> None:
-    """Print tables to stdout for a terminal, as wide as it is."""
+    """Print tables to stdout for a terminal, as wide as it is: in parts, or with remarks in several lines."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
     console = Console(highlight=False, markup=False)
-    for place, table in enumerate(tables):
+    parts = [part for table in tables for part in _fitted(table, console.width)]
+    for place, table in enumerate(parts):
         if place:
             console.print()
         if table.title:
@@ -99,7 +106,9 @@ def print_rich(tables: Sequence[Table]) -> None:
             box=box.SIMPLE_HEAD if has_headings else None,
             show_header=has_headings,
             header_style="bold",
-            pad_edge=has_headings,
+            show_edge=False,
+            pad_edge=False,
+            collapse_padding=has_headings,
         )
         for column in table.columns:
             shown.add_column(
@@ -112,3 +121,9 @@ def print_rich(tables: Sequence[Table]) -> None:
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
+
+
+def _fitted(table: Table, width: int) -> tuple[Table, ...]:
+    """Return a table in parts where it would be too wide without its remarks, which are written in several lines."""
+    firm = [needed for needed, column in zip(_widths(table), table.columns, strict=True) if not column.is_remark]
+    return in_parts(table, width) if sum(firm) + _GAP * (len(firm) - 1) > width else (table,)

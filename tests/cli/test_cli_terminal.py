@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from quanta_compiler import compile_circuit
+from quanta_compiler.compare import compare
+from quanta_compiler.compare.figures import Conditions
+from quanta_compiler.compare.run import model_layers
+from quanta_compiler.compare.tables import comparison_tables
 from quanta_compiler.diagnostics import Diagnostic, Span
+from quanta_compiler.predict.calibration import load_calibration
+from quanta_compiler.recommend import recommend
+from quanta_compiler.recommend.budget import parse_budget
+from quanta_compiler.recommend.tables import recommendation_tables
 from quanta_compiler.report.terminal import report_tables, summary_table
 from quanta_compiler.text import console
 from quanta_compiler.text.quantities import amount_text
-from quanta_compiler.text.tables import plain_text, print_rich
+from quanta_compiler.text.tables import Column, Table, numbers, plain_text, print_rich
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CIRCUIT = {"version": 1, "name": "small", "layout": "4x4x2", "gates": ["all_pairs"]}
 WARNING = Diagnostic("warning", "odd", "a.yaml", span=Span(1, 1, 4), line_text="abc", hint="do so")
 
@@ -108,3 +119,31 @@ def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     console.print_result("nobody reads this")
     console.tell("nor this")
     console.tell_diagnostics([WARNING])
+
+
+def test_tables_that_people_choose_by_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    baselines = ("lora:8", "krona:64-64", "dora:8", "dense")
+    compared = comparison_tables(compare([EXAMPLES / "llama2-7b-16-8-8-4.yaml"], baselines=baselines), 80)
+    model = model_layers(EXAMPLES / "models/llama-3.2-1b", None)
+    made = recommend(model, parse_budget("0.05%"), Conditions(2048, "auto", load_calibration()))
+    monkeypatch.setenv("COLUMNS", "80")
+    # A comparison stays one table beside its notes.
+    assert len(compared) == 2
+    for tables in (compared, recommendation_tables(made, None)):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        print_rich(tables)
+        lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue()).splitlines()
+        assert max(map(len, lines)) <= 80
+        # No name is folded to make room.
+        assert {row[0] for row in tables[0].rows} <= {line.split("  ")[0] for line in lines}
+
+
+def test_names_stay_whole_beside_figures_and_remarks_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "a-name-of-thirty-characters-so"
+    for columns, parts in ((numbers("one", "two", "three"), 2), ((*numbers("one"), Column("said", is_remark=True)), 1)):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        print_rich([Table("", (Column("name"), *columns), ((name, *["1"] * len(columns)),))])
+        assert terminal.getvalue().count(name) == parts

@@ -16,7 +16,7 @@ from random_circuits import file_of
 
 import quanta_compiler as qc
 from quanta_compiler.emit.files import stem_of
-from quanta_compiler.emit.source import is_unedited
+from quanta_compiler.emit.seal import is_unedited
 from quanta_compiler.system.files import write_file
 
 FILE = file_of("4x3", [[0, 1]], name="small-one.v2")

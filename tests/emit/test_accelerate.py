@@ -22,7 +22,7 @@ from random_circuits import error, file_of, random_file
 
 import quanta_compiler as qc
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.emit.source import SEAL, _digest
+from quanta_compiler.emit.seal import sealed
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.runtime.backends import BACKENDS, EngineError
 
@@ -241,7 +241,7 @@ def test_a_file_of_another_version(imported: Import, change: str) -> None:
         body = text.partition("\n")[2]
         body = body.replace("return x.view", "return 1 * x.view") if change == "source" else body
         body = body.replace('"kind": "dense"', '"kind": "denser"') if change == "circuit" else body
-        return f"{SEAL}{_digest(body)}\n{body}"
+        return sealed(body)
 
     edited(circuit, imported, other)
     path = Path(sys.modules[circuit.stem].__file__ or "")

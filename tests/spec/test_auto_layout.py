@@ -222,3 +222,8 @@ def test_a_hint_of_a_rectangular_gate_can_be_followed(seed: int) -> None:
     again = load_spec({**file, "gates": changed})
     assert again.out_features == wanted
     assert not [warning for warning in again.warnings if "out_features" in warning.message]
+
+
+def test_a_layout_as_the_command_line_takes_it_is_told_as_a_file_has_it() -> None:
+    with pytest.raises(SpecError, match=r"hint: write `\{auto: 4\}`, in braces"):
+        load_spec(TEMPLATE | {"layout": "auto:4"})

@@ -45,10 +45,10 @@ function figureText(value) {
   return (size >= 999.5 ? whole : three).format(value);
 }
 
-/** `value` in the largest of `units`, each `base` times the one before. */
+/** `value` in the largest of `units` that it fills once rounded, each `base` times the one before. */
 function scaled(value, base, units) {
   let place = 0;
-  while (Math.abs(value) >= base && place < units.length - 1) {
+  while (Math.abs(value) >= base - 0.5 && place < units.length - 1) {
     value /= base;
     place += 1;
   }
@@ -58,7 +58,7 @@ function scaled(value, base, units) {
 const bytesText = (value) => scaled(value, 1024, ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"]);
 const amountText = (value) => scaled(value, 1000, ["", "k", "M", "G", "T", "P"]);
 const secondsText = (value) => {
-  const [factor, unit] = value === 0 || value >= 1 ? [1, "s"] : value >= 1e-3 ? [1e3, "ms"] : [1e6, "us"];
+  const [factor, unit] = value === 0 || value >= 0.9995 ? [1, "s"] : value >= 9.995e-4 ? [1e3, "ms"] : [1e6, "us"];
   return `${figureText(value * factor)} ${unit}`;
 };
 const percentText = (value) => (value >= 99.95 && value < 100 ? "over 99.9%" : `${figureText(value)}%`);

@@ -103,7 +103,7 @@ function scatter(width) {
         y: "y",
         text: "name",
         className: "names",
-        dy: -15,
+        dy: -LIFT,
         stroke: "var(--paper)",
         strokeWidth: 4,
         fill: "currentColor",
@@ -161,14 +161,15 @@ function legend(all) {
 
 // Above this many points only those on the front have labels; pointing at any other tells its name.
 const mostLabels = (width) => Math.min(40, width / 18);
-// Where a label is tried, from its own place outwards.
+// How far a label stands over its dot, clear of the ring of the front; and where it is tried, from there outwards.
+const LIFT = 18;
 const PLACES = [0, 15, 30, 46, 62, 78, 94].flatMap((far) => [
   [0, -far],
-  [1, 15 - far],
-  [-1, 15 - far],
-  [1, 15 + far],
-  [-1, 15 + far],
-  [0, 30 + far],
+  [1, LIFT - far],
+  [-1, LIFT - far],
+  [1, LIFT + far],
+  [-1, LIFT + far],
+  [0, 2 * LIFT + far],
 ]);
 
 /** Move each label to where it covers neither dots nor labels, nor the front if it can, with a line to a far dot. */
@@ -210,7 +211,7 @@ function tidyLabels(chart, all, best) {
     told.add(same);
     taken.push(box(free));
     text.setAttribute("transform", `translate(${e + free[0] * side},${f + free[1]})`);
-    if (free[1] < -15 || free[1] > 30) text.before(leader(e, f + 15, box(free), moved));
+    if (free[1] < -15 || free[1] > 2 * LIFT) text.before(leader(e, f + LIFT, box(free), moved));
   }
 }
 
