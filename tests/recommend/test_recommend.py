@@ -100,6 +100,7 @@ def test_no_layer_gets_over_twice_its_share() -> None:
 
 def test_the_table_says_how_much_of_the_budget_is_used(llama: Path) -> None:
     command = ("recommend", "--model", str(llama), "--targets", "q_proj,v_proj", "--budget", "10k")
+    assert "of the update alone, without the frozen layer" in quanta(*command).stdout
     table, data = quanta(*command).stdout, json.loads(quanta(*command, "--json").stdout)
     for choice in data["choices"]:
         trained = choice["trainable"]

@@ -41,7 +41,7 @@ function subtitle() {
   return [
     ...(model ? [model.targets.map(target).join(", ")] : []),
     `percent of ${data.percent_of}`,
-    `times predicted for ${device.name}`,
+    `times of the update alone, without the frozen layer, predicted for ${device.name}`,
   ].join(" · ");
 }
 
