@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -235,14 +236,32 @@ def test_a_model_of_the_hub_that_cannot_be_reached_says_what_to_download(monkeyp
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def offline(*_: object, local_files_only: bool = False) -> str:
-        raise LocalEntryNotFoundError("not here") if local_files_only else OSError("no route to host\nand more")
+    asked: list[float] = []
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(ModelError, match=r"no folder 'org/name', and the Hub cannot be reached \(no route") as caught:
+    def nothing_here(*_: object, local_files_only: bool) -> str:
+        raise LocalEntryNotFoundError("not here")
+
+    def offline(_: str, timeout: float) -> None:
+        asked.append(timeout)
+        raise OSError(reason)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", nothing_here)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", offline)
+    reason = "no route to host\nand more"
+    with pytest.raises(
+        ModelError, match=r"no folder 'org/name', and the Hub cannot be reached \(no route to host\)$"
+    ) as caught:
         model_folder("org/name")
     assert caught.value.hint is not None
-    assert "hf download org/name config.json --local-dir DIR" in caught.value.hint
+    assert "--model DIR, by `hf download org/name config.json --local-dir DIR` where" in caught.value.hint
+    # A cause that is too long is named, not cut off; a model whose shapes are in the repository is found there.
+    reason = "no route " * 99
+    with pytest.raises(ModelError, match=r"the Hub cannot be reached \(OSError\)$") as caught:
+        model_folder("Meta-Llama/Llama-3.2-1B")
+    assert str(caught.value.hint).endswith(os.path.join("examples", "models", "llama-3.2-1b"))
+    # Once, and not for long.
+    assert len(asked) == 2
+    assert max(asked) <= 5
 
 
 def test_a_model_of_the_hub_is_its_config_alone(monkeypatch: pytest.MonkeyPatch, llama: Path) -> None:
