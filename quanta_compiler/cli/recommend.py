@@ -136,11 +136,8 @@ def _print(made: Recommendation, chosen: Recommended, files: dict[str, str]) -> 
 
     print_tables(recommendation_tables(made, chosen))
     circuits = {shape: files.get(one["name"], one) for shape, one in chosen.circuits.items()}
-    config = configuration(made.groups, circuits)
+    config = configuration(made.groups, circuits, chosen.starting)
     print_result(f"\nfrom quanta_compiler.peft import QuantaConfig\n\nconfig = {config}\n")
-    start = chosen.starting
-    if start is not None:
-        tell(f"start with learning rate {start.learning_rate:g}, residual {start.residual} ({start.measured})")
     tell(f"the first is {made.rule}; which learns your task best only training tells")
     for name in files.values():
         tell(name)

@@ -9,7 +9,7 @@ from quanta_compiler.diagnostics import escape
 from quanta_compiler.predict.calibration import PREDICTED
 from quanta_compiler.text.quantities import amount_text, bytes_text, percent_text, seconds_text
 from quanta_compiler.text.tables import Cells, Column, Table, in_parts, numbers
-from quanta_compiler.text.words import DASH, span_text
+from quanta_compiler.text.words import DASH, UPDATE_ALONE, span_text
 
 _FEATURES = "features"
 
@@ -23,7 +23,8 @@ def comparison_tables(comparison: Comparison, width: int, *, sort: str = "", who
     if not rows:
         return ()
     share = f"percent of {escape(comparison.percent_of)}"
-    title = f"{escape(comparison.title)}\n{share}\ntimes {PREDICTED[comparison.origin]} ({comparison.device})"
+    times = f"times {PREDICTED[comparison.origin]} ({comparison.device})\n{UPDATE_ALONE}"
+    title = f"{escape(comparison.title)}\n{share}\n{times}"
     names = _names(rows)
     shown = {key: column for key, column in _COLUMNS.items() if whole or key in _FIRST or key == sort}
     columns = [(heading, tuple(show(row) for row in rows)) for heading, show in shown.values()]

@@ -1,5 +1,7 @@
 """The folder of a model that is named by its id on the Hub."""
 
+import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,10 @@ from quanta_compiler.system.extras import PEFT, require
 _LONGEST_NAME = 1000
 _SHOWN_CHARACTERS = 100
 """How much of the Hub's own errors an error repeats."""
+_SECONDS = 4
+"""How long the Hub has to answer; its own download asks several times, for half a minute."""
+_SHIPPED = Path(__file__).parents[2] / "examples" / "models"
+"""Folders with the shapes of popular models; they lie beside the package in a clone, and are not in the wheel."""
 
 
 def model_folder(model: str, progress: Callable[[str], None] = lambda _: None) -> Path:
@@ -28,7 +34,7 @@ def model_folder(model: str, progress: Callable[[str], None] = lambda _: None) -
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         return folder
     require("a model of the Hub", *PEFT)
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -42,16 +48,30 @@ def model_folder(model: str, progress: Callable[[str], None] = lambda _: None) -
         raise ModelError(f"{model!r} is neither a folder nor an id of the Hub") from None
     except LocalEntryNotFoundError:
         progress(f"asking the Hub for {CONFIG} of {model!r}")
+    shipped = _shipped(model)
     try:
+        get_hf_file_metadata(hf_hub_url(model, CONFIG), timeout=_SECONDS)
         return Path(hf_hub_download(model, CONFIG)).parent
     except GatedRepoError:
-        raise ModelError(f"the Hub gives {model!r} to those it knows", "log in with `hf auth login`") from None
+        hint = "log in with `hf auth login`" + (f", or take its shapes: --model {shipped}" if shipped else "")
+        raise ModelError(f"the Hub gives {model!r} to those it knows", hint) from None
     except RepositoryNotFoundError:
         raise ModelError(f"there is no folder {model!r}, and no such model on the Hub") from None
     except Exception as error:
         # Offline, a proxy, no room in the cache: many errors of several packages.
-        fault = shorten(str(error), _SHOWN_CHARACTERS, placeholder=" …")
+        fault = str(error).strip().partition("\n")[0]
+        cause = fault if 0 < len(fault) <= _SHOWN_CHARACTERS else type(error).__name__
+        elsewhere = f"`hf download {model} {CONFIG} --local-dir DIR` where the Hub can be reached, and copy DIR here"
         raise ModelError(
-            f"there is no folder {model!r}, and the Hub cannot be reached ({fault})",
-            f"put the model's {CONFIG} in a folder, by `hf download {model} {CONFIG} --local-dir DIR`, and name it",
+            f"there is no folder {model!r}, and the Hub cannot be reached ({cause})",
+            f"its shapes are here: --model {shipped}" if shipped else f"name a folder: --model DIR, by {elsewhere}",
         ) from None
+
+
+def _shipped(model: str) -> str | None:
+    """Return the folder that has a model's shapes, where this is a clone that has one."""
+    for path in sorted(_SHIPPED.glob(f"*/{CONFIG}")):
+        if json.loads(path.read_text(encoding="utf-8")).get("_name_or_path", "").lower() == model.lower():
+            folder = path.parent
+            return os.fspath(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    return None

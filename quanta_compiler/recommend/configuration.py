@@ -6,6 +6,7 @@ from typing import Any
 
 from quanta_compiler.models.layers import ModelLayers
 from quanta_compiler.models.targets import is_name, matches, plain_targets
+from quanta_compiler.presets.starting import StartingPoint
 from quanta_compiler.recommend.budget import Shape
 
 
@@ -80,8 +81,11 @@ def _joined(ends: Iterable[tuple[str, ...]]) -> str:
     return "|".join(text.replace(".", r"\.") for text in texts)
 
 
-def configuration(groups: tuple[Group, ...], circuits: Mapping[Shape, Any]) -> str:
-    """Return Python text that makes a `QuantaConfig` of a circuit for every shape; circuits are documents or paths."""
+def configuration(groups: tuple[Group, ...], circuits: Mapping[Shape, Any], starting: StartingPoint | None) -> str:
+    """Return Python text that makes a `QuantaConfig` of a circuit for every shape; circuits are documents or paths.
+
+    Of where to start the residual is a part of it, and the learning rate, which is the optimizer's, a comment.
+    """
     chosen = {group.target: circuits[group.shape] for group in groups}
     if len({str(circuit) for circuit in chosen.values()}) == 1:
         targets = list(chosen) if all(map(is_name, chosen)) else plain_targets(chosen)
@@ -89,4 +93,7 @@ def configuration(groups: tuple[Group, ...], circuits: Mapping[Shape, Any]) -> s
     else:
         lines = "".join(f"        {target!r}: {circuit!r},\n" for target, circuit in chosen.items())
         circuit = f"    circuit={{\n{lines}    }},\n"
-    return f"QuantaConfig(\n{circuit})"
+    if starting is None:
+        return f"QuantaConfig(\n{circuit})"
+    rate = f"    # Start with AdamW's learning rate {starting.learning_rate:g}:\n    # {starting.measured}\n"
+    return f"QuantaConfig(\n{circuit}    residual={starting.residual!r},\n{rate})"

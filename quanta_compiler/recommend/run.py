@@ -13,7 +13,7 @@ from quanta_compiler.driver import compile_circuit
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.models.layers import ModelLayers
 from quanta_compiler.presets import REFERENCE
-from quanta_compiler.presets.starting import STARTING_POINTS
+from quanta_compiler.presets.starting import STARTING_POINTS, StartingPoint
 from quanta_compiler.recommend.budget import Budget, Shape, shares
 from quanta_compiler.recommend.candidates import CANDIDATES, Candidate, Document, trained_numbers
 from quanta_compiler.recommend.configuration import Group, configuration, groups_of
@@ -39,7 +39,7 @@ class Recommended:
         return min(rank / min(shape) for shape, rank in self.ranks.items())
 
     @property
-    def starting(self) -> Any:
+    def starting(self) -> StartingPoint | None:
         """Return the numbers to begin the training with, where some were measured."""
         return STARTING_POINTS.get(self.family)
 
@@ -108,7 +108,7 @@ class Recommendation:
                         for shape, document in one.circuits.items()
                     ],
                     "starting_point": None if one.starting is None else asdict(one.starting),
-                    "configuration": configuration(self.groups, one.circuits),
+                    "configuration": configuration(self.groups, one.circuits, one.starting),
                 }
                 for one in self.choices
             ],

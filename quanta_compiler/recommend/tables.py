@@ -7,7 +7,7 @@ from quanta_compiler.recommend.candidates import trained_numbers
 from quanta_compiler.recommend.run import Recommendation, Recommended
 from quanta_compiler.text.quantities import bytes_text, percent_text, times_text
 from quanta_compiler.text.tables import Column, Table, numbers
-from quanta_compiler.text.words import DASH, plural, span_text
+from quanta_compiler.text.words import DASH, UPDATE_ALONE, plural, span_text
 
 
 def recommendation_tables(recommendation: Recommendation, chosen: Recommended | None) -> tuple[Table, ...]:
@@ -29,7 +29,8 @@ def _families(recommendation: Recommendation) -> Table:
     title = (
         f"{escape(model.name)}, {plural(len(model.layers), 'module')} ({escape(modules)})\n"
         f"budget {escape(budget.text)}: {recommendation.numbers:,} of {model.parameters:,} parameters\n"
-        f"step: its time as a multiple of that of LoRA r=8, {said}{of}, {recommendation.tokens:,} tokens"
+        f"step: its time as a multiple of that of LoRA r=8,\n{UPDATE_ALONE};\n"
+        f"{said}{of}, {recommendation.tokens:,} tokens"
     )
     columns = (Column(""), *numbers("trainable", "of budget", "step", "saved/token", "rank", "connected"))
     return Table(title, columns, tuple(_family(recommendation, one) for one in recommendation.choices))

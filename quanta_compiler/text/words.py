@@ -20,6 +20,8 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+UPDATE_ALONE = "of the update alone, without the frozen layer"
+"""What every predicted time and multiple is of."""
 DASH = "-"
 """Stands where there is no figure."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -49,7 +50,8 @@ def test_counts_have_units_and_widths_have_not(command: str) -> None:
             assert option.parser("1k") == 1000
 
 
-def test_budgets_have_units() -> None:
+def test_budgets_have_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # A search writes its folder where it runs.
     words = ("search", "--in", "16", "--out", "16", "--gates", "1-2", "--jobs", "1", "--json")
     with_unit, digits = (quanta(*words, "--max-parameters", most, "--force") for most in ("0.2k", "200"))
     assert with_unit.stdout == digits.stdout

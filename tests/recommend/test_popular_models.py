@@ -76,7 +76,7 @@ for model in sys.argv[1:]:
     for command in (["recommend", "--budget", "0.5%"], ["compare", "-b", "lora:8", "-b", "quanta"]):
         app([*command, "--model", model, "--targets", "all-linear"], standalone_mode=False)
 """
-OUR_WORDS = ("note: ", "the first is ", "start with ", "quanta: ", "  hint: ")
+OUR_WORDS = ("note: ", "the first is ", "quanta: ", "  hint: ")
 HALF_READ = ("mamba-1.4b",)
 """Most of their linear layers are read past adapters."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -100,6 +101,7 @@ def test_no_layer_gets_over_twice_its_share() -> None:
 
 def test_the_table_says_how_much_of_the_budget_is_used(llama: Path) -> None:
     command = ("recommend", "--model", str(llama), "--targets", "q_proj,v_proj", "--budget", "10k")
+    assert "of the update alone, without the frozen layer" in quanta(*command).stdout
     table, data = quanta(*command).stdout, json.loads(quanta(*command, "--json").stdout)
     for choice in data["choices"]:
         trained = choice["trainable"]
@@ -143,6 +145,8 @@ def test_the_printed_configuration_trains_the_numbers_of_the_table(written: bool
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(llama))
         adapted = get_peft_model(base, config)
+    assert config.residual == "folded"  # As it was measured; a comment has the learning rate.
+    assert "# Start with AdamW's learning rate 0.003:" in text
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     data = json.loads(quanta(*command, "--json").stdout)
     assert trained == data["choices"][0]["trainable"] <= data["budget"]["parameters"]
@@ -232,14 +236,32 @@ def test_a_model_of_the_hub_that_cannot_be_reached_says_what_to_download(monkeyp
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def offline(*_: object, local_files_only: bool = False) -> str:
-        raise LocalEntryNotFoundError("not here") if local_files_only else OSError("no route to host\nand more")
+    asked: list[float] = []
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(ModelError, match=r"no folder 'org/name', and the Hub cannot be reached \(no route") as caught:
+    def nothing_here(*_: object, local_files_only: bool) -> str:
+        raise LocalEntryNotFoundError("not here")
+
+    def offline(_: str, timeout: float) -> None:
+        asked.append(timeout)
+        raise OSError(reason)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", nothing_here)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", offline)
+    reason = "no route to host\nand more"
+    with pytest.raises(
+        ModelError, match=r"no folder 'org/name', and the Hub cannot be reached \(no route to host\)$"
+    ) as caught:
         model_folder("org/name")
     assert caught.value.hint is not None
-    assert "hf download org/name config.json --local-dir DIR" in caught.value.hint
+    assert "--model DIR, by `hf download org/name config.json --local-dir DIR` where" in caught.value.hint
+    # A cause that is too long is named, not cut off; a model whose shapes are in the repository is found there.
+    reason = "no route " * 99
+    with pytest.raises(ModelError, match=r"the Hub cannot be reached \(OSError\)$") as caught:
+        model_folder("Meta-Llama/Llama-3.2-1B")
+    assert str(caught.value.hint).endswith(os.path.join("examples", "models", "llama-3.2-1b"))
+    # Once, and not for long.
+    assert len(asked) == 2
+    assert max(asked) <= 5
 
 
 def test_a_model_of_the_hub_is_its_config_alone(monkeypatch: pytest.MonkeyPatch, llama: Path) -> None:

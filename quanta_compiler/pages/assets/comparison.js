@@ -41,7 +41,8 @@ function subtitle() {
   return [
     ...(model ? [model.targets.map(target).join(", ")] : []),
     `percent of ${data.percent_of}`,
-    device.origin === "computed" ? `times computed for ${device.name}, not measured` : `times predicted for ${device.name}`,
+    "times of the update alone, without the frozen layer",
+    device.origin === "computed" ? `computed for ${device.name}, not measured` : `predicted for ${device.name}`,
   ].join(" · ");
 }
 

@@ -12,7 +12,9 @@ function main() {
   const features = `${exact(report.in_features)} → ${exact(report.out_features)} features`;
   setText("subtitle", `${features} · layout ${axes} · ${plural(report.gates.length, "gate")}`);
   byId("cards").append(...besideCards());
-  setText("beside-says", `x is a multiple of LoRA r=8 for the same widths; the time is predicted for ${data.beside.machine}.`);
+  const alone = "of the update alone, without the frozen layer";
+  const machine = `the time is predicted for ${data.beside.machine}`;
+  setText("beside-says", `x is a multiple of LoRA r=8 for the same widths, ${alone}; ${machine}.`);
   byId("inside-cards").append(...cards());
   byId("gate-table").append(gateTable());
   linkGates();

@@ -39,7 +39,7 @@
       image.alt = `The diagram of ${view.title}`;
       image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(view.diagram)}`;
       frame.append(image);
-      made.append(frame, figures(view.figures));
+      made.append(frame, figures(view.figures), element("p", "says", "of the update alone, without the frozen layer"));
     }
     return made;
   };
