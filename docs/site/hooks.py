@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "schemas" / "circuit.schema.json").read_text(encoding="utf-8"))
 TABLE = re.compile(r"^<!-- (keys|fields|presets)(?:: ([^>]+?))?\s-->$", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\./[^)#\s]+)(#[^)\s]*)?\)")
+NOTEBOOK = re.compile(r"\]\((notebooks/\w+)\.ipynb\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,6 +39,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     filled = TABLE.sub(lambda found: _TABLES[found[1]](found[2] or ""), markdown)
     if "<!-- " in filled:
         raise ValueError(f"{page.file.src_uri} has a comment that no table fills in")
+    # In a clone a link leads to the notebook itself, here to the page made of it.
+    filled = NOTEBOOK.sub(r"](\1.md)", filled)
     return LINK.sub(lambda found: _brought(found, page, config, files), filled)
 
 

@@ -12,6 +12,7 @@ from quanta_compiler import __version__
 from quanta_compiler.models import targets
 from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.peft.keywords import refusing_others
 from quanta_compiler.peft.registration import peft_type
 from quanta_compiler.peft.resolved import FORMAT, auto_rule, checked_entries, checked_format
 from quanta_compiler.peft.saved import check_files
@@ -26,6 +27,7 @@ _BOTH = (
 )
 
 
+@refusing_others
 @dataclass
 class QuantaConfig(PeftConfig):
     """The configuration of circuit adapters.
@@ -73,6 +75,7 @@ class QuantaConfig(PeftConfig):
 
     Raises:
         SpecError: a circuit is wrong; every problem is listed with its place.
+        TypeError: there is no such argument; those of PEFT's LoRA are told with what stands for them here.
         AdapterError: the circuits were changed since they were saved, or saved by a newer version.
         ValueError: another field is wrong.
 

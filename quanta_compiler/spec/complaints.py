@@ -13,8 +13,8 @@ from quanta_compiler.kinds.plugins import PACKAGE, PACKAGES, PluginError, find_k
 from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, PresetFile, SharedGate
 from quanta_compiler.spec.patterns import MIXED, PATTERNS
 
+_RANK = "LoRA's r is `rank`"
 _ADAPTER_WORDS = {
-    "r": "LoRA's r is `rank`",
     "alpha": "a scale belongs to the adapter: QuantaConfig(scale=...), LoRA's alpha / r",
     "lora_alpha": "a scale belongs to the adapter: QuantaConfig(scale=...), LoRA's alpha / r",
     "lora_dropout": "dropout belongs to the adapter: QuantaConfig(dropout=...)",
@@ -81,9 +81,17 @@ class Translator:
         close = did_you_mean(key, absent)
         if close in missing:
             missing.remove(close)
+        if close == "preset":
+            missing.clear()
         hint = f"did you mean `{close}`?" if close else f"the keys are {', '.join(allowed)}"
-        if key in _ADAPTER_WORDS and not outer:
-            hint = _ADAPTER_WORDS[key] if key != "r" or "rank" in allowed else hint
+        if key == "r" and "rank" in allowed:
+            hint = _RANK
+            missing[:] = [name for name in missing if name != "rank"]
+        elif key == "r" and not outer and "preset" not in mapping:
+            missing.clear()
+            hint = f"{_RANK}, and goes with a preset: `preset: lora` and `rank: 8`"
+        elif key in _ADAPTER_WORDS and not outer:
+            hint = _ADAPTER_WORDS[key]
         if key in PATTERNS and "axes" in missing:
             missing.remove("axes")
             hint = f"a pattern is written `{{pattern: {key}, ...}}`"
@@ -233,7 +241,7 @@ def report_unknown(key: str, path: DataPath, value: Any, words: Collection[str],
 
 def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str]:
     if "preset" not in data:
-        return list(CircuitFile.model_fields), (), "a circuit"
+        return [*CircuitFile.model_fields, "preset"], (), "a circuit"
     from quanta_compiler.presets.table import PRESETS
 
     family = PRESETS.get(data["preset"])

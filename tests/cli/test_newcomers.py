@@ -77,6 +77,8 @@ def test_compile_checks_whether_files_are_up_to_date(folder: Path) -> None:
                 "targets belong to the adapter: QuantaConfig(target_modules=[...])",
             ],
         ),
+        ("version: 1\nname: a\nr: 8\n", ["LoRA's r is `rank`, and goes with a preset: `preset: lora` and `rank: 8`"]),
+        (GOOD.replace("[all_pairs]", "[{axes: [0, 1], kind: lowrank, r: 8}]"), ["LoRA's r is `rank`"]),
         (GOOD.replace("4x4x4", "3072"), ["it needs at least 2 axes, such as `layout: 16x16x12`"]),
         (GOOD.replace("[all_pairs]", "[]"), ["name a pattern such as `all_pairs`, or write gates such as `[0, 1]`"]),
         (GOOD.replace("[all_pairs]", ""), ["name a pattern such as `all_pairs`, or write gates such as `[0, 1]`"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 import pickle
@@ -65,6 +66,15 @@ def test_a_layout_of_one_number_comes_back_where_the_order_of_keys_counts(tmp_pa
     file = file_of(12, [{"axes": [0], "to": {"b": 3, "a": 4}}])
     config = QuantaConfig(circuit=file)
     assert saved_and_loaded(config, tmp_path).circuit_hash == config.circuit_hash
+
+
+def test_the_arguments_of_lora_are_refused_with_ours() -> None:
+    lora: dict[str, Any] = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "bias": "none", "residuals": "none"}
+    with pytest.raises(TypeError, match="unexpected keyword argument: 'r', 'lora_alpha', 'lora_dropout'") as caught:
+        QuantaConfig(**lora)
+    for words in ("preset='lora:8'", "`scale` is", "is `dropout`", "leave `bias` out", "did you mean `residual`?"):
+        assert words in str(caught.value)
+    assert "residual" in inspect.signature(QuantaConfig).parameters
 
 
 def test_named_axes_keep_their_order(tmp_path: Path) -> None:
