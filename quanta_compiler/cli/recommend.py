@@ -9,7 +9,7 @@ import typer
 
 from quanta_compiler.cli.command import guarded, without_numpy
 from quanta_compiler.cli.options import Device, Json, Targets, count, families
-from quanta_compiler.text.console import print_json, print_result, print_tables, table_width, tell
+from quanta_compiler.text.console import print_json, print_result, print_tables, tell
 from quanta_compiler.text.words import listed
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _print(made: Recommendation, chosen: Recommended, files: dict[str, str]) -> 
     from quanta_compiler.recommend.configuration import configuration
     from quanta_compiler.recommend.tables import recommendation_tables
 
-    print_tables(recommendation_tables(made, chosen, table_width()))
+    print_tables(recommendation_tables(made, chosen))
     circuits = {shape: files.get(one["name"], one) for shape, one in chosen.circuits.items()}
     config = configuration(made.groups, circuits)
     print_result(f"\nfrom quanta_compiler.peft import QuantaConfig\n\nconfig = {config}\n")

@@ -30,7 +30,6 @@ from quanta_compiler.text.console import (
     print_json,
     print_tables,
     progress_bar,
-    table_width,
     tell,
     tell_diagnostics,
 )
@@ -326,4 +325,4 @@ def _print(outcome: Outcome) -> None:
         tell(f"note: {outcome.request.conditions.calibration.remark}")
     from quanta_compiler.search.tables import search_tables
 
-    print_tables(search_tables(outcome, table_width()))
+    print_tables(search_tables(outcome))

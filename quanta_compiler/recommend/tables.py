@@ -5,15 +5,13 @@ from quanta_compiler.diagnostics import escape
 from quanta_compiler.recommend.candidates import trained_numbers
 from quanta_compiler.recommend.run import Recommendation, Recommended
 from quanta_compiler.text.quantities import bytes_text, percent_text, times_text
-from quanta_compiler.text.tables import Column, Table, in_parts, numbers
+from quanta_compiler.text.tables import Column, Table, numbers
 from quanta_compiler.text.words import DASH, plural, span_text
 
 
-def recommendation_tables(
-    recommendation: Recommendation, chosen: Recommended | None, width: int | None = None
-) -> tuple[Table, ...]:
-    """Return the families, in parts where they are wider than `width`, what was left out, and the chosen circuits."""
-    tables = [*in_parts(_families(recommendation), width)]
+def recommendation_tables(recommendation: Recommendation, chosen: Recommended | None) -> tuple[Table, ...]:
+    """Return the table of families, what was left out, and the circuits of the chosen family."""
+    tables = [_families(recommendation)]
     if recommendation.left_out:
         rows = tuple(recommendation.left_out.items())
         tables.append(Table("nothing under the budget", (Column(""), Column("", is_remark=True)), rows))

@@ -4,12 +4,12 @@ from quanta_compiler.diagnostics import escape
 from quanta_compiler.search.front import OBJECTIVES
 from quanta_compiler.search.run import Found, Outcome
 from quanta_compiler.text.quantities import amount_text, figure_text, percent_text, seconds_text
-from quanta_compiler.text.tables import FIGURES, Column, Table, in_parts, numbers
+from quanta_compiler.text.tables import FIGURES, Column, Table, numbers
 from quanta_compiler.text.words import DASH, plural, span_text
 
 
-def search_tables(outcome: Outcome, width: int | None = None) -> tuple[Table, ...]:
-    """Return what was searched, and the front, in parts where it is wider than `width`."""
+def search_tables(outcome: Outcome) -> tuple[Table, ...]:
+    """Return what was searched, and the front."""
     exploration, space = outcome.exploration, outcome.request.settings.space
     names = outcome.request.settings.objectives
     objectives = ", ".join(f"{'more' if OBJECTIVES[name].more_is_better else 'less'} {name}" for name in names)
@@ -20,7 +20,7 @@ def search_tables(outcome: Outcome, width: int | None = None) -> tuple[Table, ..
         ("written", f"{len(outcome.found):,}", escape(str(outcome.request.folder))),
     )
     summary = Table(f"search: {space.in_features} -> {space.out_features} features", FIGURES, rows)
-    return summary, *in_parts(_front(outcome), width)
+    return summary, _front(outcome)
 
 
 def _completeness(outcome: Outcome) -> str:

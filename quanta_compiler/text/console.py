@@ -85,11 +85,6 @@ def drawing_width() -> int:
     return get_terminal_size().columns
 
 
-def table_width() -> int | None:
-    """Return how wide a table may be; in a pipe a row is one line, whatever its length."""
-    return drawing_width() if is_terminal(sys.stdout) else None
-
-
 def can_draw_boxes() -> bool:
     """Return whether stdout's encoding has box-drawing characters."""
     try:

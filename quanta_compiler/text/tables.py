@@ -31,26 +31,25 @@ class Table:
 
 _GAP = 2
 """Between two columns."""
+_REMARK = 20
+"""The least width that a remark is wrapped to."""
 FIGURES = (Column(""), Column("", is_number=True), Column("", is_remark=True))
 """Columns of figures that a line each explains."""
 
 
-def in_parts(table: Table, width: int | None) -> tuple[Table, ...]:
+def in_parts(table: Table, width: int) -> tuple[Table, ...]:
     """Return a table as several of at most `width` characters, each with the first column in front.
 
-    What a pipe's lines are indented by is not counted. Without a width a row is a line of any length.
+    What a pipe's lines are indented by is not counted.
     """
-    if width is None:
-        return (table,)
-    widths = [max(map(len, cells)) + _GAP for cells in zip(*(_headings(table), *table.rows), strict=True)]
-    groups: list[list[int]] = []
-    room = 0
-    for place, needed in enumerate(widths[1:], start=1):
-        if not groups or needed > room:
+    first, *others = _widths(table)
+    groups, room = [[0]], width - first
+    for place, needed in enumerate(others, start=1):
+        if needed + _GAP > room and len(groups[-1]) > 1:
             groups.append([0])
-            room = width - widths[0] + _GAP
+            room = width - first
         groups[-1].append(place)
-        room -= needed
+        room -= needed + _GAP
     return tuple(
         Table(
             "" if part else table.title,
@@ -63,6 +62,10 @@ def in_parts(table: Table, width: int | None) -> tuple[Table, ...]:
 
 def _headings(table: Table) -> Cells:
     return tuple(column.heading for column in table.columns)
+
+
+def _widths(table: Table) -> list[int]:
+    return [max(map(len, cells)) for cells in zip(*(_headings(table), *table.rows), strict=True)]
 
 
 def plain_text(tables: Sequence[Table]) -> str:
@@ -85,14 +88,15 @@ def _plain_lines(table: Table) -> list[str]:
 
 
 def print_rich(tables: Sequence[Table]) -> None:
-    """Print tables to stdout for a terminal, as wide as it is."""
+    """Print tables to stdout for a terminal, as wide as it is: in parts, or with remarks in several lines."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
     console = Console(highlight=False, markup=False)
-    for place, table in enumerate(tables):
+    parts = [part for table in tables for part in _fitted(table, console.width)]
+    for place, table in enumerate(parts):
         if place:
             console.print()
         if table.title:
@@ -108,14 +112,21 @@ def print_rich(tables: Sequence[Table]) -> None:
             pad_edge=False,
             collapse_padding=has_headings,
         )
-        for column in table.columns:
+        for order, column in enumerate(table.columns):
             shown.add_column(
                 column.heading,
                 justify="right" if column.is_number else "left",
                 style="cyan" if column.is_number else "dim" if column.is_remark else None,
-                no_wrap=column.is_number,
+                no_wrap=column.is_number or (order == 0 and _widths(table)[0] + _GAP + _REMARK <= console.width),
                 overflow="fold",
             )
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
+
+
+def _fitted(table: Table, width: int) -> tuple[Table, ...]:
+    """Return a table in parts where it is too wide even with its remarks wrapped."""
+    columns = zip(_widths(table), table.columns, strict=True)
+    least = [min(needed, _REMARK) if column.is_remark else needed for needed, column in columns]
+    return in_parts(table, width) if sum(least) + _GAP * (len(least) - 1) > width else (table,)

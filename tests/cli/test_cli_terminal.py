@@ -22,7 +22,7 @@ from quanta_compiler.recommend.tables import recommendation_tables
 from quanta_compiler.report.terminal import report_tables, summary_table
 from quanta_compiler.text import console
 from quanta_compiler.text.quantities import amount_text
-from quanta_compiler.text.tables import plain_text, print_rich
+from quanta_compiler.text.tables import Column, Table, numbers, plain_text, print_rich
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CIRCUIT = {"version": 1, "name": "small", "layout": "4x4x2", "gates": ["all_pairs"]}
@@ -129,7 +129,7 @@ def test_tables_that_people_choose_by_fit_80_columns(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("COLUMNS", "80")
     # A comparison stays one table beside its notes.
     assert len(compared) == 2
-    for tables in (compared, recommendation_tables(made, None, 80)):
+    for tables in (compared, recommendation_tables(made, None)):
         terminal = Terminal()
         monkeypatch.setattr(sys, "stdout", terminal)
         print_rich(tables)
@@ -137,3 +137,14 @@ def test_tables_that_people_choose_by_fit_80_columns(monkeypatch: pytest.MonkeyP
         assert max(map(len, lines)) <= 80
         # No name is folded to make room.
         assert {row[0] for row in tables[0].rows} <= {line.split("  ")[0] for line in lines}
+
+
+@pytest.mark.parametrize(("width", "parts"), [("66", 1), ("56", 2)])
+def test_names_stay_whole_beside_figures(width: str, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    name = "a-name-of-thirty-characters-so"
+    columns = (Column("name"), *numbers("one", "two"), Column("said", is_remark=True))
+    print_rich([Table("", columns, ((name, "1", "2", "a remark that goes on in a second line"),))])
+    assert terminal.getvalue().count(name) == parts
