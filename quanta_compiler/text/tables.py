@@ -31,6 +31,8 @@ class Table:
 
 _GAP = 2
 """Between two columns."""
+_REMARK = 20
+"""The least width that a remark is wrapped to."""
 FIGURES = (Column(""), Column("", is_number=True), Column("", is_remark=True))
 """Columns of figures that a line each explains."""
 
@@ -110,12 +112,12 @@ def print_rich(tables: Sequence[Table]) -> None:
             pad_edge=False,
             collapse_padding=has_headings,
         )
-        for column in table.columns:
+        for order, column in enumerate(table.columns):
             shown.add_column(
                 column.heading,
                 justify="right" if column.is_number else "left",
                 style="cyan" if column.is_number else "dim" if column.is_remark else None,
-                no_wrap=column.is_number,
+                no_wrap=column.is_number or (order == 0 and _widths(table)[0] + _GAP + _REMARK <= console.width),
                 overflow="fold",
             )
         for row in table.rows:
@@ -124,6 +126,7 @@ def print_rich(tables: Sequence[Table]) -> None:
 
 
 def _fitted(table: Table, width: int) -> tuple[Table, ...]:
-    """Return a table in parts where it would be too wide without its remarks, which are written in several lines."""
-    firm = [needed for needed, column in zip(_widths(table), table.columns, strict=True) if not column.is_remark]
-    return in_parts(table, width) if sum(firm) + _GAP * (len(firm) - 1) > width else (table,)
+    """Return a table in parts where it is too wide even with its remarks wrapped."""
+    columns = zip(_widths(table), table.columns, strict=True)
+    least = [min(needed, _REMARK) if column.is_remark else needed for needed, column in columns]
+    return in_parts(table, width) if sum(least) + _GAP * (len(least) - 1) > width else (table,)

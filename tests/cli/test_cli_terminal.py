@@ -139,11 +139,12 @@ def test_tables_that_people_choose_by_fit_80_columns(monkeypatch: pytest.MonkeyP
         assert {row[0] for row in tables[0].rows} <= {line.split("  ")[0] for line in lines}
 
 
-def test_names_stay_whole_beside_figures_and_remarks_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
+@pytest.mark.parametrize(("width", "parts"), [("66", 1), ("56", 2)])
+def test_names_stay_whole_beside_figures(width: str, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
     name = "a-name-of-thirty-characters-so"
-    for columns, parts in ((numbers("one", "two", "three"), 2), ((*numbers("one"), Column("said", is_remark=True)), 1)):
-        terminal = Terminal()
-        monkeypatch.setattr(sys, "stdout", terminal)
-        print_rich([Table("", (Column("name"), *columns), ((name, *["1"] * len(columns)),))])
-        assert terminal.getvalue().count(name) == parts
+    columns = (Column("name"), *numbers("one", "two"), Column("said", is_remark=True))
+    print_rich([Table("", columns, ((name, "1", "2", "a remark that goes on in a second line"),))])
+    assert terminal.getvalue().count(name) == parts
