@@ -18,8 +18,8 @@ from quanta_compiler.kinds.initialisers import INITIALISERS
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.accounting import copies_input
 from quanta_compiler.lowering.program import Load, Program
+from quanta_compiler.spec.files import SEAL
 
-SEAL = "# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: "
 GUARDED_BYTES = 1 << 30
 """An operator that needs more looks at the free memory first; below that the check would only be noise."""
 
