@@ -93,3 +93,5 @@ _COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "breakeven_tokens": ("break-even", _of("breakeven_tokens", "{:,}".format)),
 }
 """By the figure that each is of."""
+HEADINGS = {heading.lower(): key for key, (heading, _) in _COLUMNS.items()}
+"""The figure that each heading is of."""
