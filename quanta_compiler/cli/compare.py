@@ -108,7 +108,9 @@ def compare(
     sort: Annotated[
         str,
         typer.Option(
-            metavar="KEY", autocompletion=_sortable, help="The figure that comes first, by its key in the JSON."
+            metavar="KEY",
+            autocompletion=_sortable,
+            help="The figure that comes first, by its key in the JSON or its heading.",
         ),
     ] = "step_seconds",
     reverse: Annotated[bool, typer.Option("--reverse", help="The worst first.")] = False,
@@ -141,8 +143,10 @@ def compare(
     with without_numpy():
         from quanta_compiler import compare as comparing
         from quanta_compiler.compare.entrants import CompareError, named_files
+        from quanta_compiler.compare.tables import HEADINGS
     from quanta_compiler.models.layers import ModelError
 
+    sort = HEADINGS.get(sort.lower(), sort)
     try:
         for text in files or ():
             for file in named_files(text).values():

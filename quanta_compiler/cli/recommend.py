@@ -107,7 +107,10 @@ def _chosen(made: Recommendation, family: str | None) -> Recommended:
     found = made.choice(family)
     if found is None:
         known = [one.family for one in made.choices]
-        hint = made.left_out.get(family) or offered(family, known, f"there is {listed(known, len(known))}", mark="'")
+        hint = offered(family, known, f"there is {listed(known, len(known))}", mark="'")
+        if family in made.left_out:
+            under = f"and the budget is {made.numbers:,}: give a larger --budget, or fewer --targets"
+            hint = f"{made.left_out[family]}, {under}"
         raise typer.BadParameter(f"{family!r} is not among the choices: {hint}", param_hint="'--family'")
     return found
 

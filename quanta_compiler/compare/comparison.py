@@ -68,7 +68,7 @@ class Comparison:
         return f"one layer, {', '.join(shapes)} features, {self.tokens:,} tokens"
 
     def sorted_by(self, key: str, reverse: bool = False) -> Comparison:
-        """Return the same rows, the best figure `key` first; rows without it come last.
+        """Return the same rows, the best figure `key` first; rows without it, and then misfits, come last.
 
         Raises:
             CompareError: there is no such figure.
@@ -77,7 +77,8 @@ class Comparison:
         check_sort(key)
         known = [row for row in self.rows if getattr(row, key) is not None]
         known.sort(key=lambda row: getattr(row, key), reverse=(_BETTER[key] == "higher") != reverse)
-        return replace(self, rows=(*known, *(row for row in self.rows if getattr(row, key) is None)))
+        rows = (*known, *(row for row in self.rows if getattr(row, key) is None))
+        return replace(self, rows=tuple(sorted(rows, key=lambda row: row.is_misfit)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as data that JSON can hold."""

@@ -14,7 +14,7 @@ from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.files import STANDARD_INPUT, standard_input
-from quanta_compiler.spec.short_notation import preset_document
+from quanta_compiler.spec.short_notation import check_colon, preset_document
 
 Shape = tuple[int, int]
 """A layer's (in_features, out_features)."""
@@ -151,6 +151,8 @@ def baseline_entrant(text: str) -> Entrant:
         if name in PRESETS:
             return CircuitEntrant(text, {"": preset_document(text)}, is_baseline=True)
         method = parse_method(text)
+        if method is None:
+            check_colon(text, (*PRESETS, *METHODS))
     except ValueError as error:
         raise CompareError(str(error), "--baseline") from None
     if method is not None:

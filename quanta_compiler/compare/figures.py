@@ -1,5 +1,6 @@
 """The figures of one circuit or method for one layer, and their sum over the layers of a model."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import mul
@@ -7,7 +8,7 @@ from typing import Any
 
 from quanta_compiler.compare.entrants import MethodEntrant, Shape
 from quanta_compiler.compare.method_costs import MethodCost
-from quanta_compiler.compare.row import ADAMW_BYTES, Row
+from quanta_compiler.compare.row import ADAMW_BYTES, MISFIT, Row
 from quanta_compiler.driver import CompiledCircuit
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.lowering.table import lower_table
@@ -63,7 +64,19 @@ def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) 
         backend=backend,
         numerical_rank=_numerical_rank(compiled, conditions.seed) if conditions.with_rank else None,
     )
-    return replace(row, note=NO_KERNEL) if backend == "fused" and row.forward_seconds is None else row
+    no_kernel = NO_KERNEL if backend == "fused" and row.forward_seconds is None else ""
+    return replace(row, note="; ".join(filter(None, (_misfit(compiled), no_kernel))))
+
+
+def _misfit(compiled: CompiledCircuit) -> str:
+    """Return a note where a circuit is less than half as wide as its layer, or over twice.
+
+    Only the larger of two widths counts: a square circuit for a layer that narrows is padded to that as it should be.
+    """
+    spec = compiled.spec
+    own = max(math.prod(axis.size for axis in axes) for axes in (spec.layout, spec.output))
+    layer = max(spec.in_features, spec.out_features)
+    return f"a circuit of {own:,} features: {MISFIT}" if 2 * min(own, layer) < max(own, layer) else ""
 
 
 def _priced(work: Work, conditions: Conditions, trainable: int, operator_flops: int | None, **others: Any) -> Row:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 ADAMW_BYTES = 8
 """AdamW keeps two moments of 4 bytes for every number that trains (Loshchilov and Hutter, 2019, algorithm 2)."""
+MISFIT = "over half of it is padding or truncation at these widths"
+"""A part of a note; such a row is listed after the others, since its figures are no match for theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Row:
     note: str = ""
     family: str = ""
     """The preset, or the method; of a circuit whose gates are written out `circuit`."""
+
+    @property
+    def is_misfit(self) -> bool:
+        """Say whether the note says that the circuit is made for other widths."""
+        return MISFIT in self.note
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,9 @@ class _Table:
         self.problems += entrant.unused([layer.name for layer in layers.layers])
         counts = Counter(rows)
         whole = summed(list(counts), list(counts.values()), layers.parameters, self.conditions.tokens)
-        return replace(whole, name=entrant.name)
+        # Of layers of several shapes the note tells of the one that the circuit does not fit.
+        note = next((row.note for row in counts if row.is_misfit), whole.note)
+        return replace(whole, name=entrant.name, note=note)
 
     def _row(self, entrant: CircuitEntrant, layer: str, shape: Shape) -> Row:
         """Return the figures of a circuit for a layer; the same circuit is compiled once."""

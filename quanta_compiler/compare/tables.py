@@ -37,7 +37,7 @@ def comparison_tables(comparison: Comparison, width: int, *, sort: str = "", who
     headings = (Column(""), *numbers(*(heading for heading, _ in used)))
     table = Table(title, headings, tuple(zip(names, *(cells for _, cells in used), strict=True)))
     tables = in_parts(table, width)
-    notes = tuple((row.name, row.note) for row in rows if row.note)
+    notes = tuple((f"{row.name} *" if row.is_misfit else row.name, row.note) for row in rows if row.note)
     return (*tables, Table("notes", (Column(""), Column("", is_remark=True)), notes)) if notes else tables
 
 
@@ -46,7 +46,8 @@ def _names(rows: Sequence[Row]) -> Cells:
     sources: dict[str, set[str]] = {}
     for row in rows:
         sources.setdefault(row.name, set()).add(row.source)
-    return tuple(row.name if len(sources[row.name]) == 1 else f"{row.name} ({escape(row.source)})" for row in rows)
+    told = (row.name if len(sources[row.name]) == 1 else f"{row.name} ({escape(row.source)})" for row in rows)
+    return tuple(f"{name} *" if row.is_misfit else name for name, row in zip(told, rows, strict=True))
 
 
 def rank_text(row: Row) -> str:
@@ -93,3 +94,5 @@ _COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "breakeven_tokens": ("break-even", _of("breakeven_tokens", "{:,}".format)),
 }
 """By the figure that each is of."""
+HEADINGS = {heading.lower(): key for key, (heading, _) in _COLUMNS.items()}
+"""The figure that each heading is of."""

@@ -2,7 +2,7 @@
 
 import hashlib
 
-SEAL = "# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: "
+from quanta_compiler.spec.files import SEAL
 
 
 def sealed(body: str) -> str:

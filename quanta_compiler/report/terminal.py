@@ -76,7 +76,7 @@ def _apply_rows(report: Report) -> list[Cells]:
     rows: list[Cells] = [("backend by default", report.backends[0].name, default)]
     for backend in report.backends:
         flops = backend.flops_per_token
-        aside = ", what makes the rotations aside" if turned and backend.name == "fused" else ""
+        aside = ", without what makes the rotations" if turned and backend.name == "fused" else ""
         rows += [
             (f"{backend.name}: FLOPs per token", amount_text(flops), _against(sequential, flops)),
             (

@@ -10,10 +10,11 @@ import torch
 
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.emit.seal import SEAL, is_unedited
+from quanta_compiler.emit.seal import is_unedited
 from quanta_compiler.runtime.backends import check_backend
 from quanta_compiler.runtime.loading import base_of, class_on
 from quanta_compiler.spec import load_spec
+from quanta_compiler.spec.files import SEAL
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 

@@ -10,6 +10,8 @@ from quanta_compiler.text.quantities import bytes_text
 
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "<stdin>"
+SEAL = "# Written by quanta-compiler. SHA-256 of what follows, to tell whether it was edited: "
+"""How an emitted module begins, which is easily given in the place of the circuit."""
 
 _SPECIAL = (
     (stat.S_ISDIR, "is a directory, not a circuit file", "name a file in it"),
@@ -58,7 +60,12 @@ def read_file(path: str) -> str:
         raise refusal(path, f"cannot be read: {error.strerror}") from None
     if len(data) > limits.FILE_BYTES:
         raise too_large(path)
-    return decode(path, data)
+    text = decode(path, data)
+    if text.startswith(SEAL):
+        raise refusal(
+            path, "this is the module made of a circuit, not the circuit", hint="give the file it was made of"
+        )
+    return text
 
 
 def _near(path: str) -> str:

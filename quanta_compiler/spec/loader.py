@@ -308,7 +308,30 @@ def _report_syntax(source: TextSource, error: yaml.YAMLError, problems: Problems
     span = source.span(mark, mark)
     problem = error.problem or "cannot be parsed"
     before = source.line(span.line)[: span.column]
-    hint = "indent with spaces" if "\t" in before and not before.strip() else None
+    hint = "indent with spaces" if "\t" in before and not before.strip() else _plain_words(source, error)
     if hint is None and error.context is not None and error.context_mark is not None:
         hint = f"{error.context} that starts on line {error.context_mark.line + 1}"
     problems.error_at(span, source.line(span.line), f"YAML syntax: {problem}", hint)
+
+
+def _plain_words(source: TextSource, error: yaml.MarkedYAMLError) -> str | None:
+    """Return what is probably meant by the parser's words: an indentation, or a bracket that is not closed."""
+    problem, context, mark = error.problem or "", error.context or "", error.problem_mark
+    if "flow" in context and error.context_mark is not None:
+        opened, closed = ("{", "}") if "mapping" in context else ("[", "]")
+        return f"the `{opened}` on line {error.context_mark.line + 1} needs its `{closed}`, or a comma is missing"
+    line = source.line(mark.line + 1)
+    if problem == "mapping values are not allowed in this context":
+        above = next((one for one in map(source.line, range(mark.line, 0, -1)) if one.strip()), "")
+        if _indentation(line) <= _indentation(above):
+            return None
+    elif problem.endswith("<document start>"):
+        if not source.line(1).startswith(" "):
+            return None
+    elif not problem.startswith("did not find expected") or line[: mark.column].strip():
+        return None
+    return "look at the spaces before this line: all keys of a mapping, and all `-` of a list, begin in one column"
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))

@@ -1,6 +1,7 @@
 """Presets in short notation, as the command line and comparisons take them: `lora:8`."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from quanta_compiler.diagnostics import Problems, offered
@@ -48,8 +49,17 @@ def known_family(name: str) -> type[Family]:
     """Return the family of a name; ValueError where there is none."""
     if name in PRESETS:
         return PRESETS[name]
+    check_colon(name, PRESETS)
     hint = offered(name, PRESETS, f"there is {', '.join(PRESETS)}", mark="'")
     raise ValueError(f"unknown preset {name!r}: {hint}")
+
+
+def check_colon(text: str, names: Iterable[str]) -> None:
+    """Raise ValueError where one of the names is given its value by another sign than a colon: `lora-8`."""
+    found = re.fullmatch(r"([a-z_]+)[-=_ ]?(\d.*)", text)
+    if found is not None and found[1] in names:
+        meant = f"{found[1]}:{found[2]}"
+        raise ValueError(f"unknown preset {text!r}: did you mean {meant!r}?")
 
 
 def _option_of(family: type[Family], piece: str) -> tuple[str, Any]:
@@ -63,6 +73,9 @@ def _option_of(family: type[Family], piece: str) -> tuple[str, Any]:
     if option == "auto" and "layout" in options:
         return "layout", {"auto": int(value) if value.isdigit() and len(value) < 10 else value}
     if option not in options:
+        if option == "r" and "rank" in options:
+            meant = f"{family.name}:{value}" if family.main == "rank" else f"{family.name}:rank={value}"
+            raise ValueError(f"preset {family.name!r} has no option 'r': did you mean {meant!r}?")
         known = ", ".join(options) or "none"
         raise ValueError(f"preset {family.name!r} has no option {option!r}: its options are {known}")
     if option != "layout" and re.fullmatch("-?[0-9]{1,18}", value):

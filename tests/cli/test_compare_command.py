@@ -53,6 +53,12 @@ def test_the_table(circuit: str, golden: Callable[[str, str], None]) -> None:
     golden("compare/table.txt", re.sub(r"\d[\d.]* (us|ms)", lambda time: "#".rjust(len(time[0])), table))
 
 
+def test_rows_are_sorted_by_a_heading_as_by_its_key(circuit: str) -> None:
+    arguments = ("compare", circuit, "-b", "lora:2", "--sort")
+    assert quanta(*arguments, "saved/token").stdout == quanta(*arguments, "saved_bytes_per_token").stdout
+    assert quanta(*arguments, "Rank").stdout == quanta(*arguments, "rank_upper").stdout
+
+
 def test_formats_agree(circuit: str) -> None:
     arguments = ("compare", circuit, "-b", "lora:2", "--sort", "trainable")
     data = json.loads(quanta(*arguments, "--json").stdout)
@@ -83,6 +89,9 @@ def test_files_that_are_no_circuits_are_listed_and_the_others_compared(
     [
         ((), "name circuit files"),
         (("-b", "lorra:8"), "did you mean 'lora'?"),
+        (("-b", "lora-8", "--in", "8"), "did you mean 'lora:8'?"),
+        (("-b", "lora:r=8", "--in", "8"), "did you mean 'lora:8'?"),
+        (("-b", "dora8", "--in", "8"), "did you mean 'dora:8'?"),
         (("-b", "lora:0", "--in", "8"), "rank"),
         (("-b", "lora:8"), "no file gives the widths"),
         (("-b", "lora:8", "--in", "8", "--sort", "speed"), "there is no figure 'speed'"),

@@ -20,6 +20,7 @@ import quanta_compiler as qc
 from quanta_compiler.compare import COLUMNS, Comparison, Row, compare
 from quanta_compiler.compare.entrants import CompareError
 from quanta_compiler.compare.figures import NO_KERNEL, summed
+from quanta_compiler.compare.row import MISFIT
 from quanta_compiler.compare.tables import comparison_tables
 from quanta_compiler.predict.calibration import typical_calibration
 
@@ -177,6 +178,21 @@ def test_the_best_comes_first(quanta_file: Path, key: str, values: str) -> None:
     for one in (comparison, comparison.sorted_by(key, reverse=True)):
         missing = [getattr(row, key) is None for row in one.rows]
         assert missing == sorted(missing)
+
+
+def test_a_circuit_for_other_widths_is_marked_and_comes_last(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.yaml"
+    path.write_text("version: 1\nname: pairs\nlayout: 4x4\nin_features: 160\ngates: [all_pairs]\n")
+    for key in ("step_seconds", "trainable", "name"):
+        comparison = compare([path], baselines=["lora:2", "krona", "dense"], sort=key)
+        assert {row.name for row in comparison.rows if row.is_misfit} == {"pairs"}
+        assert comparison.sorted_by(key, reverse=True).rows[-1].name == "pairs"
+        table, notes = comparison_tables(comparison, 200)
+        assert table.rows[-1][0] == "pairs *"
+        assert ("pairs *", f"a circuit of 16 features: {MISFIT}") in notes.rows
+    # One that narrows is as wide as the larger of its two widths, and that is as it should be.
+    narrowing = compare([], baselines=["quanta", "lora:2"], in_features=64, out_features=16)
+    assert not any(row.is_misfit for row in narrowing.rows)
 
 
 def test_json_and_csv_have_every_figure(quanta_file: Path) -> None:

@@ -221,6 +221,7 @@ def test_what_is_no_count_is_refused(text: str) -> None:
         (("--budget", "101%"), "is more than the model has"),
         (("--budget", "3"), "no family has a circuit under 3 numbers"),
         (("--budget", "4k", "--family", "quant"), "is not among the choices"),
+        (("--budget", "900", "--family", "quanta, 3 axes"), "and the budget is 900: give a larger --budget, or fewer"),
         (("--budget", "4k", "--device", "tpu"), "tpu"),
         (("--budget", "4k", "--targets", "q_prj"), "did you mean 'q_proj'"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from quanta_compiler.diagnostics import SpecError
+from quanta_compiler.driver import compile_circuit
 from quanta_compiler.spec import load_spec
 from quanta_compiler.spec.scalars import reads_as_text, resolve_plain, surprise
 
@@ -186,6 +187,24 @@ def test_hostile_texts(name: str) -> None:
     assert len(shown) < 100_000
 
 
+@pytest.mark.parametrize(
+    ("rest", "place", "hint"),
+    [
+        (" layout: 4x4\ngates: [all_pairs]\n", "3:8", "look at the spaces before this line: all keys of a mapping"),
+        ("layout: 4x4\ngates:\n  - all_pairs\n - [0, 1]\n", "6:2", "look at the spaces before this line"),
+        ("layout: 4x4\ngates:\n  - axes: [0, 1]\n   kind: dense\n", "6:4", "look at the spaces before this line"),
+        ("layout: 4x4\ngates:\n  - {axes: [0, 1]\n  - all_pairs\n", "6:3", "the `{` on line 5 needs its `}`"),
+        ("layout: 4x4\ngates:\n  - [0, 1\n", "6:1", "the `[` on line 5 needs its `]`, or a comma is missing"),
+    ],
+)
+def test_the_words_of_the_parser_are_explained(rest: str, place: str, hint: str) -> None:
+    told = message(HEAD + rest)
+    assert f":{place}: YAML syntax" in told
+    assert f"hint: {hint}" in told
+    # Two colons in a line are no matter of indentation.
+    assert "spaces" not in message(f"{HEAD}layout: a: 4\n")
+
+
 def test_things_that_are_no_files(tmp_path: Path) -> None:
     assert "no such file" in message(str(tmp_path / "missing.yaml"))
     assert "is a directory" in message(tmp_path)
@@ -196,6 +215,9 @@ def test_things_that_are_no_files(tmp_path: Path) -> None:
         patch.chdir(tmp_path)
         server.bind("socket")
         assert "is a socket" in message("socket")
+    module = tmp_path / "example.py"
+    module.write_text(compile_circuit(load_spec(f"{HEAD}layout: 4\ngates: [[0]]\n")).source)
+    assert "is the module made of a circuit" in message(module)
     assert "cannot be read" in message("a\0b")
     assert "cannot be read" in message("a" * 5000)
     assert (

@@ -81,7 +81,7 @@ function cards() {
 
 /** What a batch takes on a backend; the first is the one that runs where nothing else is asked for. */
 function backendCards(backend, place) {
-  const aside = data.angles && backend.name === "fused" ? ", what makes the rotations aside" : "";
+  const aside = data.angles && backend.name === "fused" ? ", without what makes the rotations" : "";
   const byDefault = place ? "" : backend.name === "fused" ? " (default on the CPU)" : " (default)";
   return [
     card(
