@@ -308,15 +308,15 @@ def _report_syntax(source: TextSource, error: yaml.YAMLError, problems: Problems
     span = source.span(mark, mark)
     problem = error.problem or "cannot be parsed"
     before = source.line(span.line)[: span.column]
-    hint = "indent with spaces" if "\t" in before and not before.strip() else _plain_words(source, error)
+    hint = "indent with spaces" if "\t" in before and not before.strip() else _plain_words(source, error, mark)
     if hint is None and error.context is not None and error.context_mark is not None:
         hint = f"{error.context} that starts on line {error.context_mark.line + 1}"
     problems.error_at(span, source.line(span.line), f"YAML syntax: {problem}", hint)
 
 
-def _plain_words(source: TextSource, error: yaml.MarkedYAMLError) -> str | None:
+def _plain_words(source: TextSource, error: yaml.MarkedYAMLError, mark: yaml.Mark) -> str | None:
     """Return what is probably meant by the parser's words: an indentation, or a bracket that is not closed."""
-    problem, context, mark = error.problem or "", error.context or "", error.problem_mark
+    problem, context = error.problem or "", error.context or ""
     if "flow" in context and error.context_mark is not None:
         opened, closed = ("{", "}") if "mapping" in context else ("[", "]")
         return f"the `{opened}` on line {error.context_mark.line + 1} needs its `{closed}`, or a comma is missing"
