@@ -14,6 +14,7 @@ from torch import nn
 import quanta_compiler as qc
 from quanta_compiler.report.svg import render_svg
 from quanta_compiler.spec.short_notation import preset_document
+from quanta_compiler.text.quantities import amount_text, bytes_text
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -143,8 +144,8 @@ def test_the_documentation_shows_what_is_compiled() -> None:
     assert file.with_suffix(".svg").read_text(encoding="utf-8") == render_svg(compiled.circuit)
     forward = compiled.source[compiled.source.index("    def forward") : compiled.source.index("    def operator")]
     assert forward.rstrip() in page
-    assert f"{compiled.report.operator.flops:,}" in page
-    assert f"{compiled.report.apply.saved_bytes_per_token:,.0f}" in page
+    assert amount_text(compiled.report.operator.flops) in page
+    assert bytes_text(compiled.report.apply.saved_bytes_per_token) in page
 
 
 def test_the_guide_to_choosing_counts_what_circuits_have() -> None:
