@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -234,25 +235,21 @@ def test_a_gpu_of_which_nothing_is_known_runs_as_torch_does(arch: int, monkeypat
 @pytest.mark.usefixtures("interpreter")
 def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton launches on the current one."""
-    on: list[torch.Tensor] = []
+    on: list[int] = []
 
-    class Current:
-        def __init__(self, tensor: torch.Tensor) -> None:
-            self._tensor = tensor
-
-        def __enter__(self) -> None:
-            on.append(self._tensor)
-
-        def __exit__(self, *_: object) -> None:
-            on.pop()
+    @contextlib.contextmanager
+    def current(device: int) -> Iterator[None]:
+        on.append(device)
+        yield
+        on.pop()
 
     launch, seen = Kernels.launch, []
 
     def launched(self: Kernels, *what: Any) -> None:
-        seen.append(any(one is what[-1][0] for one in on))
+        seen.append(on == [what[-1][0].get_device()])
         launch(self, *what)
 
-    monkeypatch.setattr(torch.cuda, "device_of", Current)
+    monkeypatch.setattr(torch.cuda, "device", current)
     monkeypatch.setattr(Kernels, "launch", launched)
     as_torch(CIRCUIT, 9)
     as_torch(compile_circuit(file_of("4x4x4x4", ["all_pairs"], name="current")), 5)
@@ -264,7 +261,8 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest
 @pytest.mark.usefixtures("interpreter")
 def test_slices_are_launched_from_addresses_that_kernels_are_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton would compile a kernel anew for others, and nobody would know what that one needs."""
-    launch, seen = Kernels.launch, []
+    seen: list[int] = []
+    launch = Kernels.launch
 
     def launched(self: Kernels, *what: Any) -> None:
         seen.extend(tensor.data_ptr() % 16 for tensor in what[-1])

@@ -125,7 +125,7 @@ class Launches:
         """
         try:
             # Triton launches on the current device, which need not be that of the tensors.
-            with torch.cuda.device_of(tensors[0]):
+            with torch.cuda.device(tensors[0].get_device()):
                 self.kernels.launch(launch, number, tokens, programs, tensors)
         except torch.OutOfMemoryError:
             raise
