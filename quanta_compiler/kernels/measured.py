@@ -64,6 +64,8 @@ def is_faster(base: Any, gates: list[torch.Tensor], x: torch.Tensor, ways: tuple
         key = hashlib.sha256("\n".join(map(str, named)).encode()).hexdigest()[:24]
         kept = _read(key) or _measured(base, x, dtype, ways, trains=trains)
         if kept is None:
+            # Not tried again: where memory is short, every call would be as slow as this one.
+            _KNOWN[kind] = False
             return False
         name = json.loads(base.circuit)["name"]
         _LOG.debug("%s: the engine takes %.3g s, torch %.3g s (%s)", name, *kept, ", ".join(map(str, named[1:])))

@@ -91,7 +91,9 @@ def test_the_caller_sees_nothing_of_it(seconds: list[tuple[str, bool]]) -> None:
     assert all(parameter.grad is None for parameter in automatic.parameters())
 
 
-def test_what_cannot_be_measured_is_torch(seconds: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_measured_is_torch(
+    seconds: list[tuple[str, bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     circuit = circuit_named("measured-never")
     plain, automatic = on_both(circuit, backend="auto")
     x = vectors(circuit, 3)
@@ -101,12 +103,17 @@ def test_what_cannot_be_measured_is_torch(seconds: list[tuple[str, bool]], monke
         automatic(x)
     assert not seconds
 
+    tried = []
+
     def no_memory(*_: object) -> float:
+        tried.append(1)
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(measured, "_time", no_memory)
     assert torch.equal(automatic(x), plain(x))
-    assert not measured._KNOWN, "there may be memory at the next call"
+    assert torch.equal(automatic(x), plain(x))
+    assert len(tried) == 1, "every call would be as slow as the first"
+    assert not list(tmp_path.glob("choice-*.json")), "another process may have the memory"
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(

@@ -29,7 +29,7 @@ class TritonTable:
 
     def in_words(self) -> str:
         """Return the kernels of the last forward pass of a new kind, or why torch carries it out."""
-        plans = [plan for (kernel, *_), plan in self._launches.plans.items() if kernel.title == "forward"]
+        plans = [plan for (kernel, *_), plan in tuple(self._launches.plans.items()) if kernel.title == "forward"]
         return in_words(plans[-1]) if plans else ""
 
     def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
