@@ -73,7 +73,10 @@ class Engine(Protocol):
         """Return what carries out a table; only asked of an engine that is ready."""
 
     def prefers(self, table: GateTable, tokens: int) -> bool | None:
-        """Say whether it is expected to be faster than the emitted file on batches of `tokens`; None: measure it."""
+        """Say whether it is expected to be faster than the emitted file on batches of `tokens`; None: measure it.
+
+        A device is not touched for that: circuits are made ready in processes that never use it.
+        """
 
 
 ENGINES: tuple[Engine, ...] = (cpu, triton, portable)

@@ -28,9 +28,7 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
         return _subclass(base, _fused(base), extra_repr=_engines_of(base))
     if backend == "auto":
         found = executable(base.circuit)
-        preferred = ((engine, engine.prefers(found.table, found.tokens)) for engine in ENGINES)
-        # What has to be measured first is asked whether it runs here; the others may take a while to say so.
-        choices = {one.name: choice for one, choice in preferred if choice is not None or one.ready()}
+        choices = {engine.name: engine.prefers(found.table, found.tokens) for engine in ENGINES}
         if any(choice is not False for choice in choices.values()):
             return _subclass(base, _automatic(base, plain, choices), extra_repr=_engines_of(base))
     return _subclass(base, plain) if recompute else base
@@ -65,10 +63,16 @@ def _recomputing(plain: Forward) -> Forward:
 def _automatic(base: Any, plain: Forward, choices: dict[str, bool | None]) -> Forward:
     fused = _fused(base)
 
+    def by_engine(module: Any, _: Any, x: torch.Tensor) -> torch.Tensor:
+        return fused(module, x)
+
+    def by_torch(module: Any, _: Any, x: torch.Tensor) -> torch.Tensor:
+        return plain(module, x)
+
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         choice = choices.get(engine_name(x.device.type, x.dtype), False)
         if choice is None:
-            choice = is_faster(base, _tensors(self.gates), x, (fused, plain))
+            choice = is_faster(base, _tensors(self.gates), x, (by_engine, by_torch))
         return fused(self, x) if choice else plain(self, x)
 
     return forward
@@ -129,16 +133,10 @@ def difference(base: Any, backend: str, forward: Forward) -> Difference:
     def fused(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
         return apply_circuit(circuit, x, [*found.matrices(_stored(own), x), *found.matrices(_stored(minus), x)])
 
-    def one_pass(module: Any, x: torch.Tensor) -> torch.Tensor:
-        return fused(module, module, x)
-
-    def by_parts(module: Any, x: torch.Tensor) -> torch.Tensor:
-        return plain(module, module, x)
-
     def choose(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
         if backend == "torch" or not is_measured(x.device.type, x.dtype):
             return plain(own, minus, x)
-        if backend == "fused" or is_faster(base, _tensors(own.gates), x, (one_pass, by_parts)):
+        if backend == "fused" or is_faster(base, _tensors(own.gates), x, (fused, plain)):
             return fused(own, minus, x)
         return plain(own, minus, x)
 

@@ -12,10 +12,13 @@ import torch
 from fused_circuits import on_both, vectors
 from random_circuits import file_of
 from torch._subclasses import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels import measured
+from quanta_compiler.kernels import measured, modules
 from quanta_compiler.kernels.engines.portable import engine as portable
+from quanta_compiler.kernels.executable import Executable
+from quanta_compiler.nn import fit_circuit
 
 Seconds = dict[str, float]
 
@@ -35,7 +38,7 @@ def seconds(
         _, x, way, trains = run.args
         run()
         timed.append((str(x.dtype), trains))
-        return 1.0 if "_fused" in way.__qualname__ else FASTER["torch"]
+        return 1.0 if "by_engine" in way.__qualname__ else FASTER["torch"]
 
     monkeypatch.setattr(measured, "_time", fake)
     yield timed
@@ -88,7 +91,9 @@ def test_the_caller_sees_nothing_of_it(seconds: list[tuple[str, bool]]) -> None:
     assert all(parameter.grad is None for parameter in automatic.parameters())
 
 
-def test_what_cannot_be_measured_is_torch(seconds: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_measured_is_torch(
+    seconds: list[tuple[str, bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     circuit = circuit_named("measured-never")
     plain, automatic = on_both(circuit, backend="auto")
     x = vectors(circuit, 3)
@@ -98,12 +103,17 @@ def test_what_cannot_be_measured_is_torch(seconds: list[tuple[str, bool]], monke
         automatic(x)
     assert not seconds
 
+    tried = []
+
     def no_memory(*_: object) -> float:
+        tried.append(1)
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(measured, "_time", no_memory)
     assert torch.equal(automatic(x), plain(x))
-    assert not measured._KNOWN, "there may be memory at the next call"
+    assert torch.equal(automatic(x), plain(x))
+    assert len(tried) == 1, "every call would be as slow as the first"
+    assert not list(tmp_path.glob("choice-*.json")), "another process may have the memory"
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(
@@ -116,3 +126,61 @@ def test_a_folder_that_cannot_be_written_is_no_failure(
     x = vectors(circuit, 3)
     torch.testing.assert_close(automatic(x), plain(x))
     assert seconds
+
+
+def test_it_stays_out_of_what_checkpoints_keep(seconds: list[tuple[str, bool]]) -> None:
+    """They count saved tensors, and compute all again where one is asked for."""
+    circuit = circuit_named("measured-checkpointed")
+    plain, automatic = on_both(circuit, backend="auto")
+    found = []
+    for module in (plain, automatic):
+        x = vectors(circuit, 3).requires_grad_()
+        checkpoint(module, x, use_reentrant=False).sum().backward()
+        found.append(x.grad)
+    assert len(seconds) == 2 * (measured.ROUNDS + 1)
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_transform_is_not_measured(seconds: list[tuple[str, bool]]) -> None:
+    circuit = circuit_named("measured-transformed")
+    plain, automatic = on_both(circuit, backend="auto")
+    x = vectors(circuit, 3)
+    assert torch.equal(torch.vmap(automatic)(x), torch.vmap(plain)(x))
+    found, expected = (torch.func.grad(lambda x, one=one: one(x).sum())(x) for one in (automatic, plain))
+    assert torch.equal(found, expected)
+    assert not seconds
+
+
+def test_a_difference_is_measured_with_a_frozen_copy(
+    seconds: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an adapted layer has it: the gradients of both sides would cost twice as much."""
+    monkeypatch.setattr(modules, "is_measured", lambda *_: True)
+    needed: list[list[bool]] = []
+    backward = Executable.backward
+
+    def asked(self: Executable, *what: Any) -> list[torch.Tensor]:
+        needed.append(what[-1])
+        return backward(self, *what)
+
+    monkeypatch.setattr(Executable, "backward", asked)
+    fitted = fit_circuit(json.dumps(file_of("3x4", [[0, 1], [1]], name="measured-difference")), 12, 12)
+    own = {name: tensor.requires_grad_() for name, tensor in fitted.draw(seed=1).items()}
+    fitted.apply_difference(own, {name: one.detach() for name, one in own.items()}, torch.randn(3, 12))
+    assert seconds
+    assert next(list(one) for one in needed if len(one) == 5) == [True, True, True, False, False]
+
+
+def test_making_a_module_touches_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with a context on one cannot be forked."""
+
+    def touched(*_: object) -> None:
+        raise AssertionError("a context is made")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", touched)
+    circuit = circuit_named("measured-untouched")
+    automatic: Any = circuit.module(backend="auto")
+    assert "_automatic" in type(automatic).forward.__qualname__
+    x = torch.ones(2, 12)
+    assert torch.equal(automatic(x), circuit.module(backend="torch")(x))

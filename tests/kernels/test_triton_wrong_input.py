@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.engine import engine_for
 from quanta_compiler.kernels.engines.triton import backward, launches, plans, run
 from quanta_compiler.kernels.engines.triton import engine as triton
-from quanta_compiler.kernels.engines.triton.kernel import Kernels
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, number_for
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.runtime.backends import EngineError
 
@@ -186,3 +187,111 @@ def test_what_cannot_be_compiled_is_said_once_a_circuit(monkeypatch: pytest.Monk
         "hint: QUANTA_ENGINE=portable turns kernels off without this warning"
     )
     assert [(warning.category, str(warning.message)) for warning in caught] == [(RuntimeWarning, said)] * 2
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("of", ["forward", "states", "segment", "flow"])
+def test_what_cannot_be_launched_is_said_once_and_left_to_torch(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Triton counts threads or shared memory in another way than its compiler has said."""
+    monkeypatch.setattr(launches, "interpreting", lambda: False)
+    launch, failed = Kernels.launch, []
+
+    def launched(self: Kernels, what: Any, *rest: Any) -> None:
+        if what.kernel.title == of:
+            failed.append(what)
+            raise RuntimeError("out of resource: threads")
+        launch(self, what, *rest)
+
+    monkeypatch.setattr(Kernels, "launch", launched)
+    circuit = compile_circuit(file_of("4x4x4x4" if of == "segment" else "3x4x2", ["all_pairs"], name=f"fails-{of}"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            as_torch(circuit, 9)
+    assert failed, "no such kernel was launched"
+    assert len(failed) == len(set(failed)), "it is launched once"
+    said = (
+        "quanta-compiler: a circuit's kernel could not be launched, torch computes it instead: "
+        "RuntimeError: out of resource: threads\n"
+        "hint: QUANTA_ENGINE=portable turns kernels off without this warning"
+    )
+    assert [str(warning.message) for warning in caught if warning.category is RuntimeWarning] == [said]
+
+
+@pytest.mark.parametrize("arch", [70, 88, 110])
+def test_a_gpu_of_which_nothing_is_known_runs_as_torch_does(arch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the second one beside one that is known."""
+    monkeypatch.setattr(launches, "arch_of", lambda _: arch)
+    found = launches.Launches(executable(str(CIRCUIT.module(backend="torch").circuit)).table)
+    plan = found.plan(Kernel("forward", 0, 3), number_for(torch.float32, ((), ())), torch.device("cuda", 1))
+    assert plan == plans.Refusal(f"the GPU is sm_{arch}, for which no kernels are made")
+
+
+# What is asked of the device
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current one."""
+    on: list[int] = []
+
+    @contextlib.contextmanager
+    def current(device: int) -> Iterator[None]:
+        on.append(device)
+        yield
+        on.pop()
+
+    launch, seen = Kernels.launch, []
+
+    def launched(self: Kernels, *what: Any) -> None:
+        seen.append(on == [what[-1][0].get_device()])
+        launch(self, *what)
+
+    monkeypatch.setattr(torch.cuda, "device", current)
+    monkeypatch.setattr(Kernels, "launch", launched)
+    as_torch(CIRCUIT, 9)
+    as_torch(compile_circuit(file_of("4x4x4x4", ["all_pairs"], name="current")), 5)
+    assert seen
+    assert all(seen)
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_slices_are_launched_from_addresses_that_kernels_are_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton would compile a kernel anew for others, and nobody would know what that one needs."""
+    seen: list[int] = []
+    launch = Kernels.launch
+
+    def launched(self: Kernels, *what: Any) -> None:
+        seen.extend(tensor.data_ptr() % 16 for tensor in what[-1])
+        launch(self, *what)
+
+    monkeypatch.setattr(Kernels, "launch", launched)
+    fused: Any = CIRCUIT.module(backend="fused")
+    whole = torch.randn(1 + 9 * 24)
+    x = whole[1:].view(9, 24).requires_grad_()
+    for parameter in fused.parameters():
+        held = torch.empty(1 + parameter.numel())
+        held[1:] = parameter.detach().view(-1)
+        parameter.data = held[1:].view(parameter.shape)
+    fused(x).backward(torch.randn(1 + 9 * 24)[1:].view(9, 24))
+    assert set(seen) == {0}
+
+
+def test_products_are_as_exact_as_torch_is_told() -> None:
+    """By the older setting, and by the newer one, after which torch refuses to say what the older is."""
+
+    def found() -> str:
+        return number_for(torch.float32, ((), ())).precision
+
+    try:
+        for precision, expected in (("high", "tf32"), ("medium", "tf32"), ("highest", "tf32x3")):
+            torch.set_float32_matmul_precision(precision)
+            assert found() == expected
+        for precision, expected in (("tf32", "tf32"), ("ieee", "tf32x3")):
+            torch.backends.cuda.matmul.fp32_precision = precision
+            assert found() == expected
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -139,7 +139,7 @@ class Pass:
             sums = flow.new_empty((count, sum(sizes)), dtype=torch.float32)
             ends = [states.get(kernel.first, x), flow, *([own] if own is not None and kernel.result else []), sums]
             matrices = (self._factors[name] for name in launches.kernels.matrices(kernel))
-            launches.kernels.launch(launch, number, tokens, count, [*ends, *matrices])
+            launches.launch(launch, number, tokens, count, [*ends, *matrices])
             for n, one in zip(kernel.keep, torch.split_with_sizes(sums.sum(0), sizes), strict=True):
                 found[n] = one.view(-1, self._numbers(n)).sum(0)
             flow = own if own is not None else flow

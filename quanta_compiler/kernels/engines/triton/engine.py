@@ -58,8 +58,12 @@ def _triton_problem() -> str | None:
     return None
 
 
-def prefers(table: GateTable, tokens: int) -> None:
-    """Return None: nothing is known of a GPU before it is measured."""
+def prefers(table: GateTable, tokens: int) -> bool | None:
+    """Return None where there is a GPU: nothing is known of it before it is measured.
+
+    Asking it, for its architecture say, would make a context on it, after which a process cannot be forked.
+    """
+    return None if interpreting() or torch.cuda.is_available() else False
 
 
 prepare = TritonTable

@@ -84,11 +84,12 @@ def number_for(vectors: torch.dtype, sides: tuple[Matrices, Matrices]) -> Number
 
     The states are in float32, and rounded once at the end, where the matrices are more precise than the vectors, and
     where a difference is made of them. Products of float32 vectors are as exact as torch's are told to be
-    (`torch.set_float32_matmul_precision`).
+    (`torch.set_float32_matmul_precision`, `torch.backends.cuda.matmul.fp32_precision`).
     """
     own, minus = sides
     is_exact = bool(minus) or any(matrix.dtype != vectors for matrix in own)
-    wants_exact = vectors == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    # `torch.get_float32_matmul_precision` raises where this one was set.
+    wants_exact = vectors == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
     return Number(vectors, torch.float32 if is_exact else vectors, "tf32x3" if wants_exact else "tf32")
 
 

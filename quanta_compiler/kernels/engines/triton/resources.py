@@ -75,8 +75,7 @@ def resources(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, 
     try:
         compiled = _compiled(kernels, kernel, tiling, number, arch)
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
+        return one_line(error)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "kernel.cubin")
         cubin.write_bytes(compiled.asm["cubin"])
@@ -87,6 +86,12 @@ def resources(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, 
             return f"its needs cannot be read: {error}"
     matrix = sum(count for name, count in counts.items() if name.endswith("MMA"))
     return Resources(int(usage["REG"]), int(usage["STACK"]), int(compiled.metadata.shared), matrix)
+
+
+def one_line(error: Exception) -> str:
+    """Return the kind of an error and the last line that it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
 
 
 def _compiled(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, arch: int) -> Any:

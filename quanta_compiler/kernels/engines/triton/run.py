@@ -8,7 +8,7 @@ from quanta_compiler.kernels.by_parts import backward_by_parts, forward_by_parts
 from quanta_compiler.kernels.engines.portable.engine import PortableTable
 from quanta_compiler.kernels.engines.triton.backward import FEWEST_TOKENS, STORED_BYTES, Pass, backward_kernels
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, number_for
-from quanta_compiler.kernels.engines.triton.launches import Launches
+from quanta_compiler.kernels.engines.triton.launches import LaunchError, Launches, aligned
 from quanta_compiler.kernels.engines.triton.plans import Refusal, in_words
 from quanta_compiler.kernels.precision import Gradients, Matrices
 from quanta_compiler.lowering.table import GateTable
@@ -29,7 +29,7 @@ class TritonTable:
 
     def in_words(self) -> str:
         """Return the kernels of the last forward pass of a new kind, or why torch carries it out."""
-        plans = [plan for (kernel, *_), plan in self._launches.plans.items() if kernel.title == "forward"]
+        plans = [plan for (kernel, *_), plan in tuple(self._launches.plans.items()) if kernel.title == "forward"]
         return in_words(plans[-1]) if plans else ""
 
     def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
@@ -43,8 +43,11 @@ class TritonTable:
         if isinstance(plan, Refusal):
             return None
         y = x.new_empty((*x.shape[:-1], table.out_features))
-        ends = x.view(-1, table.in_features), y.view(-1, table.out_features)
-        self._launches.run(plan, number, ends, {}, self._launches.factors(sides, number))
+        ends = aligned(x).view(-1, table.in_features), y.view(-1, table.out_features)
+        try:
+            self._launches.run(plan, number, ends, {}, self._launches.factors(sides, number))
+        except LaunchError:
+            return None
         return y
 
     def backward(
@@ -77,10 +80,13 @@ class TritonTable:
         work = Pass(launches, kernels, number, launches.factors(sides, number))
         most = STORED_BYTES // max(1, work.bytes_per_token())
         chunk = max(FEWEST_TOKENS, most // FEWEST_TOKENS * FEWEST_TOKENS)
+        grad, x = aligned(grad), None if x is None else aligned(x)
         while chunk:
             try:
                 dx = grad.new_empty((len(grad), self._table.in_features)) if needed[0] else None
                 sums = work.run((grad, x, dx), chunk)
+            except LaunchError:
+                return None
             except torch.OutOfMemoryError:
                 # Tried again behind this block: the error holds all that was stored as long as it is handled.
                 smaller = max(FEWEST_TOKENS, chunk // 4 // FEWEST_TOKENS * FEWEST_TOKENS)
