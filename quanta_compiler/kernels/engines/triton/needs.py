@@ -86,7 +86,7 @@ class Needs:
             "arch": f"sm_{one.arch}",
             "shared_bytes_available": SHARED[one.arch] * 1024,
             "pass": one.title,
-            "runs": "as torch does" if refused else "triton",
+            "runs": "triton" if not refused else "stored" if one.title == "segment" else "as torch does",
             "reason": one.plan.reason if isinstance(one.plan, Refusal) else None,
             "kernels": [] if isinstance(one.plan, Refusal) else [self._launch(*launch) for launch in one.plan],
             "tried": [{**self._launch(trial.kernel, trial.tiling), **_found(one, trial)} for trial in one.trials],

@@ -30,7 +30,7 @@ def needs_tables(needs: Needs) -> list[Table]:
 def launched(needs: Needs, one: Pass) -> Iterator[str]:
     """Yield the kernels of a pass in the order in which they are launched, or why there are none."""
     if isinstance(one.plan, Refusal):
-        yield f"as torch does: {one.plan.reason}"
+        yield f"{'stored' if one.title == 'segment' else 'as torch does'}: {one.plan.reason}"
         return
     if len(one.plan) == 1:
         yield f"1 kernel of {_tiling(one.plan[0].tiling)}"
