@@ -8,21 +8,19 @@ from functools import lru_cache
 
 import torch
 
+from quanta_compiler.kernels.engines.triton.architectures import DTYPES, OLDEST
 from quanta_compiler.kernels.engines.triton.launches import arch_of, interpreting
 from quanta_compiler.kernels.engines.triton.run import TritonTable
 from quanta_compiler.lowering.table import GateTable
 
 name = "triton"
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-OLDEST = (3, 6)
-"""Of Triton: what the oldest torch with which the package runs brings."""
 OLDEST_ARCH = 75
 
 
 def takes(device: str, dtype: torch.dtype) -> bool:
     """Say whether there are kernels for vectors of this dtype."""
-    return dtype in DTYPES and (device == "cuda" or (device == "cpu" and interpreting()))
+    return str(dtype).removeprefix("torch.") in DTYPES and (device == "cuda" or (device == "cpu" and interpreting()))
 
 
 def ready() -> bool:
