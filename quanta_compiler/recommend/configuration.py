@@ -84,7 +84,7 @@ def _joined(ends: Iterable[tuple[str, ...]]) -> str:
 def configuration(groups: tuple[Group, ...], circuits: Mapping[Shape, Any], starting: StartingPoint | None) -> str:
     """Return Python text that makes a `QuantaConfig` of a circuit for every shape; circuits are documents or paths.
 
-    Of where to start the residual is a part of it, and the learning rate, which is the optimizer's, a comment.
+    Where to start is a comment: the learning rate is the optimizer's, and not every layer takes every residual.
     """
     chosen = {group.target: circuits[group.shape] for group in groups}
     if len({str(circuit) for circuit in chosen.values()}) == 1:
@@ -95,5 +95,5 @@ def configuration(groups: tuple[Group, ...], circuits: Mapping[Shape, Any], star
         circuit = f"    circuit={{\n{lines}    }},\n"
     if starting is None:
         return f"QuantaConfig(\n{circuit})"
-    rate = f"    # Start with AdamW's learning rate {starting.learning_rate:g}:\n    # {starting.measured}\n"
-    return f"QuantaConfig(\n{circuit}    residual={starting.residual!r},\n{rate})"
+    start = f"    # Start with AdamW's learning rate {starting.learning_rate:g} and residual={starting.residual!r}:\n"
+    return f"QuantaConfig(\n{circuit}{start}    # {starting.measured}\n)"

@@ -25,8 +25,8 @@ ARCHS = (80, 86, 90)
 QUICK = [(layout, 90) for layout in LAYOUTS if layout not in ("16x16x4x4", "16x8x8x8")] + [("16x8x8x4", 80)]
 REFUSED = {
     ("16x16x16", 80): "it spills",
-    ("16x16x16", 86): "a gate of 131072 bytes is more than the 99 KiB of shared memory of sm_86",
-    ("16x16x4x4", 86): "a gate of 131072 bytes is more than the 99 KiB of shared memory of sm_86",
+    ("16x16x16", 86): "a gate takes 128 KiB, shared memory has 99 KiB",
+    ("16x16x4x4", 86): "a gate takes 128 KiB, shared memory has 99 KiB",
 }
 """What runs as torch does, and why."""
 REFUSED_BACKWARD = {**REFUSED, ("16x16x4x4", 80): "it spills"}
