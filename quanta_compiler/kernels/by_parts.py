@@ -1,44 +1,44 @@
 """The difference of two circuits of one table by an engine that applies them one after the other."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
 from quanta_compiler.kernels.precision import Gradients, Matrices, matrix_dtype
 
 
-class Single(Protocol):
-    """What applies one circuit; see `Runner`."""
+class ByParts(ABC):
+    """A `Runner` that has one way to apply one circuit."""
 
+    @abstractmethod
     def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]`."""
 
+    @abstractmethod
     def backward(
         self, grad: torch.Tensor, x: torch.Tensor | None, matrices: Matrices, needed: Sequence[bool]
     ) -> Gradients:
         """Return the gradients of the input and of the matrices."""
 
+    def in_words(self) -> str:
+        """Return nothing: there is one way only."""
+        return ""
 
-def forward_by_parts(runner: Single, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
-    """Return T x - S x, rounded once."""
-    wide = x.to(matrix_dtype(x.dtype))
-    return (runner.forward(wide, matrices) - runner.forward(wide, minus)).to(x.dtype)
+    def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
+        """Return T x - S x, rounded once."""
+        wide = x.to(matrix_dtype(x.dtype))
+        return (self.forward(wide, matrices) - self.forward(wide, minus)).to(x.dtype)
 
-
-def backward_by_parts(
-    runner: Single,
-    grad: torch.Tensor,
-    x: torch.Tensor | None,
-    sides: tuple[Matrices, Matrices],
-    needed: Sequence[bool],
-) -> Gradients:
-    """Return the gradients of the input, rounded once, and of the matrices of T and of S."""
-    dtype = matrix_dtype(grad.dtype)
-    wide, given = grad.to(dtype), None if x is None else x.to(dtype)
-    count = len(sides[0])
-    dx, sums = runner.backward(wide, given, sides[0], needed[: 1 + count])
-    other, negative = runner.backward(wide, given, sides[1], (needed[0], *needed[1 + count :]))
-    if dx is not None and other is not None:
-        dx = (dx - other).to(grad.dtype)
-    return dx, [*sums, *(None if one is None else -one for one in negative)]
+    def backward_difference(
+        self, grad: torch.Tensor, x: torch.Tensor | None, sides: tuple[Matrices, Matrices], needed: Sequence[bool]
+    ) -> Gradients:
+        """Return the gradients of the input, rounded once, and of the matrices of T and of S."""
+        dtype = matrix_dtype(grad.dtype)
+        wide, given = grad.to(dtype), None if x is None else x.to(dtype)
+        count = len(sides[0])
+        dx, sums = self.backward(wide, given, sides[0], needed[: 1 + count])
+        other, negative = self.backward(wide, given, sides[1], (needed[0], *needed[1 + count :]))
+        if dx is not None and other is not None:
+            dx = (dx - other).to(grad.dtype)
+        return dx, [*sums, *(None if one is None else -one for one in negative)]

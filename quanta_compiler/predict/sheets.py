@@ -22,9 +22,9 @@ class DataSheet:
 
     name: str
     flops_per_second: float
-    """Of dense products with float32 sums that large products are known to reach; the sheet's where they reach it."""
+    """Of dense products with float32 sums: what is assumed of large products, at most the sheet's own rate."""
     bytes_per_second: float
-    """Of memory that large copies are known to reach."""
+    """Of memory: what is assumed of large copies."""
     launch_seconds: float
     """Of a kernel launched behind another."""
     source: str

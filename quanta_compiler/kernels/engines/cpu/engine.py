@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.kernels.by_parts import backward_by_parts, forward_by_parts
+from quanta_compiler.kernels.by_parts import ByParts
 from quanta_compiler.kernels.engines.cpu.build import build_problem as problem
 from quanta_compiler.kernels.engines.cpu.build import kernel_library
 from quanta_compiler.kernels.precision import Gradients, Matrices, sum_matrices
@@ -51,7 +51,7 @@ class _Circuit(ctypes.Structure):
     )
 
 
-class KernelTable:
+class KernelTable(ByParts):
     """A gate table as the kernel reads it."""
 
     def __init__(self, library: ctypes.CDLL, table: GateTable) -> None:
@@ -146,20 +146,6 @@ class KernelTable:
         if status:
             raise MemoryError(_NO_MEMORY)
         return dx, sums
-
-    def in_words(self) -> str:
-        """Return nothing: there is one way only."""
-        return ""
-
-    def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
-        """Return T x - S x, rounded once."""
-        return forward_by_parts(self, x, matrices, minus)
-
-    def backward_difference(
-        self, grad: torch.Tensor, x: torch.Tensor | None, sides: tuple[Matrices, Matrices], needed: Sequence[bool]
-    ) -> Gradients:
-        """Return the gradients of the input and of the matrices of both sides."""
-        return backward_by_parts(self, grad, x, sides, needed)
 
 
 def prepare(table: GateTable) -> KernelTable:

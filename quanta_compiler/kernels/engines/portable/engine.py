@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from quanta_compiler.kernels.by_parts import backward_by_parts, forward_by_parts
+from quanta_compiler.kernels.by_parts import ByParts
 from quanta_compiler.kernels.precision import Gradients, Matrices, matrix_dtype, sum_matrices, without_autocast
 from quanta_compiler.lowering.table import GateTable, Walk
 
@@ -44,7 +44,7 @@ def prefers(table: GateTable, tokens: int) -> bool:
     return False
 
 
-class PortableTable:
+class PortableTable(ByParts):
     """A gate table as a `Runner`: some tokens at a time, so that few states are in memory at once."""
 
     def __init__(self, table: GateTable) -> None:
@@ -76,20 +76,6 @@ class PortableTable:
                 if dx is not None:
                     dx[chunk] = _resized(flow, table.in_features).to(dx.dtype)
         return dx, sums
-
-    def in_words(self) -> str:
-        """Return nothing: there is one way only."""
-        return ""
-
-    def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
-        """Return T x - S x, rounded once."""
-        return forward_by_parts(self, x, matrices, minus)
-
-    def backward_difference(
-        self, grad: torch.Tensor, x: torch.Tensor | None, sides: tuple[Matrices, Matrices], needed: Sequence[bool]
-    ) -> Gradients:
-        """Return the gradients of the input and of the matrices of both sides."""
-        return backward_by_parts(self, grad, x, sides, needed)
 
 
 prepare = PortableTable

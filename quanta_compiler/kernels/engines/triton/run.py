@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from quanta_compiler.kernels.by_parts import backward_by_parts, forward_by_parts
+from quanta_compiler.kernels.by_parts import ByParts
 from quanta_compiler.kernels.engines.portable.engine import PortableTable
 from quanta_compiler.kernels.engines.triton.backward import FEWEST_TOKENS, STORED_BYTES, Pass, backward_kernels
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, number_for
@@ -14,7 +14,7 @@ from quanta_compiler.kernels.precision import Gradients, Matrices
 from quanta_compiler.lowering.table import GateTable
 
 
-class TritonTable:
+class TritonTable(ByParts):
     """A gate table as a `Runner`."""
 
     def __init__(self, table: GateTable) -> None:
@@ -35,7 +35,7 @@ class TritonTable:
     def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
         """Return T x - S x, rounded once: by one kernel that reads `x` once, where both fit into it."""
         found = self._forward(x, (matrices, minus))
-        return forward_by_parts(self, x, matrices, minus) if found is None else found
+        return super().forward_difference(x, matrices, minus) if found is None else found
 
     def _forward(self, x: torch.Tensor, sides: tuple[Matrices, Matrices]) -> torch.Tensor | None:
         table, number = self._table, number_for(x.dtype, sides)
@@ -66,7 +66,7 @@ class TritonTable:
         if not any(needed[1 + count :]):
             found = self._backward(grad, x, sides, needed[: 1 + count])
         if found is None:
-            return backward_by_parts(self, grad, x, sides, needed)
+            return super().backward_difference(grad, x, sides, needed)
         return found[0], [*found[1], *[None] * count]
 
     def _backward(

@@ -11,8 +11,9 @@ What lies between segments of entries is in the order (per, rest, rows) of the e
 The same table gives the same bytes, on every machine.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
+from quanta_compiler.kernels.engines.triton.tiles import Tile
 from quanta_compiler.kernels.engines.triton.writer import Writer
 from quanta_compiler.lowering.table import GateTable
 
@@ -46,10 +47,7 @@ def forward_source(
             tile = writer.product(tile, number, "w", transposed=False)
     if minus:
         other = writer.load(writer.boundary(first, "x"))
-        for number in range(first, last):
-            writer.comment(number, "u", transposed=False)
-            other = writer.product(other, number, "u", transposed=False)
-        tile = writer.difference(tile, other)
+        tile = writer.difference(tile, _through(writer, other, range(first, last), transposed=False))
     if result:
         writer.store(tile, writer.boundary(last, "y"))
     return writer.text()
@@ -83,13 +81,18 @@ def flow_source(
             tile = writer.product(tile, number, "w", transposed=True)
     if minus:
         other = writer.load(writer.boundary(last, "dy"))
-        for number in reversed(range(first, last)):
-            writer.comment(number, "u", transposed=True)
-            other = writer.product(other, number, "u", transposed=True)
-        tile = writer.difference(tile, other)
+        tile = writer.difference(tile, _through(writer, other, reversed(range(first, last)), transposed=True))
     if result:
         writer.store(tile, writer.boundary(first, "dx"))
     return writer.text()
+
+
+def _through(writer: Writer, tile: Tile, numbers: Iterable[int], *, transposed: bool) -> Tile:
+    """Take a tile through gates, or their transposes, with the matrices that are subtracted."""
+    for number in numbers:
+        writer.comment(number, "u", transposed=transposed)
+        tile = writer.product(tile, number, "u", transposed=transposed)
+    return tile
 
 
 def segment_source(table: GateTable, first: int, last: int, keep: Collection[int] = (), *, result: bool = True) -> str:
