@@ -182,11 +182,14 @@ def compare(
 
 def _print(comparison: Comparison, sort: str, *, whole: bool, as_json: bool, as_csv: bool) -> None:
     from quanta_compiler.compare.tables import comparison_tables
+    from quanta_compiler.presets.starting import starting_notes
 
     if not as_json:
         tell_diagnostics(comparison.problems)
         if comparison.remark:
             tell(f"note: {comparison.remark}")
+        for note in starting_notes({row.family for row in comparison.rows}):
+            tell(f"note: {note}")
     if as_json:
         print_json(comparison.to_dict())
     elif as_csv:

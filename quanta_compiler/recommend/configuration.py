@@ -95,5 +95,8 @@ def configuration(groups: tuple[Group, ...], circuits: Mapping[Shape, Any], star
         circuit = f"    circuit={{\n{lines}    }},\n"
     if starting is None:
         return f"QuantaConfig(\n{circuit})"
-    start = f"    # Start with AdamW's learning rate {starting.learning_rate:g} and residual={starting.residual!r}:\n"
+    start = (
+        f"    # Start with AdamW's learning rate {starting.learning_rate:g}, scale={starting.scale:g} and "
+        f"residual={starting.residual!r}:\n"
+    )
     return f"QuantaConfig(\n{circuit}{start}    # {starting.measured}\n)"

@@ -157,3 +157,14 @@ def test_a_page_never_takes_the_place_of_a_circuit(tmp_path: Path, monkeypatch: 
     result = quanta("compare", "circuit.html", "-o", "circuit.html")
     assert result.exit_code == 1
     assert (tmp_path / "circuit.html").read_text() == QUANTA
+
+
+def test_what_was_trained_well_is_said_with_where_it_was_measured() -> None:
+    where = "(best of 0.001, 0.003 and 0.01 for MiniLM on sarcastic headlines: examples/finetune/encoder.py)"
+    said = [
+        f"note: quanta, {axes} axes: start with learning rate 0.003, scale 1, init {init}, residual folded {where}"
+        for axes, init in ((3, "kaiming_uniform"), (4, "orthogonal"))
+    ]
+    told = quanta("compare", "-b", "quanta", "-b", "lora:2", "--in", "64").stderr.splitlines()
+    assert [line for line in told if "start with" in line] == said
+    assert "start with" not in quanta("compare", "-b", "krona", "--in", "64").stderr, "nobody has measured it"

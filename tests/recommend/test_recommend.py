@@ -145,7 +145,7 @@ def test_the_printed_configuration_trains_the_numbers_of_the_table(written: bool
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(llama))
         adapted = get_peft_model(base, config)
-    assert "# Start with AdamW's learning rate 0.003 and residual='folded':" in text
+    assert "# Start with AdamW's learning rate 0.003, scale=1 and residual='folded':" in text
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     data = json.loads(quanta(*command, "--json").stdout)
     assert trained == data["choices"][0]["trainable"] <= data["budget"]["parameters"]
