@@ -76,6 +76,23 @@ class FittedCircuit:
         """Say whether the operator is zero however the other gates are drawn."""
         return any(gate.starts_at_zero for gate in self.spec.gates)
 
+    def from_identity(self, differences: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the trained tensors of a circuit that begins as the identity, from their differences to its start.
+
+        Stored matrices begin as ones on the diagonal, diagonals as ones, and angles at zero.
+        """
+        tensors = dict(differences)
+        for gate in self.spec.gates:
+            difference = tensors.get(gate.name)
+            if difference is None or gate.matrix.stores_angles:
+                continue
+            if gate.matrix.is_diagonal:
+                tensors[gate.name] = difference + 1
+            else:
+                one = torch.eye(difference.shape[-1], dtype=difference.dtype, device=difference.device)
+                tensors[gate.name] = difference + one
+        return tensors
+
     def draw(self, seed: int) -> dict[str, torch.Tensor]:
         """Return all tensors as the file says they begin, on the CPU; torch's global generator is not touched.
 
@@ -111,6 +128,13 @@ class FittedCircuit:
             check_backend(backend)
         result: torch.Tensor = self._forwards[backend, recompute](self._parts(tensors), x)
         return result
+
+    def apply_transposed(self, tensors: Mapping[str, torch.Tensor], y: torch.Tensor) -> torch.Tensor:
+        """Apply the transposed circuit, without gradient: `[..., out_features] -> [..., in_features]`."""
+        with torch.inference_mode(False), torch.enable_grad():
+            x = torch.zeros(*y.shape[:-1], self.in_features, dtype=y.dtype, device=y.device, requires_grad=True)
+            detached = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            return torch.autograd.grad(self.apply(detached, x), x, y.clone())[0]
 
     def apply_difference(
         self,

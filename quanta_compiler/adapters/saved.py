@@ -102,14 +102,17 @@ def _circuit_update(config: Any, layer: str, parts: Mapping[str, torch.Tensor]) 
     if features is None or features.shape != (2,):
         raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
     circuit, residual = resolve(config, layer, *map(int, features.tolist()))
-    has_copy = residual != "none"
+    has_copy = residual in ("frozen_copy", "folded")
     frozen = _checked(circuit.shapes, parts, "frozen", circuit.shapes if has_copy else circuit.fixed)
     # Adapters saved in format 1 hold T, those of today the difference; T is composed in float32, as layers do it.
-    group = "gates" if not has_copy or any(part.startswith("gates.") for part in parts) else "delta"
+    group = "gates" if residual == "none" or any(part.startswith("gates.") for part in parts) else "delta"
     own = _checked(circuit.shapes, parts, group, circuit.trained)
-    if group == "delta":
+    is_identity = residual == "identity"
+    if is_identity:
+        own = circuit.from_identity({name: wide(tensor) for name, tensor in own.items()})
+    elif group == "delta":
         own = {name: wide(frozen[name]) + wide(tensor) for name, tensor in own.items()}
-    return CircuitUpdate(circuit, {**frozen, **own}, frozen if has_copy else None, float(config.scale))
+    return CircuitUpdate(circuit, {**frozen, **own}, frozen if has_copy else None, float(config.scale), is_identity)
 
 
 def _checked(

@@ -56,7 +56,10 @@ class FactoredUpdate:
 
 @dataclass(frozen=True, slots=True)
 class CircuitUpdate:
-    """A circuit's update: `scale * (T - S)`, or `scale * T` where there is no frozen copy."""
+    """A circuit's update: `scale * (T - S)`, S a frozen copy or the identity, or `scale * T` where there is no S.
+
+    Of a circuit before or behind the layer it is what the layer's input or output is changed by.
+    """
 
     circuit: FittedCircuit
     trained: Mapping[str, torch.Tensor]
@@ -64,6 +67,7 @@ class CircuitUpdate:
     frozen: Mapping[str, torch.Tensor] | None
     """All tensors of S by name."""
     scale: float
+    is_from_identity: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,6 +82,8 @@ class CircuitUpdate:
                 moved = {name: tensor.to(device) for name, tensor in tensors.items()}
                 for columns, block in self.circuit.operator_blocks(moved, dtype=torch.float64, device=device):
                     matrix[:, columns] += sign * block.T
+        if self.is_from_identity:
+            matrix.diagonal().sub_(1)
         return self.scale * matrix
 
     def decompose(self, vectors: int, device: torch.device) -> Decomposition:

@@ -171,6 +171,12 @@ class Kind:
         """Return for every column the rows that it reaches; None where that is all of them."""
         return None
 
+    def starts_as_identity(self, rows: int, columns: int, scheme: str | None) -> bool:
+        """Return whether a square matrix, drawn by a scheme (None: fixed), is the identity to begin with."""
+        if self.stores_angles:
+            return scheme == "zeros"
+        return self.form is Form.RESHAPE or (scheme == "identity" and self.form in (Form.MATRIX, Form.DIAGONAL))
+
     def still_wires(self, rows: int, columns: int) -> tuple[int, ...]:
         """Return which bits of an index stay as they are, whatever trains; the slowest bit is 0."""
         return ()

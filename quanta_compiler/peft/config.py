@@ -14,12 +14,12 @@ from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.keywords import refusing_others
 from quanta_compiler.peft.registration import peft_type
-from quanta_compiler.peft.resolved import FORMAT, auto_rule, checked_entries, checked_format
+from quanta_compiler.peft.resolved import FORMAT, PLACEMENTS, auto_rule, checked_entries, checked_format
 from quanta_compiler.peft.saved import check_files
 from quanta_compiler.presets import DEFAULT
 from quanta_compiler.runtime.backends import check_backend
 
-RESIDUALS = ("auto", "frozen_copy", "folded", "none")
+RESIDUALS = ("auto", "frozen_copy", "folded", "identity", "none")
 _BOTH = (
     "`circuit` and `preset` are both given, and only one can be taken\n"
     "hint: leave one out (None); in a mapping a circuit may be a preset's file: circuit={'q_proj': {'version': 1, "
@@ -47,8 +47,13 @@ class QuantaConfig(PeftConfig):
         residual: what the update W' - W of a layer is. `frozen_copy`: T - S, S being the frozen initial copy of the
             circuit T; both are applied, and the adapted model begins as the base model bit for bit. `folded`: the same
             with W - S kept beside W, one more weight matrix in memory and one circuit less to apply; exact up to the
-            rounding of the weight's dtype. `none`: the update is T. `auto`: `none` where T is zero at the start (a gate
-            with `init: zeros`), else `frozen_copy`.
+            rounding of the weight's dtype. `identity`: T - 1, for square circuits that begin as the identity; one
+            circuit, and nothing kept beside it. `none`: the update is T. `auto`: `none` where T is zero at the start (a
+            gate with `init: zeros`), `identity` where T begins as the identity, else `frozen_copy`.
+        placement: where the circuit sits. `parallel`: beside the layer, y = W x + update. `input`: before it,
+            y = W (x + scale (T x - x)). `output`: behind it, y = W x + scale (T W x - W x), the bias added after. The
+            last two are for circuits that begin as the identity, have one circuit of the layer's `in_features` or
+            `out_features`, and are merged as a product. OFT and BOFT sit before the layer.
         scale: multiplies the update.
         dropout: the probability that a number of the adapter's input is dropped; one mask for T and S. Refused with
             `folded`, where S has no input of its own.
@@ -84,6 +89,7 @@ class QuantaConfig(PeftConfig):
     circuit: Any = None
     preset: str | None = None
     residual: str = "auto"
+    placement: str = "parallel"
     scale: float = 1.0
     dropout: float = 0.0
     init_weights: bool = True
@@ -184,6 +190,13 @@ class QuantaConfig(PeftConfig):
     def _check_values(self) -> None:
         if self.residual not in RESIDUALS:
             raise ValueError(f"`residual` is one of {', '.join(RESIDUALS)}, got {self.residual!r}")
+        if self.placement not in PLACEMENTS:
+            raise ValueError(f"`placement` is one of {', '.join(PLACEMENTS)}, got {self.placement!r}")
+        if self.placement != "parallel" and self.residual not in ("auto", "identity"):
+            raise ValueError(
+                f"`placement={self.placement!r}` turns what the layer reads or gives, which has no residual "
+                f"{self.residual!r}\nhint: leave `residual` out"
+            )
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is a number from 0 up to but not including 1, got {self.dropout!r}")
         if self.dropout and self.residual == "folded":

@@ -28,12 +28,14 @@ class QuantaCircuitLayer(FoldingLayer):
     for `init: orthogonal` LAPACK, compute bit for bit alike, which other devices and versions do not promise; and the
     adapters of the paper's own code bring an S that no seed makes.
 
+    A circuit that begins as the identity needs no copy: S is the identity, gate by gate.
+
     T = S + D is composed in float32, so that D = 0 is no update whatever it is cast to, a cast of D costs a rounding of
     the update and no more, and weight decay pulls towards the base model.
     """
 
     adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates")
-    _parts = "frozen features folded dropout scale configured_scale residual plan backend computed_in"
+    _parts = "frozen features folded dropout scale configured_scale residual placement plan backend computed_in"
     other_param_names = tuple(f"quanta_circuit_{part}" for part in _parts.split())
 
     was_called = False
@@ -60,6 +62,7 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_dropout = nn.ModuleDict()
         self.quanta_circuit_scale: dict[str, float] = {}
         self.quanta_circuit_residual: dict[str, str] = {}
+        self.quanta_circuit_placement: dict[str, str] = {}
         self.quanta_circuit_plan: dict[str, FittedCircuit] = {}
         self.quanta_circuit_configured_scale: dict[str, float] = {}
         self.quanta_circuit_backend: dict[str, tuple[str, bool]] = {}
@@ -88,6 +91,7 @@ class QuantaCircuitLayer(FoldingLayer):
             self._refuse_folding()
         self.quanta_circuit_plan[adapter_name] = fit.fitted
         self.quanta_circuit_residual[adapter_name] = fit.residual
+        self.quanta_circuit_placement[adapter_name] = config.placement
         self.quanta_circuit_scale[adapter_name] = config.scale
         self.quanta_circuit_configured_scale[adapter_name] = config.scale
         self.quanta_circuit_backend[adapter_name] = (config.backend, config.recompute)
@@ -100,10 +104,10 @@ class QuantaCircuitLayer(FoldingLayer):
         fitted = self.quanta_circuit_plan[adapter]
         initial, trained = self._drawn(fitted, config)
         device, dtype = self._base_device(), torch.promote_types(self._base_dtype(), torch.float32)
-        has_copy = self.quanta_circuit_residual[adapter] != "none"
+        residual = self.quanta_circuit_residual[adapter]
         # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): D is not made of them.
         own = {name: trained[name].to(device, dtype, copy=True) for name in fitted.trained}
-        is_difference = has_copy and config.format != 1
+        is_difference = residual == "identity" or (residual in _COPYING and config.format != 1)
         if is_difference:
             own = {name: tensor.sub_(initial[name].to(device, dtype)) for name, tensor in own.items()}
         for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
@@ -111,10 +115,10 @@ class QuantaCircuitLayer(FoldingLayer):
                 del container[adapter]
         holder = nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in own.items()})
         (self.quanta_circuit_delta if is_difference else self.quanta_circuit_gates)[adapter] = holder
-        names = tuple(fitted.shapes) if has_copy else fitted.fixed
+        names = tuple(fitted.shapes) if residual in _COPYING else fitted.fixed
         self.quanta_circuit_frozen[adapter] = FrozenParameters({n: initial[n].to(device, dtype) for n in names})
         self.quanta_circuit_features.hold_features(adapter, (self.in_features, self.out_features), device)
-        if self.quanta_circuit_residual[adapter] == "folded":
+        if residual == "folded":
             self._fold(adapter)
         elif adapter in self.quanta_circuit_folded:
             del self.quanta_circuit_folded[adapter]
@@ -128,7 +132,7 @@ class QuantaCircuitLayer(FoldingLayer):
 
         The parameters stay the same objects, for an optimizer that holds them already.
         """
-        if adapter not in self.quanta_circuit_gates or self.quanta_circuit_residual[adapter] == "none":
+        if adapter not in self.quanta_circuit_gates or self.quanta_circuit_residual[adapter] not in _COPYING:
             return
         holder, frozen = self._holder(adapter), self.quanta_circuit_frozen[adapter]
         if any(parameter.is_meta for parameter in (*holder.parameters(), *frozen.parameters())):
@@ -193,13 +197,15 @@ class QuantaCircuitLayer(FoldingLayer):
         yield f"{METHOD}_features.{adapter}", (2,)
 
     def circuits(self, adapter: str) -> tuple[Tensors, Tensors | None]:
-        """Return the tensors of T, and those of S where the update is T - S; T = S + D, both in `compute_dtype`."""
+        """Return the tensors of T, and those of S where it is a copy; T = S + D, both in `compute_dtype`."""
         frozen, own = self._as_computed(adapter)
-        dtype = self.compute_dtype(adapter)
+        dtype, residual = self.compute_dtype(adapter), self.quanta_circuit_residual[adapter]
         copy, own = _cast(frozen, dtype), _cast(own, dtype)
-        if adapter in self.quanta_circuit_delta:
+        if residual == "identity":
+            own = self.quanta_circuit_plan[adapter].from_identity(own)
+        elif adapter in self.quanta_circuit_delta:
             own = {name: copy[name] + tensor for name, tensor in own.items()}
-        return {**copy, **own}, None if self.quanta_circuit_residual[adapter] == "none" else copy
+        return {**copy, **own}, copy if residual in _COPYING else None
 
     def _as_computed(self, adapter: str) -> tuple[Tensors, Tensors]:
         """Return S and what trains, rounded as the forward pass has them.
@@ -223,13 +229,13 @@ class QuantaCircuitLayer(FoldingLayer):
         if self.quanta_circuit_residual[adapter] == "none":
             return dtype
         holder: Any = self.quanta_circuit_frozen[adapter]
-        frozen = next(iter(holder._parameters.values())).dtype
+        frozen = next((tensor.dtype for tensor in holder._parameters.values()), dtype)
         return torch.promote_types(torch.promote_types(dtype, frozen), torch.float32)
 
     def delta_blocks(self, adapter: str, scale: float) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the update `scale` (T - S) block by block: columns, and `[columns, out_features]`, transposed.
 
-        In float32 or better, without gradient, with at most a few MiB in memory at once.
+        For circuits beside the layer. In float32 or better, without gradient, with at most a few MiB in memory at once.
         """
         fitted = self.quanta_circuit_plan[adapter]
         dtype, device = torch.promote_types(self.compute_dtype(adapter), torch.float32), self._base_device()
@@ -239,6 +245,8 @@ class QuantaCircuitLayer(FoldingLayer):
             for columns, block in fitted.operator_blocks(trained, dtype, device):
                 if copies is not None:
                     block = block - next(copies)[1]  # noqa: PLW2901 - T's block is no longer needed
+                elif self.quanta_circuit_residual[adapter] == "identity":
+                    block[:, columns].diagonal().sub_(1)
                 yield columns, block * scale if scale != 1 else block
 
     def settle(self) -> None:
@@ -270,6 +278,10 @@ class QuantaCircuitLayer(FoldingLayer):
     def _set_scale(self, adapter: str, scale: float) -> None:
         self.quanta_circuit_scale[adapter] = scale
         self._fold_again(adapter)
+
+
+_COPYING = ("frozen_copy", "folded")
+"""The residuals that keep a frozen copy."""
 
 
 def _cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:

@@ -1,6 +1,7 @@
 """The adapted linear layer: its forward pass, and merging into a weight that is plain, quantized or sharded."""
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from quanta_compiler.peft.bases import check_merging, computing_device, fetch_pa
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.layer import QuantaCircuitLayer
+from quanta_compiler.peft.placements import divide, multiply
 from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_state
 
@@ -53,22 +55,62 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         if not torch.compiler.is_compiling():
             for adapter in active:
                 self.take_difference(adapter)
-        folded = next((adapter for adapter in active if self.quanta_circuit_residual[adapter] == "folded"), None)
+        folded = self._folded_among(active)
         weight = self.folded_weight(folded) if folded is not None else None
         if weight is None:
             folded = None
-            result = self.base_layer(x, *args, **kwargs)
-            if self.quantization_backend is not None:
-                result = self.quantization_backend.maybe_clone_base_result(result)
-        else:
-            result = nn.functional.linear(x, weight.T if self.fan_in_fan_out else weight, self.get_base_layer().bias)
+        # Each adapter changes what the ones before it have made of the layer, as merging does.
+        inputs: dict[str, torch.Tensor] = {}
+        for adapter in reversed(active):
+            if self.quanta_circuit_placement[adapter] == "input":
+                x = self._turned(adapter, x)
+            else:
+                inputs[adapter] = x
+        result = self._apply_base(x, weight, *args, **kwargs)
         dtype = result.dtype
-        for adapter in active:
-            result = result + self._update(adapter, x, with_copy=adapter != folded)
+        for adapter, before in reversed(inputs.items()):
+            if self.quanta_circuit_placement[adapter] == "parallel":
+                result = result + self._update(adapter, before, with_copy=adapter != folded)
+            else:
+                bias = getattr(self.get_base_layer(), "bias", None)
+                result = result + self._update(adapter, result if bias is None else result - bias)
         return result.to(dtype)
 
-    def _update(self, adapter: str, x: torch.Tensor, with_copy: bool) -> torch.Tensor:
-        """Return scale (T x - S x), without S where it is folded into the weight or there is none."""
+    def _folded_among(self, active: list[str]) -> str | None:
+        """Return the adapter whose copy may be folded into the weight: only what is beside the layer is before it."""
+        for adapter in active:
+            if self.quanta_circuit_placement[adapter] != "parallel":
+                return None
+            if self.quanta_circuit_residual[adapter] == "folded":
+                return adapter
+        return None
+
+    def _apply_base(self, x: torch.Tensor, folded: torch.Tensor | None, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Apply the base layer, or the weight that is folded in its place."""
+        if folded is not None:
+            weight = folded.T if self.fan_in_fan_out else folded
+            return nn.functional.linear(x, weight, self.get_base_layer().bias)
+        result: torch.Tensor = self.base_layer(x, *args, **kwargs)
+        if self.quantization_backend is not None:
+            result = self.quantization_backend.maybe_clone_base_result(result)
+        return result
+
+    def _turned(self, adapter: str, x: torch.Tensor) -> torch.Tensor:
+        """Return x + scale (T x - x), in the dtype of x."""
+        is_dropping = self.training and isinstance(self.quanta_circuit_dropout[adapter], nn.Dropout)
+        if self.quanta_circuit_scale[adapter] != 1 or is_dropping:
+            return (x + self._update(adapter, x)).to(x.dtype)
+        circuit = self.circuits(adapter)[0]
+        wide = self._cast_input_dtype(x, next(iter(circuit.values())).dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            turned = self.quanta_circuit_plan[adapter].apply(circuit, wide, *self.quanta_circuit_backend[adapter])
+        return turned.to(x.dtype)
+
+    def _update(self, adapter: str, x: torch.Tensor, with_copy: bool = True) -> torch.Tensor:
+        """Return scale (T x - S x), without S where it is folded into the weight or there is none.
+
+        Where T begins as the identity, S is the identity.
+        """
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
         how = self.quanta_circuit_backend[adapter]
         trained, frozen = self.circuits(adapter)
@@ -81,6 +123,9 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
             with torch.autocast(x.device.type, enabled=False):
                 update = fitted.apply_difference(trained, frozen, x, *how)
+        elif self.quanta_circuit_residual[adapter] == "identity":
+            with torch.autocast(x.device.type, enabled=False):
+                update = fitted.apply(trained, x, *how) - x
         else:
             update = fitted.apply(trained, x, *how)
         return update * scale if scale != 1 else update
@@ -95,35 +140,50 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             if self.has_adapter(adapter):
                 check_merging({self._layer_name: self})
                 scale = self.quanta_circuit_scale[adapter]
-                self._shift_weight(adapter, scale, safe_merge)
+                self._change_weight(adapter, scale, safe=safe_merge)
                 self._merged_scales[adapter] = scale
                 self.merged_adapters.append(adapter)
 
     @gathered(written=True)
     def unmerge(self) -> None:
-        """Subtract the merged updates; the weight is what it was, but for rounding."""
+        """Take the merged adapters out again; the weight is what it was, but for rounding."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
         while self.merged_adapters:
             adapter = self.merged_adapters[-1]
             if self.has_adapter(adapter):
-                self._shift_weight(adapter, -self._merged_scales[adapter], safe=False)
+                self._change_weight(adapter, self._merged_scales[adapter], undo=True)
             self.merged_adapters.pop()
         for adapter in sorted(self._stale_folds & set(self.quanta_circuit_folded)):
             self._fold(adapter)
 
-    def _shift_weight(self, adapter: str, scale: float, safe: bool) -> None:
-        """Add `scale` (T - S) to the base weight, all of it or nothing."""
+    def _change_weight(self, adapter: str, scale: float, *, safe: bool = False, undo: bool = False) -> None:
+        """Add `scale` (T - S) to the base weight or multiply it by the circuit, or undo that; all of it or nothing."""
         weight = read_weight(self)
-        for columns, block in self.delta_blocks(adapter, scale):
-            part = self._add(weight, columns, block)
-            if safe and not bool(torch.isfinite(part.to(block.dtype)).all()):
-                raise ValueError(
-                    f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
-                    "nothing was changed"
-                )
+        if undo and self.quanta_circuit_placement[adapter] != "parallel":
+            divide(self._as_matrix(weight), self, adapter, scale)
+        else:
+            finest = torch.promote_types(self.compute_dtype(adapter), torch.float32)
+            for part in self._changed(weight, adapter, -scale if undo else scale):
+                if safe and not bool(torch.isfinite(part.to(finest)).all()):
+                    raise ValueError(
+                        f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
+                        "nothing was changed"
+                    )
         _write_weight(self, weight)
+
+    def _changed(self, weight: torch.Tensor, adapter: str, scale: float) -> Iterator[torch.Tensor]:
+        """Merge an adapter into a weight in place, and yield what is changed, part by part."""
+        if self.quanta_circuit_placement[adapter] != "parallel":
+            yield from multiply(self._as_matrix(weight), self, adapter, scale)
+            return
+        for columns, block in self.delta_blocks(adapter, scale):
+            yield self._add(weight, columns, block)
+
+    def _as_matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return a view of a weight as `[out_features, in_features]`."""
+        return weight.mT if self.fan_in_fan_out else weight
 
     @gathered()
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
@@ -135,12 +195,18 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         """
         if not self.has_adapter(adapter):
             raise KeyError(f"no adapter {adapter!r} on this layer: there is {', '.join(self.quanta_circuit_plan)}")
-        shape = (self.in_features, self.out_features)
-        dtype = self.compute_dtype(adapter)
+        dtype, scale = self.compute_dtype(adapter), self.quanta_circuit_scale[adapter]
         wide = torch.promote_types(dtype, torch.float32)
+        if self.quanta_circuit_placement[adapter] != "parallel":
+            weight = read_weight(self).to(wide)
+            before = weight.clone()
+            for _ in self._changed(weight, adapter, scale):
+                pass
+            return weight.sub_(before).to(dtype)
+        shape = (self.in_features, self.out_features)
         delta = torch.zeros(shape if self.fan_in_fan_out else shape[::-1], dtype=wide, device=self._base_device())
-        for columns, block in self.delta_blocks(adapter, self.quanta_circuit_scale[adapter]):
-            self._add(delta, columns, block)
+        for _ in self._changed(delta, adapter, scale):
+            pass
         return delta.to(dtype)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:

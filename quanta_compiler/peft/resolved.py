@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from quanta_compiler.models.fitting import FeaturesError
 from quanta_compiler.models.targets import circuit_for, stored_document, target_for
 from quanta_compiler.nn import FittedCircuit, fit_circuit
 from quanta_compiler.peft.errors import AdapterError
@@ -16,11 +17,16 @@ from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.spec import to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
-FORMAT = 2
-"""The format of saved adapters that is written; 1, which had no marker, held T and S and no resolved circuits."""
+FORMAT = 3
+"""The format of saved adapters that is written; 2 knew no circuit without a copy that begins as the identity, and 1,
+which had no marker, held T and S and no resolved circuits."""
 
 Entries = dict[str, dict[str, Any]]
 """What `QuantaConfig.resolved` holds: by width and target, the circuit, its residual, and the SHA-256 of both."""
+
+
+PLACEMENTS = ("parallel", "input", "output")
+"""Where a circuit sits: beside the layer, before it, or behind it."""
 
 
 class Resolved(NamedTuple):
@@ -66,18 +72,46 @@ def resolve(config: Any, name: str, in_features: int, out_features: int) -> Reso
 
     Raises:
         SpecError: a preset's options do not suit these widths.
-        FeaturesError: there is no circuit for the module, or it is written for other features.
+        FeaturesError: there is no circuit for the module, it is written for other features, or it does not begin as
+            the identity and has to.
 
     """
+    in_features, out_features = sides_of(config.placement, in_features, out_features)
     entry = config.resolved.get(_place(config.circuit, name, in_features, out_features))
     document = circuit_for(config.circuit, name) if entry is None else entry["circuit"]
     fitted = fit_circuit(document, in_features, out_features, auto_rule=auto_rule(config.format))
     residual = str(config.residual)
     if residual == "auto":
         # As the adapter was saved, or by the circuit.
-        chosen = "none" if fitted.starts_at_zero else "frozen_copy"
-        residual = chosen if entry is None else str(entry["residual"])
+        residual = _chosen(config, fitted) if entry is None else str(entry["residual"])
+    reason = fitted.spec.off_identity if residual == "identity" else None
+    if reason is not None:
+        asked = "residual='identity'" if config.placement == "parallel" else f"placement={config.placement!r}"
+        text = f"`{asked}` is for circuits that begin as the identity, and {fitted.spec.name!r} does not: {reason}"
+        raise FeaturesError(text, _BEGIN)
     return Resolved(fitted, residual)
+
+
+def sides_of(placement: str, in_features: int, out_features: int) -> tuple[int, int]:
+    """Return the features of a circuit at a layer: before or behind it, it is square."""
+    if placement == "parallel":
+        return in_features, out_features
+    side = in_features if placement == "input" else out_features
+    return side, side
+
+
+def _chosen(config: Any, fitted: FittedCircuit) -> str:
+    if config.placement == "parallel" and fitted.starts_at_zero:
+        return "none"
+    # Format 1 knew two.
+    is_identity = config.placement != "parallel" or (fitted.spec.off_identity is None and config.format != 1)
+    return "identity" if is_identity else "frozen_copy"
+
+
+_BEGIN = (
+    "write `init: identity` for its dense and diagonal gates, and leave angles at zero (`kind: orthogonal`, say); or "
+    "take the parallel placement with `residual='frozen_copy'`, which every circuit can have"
+)
 
 
 def record(config: Any, name: str, spec: CircuitSpec, residual: str) -> None:

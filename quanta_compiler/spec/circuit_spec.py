@@ -77,3 +77,26 @@ class CircuitSpec:
     tokens: int
     optimizer: str
     warnings: tuple[Diagnostic, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def off_identity(self) -> str | None:
+        """Say what keeps the operator from beginning as the identity; None where it does, padded ones included."""
+        if self.in_features != self.out_features:
+            return f"it is no square circuit ({self.in_features} -> {self.out_features})"
+        if math.prod(axis.size for axis in self.layout) < self.in_features:
+            return f"its layout has fewer than {self.in_features} numbers, and the rest is cut off"
+        named = {gate.name: gate for gate in self.gates}
+        for gate in self.gates:
+            source = named[gate.share] if gate.share else gate
+            if gate.axes != gate.to:
+                return f"gate {gate.name!r} changes its axes"
+            scheme = source.init.scheme if source.init else None
+            if not source.matrix.starts_as_identity(*sides(source), scheme):
+                return f"gate {gate.name!r} begins {_beginning(source, scheme)}"
+        return None if self.output == self.layout else "its output has the axes in another order"
+
+
+def _beginning(gate: GateSpec, scheme: str | None) -> str:
+    if scheme in ("identity", "zeros"):
+        return f"as something else (kind {gate.kind!r} with `init: {scheme}`)"
+    return f"by `init: {scheme}`" if scheme else f"as what its kind {gate.kind!r} fixes"

@@ -104,7 +104,10 @@ def test_a_yaml_text_is_a_circuit_too() -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "residual": ({"residual": "frozen"}, "`residual` is one of auto, frozen_copy, folded, none, got 'frozen'"),
+    "residual": (
+        {"residual": "frozen"},
+        "`residual` is one of auto, frozen_copy, folded, identity, none, got 'frozen'",
+    ),
     "dropout": ({"dropout": 1}, "`dropout` is a number from 0 up to but not including 1, got 1"),
     "dropout-folded": ({"dropout": 0.1, "residual": "folded"}, "`dropout` cannot be used with `residual='folded'`"),
     "scale": ({"scale": float("nan")}, "`scale` is a finite number, got nan"),

@@ -67,7 +67,7 @@ def test_the_circuits_of_a_preset_are_saved_gate_by_gate(preset: str, tmp_path: 
     model = adapted(Mlp(), circuit=None, preset=preset)
     model.save_pretrained(str(tmp_path))
     saved = config_of(tmp_path)
-    assert (saved["format"], saved["package_version"]) == (2, quanta_compiler.__version__)
+    assert (saved["format"], saved["package_version"]) == (3, quanta_compiler.__version__)
     layers = circuit_layers(model).values()
     assert set(saved["resolved"]) == {f"{layer.in_features} -> {layer.out_features}" for layer in layers}
     for layer in layers:
@@ -102,10 +102,10 @@ def test_an_adapter_without_a_marker_keeps_the_layouts_of_its_time_and_is_saved_
     model.save_pretrained(str(tmp_path / "first"))
     as_format_1(tmp_path / "first")
     loaded = PeftModel.from_pretrained(Odd(), str(tmp_path / "first")).eval()
-    assert loaded.peft_config["default"].format == 2
+    assert loaded.peft_config["default"].format == 3
     torch.testing.assert_close(loaded(x), model(x))
     loaded.save_pretrained(str(tmp_path / "again"))
-    assert config_of(tmp_path / "again")["format"] == 2
+    assert config_of(tmp_path / "again")["format"] == 3
     again = PeftModel.from_pretrained(Odd(), str(tmp_path / "again")).eval()
     assert layouts(again) == [OLD, OLD]
     torch.testing.assert_close(again(x), model(x))
@@ -133,7 +133,7 @@ def test_a_first_format_that_was_not_put_on_a_model_stays_one(tmp_path: Path) ->
     loaded = PeftConfig.from_pretrained(str(tmp_path))
     assert (loaded.format, loaded.preset, loaded.circuit) == (1, None, TEMPLATE)
     other: Any = dataclasses.replace(loaded, preset="lora:2")
-    assert (other.format, other.circuit) == (2, QuantaConfig(preset="lora:2").circuit)
+    assert (other.format, other.circuit) == (3, QuantaConfig(preset="lora:2").circuit)
     loaded.save_pretrained(str(tmp_path / "again"))
     assert config_of(tmp_path / "again")["format"] == 1
 
@@ -141,8 +141,8 @@ def test_a_first_format_that_was_not_put_on_a_model_stays_one(tmp_path: Path) ->
 @pytest.mark.parametrize("read", [PeftConfig.from_pretrained, QuantaConfig.from_pretrained])
 def test_a_newer_format_is_refused(read: Callable[[str], Any], tmp_path: Path) -> None:
     adapted(Mlp()).save_pretrained(str(tmp_path))
-    change(tmp_path, lambda data: data.update(format=3))
-    with pytest.raises(AdapterError, match=r"format 3; this version .* reads up to 2\nhint: update the package"):
+    change(tmp_path, lambda data: data.update(format=4))
+    with pytest.raises(AdapterError, match=r"format 4; this version .* reads up to 3\nhint: update the package"):
         read(str(tmp_path))
 
 
