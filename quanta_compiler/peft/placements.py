@@ -46,7 +46,7 @@ def divide(weight: torch.Tensor, layer: Any, adapter: str, scale: float) -> None
         matrix = matrix.mT
     try:
         vectors.copy_(torch.linalg.solve(matrix, vectors.to(dtype), left=False))
-    except torch._C._LinAlgError:
+    except RuntimeError:
         raise AdapterError(
             f"{layer._layer_name}: the circuit of {adapter!r} is singular, and what it was multiplied by cannot be "
             "divided out again\nhint: load the base model anew"
