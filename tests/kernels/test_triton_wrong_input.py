@@ -26,6 +26,7 @@ from quanta_compiler.kernels.executable import executable
 from quanta_compiler.runtime.backends import EngineError
 
 CIRCUIT = compile_circuit(file_of("3x4x2", ["all_pairs"], name="wrong"))
+SEGMENTED = compile_circuit(file_of("4x4x4x4", ["all_pairs"], name="wrong-in-segments"))
 OTHERS = "name another one of cpu, triton, portable, or unset it"
 
 
@@ -125,23 +126,27 @@ def test_vectors_and_gates_on_two_devices() -> None:
 # What torch does in its place
 
 
-def as_torch(circuit: CompiledCircuit, tokens: int) -> None:
+def as_torch(circuit: CompiledCircuit, tokens: int) -> str:
+    """Judge results and gradients, and return what the module says of its way."""
     plain, fused = on_both(circuit, torch.float32)
     exact, x = copy.deepcopy(plain).double(), vectors(circuit, tokens, dtype=torch.float32)
     assert error(fused(x), exact(x.double())) < 1e-6
     expected = {name: gradient.float() for name, gradient in gradients(exact, x.double()).items()}
     assert_close(gradients(fused, x), expected, 2e-6)
+    said: str = fused.extra_repr()
+    return said
 
 
 @needs_triton
 @pytest.mark.usefixtures("interpreter")
 @pytest.mark.parametrize("room", [100, 16, 4, 3, 0])
+@pytest.mark.parametrize("form", ["by stored states", "in 3 segments"])
 def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
-    room: int, monkeypatch: pytest.MonkeyPatch
+    form: str, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 40 tokens, with room for some at a time."""
     monkeypatch.setattr(run, "FEWEST_TOKENS", 4)
-    monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: False)
+    circuit = SEGMENTED if "segments" in form else CIRCUIT
     launch, seen = Kernels.launch, []
 
     def launched(self: Kernels, what: Any, number: Any, tokens: int, *rest: Any) -> None:
@@ -152,19 +157,49 @@ def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
         launch(self, what, number, tokens, *rest)
 
     monkeypatch.setattr(Kernels, "launch", launched)
-    monkeypatch.setattr(run, "STORED_BYTES", 32 * 4 * 2 * 3 * 24)
-    as_torch(CIRCUIT, 40)
+    monkeypatch.setattr(backward.Pass, "bytes_per_token", lambda _: 2)
+    monkeypatch.setattr(run, "STORED_BYTES", 2 * 32)
+    said = as_torch(circuit, 40)
     tried = list(dict.fromkeys(seen))
     assert tried == {100: [32, 8], 16: [32, 8], 4: [32, 8, 4], 3: [32, 8, 4], 0: [32, 8, 4]}[room]
+    way = form if room >= 4 else "as torch does (there is no memory for the states of 4 tokens)"
+    assert said.endswith(f", backward {way}")
 
 
 @needs_triton
 @pytest.mark.usefixtures("interpreter")
-def test_what_fits_nowhere_runs_as_torch_does_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launches.Launches, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
+def test_no_chunk_is_tried_twice_that_has_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one of few tokens is the same as a smaller one."""
+    tried = []
+
+    def no_memory(*_: Any) -> None:
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(backward.Pass, "run", no_memory)
+    as_torch(CIRCUIT, 9)
+    assert len(tried) == 1
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_what_fits_nowhere_runs_as_torch_does_and_the_module_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = launches.Launches._fit
+
+    def only_forward(self: Any, *rest: Any) -> plans.Fit:
+        fit = plain(self, *rest)
+        return lambda kernel: fit(kernel) if kernel.title == "forward" else plans.Refusal("it spills")
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        as_torch(CIRCUIT, 9)
+        assert as_torch(CIRCUIT, 9) == "engine: triton, 1 kernel of 8 tokens, backward by stored states"
+        monkeypatch.setattr(launches.Launches, "_fit", only_forward)
+        executable.cache_clear()
+        assert as_torch(CIRCUIT, 9).endswith("1 kernel of 8 tokens, backward as torch does (it spills)")
+        monkeypatch.setattr(launches.Launches, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
+        executable.cache_clear()
+        said = "engine: triton, as torch does (it spills), backward as torch does (it spills)"
+        assert as_torch(CIRCUIT, 9) == said
 
 
 @needs_triton
