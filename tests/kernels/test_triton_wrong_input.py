@@ -9,6 +9,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,8 @@ def asked_anew() -> Any:
         ({"__version__": "3.6.0"}, None),
         ({"__version__": "4.0"}, None),
         ({"__version__": "3.10.0+cu128"}, None),
+        ({"__version__": "3.5rc1"}, "Triton 3.5rc1 is older than 3.6"),
+        ({"__version__": "4.0a1.dev"}, None),
     ],
     ids=str,
 )
@@ -65,6 +68,22 @@ def test_which_triton_it_takes(
     assert asked_anew() == problem
     monkeypatch.setattr(triton, "interpreting", lambda: True)
     assert triton.ready() == (problem is None)
+
+
+def test_a_triton_that_cannot_be_imported(
+    asked_anew: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]
+) -> None:
+    """As where a library of its own does not load, which need not be an ImportError."""
+    (tmp_path / "triton.py").write_text("raise OSError('libtriton.so: cannot open shared object file')")
+    for name in [one for one in sys.modules if one.partition(".")[0] == "triton"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    problem = "Triton cannot be imported (OSError: libtriton.so: cannot open shared object file)"
+    assert asked_anew() == problem
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    name_engine("triton")
+    with pytest.raises(EngineError, match=no_engine(f"does not run here ({problem})")):
+        engine_for("cpu", torch.float32)
 
 
 # The device

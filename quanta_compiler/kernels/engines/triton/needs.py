@@ -9,7 +9,7 @@ import torch
 
 from quanta_compiler.diagnostics import refusal
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.kernels.engines.triton.architectures import NAMES, OLDEST, SHARED
+from quanta_compiler.kernels.engines.triton.architectures import NAMES, OLDEST, SHARED, is_too_old
 from quanta_compiler.kernels.engines.triton.backward import is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, number_for
 from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, fitting, planned, segments
@@ -163,7 +163,7 @@ def _triton_version() -> str:
     except ImportError:
         raise refusal("quanta", "`quanta kernel` needs Triton, which is not installed", hint=hint) from None
     version = str(triton.__version__)
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+    if is_too_old(version):
         oldest = ".".join(map(str, OLDEST))
         raise refusal("quanta", f"`quanta kernel` needs Triton {oldest} or newer; {version} is installed", hint=hint)
     missing = [name for name in TOOLS if not tool_path(name).exists()]
