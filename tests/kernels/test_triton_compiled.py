@@ -12,8 +12,9 @@ from interpreted_kernels import needs_triton
 from random_circuits import file_of
 
 from quanta_compiler.ir.build import build_circuit
+from quanta_compiler.kernels.engines.triton.backward import is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
-from quanta_compiler.kernels.engines.triton.plans import Refusal, fitting, planned
+from quanta_compiler.kernels.engines.triton.plans import SEGMENT, Refusal, fitting, planned, segments
 from quanta_compiler.kernels.engines.triton.resources import Resources, resources
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.spec import load_spec
@@ -31,6 +32,9 @@ REFUSED = {
 """What runs as torch does, and why."""
 REFUSED_BACKWARD = {**REFUSED, ("16x16x4x4", 80): "it spills"}
 """Backward of which does: the gradient of a gate of 256 x 256 is handed on by a transposed product."""
+REFUSED_SEGMENTS = {**REFUSED}
+"""Whose states and gradients are stored."""
+SHARED = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
 BFLOAT16 = Number(torch.bfloat16, torch.bfloat16, "tf32")
 
 
@@ -73,7 +77,7 @@ def test_forward_is_one_kernel_that_fits(layout: str, arch: int) -> None:
     assert launch.kernel == whole
     taken = needs(kernels, launch, BFLOAT16, arch)
     assert taken.spilled == 0
-    assert taken.shared <= {80: 163, 86: 99, 90: 227}[arch] * 1024
+    assert taken.shared <= SHARED[arch]
     assert taken.matrix_instructions >= len(kernels.table.entries)
 
 
@@ -96,6 +100,29 @@ def test_stored_backward_spills_nothing(layout: str, arch: int) -> None:
             assert taken.spilled == 0
             # The last gate's state is stored before the gate, which is not applied.
             assert taken.matrix_instructions or launch.kernel.last - launch.kernel.first == 1
+
+
+@pytest.mark.parametrize(("layout", "arch"), grid([("16x8x8x4", 90)]))
+def test_backward_in_segments_spills_nothing(layout: str, arch: int) -> None:
+    kernels = kernels_of(layout)
+    every = tuple(range(len(kernels.table.entries)))
+    assert is_cheaper_in_segments(kernels.table, every, minus=False)
+    found = segments(Kernel("segment", 0, len(every), every), fitting(kernels, BFLOAT16, arch))
+    refused = REFUSED_SEGMENTS.get((layout, arch))
+    if refused is not None:
+        assert isinstance(found, Refusal), found
+        assert found.reason.startswith(refused)
+        return
+    assert not isinstance(found, Refusal), found.reason
+    numbers = [number for launch in found for number in launch.kernel.keep]
+    assert sorted(numbers) == list(every)
+    for launch in found:
+        assert 1 <= len(launch.kernel.keep) <= SEGMENT
+        taken = needs(kernels, launch, BFLOAT16, arch)
+        assert taken.spilled == 0
+        assert taken.shared <= SHARED[arch]
+        # At least its gradient, and the one handed on.
+        assert taken.matrix_instructions >= 2 * len(launch.kernel.keep)
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,9 @@ def backward_kernels(
             return Backward(keep, states, flow, cut)
     flow = plan(Kernel("flow", first, count, keep, needed[0], minus=minus and needed[0]))
     states = plan(Kernel("forward", 0, max(keep) + 1, keep, False)) if keep else ()
-    for one in (flow, states):
-        if isinstance(one, Refusal):
-            return one
-    return Backward(keep, states, flow)
+    if isinstance(flow, Refusal):
+        return flow
+    return states if isinstance(states, Refusal) else Backward(keep, states, flow)
 
 
 def is_cheaper_in_segments(table: GateTable, keep: tuple[int, ...], *, minus: bool) -> bool:

@@ -88,9 +88,7 @@ class TritonTable(ByParts):
         self._way_back = in_words(found) if isinstance(found, Refusal) else kernels.in_words()
         return None if isinstance(found, Refusal) else found
 
-    def _in_chunks(
-        self, work: Pass, grad: torch.Tensor, x: torch.Tensor | None, *, of_x: bool
-    ) -> Gradients | Refusal:
+    def _in_chunks(self, work: Pass, grad: torch.Tensor, x: torch.Tensor | None, *, of_x: bool) -> Gradients | Refusal:
         """Run a backward pass on as many tokens at a time as there is memory for."""
         most = min(len(grad), STORED_BYTES // max(1, work.bytes_per_token()))
         chunk = FEWEST_TOKENS * max(1, -(-most // FEWEST_TOKENS))
