@@ -22,8 +22,8 @@ from quanta_compiler.bench.run import bench
 from quanta_compiler.bench.timing import Job, measure
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.engine import engine_for
-from quanta_compiler.kernels.engines.triton import backward
 from quanta_compiler.kernels.engines.triton import engine as triton
+from quanta_compiler.kernels.engines.triton import forms
 from quanta_compiler.kernels.engines.triton.run import TritonTable
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.system.extras import MissingExtraError
@@ -268,7 +268,7 @@ _SAID = {"stored": "backward by stored", "segments": "backward in"}
 
 
 def _in_form(form: str, runner: TritonTable, given: tuple[Any, ...]) -> object:
-    with mock.patch.object(backward, "moved_in_segments", return_value=_MOVED[form]):
+    with mock.patch.object(forms, "moved_in_segments", return_value=_MOVED[form]):
         return runner.backward(*given)
 
 

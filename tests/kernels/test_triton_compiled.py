@@ -12,9 +12,11 @@ from interpreted_kernels import needs_triton
 from random_circuits import file_of
 
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.kernels.engines.triton.backward import is_cheaper_in_segments
+from quanta_compiler.kernels.engines.triton import plans
+from quanta_compiler.kernels.engines.triton.architectures import TENSOR_COLUMNS
+from quanta_compiler.kernels.engines.triton.forms import SEGMENT, is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
-from quanta_compiler.kernels.engines.triton.plans import SEGMENT, Refusal, fitting, planned, segments
+from quanta_compiler.kernels.engines.triton.plans import Refusal, fitting, planned, segments
 from quanta_compiler.kernels.engines.triton.resources import Resources, resources
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.spec import load_spec
@@ -32,7 +34,11 @@ REFUSED = {
 """What runs as torch does, and why."""
 REFUSED_BACKWARD = {**REFUSED, ("16x16x4x4", 80): "it spills"}
 """Backward of which does: the gradient of a gate of 256 x 256 is handed on by a transposed product."""
-REFUSED_SEGMENTS = {**REFUSED}
+REFUSED_SEGMENTS = {
+    **{(layout, arch): "it spills" for layout in ("16x8x8x4", "16x8x8x5", "16x8x8x8") for arch in (80, 86)},
+    **{(layout, arch): "it spills" for layout in ("16x16x16", "16x16x4x4") for arch in (80, 90)},
+    **{(layout, 86): REFUSED[layout, 86] for layout in ("16x16x16", "16x16x4x4")},
+}
 """Whose states and gradients are stored."""
 SHARED = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
 BFLOAT16 = Number(torch.bfloat16, torch.bfloat16, "tf32")
@@ -140,6 +146,41 @@ def test_every_dtype_compiles(number: Number) -> None:
     taken = needs(kernels, Launch(kernel, Tiling(4, 4)), number, 80)
     assert taken.spilled == 0
     assert taken.matrix_instructions > 0
+
+
+def test_more_tensor_memory_than_there_is_does_not_fit() -> None:
+    """It compiles, to a trap."""
+    kernels = kernels_of("16x8x8x4")
+    kernel = Kernel("segment", 4, 6, (4, 5))
+    taken = needs(kernels, Launch(kernel, Tiling(2, 8)), BFLOAT16, 100)
+    assert taken.tensor_columns > TENSOR_COLUMNS
+    assert not taken.fits(100)
+    assert taken.matrix_instructions == 0
+    found = fitting(kernels, BFLOAT16, 100)(kernel)
+    assert isinstance(found, Tiling), found
+    assert needs(kernels, Launch(kernel, found), BFLOAT16, 100).matrix_instructions > 0
+
+
+@pytest.mark.parametrize(
+    ("needs", "reason"),
+    [
+        ([(255, 8, 0, 0), (255, 40, 0, 0)], "it spills 8 bytes a thread or more"),
+        ([(9, 0, 300_000, 0), (255, 8, 0, 0)], "it takes 293 KiB or more, shared memory has 227 KiB"),
+        ([(9, 0, 0, 576), (9, 0, 0, 704)], "it takes 576 columns or more, tensor memory has 512"),
+    ],
+)
+def test_a_refusal_says_what_the_nearest_tiling_has_too_much_of(
+    needs: list[tuple[int, int, int, int]], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = iter(needs)
+
+    def made_up(*_: Any) -> Resources:
+        registers, spilled, shared, columns = next(tried, needs[-1])
+        return Resources(registers, spilled, shared, 1, columns)
+
+    monkeypatch.setattr(plans, "resources", made_up)
+    found = fitting(kernels_of("8x4"), BFLOAT16, 100)(Kernel("forward", 0, 1))
+    assert found == Refusal(reason)
 
 
 def test_an_architecture_that_triton_does_not_know_is_a_refusal() -> None:

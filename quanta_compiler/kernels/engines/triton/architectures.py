@@ -8,6 +8,8 @@ SHARED: Mapping[int, int] = {
     **{100: 227, 103: 227, 120: 99, 121: 99},
 }
 """KiB of shared memory that a program can have, by architecture (CUDA C++ Programming Guide, compute capabilities)."""
+TENSOR_COLUMNS = 512
+"""Of tensor memory, which sm_100 and sm_103 have."""
 NAMES: Mapping[str, int] = {f"sm_{arch}": arch for arch in SHARED}
 DTYPES = ("bfloat16", "float16", "float32")
 """Of the vectors that kernels take."""

@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import torch
 
+from quanta_compiler.kernels.engines.triton.forms import is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Launch, Number
 from quanta_compiler.kernels.engines.triton.launches import Factors, Launches
-from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, moved_in_segments, moved_in_storing
-from quanta_compiler.kernels.engines.triton.writer import Writer
+from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal
 from quanta_compiler.kernels.precision import without_autocast
-from quanta_compiler.lowering.table import GateTable
 from quanta_compiler.text.words import plural
 
 STORED_BYTES = 2**28
@@ -76,14 +75,6 @@ def backward_kernels(
     if isinstance(flow, Refusal):
         return flow
     return states if isinstance(states, Refusal) else Backward(keep, states, flow)
-
-
-def is_cheaper_in_segments(table: GateTable, keep: tuple[int, ...], *, minus: bool) -> bool:
-    """Say whether segments move fewer numbers, and can sum the gradients of all gates that need one."""
-    writer = Writer(table)
-    if not keep or not all(map(writer.can_sum, keep)):
-        return False
-    return moved_in_segments(table, minus=minus) < moved_in_storing(table, keep)
 
 
 class Pass:

@@ -10,7 +10,7 @@ import torch
 from quanta_compiler.diagnostics import refusal
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engines.triton.architectures import NAMES, OLDEST, SHARED, is_too_old
-from quanta_compiler.kernels.engines.triton.backward import is_cheaper_in_segments
+from quanta_compiler.kernels.engines.triton.forms import is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, number_for
 from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, fitting, planned, segments
 from quanta_compiler.kernels.engines.triton.resources import TOOLS, Resources, tool_path
@@ -104,6 +104,7 @@ def _found(one: Pass, trial: Trial) -> dict[str, Any]:
         "registers": needs.registers,
         "spilled_bytes": needs.spilled,
         "shared_bytes": needs.shared,
+        "tensor_memory_columns": needs.tensor_columns,
         "matrix_instructions": needs.matrix_instructions,
         "fits": needs.fits(one.arch),
         "taken": one.is_taken(trial),
