@@ -22,7 +22,7 @@ from quanta_compiler.kernels.engines.triton.plans import Refusal
 from quanta_compiler.spec import load_spec
 from quanta_compiler.text.console import Progress
 
-PASSES = ("forward", "states", "flow")
+PASSES = ("forward", "segment", "states", "flow")
 
 
 def needs_of(layout: str, arches: list[str]) -> Needs:
@@ -33,11 +33,11 @@ def needs_of(layout: str, arches: list[str]) -> Needs:
 
 def table(found: dict[str, Needs]) -> str:
     """Return the table in Markdown: for every launch its tokens, registers and shared memory."""
-    lines = [f"| layout | GPU | {' | '.join(PASSES)} |", "|---|---|---|---|---|"]
+    lines = [f"| layout | GPU | {' | '.join(PASSES)} |", "|---|---|---|---|---|---|"]
     for layout, needs in found.items():
         for arch in dict.fromkeys(one.arch for one in needs.passes):
             passes = {one.title: "<br>".join(_cells(one)) for one in needs.passes if one.arch == arch}
-            cells = [passes[name] for name in PASSES]
+            cells = [passes.get(name, "") for name in PASSES]
             lines.append(f"| {layout} | sm_{arch} | {' | '.join(cells)} |")
     version = next(iter(found.values())).triton
     title = f"Compiled by Triton {version} in bfloat16, not measured: tokens of a program, registers, shared memory."
@@ -46,7 +46,7 @@ def table(found: dict[str, Needs]) -> str:
 
 def _cells(one: Pass) -> Iterator[str]:
     if isinstance(one.plan, Refusal):
-        yield f"torch: {one.plan.reason}"
+        yield f"{'stored' if one.title == 'segment' else 'torch'}: {one.plan.reason}"
         return
     for launch in one.plan:
         trial = next(trial for trial in one.trials if (trial.kernel, trial.tiling) == launch)

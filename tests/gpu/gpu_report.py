@@ -90,7 +90,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _sections(options: argparse.Namespace, device: str, engine: str, deadline: Any) -> tuple[list[Any], list[str]]:
     from gpu_correctness import AUTOCAST, DTYPES, cases, correctness
-    from gpu_timings import Scale, by_layout, by_tokens, goals, launches, quick, thin_products
+    from gpu_timings import Scale, backward_forms, by_layout, by_tokens, goals, launches, quick, thin_products
 
     is_interpreted = device == "cpu" and engine == "triton"
     # The interpreter multiplies bfloat16 as whole numbers.
@@ -107,6 +107,7 @@ def _sections(options: argparse.Namespace, device: str, engine: str, deadline: A
     for title, part, share in (
         ("batches", by_tokens, 0.5),
         ("layouts", by_layout, 0.6),
+        ("forms of backward", backward_forms, 0.5),
         ("thin products", thin_products, 0.6),
         ("few tokens", launches, 1.0),
     ):

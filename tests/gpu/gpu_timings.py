@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from gpu_sections import Deadline, Section
@@ -20,6 +21,10 @@ from quanta_compiler.bench.roster import batch_of
 from quanta_compiler.bench.run import bench
 from quanta_compiler.bench.timing import Job, measure
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
+from quanta_compiler.kernels.engine import engine_for
+from quanta_compiler.kernels.engines.triton import engine as triton
+from quanta_compiler.kernels.engines.triton import forms
+from quanta_compiler.kernels.engines.triton.run import TritonTable
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.system.extras import MissingExtraError
 from quanta_compiler.text.quantities import bytes_text
@@ -46,7 +51,7 @@ class Scale:
 
 def quick(device: str) -> Scale:
     """Return a scale at which nothing takes long, and nothing is worth knowing."""
-    return Scale(device, "float32", (4, 1), ("4x4x2",), rounds=1)
+    return Scale(device, "float32", (4, 1), ("4x4x4x4",), rounds=1)
 
 
 def circuit(layout: str, tokens: int) -> CompiledCircuit:
@@ -215,6 +220,56 @@ def _product(left: torch.Tensor, right: torch.Tensor, parts: int) -> torch.Tenso
     blocks, lines, rows = left.shape
     left, right = (one.view(blocks * parts, lines // parts, -1) for one in (left, right))
     return torch.bmm(left.mT, right).view(blocks, parts, rows, -1).sum(1)
+
+
+def backward_forms(scale: Scale, deadline: Deadline) -> Section:
+    """Measure the backward pass of the engine by stored states and in segments, whichever it would take."""
+    tokens, place = scale.tokens[0], torch.device(scale.device)
+    dtype: torch.dtype = getattr(torch, scale.dtype)
+    section = Section(
+        "backward",
+        f"The two forms of backward, {tokens:,} tokens, {scale.dtype}",
+        "The gradients of the input and of all gates by the engine triton; the last column is what it takes by itself.",
+        ("layout", "stored states, µs", "segments, µs", "taken"),
+    )
+    engine = engine_for(place.type, dtype)
+    if engine is not triton:
+        section.left_out.append(f"both: the engine here is {engine.name}")
+        return section
+    for layout in deadline.within(scale.layouts, section.left_out):
+        with deadline.kept(layout, section.left_out):
+            table = lower_table(circuit(layout, 1).circuit)
+            x, grad = (
+                torch.randn(tokens, width, device=place).to(dtype) for width in (table.in_features, table.out_features)
+            )
+            matrices = [torch.randn(one.blocks, one.rows, one.columns, device=place).to(dtype) for one in table.entries]
+            given = (grad, x, matrices, [True] * (1 + len(matrices)))
+            runners = {form: TritonTable(table) for form in _MOVED}
+            ways: dict[str, Callable[[], object]] = {
+                form: partial(_in_form, form, runner, given) for form, runner in runners.items()
+            }
+            taken = TritonTable(table)
+            for run in ways.values():
+                run()
+            taken.backward(*given)
+            said = {form: runner.in_words() for form, runner in runners.items()}
+            fitting = {form: way for form, way in ways.items() if said[form].startswith(_SAID[form])}
+            section.left_out += [f"{layout}, {form}: {said[form]}" for form in ways if form not in fitting]
+            seconds = _timed(fitting, place, scale.rounds) if fitting else {}
+            cells = [f"{1e6 * seconds[form]:,.1f}" if form in seconds else "" for form in ways]
+            section.rows.append((layout, *cells, taken.in_words()))
+            section.data.append({"layout": layout, "seconds": seconds, "taken": taken.in_words()})
+    return section
+
+
+_MOVED = {"stored": 2**60, "segments": 0}
+"""What segments are said to move, so that a form is taken."""
+_SAID = {"stored": "backward by stored", "segments": "backward in"}
+
+
+def _in_form(form: str, runner: TritonTable, given: tuple[Any, ...]) -> object:
+    with mock.patch.object(forms, "moved_in_segments", return_value=_MOVED[form]):
+        return runner.backward(*given)
 
 
 def launches(scale: Scale, deadline: Deadline) -> Section:

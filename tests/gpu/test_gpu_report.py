@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from quanta_compiler.kernels.engine import engine_name
 
 SCRIPT = Path(__file__).with_name("gpu_report.py")
 sys.path.insert(0, str(SCRIPT.parent))
@@ -19,9 +22,9 @@ sys.path.insert(0, str(SCRIPT.parent))
 from gpu_correctness import AUTOCAST, Case, Verdict, cases, correctness, judged  # noqa: E402
 from gpu_page import page  # noqa: E402
 from gpu_sections import Deadline, Section  # noqa: E402
-from gpu_timings import by_layout, by_tokens, goals, quick  # noqa: E402
+from gpu_timings import backward_forms, by_layout, by_tokens, goals, quick  # noqa: E402
 
-NAMES = ["correctness", "goals", "tokens", "layouts", "products", "launches"]
+NAMES = ["correctness", "goals", "tokens", "layouts", "backward", "products", "launches"]
 GOOD = Verdict("a", "float32", "3 gates", 1e-7, 1e-7, (1e-7, 1e-7), repeats=True)
 
 
@@ -35,7 +38,12 @@ def test_a_quick_report_on_the_cpu(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "gpu-report.json").read_text(encoding="utf-8"))
     assert report["wrong"] == []
     assert [one["name"] for one in report["sections"]] == NAMES
-    assert all(one["data"] for one in report["sections"])
+    sections = {one["name"]: one["data"] for one in report["sections"]}
+    if find_spec("triton") is None:
+        assert not sections.pop("backward")
+    else:
+        assert set(sections["backward"][0]["seconds"]) == {"stored", "segments"}
+    assert all(sections.values())
     assert {one["dtype"] for one in report["sections"][0]["data"]} >= {"float32", "float16"}
     text = (tmp_path / "out" / "gpu-report.html").read_text(encoding="utf-8")
     assert "the times say nothing" in text
@@ -118,7 +126,10 @@ def test_without_time_everything_is_left_out() -> None:
     scale = quick("cpu")
     batches = by_tokens(scale, Deadline(0))
     assert (batches.rows, len(batches.left_out)) == ([], 3)
-    assert by_layout(scale, Deadline(0)).left_out == ["4x4x2: there was no time left"]
+    assert by_layout(scale, Deadline(0)).left_out == ["4x4x4x4: there was no time left"]
+    assert backward_forms(scale, Deadline(60)).left_out == [
+        f"both: the engine here is {engine_name('cpu', torch.float32)}"
+    ]
     assert goals(batches).left_out == ["the first batch was not measured"]
     section, wrong = correctness(cases("cpu", ["float32"], circuits=2, quick=True), 1, Deadline(0))
     assert (len(section.left_out), wrong) == (2, [])

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Tiling
+from quanta_compiler.kernels.engines.triton.plans import Refusal, segments
 from quanta_compiler.kernels.engines.triton.source import HEAD
 from quanta_compiler.kernels.engines.triton.text import kernel_text
 from quanta_compiler.lowering.table import lower_table
@@ -22,6 +23,7 @@ from quanta_compiler.spec import load_spec
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CIRCUITS: dict[str, dict[str, Any]] = {
     "pairs": {"layout": "16x6x4", "in_features": 380, "out_features": 390, "gates": ["all_pairs"]},
+    "segments": {"layout": "4x4x5x4", "gates": [[0, 1], {"axes": [1], "kind": "diagonal"}, [2, 3]]},
     "kinds": {
         "layout": {"a": 8, "b": 4, "c": 3},
         "gates": [
@@ -47,10 +49,16 @@ def test_the_text_is_what_runs(name: str) -> None:
     table = lower_table(build_circuit(spec))
     count = len(table.entries)
     trained = tuple(number for number, entry in enumerate(table.entries) if entry.matrix is not None)
-    states = Kernel("forward", 0, trained[-1] + 1, trained, result=False)
-    wholes = [Kernel("forward", 0, count), states, Kernel("flow", 0, count, trained)]
-    sources = [Kernels(table).source(one).removeprefix(HEAD).strip() for one in wholes]
-    assert kernel_text(spec).partition(HEAD)[2].strip() == "\n\n\n".join(sources)
+    wholes = [Kernel("forward", 0, count)]
+    if name == "segments":
+        wholes.append(Kernel("forward", 0, 2, (1,), result=False))
+        cut = segments(Kernel("segment", 0, count, trained), lambda kernel: Tiling(1, 4))
+        assert not isinstance(cut, Refusal)
+        wholes += [launch.kernel for launch in cut]
+    wholes += [Kernel("forward", 0, trained[-1] + 1, trained, result=False), Kernel("flow", 0, count, trained)]
+    code = kernel_text(spec).partition(HEAD)[2]
+    found = [part.partition("\n\n# Backward")[0].strip() for part in code.split("@triton.jit")[1:]]
+    assert found == [Kernels(table).source(one).partition("@triton.jit")[2].strip() for one in wholes]
 
 
 PRINT_ALL = """

@@ -12,7 +12,7 @@ from random_circuits import error, file_of
 
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kernels.engines.portable.engine import apply_table
-from quanta_compiler.kernels.engines.triton import backward
+from quanta_compiler.kernels.engines.triton import forms
 from quanta_compiler.kernels.engines.triton.backward import Pass, Sums, Vectors
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.operator import apply_circuit
@@ -44,7 +44,7 @@ def segments(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
         return plain(self, vectors)
 
     monkeypatch.setattr(Pass, "_segments", noted)
-    monkeypatch.setattr(backward, "moved_in_segments", lambda *_, **__: 0)
+    monkeypatch.setattr(forms, "moved_in_segments", lambda *_, **__: 0)
     return seen
 
 

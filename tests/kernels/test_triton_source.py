@@ -78,6 +78,15 @@ def test_stored_backward_moves_every_state_and_gradient_once() -> None:
     assert stores == Counter(["dx", *(f"e{number}" for number in every)])
 
 
+@pytest.mark.parametrize(("name", "given", "made"), [("forward", "x", "y"), ("flow", "dy", "dx")])
+def test_the_difference_of_an_adapted_layer_reads_its_vector_once(name: str, given: str, made: str) -> None:
+    kernels = kernels_of(pairs("8x8x4"))
+    count = len(kernels.table.entries)
+    loads, stores = moved(kernels.source(Kernel(name, 0, count, minus=True)))
+    assert loads == Counter([given, *(f"{letter}{number}" for letter in "wu" for number in range(count))])
+    assert stores == Counter([made])
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_same_table_gives_the_same_bytes(seed: int) -> None:
     file = random_file(seed)

@@ -16,7 +16,7 @@ from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.kernels.engines.portable.engine import apply_table
-from quanta_compiler.kernels.engines.triton import backward
+from quanta_compiler.kernels.engines.triton import backward, forms
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.operator import apply_circuit
 
@@ -107,7 +107,7 @@ def test_everything_that_circuits_can_have(name: str) -> None:
 def test_circuits_in_pieces(name: str, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a circuit does not fit a device; backward by segments, and not."""
     cut(monkeypatch, entries)
-    monkeypatch.setattr(backward, "moved_in_segments", lambda *_, **__: 0 if entries == 2 else 2**60)
+    monkeypatch.setattr(forms, "moved_in_segments", lambda *_, **__: 0 if entries == 2 else 2**60)
     assert_as_good(compile_circuit(CHOSEN[name]), "bfloat16 beside float32", 9)
 
 

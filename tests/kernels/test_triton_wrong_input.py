@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import re
-import sys
-import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,95 +15,12 @@ from interpreted_kernels import interpreter, needs_triton  # noqa: F401 - a fixt
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import CompiledCircuit, compile_circuit
-from quanta_compiler.kernels.engine import engine_for
 from quanta_compiler.kernels.engines.triton import backward, launches, plans, run
-from quanta_compiler.kernels.engines.triton import engine as triton
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, number_for
 from quanta_compiler.kernels.executable import executable
-from quanta_compiler.runtime.backends import EngineError
 
 CIRCUIT = compile_circuit(file_of("3x4x2", ["all_pairs"], name="wrong"))
-OTHERS = "name another one of cpu, triton, portable, or unset it"
-
-
-@pytest.fixture
-def asked_anew() -> Any:
-    """Let Triton be looked for anew, and once more after it."""
-    triton._triton_problem.cache_clear()
-    yield triton._triton_problem
-    triton._triton_problem.cache_clear()
-
-
-# Triton
-
-
-@pytest.mark.parametrize(
-    ("module", "problem"),
-    [
-        (None, "Triton is not installed; torch's CUDA wheels bring it"),
-        ({"__version__": "3.5.1"}, "Triton 3.5.1 is older than 3.6"),
-        ({"__version__": "2.3.0+git1"}, "Triton 2.3.0+git1 is older than 3.6"),
-        ({}, "the module 'triton' is not Triton"),
-        ({"__version__": "3.6.0"}, None),
-        ({"__version__": "4.0"}, None),
-        ({"__version__": "3.10.0+cu128"}, None),
-    ],
-    ids=str,
-)
-def test_which_triton_it_takes(
-    module: dict[str, str] | None, problem: str | None, asked_anew: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = None
-    if module is not None:
-        made = types.ModuleType("triton")
-        made.__dict__.update(module)
-    monkeypatch.setitem(sys.modules, "triton", made)
-    assert asked_anew() == problem
-    monkeypatch.setattr(triton, "interpreting", lambda: True)
-    assert triton.ready() == (problem is None)
-
-
-# The device
-
-
-def no_engine(what: str) -> str:
-    return f"^{re.escape(f'QUANTA_ENGINE names the engine {triton.name!r}, which {what}: {OTHERS}')}$"
-
-
-def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    name_engine("triton")
-    with pytest.raises(EngineError, match=no_engine("does not run here (there is no CUDA device)")):
-        engine_for("cuda", torch.float32)
-
-
-@pytest.mark.parametrize(("capability", "runs"), [((7, 0), False), ((7, 5), True), ((9, 0), True)])
-def test_the_oldest_gpu(
-    capability: tuple[int, int], runs: bool, monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(triton, "_triton_problem", lambda: None)
-    name_engine("triton")
-    if runs:
-        assert engine_for("cuda", torch.bfloat16) is triton
-        return
-    with pytest.raises(EngineError, match=no_engine("does not run here (the GPU is sm_70, older than sm_75)")):
-        engine_for("cuda", torch.bfloat16)
-
-
-def test_other_dtypes_and_cpu_tensors(monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    name_engine("triton")
-    with pytest.raises(EngineError, match=no_engine("does not compute in float64 on cuda")):
-        engine_for("cuda", torch.float64)
-    fused: Any = CIRCUIT.module(backend="fused")
-    with pytest.raises(EngineError, match=no_engine("does not compute in float32 on cpu")):
-        fused(vectors(CIRCUIT, 3, dtype=torch.float32))
-    # Without being named it leaves the CPU to the others, whatever Triton is told.
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    name_engine("")
-    assert engine_for("cpu", torch.float32) is not triton
+SEGMENTED = compile_circuit(file_of("4x4x4x4", ["all_pairs"], name="wrong-in-segments"))
 
 
 @needs_triton
@@ -125,23 +39,27 @@ def test_vectors_and_gates_on_two_devices() -> None:
 # What torch does in its place
 
 
-def as_torch(circuit: CompiledCircuit, tokens: int) -> None:
+def as_torch(circuit: CompiledCircuit, tokens: int) -> str:
+    """Judge results and gradients, and return what the module says of its way."""
     plain, fused = on_both(circuit, torch.float32)
     exact, x = copy.deepcopy(plain).double(), vectors(circuit, tokens, dtype=torch.float32)
     assert error(fused(x), exact(x.double())) < 1e-6
     expected = {name: gradient.float() for name, gradient in gradients(exact, x.double()).items()}
     assert_close(gradients(fused, x), expected, 2e-6)
+    said: str = fused.extra_repr()
+    return said
 
 
 @needs_triton
 @pytest.mark.usefixtures("interpreter")
 @pytest.mark.parametrize("room", [100, 16, 4, 3, 0])
+@pytest.mark.parametrize("form", ["by stored states", "in 3 segments"])
 def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
-    room: int, monkeypatch: pytest.MonkeyPatch
+    form: str, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 40 tokens, with room for some at a time."""
     monkeypatch.setattr(run, "FEWEST_TOKENS", 4)
-    monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: False)
+    circuit = SEGMENTED if "segments" in form else CIRCUIT
     launch, seen = Kernels.launch, []
 
     def launched(self: Kernels, what: Any, number: Any, tokens: int, *rest: Any) -> None:
@@ -152,19 +70,49 @@ def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
         launch(self, what, number, tokens, *rest)
 
     monkeypatch.setattr(Kernels, "launch", launched)
-    monkeypatch.setattr(run, "STORED_BYTES", 32 * 4 * 2 * 3 * 24)
-    as_torch(CIRCUIT, 40)
+    monkeypatch.setattr(backward.Pass, "bytes_per_token", lambda _: 2)
+    monkeypatch.setattr(run, "STORED_BYTES", 2 * 32)
+    said = as_torch(circuit, 40)
     tried = list(dict.fromkeys(seen))
     assert tried == {100: [32, 8], 16: [32, 8], 4: [32, 8, 4], 3: [32, 8, 4], 0: [32, 8, 4]}[room]
+    way = form if room >= 4 else "as torch does (there is no memory for the states of 4 tokens)"
+    assert said.endswith(f", backward {way}")
 
 
 @needs_triton
 @pytest.mark.usefixtures("interpreter")
-def test_what_fits_nowhere_runs_as_torch_does_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launches.Launches, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
+def test_no_chunk_is_tried_twice_that_has_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one of few tokens is the same as a smaller one."""
+    tried = []
+
+    def no_memory(*_: Any) -> None:
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(backward.Pass, "run", no_memory)
+    as_torch(CIRCUIT, 9)
+    assert len(tried) == 1
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_what_fits_nowhere_runs_as_torch_does_and_the_module_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = launches.Launches._fit
+
+    def only_forward(self: Any, *rest: Any) -> plans.Fit:
+        fit = plain(self, *rest)
+        return lambda kernel: fit(kernel) if kernel.title == "forward" else plans.Refusal("it spills")
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        as_torch(CIRCUIT, 9)
+        assert as_torch(CIRCUIT, 9) == "engine: triton, 1 kernel of 8 tokens, backward by stored states"
+        monkeypatch.setattr(launches.Launches, "_fit", only_forward)
+        executable.cache_clear()
+        assert as_torch(CIRCUIT, 9).endswith("1 kernel of 8 tokens, backward as torch does (it spills)")
+        monkeypatch.setattr(launches.Launches, "_fit", lambda *_: lambda kernel: plans.Refusal("it spills"))
+        executable.cache_clear()
+        said = "engine: triton, as torch does (it spills), backward as torch does (it spills)"
+        assert as_torch(CIRCUIT, 9) == said
 
 
 @needs_triton

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 
+from quanta_compiler.kernels.engines.triton.forms import is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Launch, Number
 from quanta_compiler.kernels.engines.triton.launches import Factors, Launches
-from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, moved_in_segments, moved_in_storing
-from quanta_compiler.kernels.engines.triton.writer import Writer
+from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal
 from quanta_compiler.kernels.precision import without_autocast
-from quanta_compiler.lowering.table import GateTable
+from quanta_compiler.text.words import plural
 
 STORED_BYTES = 2**28
 """What backward stores at a time."""
@@ -45,11 +45,17 @@ class Backward(NamedTuple):
     """What takes the gradient back: all of it, or of a difference in segments that of S."""
     segments: tuple[Launch, ...] = ()
 
+    def in_words(self) -> str:
+        """Return which form it has, as a clause."""
+        if self.segments:
+            return f"in {plural(len(self.segments), 'segment')}"
+        return "by stored states" if self.keep else f"in {plural(len(self.flow), 'kernel')}"
+
 
 def backward_kernels(
     launches: Launches, needed: Sequence[bool], number: Number, device: torch.device, *, minus: bool
-) -> Backward | None:
-    """Return the kernels that give the gradients `needed`, of the input and of matrices; None where none fit."""
+) -> Backward | Refusal:
+    """Return the kernels that give the gradients `needed`, of the input and of matrices, or why none fit."""
     count = len(launches.table.entries)
     keep = tuple(entry for entry, one in zip(launches.with_matrix, needed[1:], strict=True) if one)
     first = 0 if needed[0] else min(keep, default=count)
@@ -66,17 +72,9 @@ def backward_kernels(
             return Backward(keep, states, flow, cut)
     flow = plan(Kernel("flow", first, count, keep, needed[0], minus=minus and needed[0]))
     states = plan(Kernel("forward", 0, max(keep) + 1, keep, False)) if keep else ()
-    if isinstance(flow, Refusal) or isinstance(states, Refusal):
-        return None
-    return Backward(keep, states, flow)
-
-
-def is_cheaper_in_segments(table: GateTable, keep: tuple[int, ...], *, minus: bool) -> bool:
-    """Say whether segments move fewer numbers, and can sum the gradients of all gates that need one."""
-    writer = Writer(table)
-    if not keep or not all(map(writer.can_sum, keep)):
-        return False
-    return moved_in_segments(table, minus=minus) < moved_in_storing(table, keep)
+    if isinstance(flow, Refusal):
+        return flow
+    return states if isinstance(states, Refusal) else Backward(keep, states, flow)
 
 
 class Pass:

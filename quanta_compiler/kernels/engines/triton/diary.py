@@ -15,6 +15,8 @@ of a tile are powers of two; where an axis is shorter, the rest of the tile is z
   u0, u1, ...   matrices of the same gates, where a second result is subtracted: the initial ones of an adapter
   s0, s1, ...   the states that gates read, e0, e1, ...: the gradients of those that they make; the gradient of a
                 gate's matrices is a product of the two, which torch computes
+  sums          in place of both, [programs, numbers]: the gradients d0, d1, ... of the gates' matrices, which a program
+                sums over its tiles, and torch over the programs
   tokens        how many there are; a program reads and writes none behind the last
   T             tokens of a program; fixed with the other two when a kernel is compiled
   STATE         dtype of matrices and tiles; products are summed in float32 and then rounded to it
@@ -52,6 +54,19 @@ class Diary:
             f", the first {numbers}" if numbers < volume else f", the first of {numbers}" if numbers > volume else ""
         )
         return f"{pointer}: [{self.axes(order)}]{first}"
+
+    def sum(self, number: int, name: str, groups: Sequence[Sequence[Bits]], parts: int) -> str:
+        """Return of which tiles the gradient of a gate is the product, and in how many parts."""
+        left, right = map(self.tile, groups)
+        return (
+            f"{name}, the gradient of {_title(self._table.entries[number])}"
+            f"{f' in {parts} parts' if parts > 1 else ''}: {left} transposed times {right}"
+        )
+
+    def sums(self, number: int, parts: int) -> str:
+        """Return the axes of a gate's gradient in memory, behind its parts."""
+        legs = self._table.entries[number].legs
+        return f"{f'{parts}, ' if parts > 1 else ''}{self.axes((*legs.per, *legs.rows, *legs.columns))}"
 
     def axes(self, order: Iterable[int]) -> str:
         """Return axes with their sizes; `1` where there are none."""

@@ -8,8 +8,9 @@ from functools import lru_cache
 
 import torch
 
-from quanta_compiler.kernels.engines.triton.architectures import DTYPES, OLDEST
+from quanta_compiler.kernels.engines.triton.architectures import DTYPES, OLDEST, is_too_old
 from quanta_compiler.kernels.engines.triton.launches import arch_of, interpreting
+from quanta_compiler.kernels.engines.triton.resources import one_line
 from quanta_compiler.kernels.engines.triton.run import TritonTable
 from quanta_compiler.lowering.table import GateTable
 
@@ -48,10 +49,12 @@ def _triton_problem() -> str | None:
         import triton
     except ImportError:
         return "Triton is not installed; torch's CUDA wheels bring it"
+    except Exception as error:  # as where a library of its own does not load
+        return f"Triton cannot be imported ({one_line(error)})"
     version = getattr(triton, "__version__", None)
     if version is None:  # as is a folder of this name beside a user's script
         return "the module 'triton' is not Triton"
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+    if is_too_old(version):
         return f"Triton {version} is older than {'.'.join(map(str, OLDEST))}"
     return None
 

@@ -9,8 +9,8 @@ import torch
 
 from quanta_compiler.diagnostics import refusal
 from quanta_compiler.ir.build import build_circuit
-from quanta_compiler.kernels.engines.triton.architectures import NAMES, OLDEST, SHARED
-from quanta_compiler.kernels.engines.triton.backward import is_cheaper_in_segments
+from quanta_compiler.kernels.engines.triton.architectures import NAMES, OLDEST, SHARED, is_too_old
+from quanta_compiler.kernels.engines.triton.forms import is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, number_for
 from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, fitting, planned, segments
 from quanta_compiler.kernels.engines.triton.resources import TOOLS, Resources, tool_path
@@ -104,6 +104,7 @@ def _found(one: Pass, trial: Trial) -> dict[str, Any]:
         "registers": needs.registers,
         "spilled_bytes": needs.spilled,
         "shared_bytes": needs.shared,
+        "tensor_memory_columns": needs.tensor_columns,
         "matrix_instructions": needs.matrix_instructions,
         "fits": needs.fits(one.arch),
         "taken": one.is_taken(trial),
@@ -163,7 +164,7 @@ def _triton_version() -> str:
     except ImportError:
         raise refusal("quanta", "`quanta kernel` needs Triton, which is not installed", hint=hint) from None
     version = str(triton.__version__)
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+    if is_too_old(version):
         oldest = ".".join(map(str, OLDEST))
         raise refusal("quanta", f"`quanta kernel` needs Triton {oldest} or newer; {version} is installed", hint=hint)
     missing = [name for name in TOOLS if not tool_path(name).exists()]

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from quanta_compiler.kernels.engines.triton.architectures import SHARED
+from quanta_compiler.kernels.engines.triton.architectures import SHARED, TENSOR_COLUMNS
+from quanta_compiler.kernels.engines.triton.forms import SEGMENT
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
 from quanta_compiler.kernels.engines.triton.resources import Resources, matrix_bytes, resources, tilings
-from quanta_compiler.lowering.table import GateTable
 from quanta_compiler.text.quantities import bytes_text
 from quanta_compiler.text.words import plural
 
@@ -75,8 +75,12 @@ def _refusal(tried: list[Resources], arch: int) -> Refusal:
     spilled = min(needs.spilled for needs in tried)
     if spilled:
         return Refusal(f"it spills {bytes_text(spilled)} a thread or more")
-    shared = min(needs.shared for needs in tried if needs.spilled == 0)
-    return Refusal(f"it takes {bytes_text(shared)} or more, shared memory has {_shared(arch)}")
+    unspilled = [needs for needs in tried if needs.spilled == 0]
+    shared = min(needs.shared for needs in unspilled)
+    if shared > SHARED[arch] * 1024:
+        return Refusal(f"it takes {bytes_text(shared)} or more, shared memory has {_shared(arch)}")
+    columns = min(needs.tensor_columns for needs in unspilled)
+    return Refusal(f"it takes {columns} columns or more, tensor memory has {TENSOR_COLUMNS}")
 
 
 def _shared(arch: int) -> str:
@@ -122,10 +126,6 @@ def _longest(whole: Kernel, begin: int, end: int, fit: Fit) -> tuple[int, Tiling
     return best, found
 
 
-SEGMENT = 2
-"""Entries of a segment of the backward pass: their states and sums are in registers together."""
-
-
 def segments(kernel: Kernel, fit: Fit) -> Plan:
     """Cut a `flow` whose gates get gradients into segments, from the last on, of two entries where two fit."""
     launches: list[Launch] = []
@@ -141,18 +141,3 @@ def segments(kernel: Kernel, fit: Fit) -> Plan:
         launches.append(Launch(part, found))
         end = begin
     return tuple(launches)
-
-
-def moved_in_segments(table: GateTable, *, minus: bool) -> int:
-    """Return the numbers of a token that segments move beside input and output; of a difference with those of S."""
-    count = len(table.entries)
-    inner = (table.entries[number] for number in range(count - SEGMENT, 0, -SEGMENT))
-    # The state in front of a segment is stored and read; so is its gradient, by the one before.
-    between = sum(4 * entry.blocks * entry.rest * entry.columns for entry in inner)
-    return between + (2 * (table.in_features + table.out_features) if minus else 0)
-
-
-def moved_in_storing(table: GateTable, keep: tuple[int, ...]) -> int:
-    """Return the numbers of a token that the stored backward moves: each state and gradient out and in again."""
-    entries = (table.entries[number] for number in keep)
-    return sum(2 * entry.blocks * entry.rest * (entry.rows + entry.columns) for entry in entries)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.kernels.engines.triton.architectures import SHARED
+from quanta_compiler.kernels.engines.triton.architectures import SHARED, TENSOR_COLUMNS
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, constants
 from quanta_compiler.kernels.engines.triton.tiles import Sizes
 from quanta_compiler.lowering.table import GateTable
@@ -35,10 +35,13 @@ class Resources:
     """Bytes of shared memory."""
     matrix_instructions: int
     """How many instructions of the matrix units stand in its code."""
+    tensor_columns: int = 0
+    """Columns of tensor memory, in which newer matrix units have their sums."""
 
     def fits(self, arch: int) -> bool:
-        """Say whether it runs well on an architecture: nothing spilled, and shared memory enough."""
-        return self.spilled == 0 and self.shared <= SHARED[arch] * 1024
+        """Say whether it runs well on an architecture: nothing spilled, and memory enough on the multiprocessor."""
+        has_memory = self.shared <= SHARED[arch] * 1024 and self.tensor_columns <= TENSOR_COLUMNS
+        return self.spilled == 0 and has_memory
 
 
 def tilings(table: GateTable, first: int, last: int, states: int = 1) -> tuple[Tiling, ...]:
@@ -85,7 +88,10 @@ def resources(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, 
         except (OSError, subprocess.CalledProcessError) as error:
             return f"its needs cannot be read: {error}"
     matrix = sum(count for name, count in counts.items() if name.endswith("MMA"))
-    return Resources(int(usage["REG"]), int(usage["STACK"]), int(compiled.metadata.shared), matrix)
+    taken = compiled.metadata
+    # What takes more columns than there are compiles, to nothing but a trap.
+    columns = getattr(taken, "tmem_size", None) or 0
+    return Resources(int(usage["REG"]), int(usage["STACK"]), int(taken.shared), matrix, int(columns))
 
 
 def one_line(error: Exception) -> str:

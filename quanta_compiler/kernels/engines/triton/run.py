@@ -21,6 +21,7 @@ class TritonTable(ByParts):
         self._table = table
         self._launches = Launches(table)
         self._plainly = PortableTable(table)
+        self._way_back = ""
 
     def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]` in the dtype of `x`."""
@@ -28,9 +29,13 @@ class TritonTable(ByParts):
         return self._plainly.forward(x, matrices) if found is None else found
 
     def in_words(self) -> str:
-        """Return the kernels of the last forward pass of a new kind, or why torch carries it out."""
+        """Return the kernels of the last forward pass of a new kind, and the form of the last backward pass.
+
+        Where torch carries one out, why.
+        """
         plans = [plan for (kernel, *_), plan in tuple(self._launches.plans.items()) if kernel.title == "forward"]
-        return in_words(plans[-1]) if plans else ""
+        ways = [in_words(plans[-1])] if plans else []
+        return ", ".join([*ways, f"backward {self._way_back}"] if self._way_back else ways)
 
     def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
         """Return T x - S x, rounded once: by one kernel that reads `x` once, where both fit into it."""
@@ -73,24 +78,31 @@ class TritonTable(ByParts):
         self, grad: torch.Tensor, x: torch.Tensor | None, sides: tuple[Matrices, Matrices], needed: Sequence[bool]
     ) -> Gradients | None:
         """Return the gradients of the input and of the matrices of the first side; None where it runs as torch does."""
-        launches, number = self._launches, number_for(grad.dtype, sides)
-        kernels = backward_kernels(launches, needed, number, grad.device, minus=bool(sides[1]))
-        if kernels is None:
+        number = number_for(grad.dtype, sides)
+        kernels = backward_kernels(self._launches, needed, number, grad.device, minus=bool(sides[1]))
+        if isinstance(kernels, Refusal):
+            self._way_back = in_words(kernels)
             return None
-        work = Pass(launches, kernels, number, launches.factors(sides, number))
-        most = STORED_BYTES // max(1, work.bytes_per_token())
-        chunk = max(FEWEST_TOKENS, most // FEWEST_TOKENS * FEWEST_TOKENS)
+        work = Pass(self._launches, kernels, number, self._launches.factors(sides, number))
+        found = self._in_chunks(work, grad, x, of_x=needed[0])
+        self._way_back = in_words(found) if isinstance(found, Refusal) else kernels.in_words()
+        return None if isinstance(found, Refusal) else found
+
+    def _in_chunks(self, work: Pass, grad: torch.Tensor, x: torch.Tensor | None, *, of_x: bool) -> Gradients | Refusal:
+        """Run a backward pass on as many tokens at a time as there is memory for."""
+        most = min(len(grad), STORED_BYTES // max(1, work.bytes_per_token()))
+        chunk = FEWEST_TOKENS * max(1, -(-most // FEWEST_TOKENS))
         grad, x = aligned(grad), None if x is None else aligned(x)
         while chunk:
             try:
-                dx = grad.new_empty((len(grad), self._table.in_features)) if needed[0] else None
+                dx = grad.new_empty((len(grad), self._table.in_features)) if of_x else None
                 sums = work.run((grad, x, dx), chunk)
             except LaunchError:
-                return None
+                return Refusal("a kernel cannot be launched", failed=True)
             except torch.OutOfMemoryError:
                 # Tried again behind this block: the error holds all that was stored as long as it is handled.
                 smaller = max(FEWEST_TOKENS, chunk // 4 // FEWEST_TOKENS * FEWEST_TOKENS)
                 chunk = 0 if chunk == FEWEST_TOKENS else smaller
             else:
-                return dx, [sums.get(entry) for entry in launches.with_matrix]
-        return None
+                return dx, [sums.get(entry) for entry in self._launches.with_matrix]
+        return Refusal(f"there is no memory for the states of {FEWEST_TOKENS} tokens")

@@ -38,7 +38,7 @@ def forward_source(
     kept = [f"s{number}" for number in sorted(keep)]
     pointers = ["x", *(["y"] if result else []), *kept, *writer.matrices("w", first, last)]
     writer.begin("states" if keep else "forward", [*pointers, *(writer.matrices("u", first, last) if minus else [])])
-    tile = writer.load(writer.boundary(first, "x"))
+    start = tile = writer.load(writer.boundary(first, "x"))
     for number in range(first, last):
         writer.comment(number, "w", transposed=False)
         if number in keep:
@@ -46,8 +46,7 @@ def forward_source(
         if number < last - 1 or result:
             tile = writer.product(tile, number, "w", transposed=False)
     if minus:
-        other = writer.load(writer.boundary(first, "x"))
-        tile = writer.difference(tile, _through(writer, other, range(first, last), transposed=False))
+        tile = writer.difference(tile, _through(writer, start, range(first, last), transposed=False))
     if result:
         writer.store(tile, writer.boundary(last, "y"))
     return writer.text()
@@ -72,7 +71,7 @@ def flow_source(
     given = range(first if result else first + 1, last)
     pointers = ["dy", *(["dx"] if result else []), *kept, *writer.matrices("w", given.start, given.stop)]
     writer.begin("flow", [*pointers, *(writer.matrices("u", first, last) if minus else [])])
-    tile = writer.load(writer.boundary(last, "dy"))
+    start = tile = writer.load(writer.boundary(last, "dy"))
     for number in reversed(range(first, last)):
         writer.comment(number, "w", transposed=True)
         if number in keep:
@@ -80,8 +79,7 @@ def flow_source(
         if number in given:
             tile = writer.product(tile, number, "w", transposed=True)
     if minus:
-        other = writer.load(writer.boundary(last, "dy"))
-        tile = writer.difference(tile, _through(writer, other, reversed(range(first, last)), transposed=True))
+        tile = writer.difference(tile, _through(writer, start, reversed(range(first, last)), transposed=True))
     if result:
         writer.store(tile, writer.boundary(first, "dx"))
     return writer.text()

@@ -60,7 +60,8 @@ def _trial_cells(needs: Needs, one: Pass, trial: Trial) -> Cells:
     if isinstance(trial.needs, str):
         return (name, *tiling, "", "", "", "", trial.needs)
     found = trial.needs
-    too_much = "spills" if found.spilled else "too much shared"
+    has_shared = found.shared <= SHARED[one.arch] * 1024
+    too_much = "spills" if found.spilled else "too many columns" if has_shared else "too much shared"
     verdict = "taken" if one.is_taken(trial) else "" if found.fits(one.arch) else too_much
     counts = (found.registers, found.spilled, bytes_text(found.shared), found.matrix_instructions)
     return (name, *tiling, *map(str, counts), verdict)

@@ -14,7 +14,6 @@ from quanta_compiler.kernels.engines.triton.tiles import (
     T,
     Tile,
     dim,
-    dims_text,
     enclosed,
     padded,
     rearranged,
@@ -168,21 +167,27 @@ class Writer:
 
         What a program has summed is stored in `sums`, `behind` so many numbers of other gates; return how many with it.
         """
-        entry, name, parts = self._table.entries[number], f"g{number}", self.sums(number)
+        entry, name, parts = self._table.entries[number], f"d{number}", self.sums(number)
         legs = entry.legs
         per, rest, rows, columns = map(self._sizes.bits, (legs.per, legs.rest, legs.rows, legs.columns))
-        lines = (1 << len(rest)) // parts
-        lead, order = (((1 << len(per)) * parts,), "(0, 2, 1)") if per or parts > 1 else ((), "(1, 0)")
-        shape = (*lead, 1 << len(rows), 1 << len(columns))
-        dims = [dims_text([*lead, f"T * {lines}", side]) for side in shape[-2:]]
-        left, right = (
-            self._define(f"tl.reshape({self._define(rearranged(one, (per, (T, *rest), side)))}, {dim})")
-            for one, side, dim in zip((gradient, state), (rows, columns), dims, strict=True)
-        )
+        blocks = (per,) if per else ()
+        groups = [(*blocks, (T, *rest), side) for side in (rows, columns)]
+        self._add(f"# {self._diary.sum(number, name, groups, parts)}")
+        left, right = (self._define(rearranged(*one)) for one in zip((gradient, state), groups, strict=True))
+        lead = ((1 << len(per)) * parts,) if per or parts > 1 else ()
+        shape, order = (*lead, 1 << len(rows), 1 << len(columns)), "(0, 2, 1)" if lead else "(1, 0)"
+        if parts > 1:
+            lines = f"T * {(1 << len(rest)) // parts}"
+            left, right = (
+                self._define(f"tl.reshape({one}, ({parts}, {lines}, {side}))")
+                for one, side in zip((left, right), shape[1:], strict=True)
+            )
         self._begin.append(f"    {name} = tl.full({shape}, 0.0, dtype=tl.float32)")
         self._add(f"{name} = tl.dot(tl.permute({left}, {order}), {right}, {name}, input_precision=PRECISION)")
         at, mask = self._sum_places(entry, parts)
-        self._end.append(f"    tl.store(part + {' + '.join([str(behind), *at])}, {name}{mask})")
+        at = [str(behind), *at] if behind else at
+        self._end.append(f"    # {name}: [{self._diary.sums(number, parts)}]")
+        self._end.append(f"    tl.store(part + {' + '.join(at)}, {name}{mask})")
         return behind + parts * entry.blocks * entry.rows * entry.columns
 
     def _sum_places(self, entry: TableEntry, parts: int) -> tuple[list[str], str]:
@@ -200,7 +205,7 @@ class Writer:
         for of, spread in sides:
             index = f"{_index(len(self._sizes.bits(of)))}{spread}"
             at, inside = self._sizes.places(index, of, strides)
-            offsets.append(enclosed(at) if at else f"{index} * 0")
+            offsets.append(at or f"{index} * 0")
             masks += inside
         return offsets, f", mask={' & '.join(masks)}" if masks else ""
 
