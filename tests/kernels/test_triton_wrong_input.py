@@ -224,7 +224,7 @@ def test_a_gpu_of_which_nothing_is_known_runs_as_torch_does(arch: int, monkeypat
     """It may be the second one beside one that is known."""
     monkeypatch.setattr(launches, "arch_of", lambda _: arch)
     found = launches.Launches(executable(str(CIRCUIT.module(backend="torch").circuit)).table)
-    plan = found.plan(Kernel("forward", 0, 3), number_for(torch.float32, ((), ())), torch.device("cuda", 1))
+    plan = found.plan(Kernel("forward", 0, 3), number_for(torch.float32, ((), ())), torch.device("cuda", 1), 5)
     assert plan == plans.Refusal(f"the GPU is sm_{arch}, for which no kernels are made")
 
 

@@ -47,15 +47,18 @@ class Backward(NamedTuple):
 
 
 def backward_kernels(
-    launches: Launches, needed: Sequence[bool], number: Number, device: torch.device, *, minus: bool
+    launches: Launches, needed: Sequence[bool], number: Number, grad: torch.Tensor, *, minus: bool
 ) -> Backward | None:
-    """Return the kernels that give the gradients `needed`, of the input and of matrices; None where none fit."""
+    """Return the kernels that give the gradients `needed`, of the input and of matrices; None where none fit.
+
+    `grad` is the gradient of the result, `[tokens, out_features]`.
+    """
     count = len(launches.table.entries)
     keep = tuple(entry for entry, one in zip(launches.with_matrix, needed[1:], strict=True) if one)
     first = 0 if needed[0] else min(keep, default=count)
 
     def plan(kernel: Kernel) -> Plan:
-        return launches.plan(kernel, number, device)
+        return launches.plan(kernel, number, grad.device, len(grad))
 
     if is_cheaper_in_segments(launches.table, keep, minus=minus and needed[0]):
         cut = plan(Kernel("segment", first, count, keep, needed[0]))

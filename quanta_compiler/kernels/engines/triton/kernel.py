@@ -48,8 +48,7 @@ class Kernel:
         return replace(self, first=first, last=last, keep=keep, result=self.result or not ends)
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
+class Tiling(NamedTuple):
     """How a kernel is launched: tokens of a tile, and the warps that hold it in their registers."""
 
     tokens: int

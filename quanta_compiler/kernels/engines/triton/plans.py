@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from quanta_compiler.kernels.engines.triton.architectures import SHARED
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
@@ -66,6 +67,22 @@ def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> F
         return _refusal(tried, arch)
 
     return fit
+
+
+CHOICES = 4
+"""Tilings of a kernel among which a GPU may choose: each is compiled for that, which takes longer than to time it."""
+
+
+def choices(kernels: Kernels, kernel: Kernel, number: Number, arch: int) -> list[Tiling]:
+    """Return tilings that fit an architecture, of a kernel of which one does; the first is what `fitting` finds."""
+
+    def fits(tiling: Tiling) -> bool:
+        needs = resources(kernels, kernel, tiling, number, arch)
+        _log(kernel, tiling, needs)
+        return isinstance(needs, Resources) and needs.fits(arch)
+
+    tried = tilings(kernels.table, kernel.first, kernel.last, kernel.alive)
+    return list(islice(filter(fits, tried), CHOICES))
 
 
 def _refusal(tried: list[Resources], arch: int) -> Refusal:
