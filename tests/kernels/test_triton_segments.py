@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kernels.engines.portable.engine import apply_table
 from quanta_compiler.kernels.engines.triton import backward
 from quanta_compiler.kernels.engines.triton.backward import Pass, Sums, Vectors
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number
+from quanta_compiler.kernels.engines.triton.resources import POINTERS, argument_types
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.kernels.precision import Matrices
@@ -31,6 +34,24 @@ CIRCUITS = {
     ),
     "rectangular": (file_of("4x4x4x5", [[0, 1], {"axes": [1, 2], "to": [3, 2]}, [0, 2]]), [(1, 3), (0, 1)]),
 }
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Kernel]:
+    """Hold that tensors have the dtypes for which resources are read; return what is launched."""
+    seen: list[Kernel] = []
+    launch = Kernels.launch
+
+    def noted(self: Kernels, what: Launch, number: Number, *rest: Any) -> None:
+        tensors = rest[-1]
+        names = self.function(what.kernel).arg_names[: len(tensors)]
+        types = dict(argument_types(what.kernel, len(self.table.entries), names, number))
+        assert [POINTERS[tensor.dtype] for tensor in tensors] == [types[name] for name in names]
+        seen.append(what.kernel)
+        launch(self, what, number, *rest)
+
+    monkeypatch.setattr(Kernels, "launch", noted)
+    return seen
 
 
 @pytest.fixture
@@ -80,8 +101,13 @@ def test_what_nobody_wants_is_left_out(segments: list[list[tuple[int, int]]]) ->
     assert segments == [[(4, 6), (3, 4)]], "neither is the input's gradient, nor anything in front of the gate"
 
 
-def test_a_difference_is_rounded_once(segments: list[list[tuple[int, int]]]) -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_difference_is_rounded_once(
+    stored: bool, launched: list[Kernel], segments: list[list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In bfloat16 either side would be rounded by more than their difference is."""
+    if stored:
+        monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: False)
     circuit = compile_circuit(CIRCUITS["pairs"][0])
     text = str(circuit.module().circuit)
     table, numbers = executable(text).table, executable(text).numbers
@@ -101,7 +127,8 @@ def test_a_difference_is_rounded_once(segments: list[list[tuple[int, int]]]) -> 
 
     found = run(torch.bfloat16, torch.float32, lambda x, own, minus: apply_circuit(text, x, [*own, *minus]))
     exact = run(torch.float64, torch.float64, plainly)
-    assert len(segments) == 1
+    assert len(segments) == (not stored)
+    assert {kernel.title for kernel in launched} == {"forward", "states", "flow", *(() if stored else ("segment",))}
     assert max(error(one, other) for one, other in zip(found, exact, strict=True)) < 5e-3
 
 

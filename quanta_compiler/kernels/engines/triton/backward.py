@@ -60,14 +60,15 @@ def backward_kernels(
     def plan(kernel: Kernel) -> Plan:
         return launches.plan(kernel, number, grad.device, len(grad))
 
-    if is_cheaper_in_segments(launches.table, keep, minus=minus and needed[0]):
-        cut = plan(Kernel("segment", first, count, keep, needed[0]))
+    both = minus and needed[0]
+    if is_cheaper_in_segments(launches.table, keep, minus=both):
+        cut = plan(Kernel("segment", first, count, keep, needed[0], exact=both))
         starts = () if isinstance(cut, Refusal) else tuple(sorted(one.kernel.first for one in cut if one.kernel.first))
         states = plan(Kernel("forward", 0, max(starts) + 1, starts, False)) if starts else ()
-        flow = plan(Kernel("flow", 0, count)) if minus and needed[0] else ()
+        flow = plan(Kernel("flow", 0, count, exact=True)) if both else ()
         if not (isinstance(cut, Refusal) or isinstance(states, Refusal) or isinstance(flow, Refusal)):
             return Backward(keep, states, flow, cut)
-    flow = plan(Kernel("flow", first, count, keep, needed[0], minus=minus and needed[0]))
+    flow = plan(Kernel("flow", first, count, keep, needed[0], minus=both))
     states = plan(Kernel("forward", 0, max(keep) + 1, keep, False)) if keep else ()
     if isinstance(flow, Refusal) or isinstance(states, Refusal):
         return None

@@ -30,6 +30,8 @@ class Kernel:
     """Whether what comes out at the end is stored."""
     minus: bool = False
     """Whether what the same entries make with other matrices is subtracted from it; only of a whole circuit."""
+    exact: bool = False
+    """Whether the gradient of the input has the dtype of states: one of two, whose difference is rounded once."""
 
     @property
     def title(self) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from quanta_compiler.kernels.engines.triton.architectures import SHARED
@@ -144,12 +144,12 @@ SEGMENT = 2
 
 
 def segments(kernel: Kernel, fit: Fit) -> Plan:
-    """Cut a `flow` whose gates get gradients into segments, from the last on, of two entries where two fit."""
+    """Cut a `segment` of all gates into those that are launched, from the last on, of two entries where two fit."""
     launches: list[Launch] = []
     end = kernel.last
     while end > kernel.first:
         for begin in range(max(kernel.first, end - SEGMENT), end):
-            part = replace(kernel.part(begin, end), name="segment", minus=False)
+            part = kernel.part(begin, end)
             found = fit(part)
             if isinstance(found, Tiling):
                 break
