@@ -132,6 +132,28 @@ def test_a_difference_is_rounded_once(
     assert max(error(one, other) for one, other in zip(found, exact, strict=True)) < 5e-3
 
 
+@pytest.mark.parametrize(
+    ("blocks", "tokens", "rest", "parts"),
+    [(1, 4095, 32, 32), (1, 4096, 32, 64), (3, 4095, 8, 8), (1, 1023, 1, 1), (1, 8, 32, 8), (1, 1, 1, 1)],
+)
+def test_an_odd_number_of_tokens_has_products_in_parts_too(
+    blocks: int, tokens: int, rest: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    plain = torch.bmm
+
+    def noted(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        seen.append(len(left))
+        return plain(left, right)
+
+    monkeypatch.setattr(torch, "bmm", noted)
+    generator = torch.Generator().manual_seed(1)
+    gradient, state = (torch.randn(blocks, tokens, rest, side, generator=generator) for side in (4, 6))
+    found = backward._product(gradient, state)
+    assert error(found, torch.einsum("btrm,btrn->bmn", gradient.double(), state.double())) < 1e-5
+    assert seen == [blocks * parts]
+
+
 def test_gates_with_few_terms_are_stored(segments: list[list[tuple[int, int]]]) -> None:
     circuit = compile_circuit(file_of("4x3x2", ["all_pairs"]))
     _, fused = on_both(circuit, torch.float32)

@@ -169,10 +169,13 @@ def _programs(device: torch.device) -> int:
 def _product(gradient: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
     """Return the sums over tokens and rest of `[blocks, tokens, rest, rows]` times `[blocks, tokens, rest, columns]`.
 
-    In float32, `[blocks, rows, columns]`, by products of parts of the tokens.
+    In float32, `[blocks, rows, columns]`, by products of parts of 32 lines or more.
     """
-    blocks, tokens, _, rows = gradient.shape
-    parts = min(_PARTS, tokens & -tokens)
+    blocks, tokens, rest, rows = gradient.shape
+    # A line is a token and a place of the rest: of an odd number of tokens the rest still gives even parts, and it is
+    # large where the matrix is small. What a part begins with is aligned as rows and columns are, not as tokens.
+    lines = tokens * rest
+    parts = min(_PARTS, lines & -lines, 1 << max(0, lines.bit_length() - 6))
     left = gradient.reshape(blocks * parts, -1, rows).mT
     right = state.reshape(blocks * parts, -1, state.shape[-1])
     with without_autocast(gradient.device):
