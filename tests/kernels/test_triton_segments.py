@@ -12,20 +12,26 @@ from interpreted_kernels import cut, interpreter, needs_triton  # noqa: F401 - a
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engines.portable.engine import apply_table
 from quanta_compiler.kernels.engines.triton import backward
 from quanta_compiler.kernels.engines.triton.backward import Pass, Sums, Vectors
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number
-from quanta_compiler.kernels.engines.triton.resources import POINTERS, argument_types
+from quanta_compiler.kernels.engines.triton.resources import POINTERS, argument_types, tilings
+from quanta_compiler.kernels.engines.triton.tiles import Sizes
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.kernels.precision import Matrices
+from quanta_compiler.lowering.table import lower_table
+from quanta_compiler.spec import load_spec
 
 pytestmark = [needs_triton, pytest.mark.usefixtures("interpreter")]
 
 Difference = Callable[[torch.Tensor, Matrices, Matrices], torch.Tensor]
 
 CIRCUITS = {
+    "little beside them": (file_of("4x3x2", ["all_pairs"]), [(1, 3), (0, 1)]),
+    "nothing beside it": (file_of("4x6", [[0, 1], [1]]), [(0, 2)]),
     "pairs": (file_of("5x4x4x5", ["all_pairs"]), [(4, 6), (2, 4), (0, 2)]),
     "a diagonal": (file_of("8x4x4x4", [[0, 1], {"axes": [0], "kind": "diagonal"}, [2, 3]]), [(1, 3), (0, 1)]),
     "frozen and blocks": (
@@ -154,8 +160,12 @@ def test_an_odd_number_of_tokens_has_products_in_parts_too(
     assert seen == [blocks * parts]
 
 
-def test_gates_with_few_terms_are_stored(segments: list[list[tuple[int, int]]]) -> None:
-    circuit = compile_circuit(file_of("4x3x2", ["all_pairs"]))
-    _, fused = on_both(circuit, torch.float32)
-    gradients(fused, vectors(circuit, 9, dtype=torch.float32))
-    assert not segments
+@pytest.mark.parametrize(("layout", "fewest"), [("4x3x2", 8), ("8x8x4", 4), ("16x8x8x4", 1), ("4x4", 16)])
+def test_gates_with_little_beside_them_have_more_tokens(layout: str, fewest: int) -> None:
+    """A product of matrix units has 16 terms: tokens times what is beside the gate."""
+    table = lower_table(build_circuit(load_spec(file_of(layout, ["all_pairs"]))))
+    count = len(table.entries)
+    found = tilings(table, Kernel("segment", 0, count, tuple(range(count))))
+    assert min(tiling.tokens for tiling in found) >= fewest
+    least = min(Sizes(table.sizes).padded(entry.legs.rest) for entry in table.entries)
+    assert fewest == max(1, 16 // least)

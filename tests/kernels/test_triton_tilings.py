@@ -26,7 +26,7 @@ from quanta_compiler.spec import load_spec
 
 CIRCUIT = compile_circuit(file_of("3x4x2", ["all_pairs"], name="tilings"))
 FITTING = [Tiling(8, 4), Tiling(4, 4), Tiling(2, 4)]
-FASTEST = {"forward": 4, "states": 8, "flow": 2}
+FASTEST = {"forward": 4, "states": 8, "segment": 2}
 """Tokens of a program, by what is launched."""
 
 Seen = list[tuple[str, int]]
@@ -68,15 +68,15 @@ def launched(seen: Seen, module: Any, tokens: int) -> dict[str, int]:
 def test_every_kernel_gets_its_fastest_tiling_and_other_processes_read_it(seen: Seen, tmp_path: Path) -> None:
     _, automatic = on_both(CIRCUIT, torch.float32, "auto")
     _, forced = on_both(CIRCUIT, torch.float32)
-    first = {"forward": 8, "states": 8, "flow": 8}
+    first = {"forward": 8, "states": 8, "segment": 8}
     assert launched(seen, forced, 5) == first, "a named engine takes what fits first"
     assert launched(seen, automatic, 5) == FASTEST
     assert "triton, 1 kernel of 4 tokens; faster than torch in 1 of 1 kind of call" in repr(automatic)
     assert launched(seen, forced, 9) == first, "another number of tokens is another kind"
     (kept,) = tmp_path.glob("choice-*.json")
     found = json.loads(kept.read_text())
-    assert (found["engine"], found["torch"]) == (3.0, 100.0)
-    assert sorted(found["tilings"].values()) == [[2, 4], [4, 4], [8, 4]]
+    assert (found["engine"], found["torch"]) == (4.0, 100.0)
+    assert sorted(found["tilings"].values()) == [[2, 4], [2, 4], [4, 4], [8, 4]]
     for damaged in (False, True):
         if damaged:
             kept.write_text(json.dumps({**found, "tilings": {"a kernel": [3]}}))

@@ -15,7 +15,6 @@ import torch
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Launch, Number
 from quanta_compiler.kernels.engines.triton.launches import Factors, Launches
 from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, moved_in_segments, moved_in_storing
-from quanta_compiler.kernels.engines.triton.writer import Writer
 from quanta_compiler.kernels.precision import without_autocast
 from quanta_compiler.lowering.table import GateTable
 
@@ -76,11 +75,8 @@ def backward_kernels(
 
 
 def is_cheaper_in_segments(table: GateTable, keep: tuple[int, ...], *, minus: bool) -> bool:
-    """Say whether segments move fewer numbers, and can sum the gradients of all gates that need one."""
-    writer = Writer(table)
-    if not keep or not all(map(writer.can_sum, keep)):
-        return False
-    return moved_in_segments(table, minus=minus) < moved_in_storing(table, keep)
+    """Say whether segments, which sum the gradients of gates, move fewer numbers."""
+    return bool(keep) and moved_in_segments(table, minus=minus) < moved_in_storing(table, keep)
 
 
 class Pass:

@@ -142,7 +142,7 @@ class Launches:
             return fitting(self.kernels, number, arch)
 
         def interpreted(kernel: Kernel) -> Tiling | Refusal:
-            found = tilings(self.table, kernel.first, kernel.last, kernel.alive)
+            found = tilings(self.table, kernel)
             if not found:
                 return Refusal("a token is too large for a tile")
             return Tiling(min(_INTERPRETED, found[0].tokens), found[0].warps)

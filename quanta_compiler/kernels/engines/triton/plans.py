@@ -56,7 +56,7 @@ def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> F
         if held > SHARED[arch] * 1024:
             return Refusal(f"a gate takes {bytes_text(held)}, shared memory has {_shared(arch)}")
         tried: list[Resources] = []
-        for tiling in tilings(table, kernel.first, kernel.last, kernel.alive):
+        for tiling in tilings(table, kernel):
             needs = resources(kernels, kernel, tiling, number, arch)
             told(kernel, tiling, needs)
             if isinstance(needs, str):
@@ -81,8 +81,7 @@ def choices(kernels: Kernels, kernel: Kernel, number: Number, arch: int) -> list
         _log(kernel, tiling, needs)
         return isinstance(needs, Resources) and needs.fits(arch)
 
-    tried = tilings(kernels.table, kernel.first, kernel.last, kernel.alive)
-    return list(islice(filter(fits, tried), CHOICES))
+    return list(islice(filter(fits, tilings(kernels.table, kernel)), CHOICES))
 
 
 def _refusal(tried: list[Resources], arch: int) -> Refusal:

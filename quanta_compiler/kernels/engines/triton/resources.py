@@ -14,6 +14,7 @@ import torch
 from quanta_compiler.kernels.engines.triton.architectures import SHARED
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, constants
 from quanta_compiler.kernels.engines.triton.tiles import Sizes
+from quanta_compiler.kernels.engines.triton.writer import Writer
 from quanta_compiler.lowering.table import GateTable
 
 TILES = ((32768, 8), (16384, 8), (8192, 8), (8192, 4), (4096, 4), (2048, 4))
@@ -41,11 +42,12 @@ class Resources:
         return self.spilled == 0 and self.shared <= SHARED[arch] * 1024
 
 
-def tilings(table: GateTable, first: int, last: int, states: int = 1) -> tuple[Tiling, ...]:
-    """Return the tilings to try for the entries `[first, last)`, the most tokens first; `states` are alive at once."""
-    largest = largest_state(table, first, last) * states
+def tilings(table: GateTable, kernel: Kernel) -> tuple[Tiling, ...]:
+    """Return the tilings to try for a kernel, the most tokens first."""
+    largest = largest_state(table, kernel.first, kernel.last) * kernel.alive
     found = {Tiling(min(_MOST_TOKENS, numbers // largest), warps): None for numbers, warps in TILES}
-    return tuple(tiling for tiling in found if tiling.tokens)
+    fewest = Writer(table).fewest_tokens(kernel.keep) if kernel.name == "segment" else 1
+    return tuple(tiling for tiling in found if tiling.tokens >= fewest)
 
 
 def largest_state(table: GateTable, first: int, last: int) -> int:
