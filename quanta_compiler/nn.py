@@ -58,7 +58,7 @@ class FittedCircuit:
             for recompute in (False, True)
         }
         self._differences = {
-            how: difference(load_class(self.source), how[0], forward) for how, forward in self._forwards.items()
+            how: difference(load_class(self.source), *how, forward) for how, forward in self._forwards.items()
         }
         self._block = max(1, int(_BLOCK_BYTES / compiled.report.apply.peak_bytes_per_token))
 

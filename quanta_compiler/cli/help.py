@@ -62,6 +62,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "kernel": (
         "quanta kernel circuit.yaml --arch sm_90",
+        "quanta kernel circuit.yaml --difference",
         "quanta kernel circuit.yaml --gates float32 --json",
     ),
     "analyze": (

@@ -47,6 +47,10 @@ def kernel(
             help="Of the gates; by default as the vectors.",
         ),
     ] = None,
+    *,
+    difference: Annotated[
+        bool, typer.Option("--difference", help="Of T x - S x, as an adapted layer computes it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what the GPU kernels need.
@@ -63,7 +67,7 @@ def kernel(
     from quanta_compiler.kernels.engines.triton.tables import needs_tables
 
     with progress_bar() as progress:
-        needs = kernel_needs(spec, split_names(arch), dtype, gates or dtype, progress)
+        needs = kernel_needs(spec, split_names(arch), dtype, gates or dtype, progress, difference=difference)
     if as_json:
         print_json(needs.to_dict())
     else:

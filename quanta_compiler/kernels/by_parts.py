@@ -1,11 +1,14 @@
 """The difference of two circuits of one table by an engine that applies them one after the other."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from quanta_compiler.kernels.precision import Gradients, Matrices, matrix_dtype
+
+Tilings = Mapping[str, tuple[int, int]]
+"""Tokens and warps of a program, by what the engine calls a kernel."""
 
 
 class ByParts(ABC):
@@ -24,6 +27,14 @@ class ByParts(ABC):
     def in_words(self) -> str:
         """Return nothing: there is one way only."""
         return ""
+
+    def tune(self, seconds: Callable[[], float]) -> Tilings:
+        """Try nothing: there is one way only."""
+        return {}
+
+    def choose(self, device: torch.device, tilings: Tilings) -> None:
+        """Choose nothing: there is one way only."""
+        assert not tilings, tilings
 
     def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
         """Return T x - S x, rounded once."""

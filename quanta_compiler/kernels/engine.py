@@ -6,12 +6,13 @@ and for predicted times what it counts, by its name, in `predict/engines/`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
 import torch
 
+from quanta_compiler.kernels.by_parts import Tilings
 from quanta_compiler.kernels.engines.cpu import engine as cpu
 from quanta_compiler.kernels.engines.portable import engine as portable
 from quanta_compiler.kernels.engines.triton import engine as triton
@@ -53,6 +54,15 @@ class Runner(Protocol):
 
         Nothing is computed or compiled for that.
         """
+
+    def tune(self, seconds: Callable[[], float]) -> Tilings:
+        """Try whatever else it could launch in a step, keep the fastest, and return that for other processes.
+
+        `seconds` runs a step and returns what it takes.
+        """
+
+    def choose(self, device: torch.device, tilings: Tilings) -> None:
+        """Keep on a device what `tune` has found there, here or in another process."""
 
 
 class Engine(Protocol):

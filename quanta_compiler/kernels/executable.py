@@ -68,8 +68,12 @@ class Executable:
         """
         self.check(x, matrices)
         # No view: autograd lets nobody write into a view that an operator returns.
-        runner, (own, minus) = self._runners[engine_for(x.device.type, x.dtype)], self.sides(matrices)
+        runner, (own, minus) = self.runner(x.device, x.dtype), self.sides(matrices)
         return runner.forward_difference(x.contiguous(), own, minus) if minus else runner.forward(x.contiguous(), own)
+
+    def runner(self, device: torch.device, dtype: torch.dtype) -> Runner:
+        """Return what carries the table out on a device, with vectors of a dtype."""
+        return self._runners[engine_for(device.type, dtype)]
 
     def in_words(self) -> str:
         """Return the engines that have carried it out in this process, and how."""
@@ -90,7 +94,7 @@ class Executable:
         self._check_backward(grad, x, matrices, needed)
         flat_grad = grad.detach().reshape(-1, self.out_features).contiguous()
         flat = None if x is None else x.detach().reshape(-1, self.in_features).contiguous()
-        runner = self._runners[engine_for(grad.device.type, grad.dtype)]
+        runner = self.runner(grad.device, grad.dtype)
         own, minus = self.sides(matrices)
         if minus:
             dx, sums = runner.backward_difference(flat_grad, flat, (own, minus), needed)

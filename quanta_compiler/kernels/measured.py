@@ -1,9 +1,9 @@
 """The choice of `auto` where nobody can predict it: the first call of a kind times both ways, and the faster is kept.
 
-A kind is a circuit, a device, the dtypes, whether there is a backward pass, and a bucket of token counts: the power of
-two above. What is timed are copies of one's own, so that neither the caller's gradients nor a sharded parameter takes
-part. Results are kept for the process, and in the cache folder for the next ones; whoever cannot write there measures
-in every process.
+A kind is a circuit and its form (T x - S x, say), a device, the dtypes, whether there is a backward pass, and a bucket
+of token counts: the power of two above. The engine first tries in which of its own ways it is fastest. What is timed
+are copies of one's own, so that neither the caller's gradients nor a sharded parameter takes part. Results are kept for
+the process, and in the cache folder for the next ones; whoever cannot write there measures in every process.
 """
 
 import contextlib
@@ -17,11 +17,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from quanta_compiler.kernels.by_parts import Tilings
+from quanta_compiler.kernels.engine import engine_name
+from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.precision import is_autocast
 from quanta_compiler.system.cache_folder import cache_folder, check_owner
 from quanta_compiler.system.machine import installed_version
@@ -29,20 +32,38 @@ from quanta_compiler.system.machine import installed_version
 Way = Callable[[Any, Any, torch.Tensor], torch.Tensor]
 """From a module, one that is frozen, of which a difference is made, and an input."""
 
+
+class Ways(NamedTuple):
+    """Two ways to do the same."""
+
+    form: str
+    """What is done: another form takes other times, of the same circuit."""
+    engine: Way
+    torch: Way
+
+
+class Times(NamedTuple):
+    """What both ways take, in seconds, and how the engine was launched for that."""
+
+    engine: float
+    torch: float
+    tilings: Tilings
+
+
 ROUNDS = 5
 """How often each way is timed; the medians are compared."""
 _LOG = logging.getLogger("quanta_compiler")
 _KNOWN: dict[tuple[Any, ...], bool] = {}
 
 
-def is_faster(base: Any, gates: list[torch.Tensor], x: torch.Tensor, ways: tuple[Way, Way]) -> bool:
+def is_faster(base: Any, gates: list[torch.Tensor], x: torch.Tensor, ways: Ways) -> bool:
     """Say whether the engine is faster than torch for inputs like `x`; False where it cannot be measured now.
 
     Args:
         base: The emitted class.
         gates: The tensors of its gates that are in use.
         x: The input.
-        ways: The forward pass by the engine, and the one by torch.
+        ways: The forward pass by the engine, and by torch.
 
     """
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None or type(x) is not torch.Tensor:
@@ -53,24 +74,29 @@ def is_faster(base: Any, gates: list[torch.Tensor], x: torch.Tensor, ways: tuple
     trains = torch.is_grad_enabled() and any(one.requires_grad for one in (x, *gates))
     autocast = torch.get_autocast_dtype(x.device.type) if is_autocast(x.device) else None
     bucket = (x.numel() // max(1, x.shape[-1])).bit_length()
-    kind = base, ways[0].__qualname__, x.device, x.dtype, dtype, autocast, trains, bucket
+    exact = torch.backends.cuda.matmul.fp32_precision  # of products of float32, by either way
+    kind = base, ways.form, x.device, x.dtype, dtype, autocast, exact, trains, bucket
     if kind not in _KNOWN:
         with torch.cuda.device(x.get_device()):
             if x.is_cuda and torch.cuda.is_current_stream_capturing():
                 return False
-        device = torch.cuda.get_device_name(x.device) if x.is_cuda else x.device.type
         versions = (torch.__version__, installed_version("triton"), installed_version("quanta-compiler"))
-        named = (base.circuit, device, kind[1], *map(str, kind[3:]), *versions)
+        named = (base.circuit, engine_name(x.device.type, x.dtype), *_card(x.device), ways.form, *kind[3:], *versions)
         key = hashlib.sha256("\n".join(map(str, named)).encode()).hexdigest()[:24]
-        kept = _read(key) or _measured(base, x, dtype, ways, trains=trains)
-        if kept is None:
+        times = _read(key)
+        if times is not None:
+            executable(base.circuit).runner(x.device, x.dtype).choose(x.device, times.tilings)
+        else:
+            times = _measured(base, x, dtype, ways, trains=trains)
+        if times is None:
             # Not tried again: where memory is short, every call would be as slow as this one.
             _KNOWN[kind] = False
             return False
         name = json.loads(base.circuit)["name"]
-        _LOG.debug("%s: the engine takes %.3g s, torch %.3g s (%s)", name, *kept, ", ".join(map(str, named[1:])))
-        _write(key, kept)
-        _KNOWN[kind] = kept[0] < kept[1]
+        what = ", ".join(map(str, (*named[1:], *times.tilings.items())))
+        _LOG.debug("%s: the engine takes %.3g s, torch %.3g s (%s)", name, times.engine, times.torch, what)
+        _write(key, times)
+        _KNOWN[kind] = times.engine < times.torch
     return _KNOWN[kind]
 
 
@@ -79,11 +105,15 @@ def outcomes(base: Any) -> list[bool]:
     return [faster for (one, *_), faster in _KNOWN.items() if one is base]
 
 
-def _measured(
-    base: Any, x: torch.Tensor, dtype: torch.dtype, ways: tuple[Way, Way], *, trains: bool
-) -> tuple[float, float] | None:
-    """Return the seconds of both ways, in a module and on numbers of our own; None where there is no memory for it."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+def _card(device: torch.device) -> tuple[str, ...]:
+    """Return what the card is: two of one name may be of two kinds."""
+    if device.type != "cuda":
+        return (device.type,)
+    return torch.cuda.get_device_name(device), str(torch.cuda.get_device_capability(device))
+
+
+def _measured(base: Any, x: torch.Tensor, dtype: torch.dtype, ways: Ways, *, trains: bool) -> Times | None:
+    """Return the times of both ways, in a module and on numbers of our own; None where there is no memory for it."""
     try:
         # Events are recorded on the current device.
         with torch.enable_grad() if trains else torch.no_grad(), _unhooked(), torch.cuda.device(x.get_device()):
@@ -92,15 +122,20 @@ def _measured(
                 tensor.detach().fill_(0.01)
             modules[1].requires_grad_(False)
             given = torch.full_like(x, 0.01).requires_grad_(trains)
-            # The first round compiles and warms up.
-            for place in range(ROUNDS + 1):
-                for way, found in zip(ways, seconds, strict=True):
-                    took = _time(partial(_step, modules, given, way, trains), x.device)
-                    if place:
-                        found.append(took)
+            both = ways.engine, ways.torch
+            steps: list[Callable[[], None]] = [partial(_step, modules, given, way, trains) for way in both]
+            runner = executable(base.circuit).runner(x.device, x.dtype)
+            tilings = runner.tune(lambda: _seconds(steps[:1], x.device)[0])
+            engine, plainly = _seconds(steps, x.device)
+            return Times(engine, plainly, tilings)
     except torch.OutOfMemoryError:
         return None
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def _seconds(steps: list[Callable[[], None]], device: torch.device) -> list[float]:
+    """Return the median of what each step takes, in turn with the others; a first round compiles and warms up."""
+    rounds = [[_time(step, device) for step in steps] for _ in range(ROUNDS + 1)]
+    return [statistics.median(seconds) for seconds in zip(*rounds[1:], strict=True)]
 
 
 def _unhooked() -> AbstractContextManager[object]:
@@ -136,21 +171,22 @@ def _path(key: str) -> Path:
     return cache_folder() / f"choice-{key}.json"
 
 
-def _read(key: str) -> tuple[float, float] | None:
+def _read(key: str) -> Times | None:
     """Return what another process has measured; None where there is nothing, or nothing that can be read."""
     try:
         path = _path(key)
         check_owner(path)
         found = json.loads(path.read_text(encoding="utf-8"))
-        return float(found["fused"]), float(found["torch"])
-    except (OSError, ValueError, KeyError, TypeError):
+        tilings = {str(name): (int(tokens), int(warps)) for name, (tokens, warps) in found["tilings"].items()}
+        return Times(float(found["engine"]), float(found["torch"]), tilings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _write(key: str, seconds: tuple[float, float]) -> None:
+def _write(key: str, times: Times) -> None:
     """Keep what was measured, whole or not at all; that it cannot be written is no failure."""
     with contextlib.suppress(OSError):
         path = _path(key)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        unfinished.write_text(json.dumps(dict(zip(("fused", "torch"), seconds, strict=True))), encoding="utf-8")
+        unfinished.write_text(json.dumps(times._asdict()), encoding="utf-8")
         os.replace(unfinished, path)

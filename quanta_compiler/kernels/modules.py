@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.kernels.engine import ENGINES, engine_name, is_measured
 from quanta_compiler.kernels.executable import executable
-from quanta_compiler.kernels.measured import is_faster, outcomes
+from quanta_compiler.kernels.measured import Ways, is_faster, outcomes
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.kernels.precision import is_autocast
 from quanta_compiler.text.words import plural
@@ -30,7 +30,7 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
         found = executable(base.circuit)
         choices = {engine.name: engine.prefers(found.table, found.tokens) for engine in ENGINES}
         if any(choice is not False for choice in choices.values()):
-            return _subclass(base, _automatic(base, plain, choices), extra_repr=_engines_of(base))
+            return _subclass(base, _automatic(base, plain, choices, _form(recompute)), extra_repr=_engines_of(base))
     return _subclass(base, plain) if recompute else base
 
 
@@ -60,7 +60,11 @@ def _recomputing(plain: Forward) -> Forward:
     return forward
 
 
-def _automatic(base: Any, plain: Forward, choices: dict[str, bool | None]) -> Forward:
+def _form(recompute: bool) -> str:
+    return "recomputed" if recompute else "kept"
+
+
+def _automatic(base: Any, plain: Forward, choices: dict[str, bool | None], form: str) -> Forward:
     fused = _fused(base)
 
     def by_engine(module: Any, _: Any, x: torch.Tensor) -> torch.Tensor:
@@ -69,10 +73,12 @@ def _automatic(base: Any, plain: Forward, choices: dict[str, bool | None]) -> Fo
     def by_torch(module: Any, _: Any, x: torch.Tensor) -> torch.Tensor:
         return plain(module, x)
 
+    ways = Ways(form, by_engine, by_torch)
+
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         choice = choices.get(engine_name(x.device.type, x.dtype), False)
         if choice is None:
-            choice = is_faster(base, _tensors(self.gates), x, (by_engine, by_torch))
+            choice = is_faster(base, _tensors(self.gates), x, ways)
         return fused(self, x) if choice else plain(self, x)
 
     return forward
@@ -118,11 +124,11 @@ def _stored(owner: Any) -> Callable[[str, str], torch.Tensor]:
     return stored
 
 
-def difference(base: Any, backend: str, forward: Forward) -> Difference:
+def difference(base: Any, backend: str, recompute: bool, forward: Forward) -> Difference:
     """Return what makes T x - S x of an emitted class, of T, S and `x`, in the dtype of `x` or a more precise one.
 
     An engine of a GPU reads `x` as it is and makes both in one pass; otherwise `forward`, that of the backend, makes
-    one after the other from `x` in the dtype of the gates.
+    one after the other from `x` in the dtype of the gates, with `recompute` without keeping more than it.
     """
     circuit, found = base.circuit, executable(base.circuit)
 
@@ -133,10 +139,12 @@ def difference(base: Any, backend: str, forward: Forward) -> Difference:
     def fused(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
         return apply_circuit(circuit, x, [*found.matrices(_stored(own), x), *found.matrices(_stored(minus), x)])
 
+    ways = Ways(f"difference, {_form(recompute)}", fused, plain)
+
     def choose(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
         if backend == "torch" or not is_measured(x.device.type, x.dtype):
             return plain(own, minus, x)
-        if backend == "fused" or is_faster(base, _tensors(own.gates), x, (fused, plain)):
+        if backend == "fused" or is_faster(base, _tensors(own.gates), x, ways):
             return fused(own, minus, x)
         return plain(own, minus, x)
 

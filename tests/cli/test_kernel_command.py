@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from commands import quanta
 
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling
@@ -61,13 +62,39 @@ def test_json_has_the_same(tmp_path: Path) -> None:
         "triton": "9.9",
     }
     found = {(one["arch"], one["pass"]): one for one in data["passes"]}
-    assert [len(one["kernels"]) for one in found.values()] == [2, 2, 2, 3, 3, 0]
+    assert [len(one["kernels"]) for one in found.values()] == [2, 2, 2, 2, 3, 3, 3, 0]
     assert found["sm_80", "flow"]["kernels"][0]["gates"] == ["g1", "g2"]
     refused = found["sm_86", "flow"]
     assert (refused["runs"], refused["reason"]) == ("as torch does", "it spills 8 bytes a thread or more")
     taken = [one for one in found["sm_80", "forward"]["tried"] if one["taken"]]
     assert [one["gates"] for one in taken] == [["g0", "g1"], ["g2"]]
     assert all(one["fits"] for one in taken)
+
+
+@pytest.mark.usefixtures("made_up")
+def test_the_difference_of_an_adapted_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its states are in float32; both sides are one kernel, or are computed apart."""
+    seen: set[Number] = set()
+
+    def needs(_: Kernels, kernel: Kernel, tiling: Tiling, number: Number, arch: int) -> Resources:
+        seen.add(number)
+        return Resources(100, 8 * (kernel.minus and arch == 80), 1024, 16)
+
+    monkeypatch.setattr("quanta_compiler.kernels.engines.triton.plans.resources", needs)
+    wide = PAIRS.replace("16x8x4", "16x8x8x4")
+    text = quanta("kernel", file_of(tmp_path, wide), "--arch", "sm_80", "--difference", "--json").stdout
+    data = json.loads(text)
+    assert data["difference"]
+    assert seen == {Number(torch.bfloat16, torch.float32, "tf32")}
+    assert [(one["pass"], one["runs"]) for one in data["passes"]] == [
+        ("forward", "T and S apart"),
+        ("segment", "triton"),
+        ("flow of S", "triton"),
+        ("states", "triton"),
+        ("flow", "T and S apart"),
+    ]
+    lines = quanta("kernel", file_of(tmp_path, wide), "--arch", "sm_90", "--difference").stdout.splitlines()
+    assert lines[0] == "T x - S x of pairs in bfloat16: compiled by Triton 9.9, not measured"
 
 
 @pytest.mark.usefixtures("made_up")

@@ -65,7 +65,7 @@ def test_the_faster_is_taken_and_kept(
     rounds = 2 * (measured.ROUNDS + 1)
     assert seconds == [("torch.float64", True)] * rounds, "in turn, after a first round that compiles"
     (kept,) = tmp_path.glob("choice-*.json")
-    assert json.loads(kept.read_text()) == {"fused": 1.0, "torch": torch_seconds}
+    assert json.loads(kept.read_text()) == {"engine": 1.0, "torch": torch_seconds, "tilings": {}}
     automatic(vectors(circuit, 7))
     assert len(seconds) == rounds, "5 and 7 tokens are of one kind"
     automatic(vectors(circuit, 9))
@@ -79,6 +79,24 @@ def test_the_faster_is_taken_and_kept(
     measured._KNOWN.clear()
     automatic(x)
     assert len(seconds) == 4 * rounds, "what cannot be read is measured again"
+
+
+def test_what_takes_other_times_is_a_kind_of_its_own(seconds: list[tuple[str, bool]], tmp_path: Path) -> None:
+    circuit = circuit_named("measured-kinds")
+    x = vectors(circuit, 5)
+    _, automatic = on_both(circuit, backend="auto")
+    _, recomputing = on_both(circuit, backend="auto", recompute=True)
+    rounds = 2 * (measured.ROUNDS + 1)
+    for count in (1, 1, 2):
+        (recomputing if count == 2 else automatic)(x)
+        assert len(seconds) == count * rounds
+    try:
+        torch.set_float32_matmul_precision("high")
+        automatic(x)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert len(seconds) == 3 * rounds
+    assert len(list(tmp_path.glob("choice-*.json"))) == 3, "in other processes as well"
 
 
 def test_the_caller_sees_nothing_of_it(seconds: list[tuple[str, bool]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,18 +12,26 @@ from interpreted_kernels import cut, interpreter, needs_triton  # noqa: F401 - a
 from random_circuits import error, file_of
 
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engines.portable.engine import apply_table
 from quanta_compiler.kernels.engines.triton import forms
 from quanta_compiler.kernels.engines.triton.backward import Pass, Sums, Vectors
+from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number
+from quanta_compiler.kernels.engines.triton.resources import POINTERS, argument_types, tilings
+from quanta_compiler.kernels.engines.triton.tiles import Sizes
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.operator import apply_circuit
 from quanta_compiler.kernels.precision import Matrices
+from quanta_compiler.lowering.table import lower_table
+from quanta_compiler.spec import load_spec
 
 pytestmark = [needs_triton, pytest.mark.usefixtures("interpreter")]
 
 Difference = Callable[[torch.Tensor, Matrices, Matrices], torch.Tensor]
 
 CIRCUITS = {
+    "little beside them": (file_of("4x3x2", ["all_pairs"]), [(1, 3), (0, 1)]),
+    "nothing beside it": (file_of("4x6", [[0, 1], [1]]), [(0, 2)]),
     "pairs": (file_of("5x4x4x5", ["all_pairs"]), [(4, 6), (2, 4), (0, 2)]),
     "a diagonal": (file_of("8x4x4x4", [[0, 1], {"axes": [0], "kind": "diagonal"}, [2, 3]]), [(1, 3), (0, 1)]),
     "frozen and blocks": (
@@ -31,6 +40,24 @@ CIRCUITS = {
     ),
     "rectangular": (file_of("4x4x4x5", [[0, 1], {"axes": [1, 2], "to": [3, 2]}, [0, 2]]), [(1, 3), (0, 1)]),
 }
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Kernel]:
+    """Hold that tensors have the dtypes for which resources are read; return what is launched."""
+    seen: list[Kernel] = []
+    launch = Kernels.launch
+
+    def noted(self: Kernels, what: Launch, number: Number, *rest: Any) -> None:
+        tensors = rest[-1]
+        names = self.function(what.kernel).arg_names[: len(tensors)]
+        types = dict(argument_types(what.kernel, len(self.table.entries), names, number))
+        assert [POINTERS[tensor.dtype] for tensor in tensors] == [types[name] for name in names]
+        seen.append(what.kernel)
+        launch(self, what, number, *rest)
+
+    monkeypatch.setattr(Kernels, "launch", noted)
+    return seen
 
 
 @pytest.fixture
@@ -80,8 +107,13 @@ def test_what_nobody_wants_is_left_out(segments: list[list[tuple[int, int]]]) ->
     assert segments == [[(4, 6), (3, 4)]], "neither is the input's gradient, nor anything in front of the gate"
 
 
-def test_a_difference_is_rounded_once(segments: list[list[tuple[int, int]]]) -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_difference_is_rounded_once(
+    stored: bool, launched: list[Kernel], segments: list[list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In bfloat16 either side would be rounded by more than their difference is."""
+    if stored:
+        monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: False)
     circuit = compile_circuit(CIRCUITS["pairs"][0])
     text = str(circuit.module().circuit)
     table, numbers = executable(text).table, executable(text).numbers
@@ -101,12 +133,39 @@ def test_a_difference_is_rounded_once(segments: list[list[tuple[int, int]]]) -> 
 
     found = run(torch.bfloat16, torch.float32, lambda x, own, minus: apply_circuit(text, x, [*own, *minus]))
     exact = run(torch.float64, torch.float64, plainly)
-    assert len(segments) == 1
+    assert len(segments) == (not stored)
+    assert {kernel.title for kernel in launched} == {"forward", "states", "flow", *(() if stored else ("segment",))}
     assert max(error(one, other) for one, other in zip(found, exact, strict=True)) < 5e-3
 
 
-def test_gates_with_few_terms_are_stored(segments: list[list[tuple[int, int]]]) -> None:
-    circuit = compile_circuit(file_of("4x3x2", ["all_pairs"]))
-    _, fused = on_both(circuit, torch.float32)
-    gradients(fused, vectors(circuit, 9, dtype=torch.float32))
-    assert not segments
+@pytest.mark.parametrize(
+    ("blocks", "tokens", "rest", "parts"),
+    [(1, 4095, 32, 32), (1, 4096, 32, 64), (3, 4095, 8, 8), (1, 1023, 1, 1), (1, 8, 32, 8), (1, 1, 1, 1)],
+)
+def test_an_odd_number_of_tokens_has_products_in_parts_too(
+    blocks: int, tokens: int, rest: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    plain = torch.bmm
+
+    def noted(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        seen.append(len(left))
+        return plain(left, right)
+
+    monkeypatch.setattr(torch, "bmm", noted)
+    generator = torch.Generator().manual_seed(1)
+    gradient, state = (torch.randn(blocks, tokens, rest, side, generator=generator) for side in (4, 6))
+    found = backward._product(gradient, state)
+    assert error(found, torch.einsum("btrm,btrn->bmn", gradient.double(), state.double())) < 1e-5
+    assert seen == [blocks * parts]
+
+
+@pytest.mark.parametrize(("layout", "fewest"), [("4x3x2", 8), ("8x8x4", 4), ("16x8x8x4", 1), ("4x4", 16)])
+def test_gates_with_little_beside_them_have_more_tokens(layout: str, fewest: int) -> None:
+    """A product of matrix units has 16 terms: tokens times what is beside the gate."""
+    table = lower_table(build_circuit(load_spec(file_of(layout, ["all_pairs"]))))
+    count = len(table.entries)
+    found = tilings(table, Kernel("segment", 0, count, tuple(range(count))))
+    assert min(tiling.tokens for tiling in found) >= fewest
+    least = min(Sizes(table.sizes).padded(entry.legs.rest) for entry in table.entries)
+    assert fewest == max(1, 16 // least)

@@ -152,7 +152,8 @@ def test_what_cannot_be_launched_is_said_once_and_left_to_torch(of: str, monkeyp
         launch(self, what, *rest)
 
     monkeypatch.setattr(Kernels, "launch", launched)
-    circuit = compile_circuit(file_of("4x4x4x4" if of == "segment" else "3x4x2", ["all_pairs"], name=f"fails-{of}"))
+    monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: of == "segment")
+    circuit = compile_circuit(file_of("3x4x2", ["all_pairs"], name=f"fails-{of}"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
@@ -172,7 +173,7 @@ def test_a_gpu_of_which_nothing_is_known_runs_as_torch_does(arch: int, monkeypat
     """It may be the second one beside one that is known."""
     monkeypatch.setattr(launches, "arch_of", lambda _: arch)
     found = launches.Launches(executable(str(CIRCUIT.module(backend="torch").circuit)).table)
-    plan = found.plan(Kernel("forward", 0, 3), number_for(torch.float32, ((), ())), torch.device("cuda", 1))
+    plan = found.plan(Kernel("forward", 0, 3), number_for(torch.float32, ((), ())), torch.device("cuda", 1), 5)
     assert plan == plans.Refusal(f"the GPU is sm_{arch}, for which no kernels are made")
 
 

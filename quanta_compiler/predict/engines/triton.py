@@ -3,7 +3,8 @@
 A kernel takes the longest of what its bytes take, what its FLOPs take, and a launch. Forward is one kernel, as it is
 where a circuit fits a device; it reads the input and the matrices and writes the output. Backward computes the states
 again and stores each for the gradient of its matrix; takes the gradient back and stores it likewise; then each gradient
-is a product of two stored tensors. This is how kernels/engines/triton/run.py does it.
+is a product of two stored tensors. This is how kernels/engines/triton/backward.py does it. Its segments, which move
+fewer numbers, and circuits cut into several kernels are left out: which of them fit is known only from compiling.
 """
 
 import math

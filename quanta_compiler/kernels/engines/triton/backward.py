@@ -53,24 +53,28 @@ class Backward(NamedTuple):
 
 
 def backward_kernels(
-    launches: Launches, needed: Sequence[bool], number: Number, device: torch.device, *, minus: bool
+    launches: Launches, needed: Sequence[bool], number: Number, grad: torch.Tensor, *, minus: bool
 ) -> Backward | Refusal:
-    """Return the kernels that give the gradients `needed`, of the input and of matrices, or why none fit."""
+    """Return the kernels that give the gradients `needed`, of the input and of matrices, or why none fit.
+
+    `grad` is the gradient of the result, `[tokens, out_features]`.
+    """
     count = len(launches.table.entries)
     keep = tuple(entry for entry, one in zip(launches.with_matrix, needed[1:], strict=True) if one)
     first = 0 if needed[0] else min(keep, default=count)
 
     def plan(kernel: Kernel) -> Plan:
-        return launches.plan(kernel, number, device)
+        return launches.plan(kernel, number, grad.device, len(grad))
 
-    if is_cheaper_in_segments(launches.table, keep, minus=minus and needed[0]):
-        cut = plan(Kernel("segment", first, count, keep, needed[0]))
+    both = minus and needed[0]
+    if is_cheaper_in_segments(launches.table, keep, minus=both):
+        cut = plan(Kernel("segment", first, count, keep, needed[0], exact=both))
         starts = () if isinstance(cut, Refusal) else tuple(sorted(one.kernel.first for one in cut if one.kernel.first))
         states = plan(Kernel("forward", 0, max(starts) + 1, starts, False)) if starts else ()
-        flow = plan(Kernel("flow", 0, count)) if minus and needed[0] else ()
+        flow = plan(Kernel("flow", 0, count, exact=True)) if both else ()
         if not (isinstance(cut, Refusal) or isinstance(states, Refusal) or isinstance(flow, Refusal)):
             return Backward(keep, states, flow, cut)
-    flow = plan(Kernel("flow", first, count, keep, needed[0], minus=minus and needed[0]))
+    flow = plan(Kernel("flow", first, count, keep, needed[0], minus=both))
     states = plan(Kernel("forward", 0, max(keep) + 1, keep, False)) if keep else ()
     if isinstance(flow, Refusal):
         return flow
@@ -163,10 +167,13 @@ def _programs(device: torch.device) -> int:
 def _product(gradient: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
     """Return the sums over tokens and rest of `[blocks, tokens, rest, rows]` times `[blocks, tokens, rest, columns]`.
 
-    In float32, `[blocks, rows, columns]`, by products of parts of the tokens.
+    In float32, `[blocks, rows, columns]`, by products of parts of 32 lines or more.
     """
-    blocks, tokens, _, rows = gradient.shape
-    parts = min(_PARTS, tokens & -tokens)
+    blocks, tokens, rest, rows = gradient.shape
+    # A line is a token and a place of the rest: of an odd number of tokens the rest still gives even parts, and it is
+    # large where the matrix is small. What a part begins with is aligned as rows and columns are, not as tokens.
+    lines = tokens * rest
+    parts = min(_PARTS, lines & -lines, 1 << max(0, lines.bit_length() - 6))
     left = gradient.reshape(blocks * parts, -1, rows).mT
     right = state.reshape(blocks * parts, -1, state.shape[-1])
     with without_autocast(gradient.device):

@@ -1,6 +1,5 @@
 """The two forms of a backward pass, and which moves fewer numbers. No torch here: the command line prints both."""
 
-from quanta_compiler.kernels.engines.triton.writer import Writer
 from quanta_compiler.lowering.table import GateTable
 
 SEGMENT = 2
@@ -8,11 +7,8 @@ SEGMENT = 2
 
 
 def is_cheaper_in_segments(table: GateTable, keep: tuple[int, ...], *, minus: bool) -> bool:
-    """Say whether segments move fewer numbers, and can sum the gradients of all gates that need one."""
-    writer = Writer(table)
-    if not keep or not all(map(writer.can_sum, keep)):
-        return False
-    return moved_in_segments(table, minus=minus) < moved_in_storing(table, keep)
+    """Say whether segments, which sum the gradients of gates, move fewer numbers."""
+    return bool(keep) and moved_in_segments(table, minus=minus) < moved_in_storing(table, keep)
 
 
 def moved_in_segments(table: GateTable, *, minus: bool) -> int:

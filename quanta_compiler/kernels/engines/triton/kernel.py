@@ -30,6 +30,8 @@ class Kernel:
     """Whether what comes out at the end is stored."""
     minus: bool = False
     """Whether what the same entries make with other matrices is subtracted from it; only of a whole circuit."""
+    exact: bool = False
+    """Whether the gradient of the input has the dtype of states: one of two, whose difference is rounded once."""
 
     @property
     def title(self) -> str:
@@ -48,8 +50,7 @@ class Kernel:
         return replace(self, first=first, last=last, keep=keep, result=self.result or not ends)
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
+class Tiling(NamedTuple):
     """How a kernel is launched: tokens of a tile, and the warps that hold it in their registers."""
 
     tokens: int

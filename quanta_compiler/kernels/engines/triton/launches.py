@@ -2,13 +2,15 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
+from quanta_compiler.kernels.by_parts import Tilings
 from quanta_compiler.kernels.engines.triton.architectures import SHARED
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
-from quanta_compiler.kernels.engines.triton.plans import Fit, Plan, Refusal, fitting, planned, segments
+from quanta_compiler.kernels.engines.triton.plans import Fit, Plan, Refusal, choices, fitting, planned, segments
 from quanta_compiler.kernels.engines.triton.resources import one_line, tilings
 from quanta_compiler.kernels.precision import Matrices
 from quanta_compiler.lowering.table import GateTable
@@ -36,30 +38,90 @@ def arch_of(device: torch.device) -> int:
     return major * 10 + minor
 
 
+class Place(NamedTuple):
+    """Where a kernel is launched: what it is, the dtypes, the device, and a bucket of token counts."""
+
+    kernel: Kernel
+    number: Number
+    device: torch.device
+    bucket: int
+
+    @property
+    def name(self) -> str:
+        """Return it without the device, the same in every process."""
+        return f"{self.kernel} {self.number} {self.bucket}"
+
+
 class LaunchError(Exception):
     """A kernel that fits could not be launched; its plan is a refusal from now on, and the user is told."""
 
 
 class Launches:
-    """Plans by kernel, dtypes and device, each made once; and what carries them out."""
+    """Plans by kernel, dtypes and device, each made once; and what carries them out.
+
+    A kernel is launched with the first tiling that fits, until another one is chosen for the place.
+    """
 
     def __init__(self, table: GateTable) -> None:
         self.table = table
         self.kernels = Kernels(table)
-        self.plans: dict[tuple[Kernel, Number, torch.device], Plan] = {}
+        self.plans: dict[Place, Plan] = {}
+        self._first: dict[Place, Plan] = {}
+        self._chosen: dict[tuple[torch.device, str], Tiling] = {}
         self.with_matrix = [number for number, entry in enumerate(table.entries) if entry.matrix is not None]
         self._told = False
 
-    def plan(self, kernel: Kernel, number: Number, device: torch.device) -> Plan:
+    def plan(self, kernel: Kernel, number: Number, device: torch.device, tokens: int) -> Plan:
         """Return the kernels to launch in place of one that may be too large; those of a `segment` are segments."""
-        key = kernel, number, device
-        if key not in self.plans:
-            fit = self._fit(number, device)
+        place = Place(kernel, number, device, tokens.bit_length())
+        plan = self.plans.get(place)
+        if plan is None:
+            plan = self._fitting(place._replace(bucket=0))
+            if not isinstance(plan, Refusal):
+                own = ((device, place._replace(kernel=one.kernel).name) for one in plan)
+                plan = tuple(
+                    one._replace(tiling=self._chosen.get(key, one.tiling)) for one, key in zip(plan, own, strict=True)
+                )
+            self.plans[place] = plan
+        return plan
+
+    def _fitting(self, place: Place) -> Plan:
+        if place not in self._first:
+            kernel, fit = place.kernel, self._fit(place.number, place.device)
             plan = segments(kernel, fit) if kernel.name == "segment" else planned(kernel, fit)
-            self.plans[key] = plan
+            self._first[place] = plan
             if isinstance(plan, Refusal) and plan.failed and kernel.name != "segment":
                 self._tell(f"compiled, torch computes it instead: {plan.reason}")
-        return self.plans[key]
+        return self._first[place]
+
+    def choose(self, device: torch.device, tilings: Tilings) -> None:
+        """Launch kernels on a device with these tilings from now on."""
+        self._chosen.update({(device, name): Tiling(*tiling) for name, tiling in tilings.items()})
+        self.plans.clear()
+
+    def tune(self, seconds: Callable[[], float]) -> Tilings:
+        """Try the tilings of every kernel that a step launches; choose the fastest ones, and return them."""
+        self.plans.clear()
+        seconds()  # What is planned in it is what it launches.
+        plans = [(place, plan) for place, plan in self.plans.items() if not isinstance(plan, Refusal)]
+        launched = {place._replace(kernel=one.kernel): one.tiling for place, plan in plans for one in plan}
+        for place, tiling in launched.items():
+            if (place.device, place.name) in self._chosen:
+                continue
+            options = self._choices(place)
+            timed = [self._timed(place, option, seconds) for option in options if len(options) > 1]
+            best = options[timed.index(min(timed))] if timed else tiling
+            self.choose(place.device, {place.name: best})
+        return {place.name: self._chosen[place.device, place.name] for place in launched}
+
+    def _timed(self, place: Place, tiling: Tiling, seconds: Callable[[], float]) -> float:
+        self.choose(place.device, {place.name: tiling})
+        return seconds()
+
+    def _choices(self, place: Place) -> list[Tiling]:
+        if place.device.type != "cuda":
+            return []
+        return choices(self.kernels, place.kernel, place.number, arch_of(place.device))
 
     def _tell(self, what: str) -> None:
         if self._told:
@@ -80,7 +142,7 @@ class Launches:
             return fitting(self.kernels, number, arch)
 
         def interpreted(kernel: Kernel) -> Tiling | Refusal:
-            found = tilings(self.table, kernel.first, kernel.last, kernel.alive)
+            found = tilings(self.table, kernel)
             if not found:
                 return Refusal("a token is too large for a tile")
             return Tiling(min(_INTERPRETED, found[0].tokens), found[0].warps)
@@ -133,9 +195,11 @@ class Launches:
             if interpreting():
                 raise
             refusal = Refusal(f"a kernel cannot be launched ({one_line(error)})", failed=True)
-            for key, plan in list(self.plans.items()):
-                if key[1:] == (number, tensors[0].device) and not isinstance(plan, Refusal) and launch in plan:
-                    self.plans[key] = refusal
+            for plans in (self.plans, self._first):
+                for place, plan in list(plans.items()):
+                    is_here = (place.number, place.device) == (number, tensors[0].device)
+                    if is_here and not isinstance(plan, Refusal) and launch.kernel in (one.kernel for one in plan):
+                        plans[place] = refusal
             self._tell(f"launched, torch computes it instead: {one_line(error)}")
             raise LaunchError from error
 

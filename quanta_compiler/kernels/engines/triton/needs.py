@@ -44,8 +44,15 @@ class Pass:
 
     @property
     def title(self) -> str:
-        """Return `forward`, or of a backward pass `states` or `flow`."""
-        return self.whole.title
+        """Return `forward`, or of a backward pass `segment`, `states` or `flow`; `flow of S` is beside segments."""
+        return "flow of S" if self.whole.exact and self.whole.name == "flow" else self.whole.title
+
+    @property
+    def runs(self) -> str:
+        """Return what carries it out: kernels, or what stands in for them where none fit."""
+        if not isinstance(self.plan, Refusal):
+            return "triton"
+        return "stored" if self.title == "segment" else "T and S apart" if self.whole.minus else "as torch does"
 
     def is_taken(self, trial: Trial) -> bool:
         """Say whether a trial is launched."""
@@ -61,6 +68,8 @@ class Needs:
     """Those of the table, in order."""
     number: Number
     gates_dtype: torch.dtype
+    difference: bool
+    """Whether T x - S x was compiled."""
     triton: str
     passes: tuple[Pass, ...]
 
@@ -76,17 +85,17 @@ class Needs:
             "gates": list(self.gates),
             "dtype": _name(self.number.vectors),
             "gates_dtype": _name(self.gates_dtype),
+            "difference": self.difference,
             "triton": self.triton,
             "passes": [self._pass(one) for one in self.passes],
         }
 
     def _pass(self, one: Pass) -> dict[str, Any]:
-        refused = isinstance(one.plan, Refusal)
         return {
             "arch": f"sm_{one.arch}",
             "shared_bytes_available": SHARED[one.arch] * 1024,
             "pass": one.title,
-            "runs": "triton" if not refused else "stored" if one.title == "segment" else "as torch does",
+            "runs": one.runs,
             "reason": one.plan.reason if isinstance(one.plan, Refusal) else None,
             "kernels": [] if isinstance(one.plan, Refusal) else [self._launch(*launch) for launch in one.plan],
             "tried": [{**self._launch(trial.kernel, trial.tiling), **_found(one, trial)} for trial in one.trials],
@@ -111,8 +120,10 @@ def _found(one: Pass, trial: Trial) -> dict[str, Any]:
     }
 
 
-def kernel_needs(spec: CircuitSpec, arches: Sequence[str], dtype: str, gates: str, progress: Progress) -> Needs:
-    """Compile the kernels of a circuit for architectures, `sm_90`, and return what they need.
+def kernel_needs(
+    spec: CircuitSpec, arches: Sequence[str], dtype: str, gates: str, progress: Progress, *, difference: bool = False
+) -> Needs:
+    """Compile the kernels of a circuit, or of T x - S x, for architectures, `sm_90`, and return what they need.
 
     Raises:
         SpecError: Triton is missing, too old, without its tools, or told to interpret.
@@ -121,14 +132,15 @@ def kernel_needs(spec: CircuitSpec, arches: Sequence[str], dtype: str, gates: st
     triton = _triton_version()
     table = lower_table(build_circuit(spec))
     kernels, gates_dtype = Kernels(table), getattr(torch, gates)
-    number = number_for(getattr(torch, dtype), ([torch.empty(0, dtype=gates_dtype)], ()))
+    matrices = [torch.empty(0, dtype=gates_dtype)]
+    number = number_for(getattr(torch, dtype), (matrices, matrices if difference else ()))
     passes = []
     for arch in arches:
-        for whole in _whole(table):
+        for whole in _whole(table, minus=difference):
             progress.begin(f"compiling {whole.title} for {arch}")
             passes.append(_pass(kernels, whole, number, NAMES[arch], progress))
     names = tuple(entry.name for entry in table.entries)
-    return Needs(spec.name, names, number, gates_dtype, triton, tuple(passes))
+    return Needs(spec.name, names, number, gates_dtype, difference, triton, tuple(passes))
 
 
 def _pass(kernels: Kernels, whole: Kernel, number: Number, arch: int, progress: Progress) -> Pass:
@@ -143,7 +155,7 @@ def _pass(kernels: Kernels, whole: Kernel, number: Number, arch: int, progress: 
     return Pass(whole, arch, tuple(trials), plan)
 
 
-def _whole(table: GateTable) -> list[Kernel]:
+def _whole(table: GateTable, *, minus: bool) -> list[Kernel]:
     """Return the kernels before anything is cut: forward, and those of a backward pass that trains all gates.
 
     Its segments come first where they move fewer numbers; where they do not fit, states and gradients are stored.
@@ -151,9 +163,11 @@ def _whole(table: GateTable) -> list[Kernel]:
     count = len(table.entries)
     trained = tuple(number for number, entry in enumerate(table.entries) if entry.matrix is not None)
     states = [Kernel("forward", 0, trained[-1] + 1, trained, result=False)] if trained else []
-    is_cheaper = is_cheaper_in_segments(table, trained, minus=False)
-    segment = [Kernel("segment", 0, count, trained)] if is_cheaper else []
-    return [Kernel("forward", 0, count), *segment, *states, Kernel("flow", 0, count, trained)]
+    is_cheaper = is_cheaper_in_segments(table, trained, minus=minus)
+    segment = [Kernel("segment", 0, count, trained, exact=minus)] if is_cheaper else []
+    beside = [Kernel("flow", 0, count, exact=True)] if segment and minus else []
+    whole = Kernel("forward", 0, count, minus=minus)
+    return [whole, *segment, *beside, *states, Kernel("flow", 0, count, trained, minus=minus)]
 
 
 def _triton_version() -> str:

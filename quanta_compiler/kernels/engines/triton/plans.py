@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 
 from quanta_compiler.kernels.engines.triton.architectures import SHARED, TENSOR_COLUMNS
 from quanta_compiler.kernels.engines.triton.forms import SEGMENT
@@ -55,7 +56,7 @@ def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> F
         if held > SHARED[arch] * 1024:
             return Refusal(f"a gate takes {bytes_text(held)}, shared memory has {_shared(arch)}")
         tried: list[Resources] = []
-        for tiling in tilings(table, kernel.first, kernel.last, kernel.alive):
+        for tiling in tilings(table, kernel):
             needs = resources(kernels, kernel, tiling, number, arch)
             told(kernel, tiling, needs)
             if isinstance(needs, str):
@@ -66,6 +67,21 @@ def fitting(kernels: Kernels, number: Number, arch: int, told: Told = _log) -> F
         return _refusal(tried, arch)
 
     return fit
+
+
+CHOICES = 4
+"""Tilings of a kernel among which a GPU may choose: each is compiled for that, which takes longer than to time it."""
+
+
+def choices(kernels: Kernels, kernel: Kernel, number: Number, arch: int) -> list[Tiling]:
+    """Return tilings that fit an architecture, of a kernel of which one does; the first is what `fitting` finds."""
+
+    def fits(tiling: Tiling) -> bool:
+        needs = resources(kernels, kernel, tiling, number, arch)
+        _log(kernel, tiling, needs)
+        return isinstance(needs, Resources) and needs.fits(arch)
+
+    return list(islice(filter(fits, tilings(kernels.table, kernel)), CHOICES))
 
 
 def _refusal(tried: list[Resources], arch: int) -> Refusal:
@@ -127,12 +143,12 @@ def _longest(whole: Kernel, begin: int, end: int, fit: Fit) -> tuple[int, Tiling
 
 
 def segments(kernel: Kernel, fit: Fit) -> Plan:
-    """Cut a `flow` whose gates get gradients into segments, from the last on, of two entries where two fit."""
+    """Cut a `segment` of all gates into those that are launched, from the last on, of two entries where two fit."""
     launches: list[Launch] = []
     end = kernel.last
     while end > kernel.first:
         for begin in range(max(kernel.first, end - SEGMENT), end):
-            part = replace(kernel.part(begin, end), name="segment", minus=False)
+            part = kernel.part(begin, end)
             found = fit(part)
             if isinstance(found, Tiling):
                 break

@@ -14,6 +14,7 @@ import torch
 from quanta_compiler.kernels.engines.triton.architectures import SHARED, TENSOR_COLUMNS
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, constants
 from quanta_compiler.kernels.engines.triton.tiles import Sizes
+from quanta_compiler.kernels.engines.triton.writer import Writer
 from quanta_compiler.lowering.table import GateTable
 
 TILES = ((32768, 8), (16384, 8), (8192, 8), (8192, 4), (4096, 4), (2048, 4))
@@ -44,11 +45,12 @@ class Resources:
         return self.spilled == 0 and has_memory
 
 
-def tilings(table: GateTable, first: int, last: int, states: int = 1) -> tuple[Tiling, ...]:
-    """Return the tilings to try for the entries `[first, last)`, the most tokens first; `states` are alive at once."""
-    largest = largest_state(table, first, last) * states
+def tilings(table: GateTable, kernel: Kernel) -> tuple[Tiling, ...]:
+    """Return the tilings to try for a kernel, the most tokens first."""
+    largest = largest_state(table, kernel.first, kernel.last) * kernel.alive
     found = {Tiling(min(_MOST_TOKENS, numbers // largest), warps): None for numbers, warps in TILES}
-    return tuple(tiling for tiling in found if tiling.tokens)
+    fewest = Writer(table).fewest_tokens(kernel.keep) if kernel.name == "segment" else 1
+    return tuple(tiling for tiling in found if tiling.tokens >= fewest)
 
 
 def largest_state(table: GateTable, first: int, last: int) -> int:
@@ -106,7 +108,7 @@ def _compiled(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, 
     from triton.compiler import ASTSource
 
     made = kernels.function(kernel)
-    types = dict(_types(kernel, len(kernels.table.entries), made.arg_names, number))
+    types = dict(argument_types(kernel, len(kernels.table.entries), made.arg_names, number))
     signature = {name: types.get(name, "constexpr") for name in made.arg_names}
     places = {name: (place,) for place, name in enumerate(made.arg_names)}
     source = ASTSource(
@@ -119,20 +121,20 @@ def _compiled(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, 
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
-_TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
 
-def _types(kernel: Kernel, count: int, names: list[str], number: Number) -> Iterator[tuple[str, str]]:
+def argument_types(kernel: Kernel, count: int, names: list[str], number: Number) -> Iterator[tuple[str, str]]:
     """Yield the arguments with a type of their own; matrices and what is stored have the dtype of states."""
     of_input = number.vectors if kernel.first == 0 else number.states
     of_output = number.vectors if kernel.last == count else number.states
-    ends = {"x": of_input, "dx": of_input, "y": of_output, "dy": of_output}
+    ends = {"x": of_input, "dx": number.states if kernel.exact else of_input, "y": of_output, "dy": of_output}
     yield "tokens", "i32"
     if "sums" in names:
-        yield "sums", _TYPES[torch.float32]
+        yield "sums", POINTERS[torch.float32]
     for name in names:
         if name != "sums" and (name in ends or name[0] in "sewu"):
-            yield name, _TYPES[ends.get(name, number.states)]
+            yield name, POINTERS[ends.get(name, number.states)]
 
 
 TOOLS = ("ptxas", "cuobjdump", "nvdisasm")

@@ -1,10 +1,10 @@
 """A gate table carried out by Triton's kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from quanta_compiler.kernels.by_parts import ByParts
+from quanta_compiler.kernels.by_parts import ByParts, Tilings
 from quanta_compiler.kernels.engines.portable.engine import PortableTable
 from quanta_compiler.kernels.engines.triton.backward import FEWEST_TOKENS, STORED_BYTES, Pass, backward_kernels
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, number_for
@@ -37,6 +37,14 @@ class TritonTable(ByParts):
         ways = [in_words(plans[-1])] if plans else []
         return ", ".join([*ways, f"backward {self._way_back}"] if self._way_back else ways)
 
+    def tune(self, seconds: Callable[[], float]) -> Tilings:
+        """Try the tilings of what a step launches, and keep the fastest."""
+        return self._launches.tune(seconds)
+
+    def choose(self, device: torch.device, tilings: Tilings) -> None:
+        """Keep what `tune` has found on a device."""
+        self._launches.choose(device, tilings)
+
     def forward_difference(self, x: torch.Tensor, matrices: Matrices, minus: Matrices) -> torch.Tensor:
         """Return T x - S x, rounded once: by one kernel that reads `x` once, where both fit into it."""
         found = self._forward(x, (matrices, minus))
@@ -44,11 +52,12 @@ class TritonTable(ByParts):
 
     def _forward(self, x: torch.Tensor, sides: tuple[Matrices, Matrices]) -> torch.Tensor | None:
         table, number = self._table, number_for(x.dtype, sides)
-        plan = self._launches.plan(Kernel("forward", 0, len(table.entries), minus=bool(sides[1])), number, x.device)
-        if isinstance(plan, Refusal):
-            return None
         y = x.new_empty((*x.shape[:-1], table.out_features))
         ends = aligned(x).view(-1, table.in_features), y.view(-1, table.out_features)
+        whole = Kernel("forward", 0, len(table.entries), minus=bool(sides[1]))
+        plan = self._launches.plan(whole, number, x.device, len(ends[0]))
+        if isinstance(plan, Refusal):
+            return None
         try:
             self._launches.run(plan, number, ends, {}, self._launches.factors(sides, number))
         except LaunchError:
@@ -79,7 +88,7 @@ class TritonTable(ByParts):
     ) -> Gradients | None:
         """Return the gradients of the input and of the matrices of the first side; None where it runs as torch does."""
         number = number_for(grad.dtype, sides)
-        kernels = backward_kernels(self._launches, needed, number, grad.device, minus=bool(sides[1]))
+        kernels = backward_kernels(self._launches, needed, number, grad, minus=bool(sides[1]))
         if isinstance(kernels, Refusal):
             self._way_back = in_words(kernels)
             return None

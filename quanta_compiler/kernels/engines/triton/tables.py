@@ -30,7 +30,7 @@ def needs_tables(needs: Needs) -> list[Table]:
 def launched(needs: Needs, one: Pass) -> Iterator[str]:
     """Yield the kernels of a pass in the order in which they are launched, or why there are none."""
     if isinstance(one.plan, Refusal):
-        yield f"{'stored' if one.title == 'segment' else 'as torch does'}: {one.plan.reason}"
+        yield f"{one.runs}: {one.plan.reason}"
         return
     if len(one.plan) == 1:
         yield f"1 kernel of {_tiling(one.plan[0].tiling)}"
@@ -44,7 +44,8 @@ def _title(needs: Needs) -> str:
     gates = str(needs.gates_dtype).removeprefix("torch.")
     vectors = str(needs.number.vectors).removeprefix("torch.")
     dtypes = vectors if gates == vectors else f"{vectors}, gates in {gates}"
-    return f"{needs.name} in {dtypes}: compiled by Triton {needs.triton}, not measured"
+    name = f"T x - S x of {needs.name}" if needs.difference else needs.name
+    return f"{name} in {dtypes}: compiled by Triton {needs.triton}, not measured"
 
 
 def _launched(needs: Needs) -> Iterator[Cells]:

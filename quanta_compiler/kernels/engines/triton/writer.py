@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from quanta_compiler.kernels.engines.triton.diary import Diary
 from quanta_compiler.kernels.engines.triton.factors import Factor
@@ -147,9 +147,10 @@ class Writer:
         value = self._define(f"tl.dot({state}, {matrix}, input_precision=PRECISION).to(STATE)")
         return Tile(value, (*blocks, lines, (*beside, *made)))
 
-    def can_sum(self, number: int) -> bool:
-        """Say whether the gradient of a gate can be summed in registers: a product of Triton has 16 terms or more."""
-        return len(self._sizes.bits(self._table.entries[number].legs.rest)) >= _DOT_BITS
+    def fewest_tokens(self, numbers: Iterable[int]) -> int:
+        """Return how many tokens a tile has at least that sums gradients of gates: a product has 16 terms or more."""
+        rests = (len(self._sizes.bits(self._table.entries[number].legs.rest)) for number in numbers)
+        return 1 << max(0, _DOT_BITS - min(rests, default=_DOT_BITS))
 
     def sums(self, number: int) -> int:
         """Return how many sums the gradient of a gate has in a program: all warps would hold one of few numbers.
