@@ -50,7 +50,7 @@ class Boft(Family):
 
     blocks: int | None = _blocks("The blocks of each factor; by default so many that they have up to 8 rows.")
     factors: int = option(
-        Key(Integer(1, _FACTORS), "The butterfly factors; each but the first deals out the halves of its blocks anew."),
+        Key(Integer(1, _FACTORS), "The factors; each but the first deals out the halves of its blocks anew."),
         2,
     )
 

@@ -98,4 +98,4 @@ _ANY_WIDTH = 64
 CANDIDATES = tuple(
     candidate for family in PRESETS.values() if family.placement == "parallel" for candidate in _candidates(family)
 )
-"""In the order of the documentation, of families that sit beside a layer: those before it serve square circuits alone."""
+"""In the order of the documentation, of families that sit beside a layer; before it, circuits are square."""
