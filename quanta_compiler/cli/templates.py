@@ -157,10 +157,12 @@ def preset_template(
     if "layout" in options:
         _check_layout_text(str(options["layout"]))
     title = flow_text(name or (family.name.replace("_", "-") if options else document["name"]))
-    values = {option: _shown(options.get(option, document[option])) for option in keys}
+    chosen = {**document, **options}
+    values = {option: _shown(chosen[option]) for option in keys if option in chosen}
     is_example = in_features is None and "auto" in values.get("layout", "auto")
     widths = {"in_features": _EXAMPLE_WIDTH if is_example else in_features, "out_features": out_features}
     given = [f"preset: {family.name}", *(f"{key}: {value}  # {keys[key].meaning}" for key, value in values.items())]
+    given += [f"# {option}: COUNT  # {key.meaning}" for option, key in keys.items() if option not in chosen]
     spec = _load(["version: 1", f"name: {title}", *given, *_width_lines(widths)])
     has_factors = re.search("[nm]_", family.operator + family.parameters) is not None
     text = _PRESET.format(

@@ -14,6 +14,14 @@ FACTORS = {"key": Key(Sizes(), "The factors of in_features, one for each axis, o
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """The largest value of an option, and what that is."""
+
+    value: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Expansion:
     """The circuit that a preset stands for."""
 
@@ -25,7 +33,7 @@ class Expansion:
     """For some options the value from which on every output can depend on every input."""
     chosen_width: int | None = None
     """The width of a square circuit that the compiler chose; None where both widths are served by themselves."""
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, Limit] = field(default_factory=dict)
     """For some options the largest value with which the circuit is one of the family."""
 
 
@@ -46,6 +54,8 @@ class Family:
     """The option with which the number of trained parameters grows, where a single number does it."""
     widths: ClassVar[str | None] = None
     """What a width is that the circuit is not padded for, where the family has no layout."""
+    placement: ClassVar[str] = "parallel"
+    """Where the family's paper puts the circuit: beside the layer, or before it, `input`."""
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return the circuit for a layer of these widths."""

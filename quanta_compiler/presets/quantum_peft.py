@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quanta_compiler.kinds.options import LAYERS, option
-from quanta_compiler.presets.family import Expansion, Family, number
+from quanta_compiler.presets.family import Expansion, Family, Limit, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +33,5 @@ class QuantumPeft(Family):
             {"name": "s", "axes": [0], "kind": "diagonal", "init": "zeros"},
             {"name": "U", "to": [out_features], **rotation},
         ]
-        return Expansion({"layout": [in_features], "gates": gates}, limits={"rank": min(in_features, out_features)})
+        limit = Limit(min(in_features, out_features), "the smaller of the two widths")
+        return Expansion({"layout": [in_features], "gates": gates}, limits={"rank": limit})

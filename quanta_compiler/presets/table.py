@@ -8,6 +8,7 @@ from quanta_compiler.presets.krona import Krona
 from quanta_compiler.presets.lora import Lora
 from quanta_compiler.presets.loretta import Loretta
 from quanta_compiler.presets.monarch import Monarch
+from quanta_compiler.presets.oft import Boft, Gsoft, Oft
 from quanta_compiler.presets.quanta import Quanta
 from quanta_compiler.presets.quantum_peft import QuantumPeft
 from quanta_compiler.presets.quantum_peft_full import QuantumPeftFull
@@ -26,6 +27,9 @@ PRESETS: dict[str, type[Family]] = {
         Butterfly,
         QuantumPeft,
         QuantumPeftFull,
+        Oft,
+        Boft,
+        Gsoft,
     )
 }
 """By name, in the order of the documentation."""

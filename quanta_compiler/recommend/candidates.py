@@ -67,7 +67,7 @@ def _grown(family: type[Family], option: str, shape: Shape, most: int) -> Iterat
 
     # Above this there are no more updates, only more numbers, or the circuit is none of its family.
     expansion = family().circuit(*shape)
-    bounds = {**expansion.largest, **expansion.limits}
+    bounds = {**expansion.largest, **{name: limit.value for name, limit in expansion.limits.items()}}
     low, high = 0, min(*shape, bounds.get(option, max(shape)))
     while low < high:
         middle = (low + high + 1) // 2
@@ -95,5 +95,7 @@ def _candidates(family: type[Family]) -> Iterator[Candidate]:
 
 
 _ANY_WIDTH = 64
-CANDIDATES = tuple(candidate for family in PRESETS.values() for candidate in _candidates(family))
-"""In the order of the documentation."""
+CANDIDATES = tuple(
+    candidate for family in PRESETS.values() if family.placement == "parallel" for candidate in _candidates(family)
+)
+"""In the order of the documentation, of families that sit beside a layer; before it, circuits are square."""

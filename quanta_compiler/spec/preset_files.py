@@ -103,9 +103,9 @@ def resolve_preset(
     expansion = family.circuit(columns, rows)
     for option, limit in expansion.limits.items():
         value = getattr(file, option)
-        if value > limit:
-            message = f"`{option}` {value} is more than the smaller of the two widths, {limit}"
-            problems.error(_at(file, option), message, f"write `{option}: {limit}` at most")
+        if value > limit.value:
+            message = f"`{option}` {value} is more than {limit.reason}, {limit.value}"
+            problems.error(_at(file, option), message, f"write `{option}: {limit.value}` at most")
     if problems.has_errors:
         return None
     inner = Problems(DictSource())

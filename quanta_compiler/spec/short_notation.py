@@ -41,6 +41,8 @@ def preset_document(text: str) -> dict[str, Any]:
     assert not isinstance(read, Document | None)
     for option in options:
         default = getattr(read, option)
+        if default is None:
+            continue
         document.setdefault(option, {"auto": default.auto} if isinstance(default, Layout) else default)
     return document
 

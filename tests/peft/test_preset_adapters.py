@@ -34,6 +34,10 @@ def test_a_model_with_a_preset_trains_saves_and_loads(preset: str, tmp_path: Pat
 def test_a_preset_that_begins_at_zero_needs_no_frozen_copy(preset: str) -> None:
     model = adapted(Mlp(), circuit=None, preset=preset)
     residuals = {layer.quanta_circuit_residual["default"] for layer in circuit_layers(model).values()}
+    if preset in ("oft", "boft", "gsoft"):
+        # The layers of 24 -> 24 and of two widths.
+        assert residuals == {"identity", "frozen_copy"}
+        return
     assert residuals == {"frozen_copy" if preset in ("quanta", "butterfly", "quantum_peft_full") else "none"}
 
 

@@ -39,6 +39,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "butterfly": {},
     "quantum_peft": {"rank": 3, "layers": 2},
     "quantum_peft_full": {"layers": 1},
+    "oft": {"blocks": 4},
+    "boft": {"blocks": 4, "factors": 3},
+    "gsoft": {"blocks": 2},
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *OPTIONS.items(),
@@ -46,6 +49,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("btt", {"layout": {"auto": 2}, "rank": 1}),
     ("tt", {"layout": {"auto": 1}, "rank": 2}),
     ("quantum_peft", {"rank": 1, "layers": 0}),
+    ("oft", {}),
+    ("boft", {}),
+    ("boft", {"blocks": 6, "factors": 1}),
+    ("gsoft", {}),
+    ("gsoft", {"blocks": 3}),
 ]
 SHAPES = [(24, 24), (24, 36), (36, 16), (23, 29), (1, 1)]
 CASES = [
@@ -193,9 +201,49 @@ def quantum_peft_full(gates: Gates, options: dict[str, Any], n: int, m: int) -> 
     return plain_pauli(max(n, m), options["layers"], gates["g0"])
 
 
+def cayley(numbers: Array) -> Array:
+    """(1 - S / 2)^-1 (1 + S / 2), S skew-symmetric with the numbers below its diagonal, column by column."""
+    size = round((1 + math.sqrt(1 + 8 * len(numbers))) / 2)
+    skew = np.zeros((size, size))
+    for number, (column, row) in zip(numbers, itertools.combinations(range(size), 2), strict=True):
+        skew[row, column], skew[column, row] = number, -number
+    return np.asarray(np.linalg.solve(np.eye(size) - skew / 2, np.eye(size) + skew / 2), dtype=np.float64)
+
+
+def turned(gate: Array) -> Array:
+    return block_diagonal(np.array([cayley(numbers) for numbers in gate.reshape(-1, gate.shape[-1])]))
+
+
+def oft(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    return turned(gates["g0"])
+
+
+def boft(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    """T = B_1 B_2 ...: B_i puts those halves of blocks together whose numbers differ in the i-th bit."""
+    operator: Any = np.eye(1)
+    for i, gate in enumerate(reversed(gates.values())):
+        blocks = turned(gate)
+        size = round((1 + math.sqrt(1 + 8 * gate.shape[-1])) / 2)
+        halves = [j for j in range(2 * len(blocks) // size) if not j >> i & 1]
+        order = [(j + bit * 2**i) * size // 2 + k for j in halves for bit in (0, 1) for k in range(size // 2)]
+        p = np.eye(len(blocks))[order]
+        operator = (operator if i else np.eye(len(blocks))) @ p.T @ blocks @ p
+    return np.asarray(operator)
+
+
+def gsoft(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    """P reads the blocks of R as the rows of a matrix, and writes it column by column."""
+    left, right = turned(gates["g1"]), turned(gates["g0"])
+    blocks = len(gates["g0"])
+    p = transposing(blocks, len(right) // blocks)
+    product: Array = p.T @ left @ p @ right
+    return product
+
+
 FORMULAS: dict[str, Callable[[Gates, dict[str, Any], int, int], Array]] = {
     "quanta": quanta, "lora": lora, "krona": krona, "tt": train, "loretta": loretta, "monarch": monarch,
     "btt": train, "butterfly": butterfly, "quantum_peft": quantum_peft, "quantum_peft_full": quantum_peft_full,
+    "oft": oft, "boft": boft, "gsoft": gsoft,
 }  # fmt: skip
 
 
@@ -231,6 +279,12 @@ COUNTS: dict[str, int] = {
     "quantum_peft:8": (36 - 2) + (2 * 37 + 2816 + 2 * (2 * 31 + 768 + 2 * (2 * 25 + 256 + 2 * 22))) + 8,
     "quantum_peft:rank=3,layers=0": 12 + (2 * 13 + 2816 + 2 * (2 * 11 + 768 + 2 * (2 * 9 + 256 + 2 * 8))) + 3,
     "quantum_peft_full": 2 * 37 + 2816 + 2 * (2 * 31 + 768 + 2 * (2 * 25 + 256 + 2 * 22)),
+    # As wide as the larger of the two.
+    "oft": 344 * 32 * 31 // 2,
+    "oft:43": 43 * 256 * 255 // 2,
+    "boft": 2 * 1376 * 8 * 7 // 2,
+    "boft:blocks=688,factors=5": 5 * 688 * 16 * 15 // 2,
+    "gsoft:16": 16 * 688 * 687,
 }
 
 
@@ -275,7 +329,8 @@ def test_training_can_start_and_most_begin_at_zero(preset: str) -> None:
     spec = spec_of(preset, OPTIONS[preset], 24, 36)
     module = compile_circuit(spec).module(seed=0, backend="torch")
     x = torch.randn(7, 24, generator=torch.Generator().manual_seed(1))
-    assert (module(x).abs().max() == 0) == (preset not in ("quanta", "butterfly", "quantum_peft_full"))
+    others = ("quanta", "butterfly", "quantum_peft_full", "oft", "boft", "gsoft")
+    assert (module(x).abs().max() == 0) == (preset not in others)
     (module(x) - 1).square().sum().backward()
     assert any(parameter.grad is not None and parameter.grad.abs().max() > 1e-3 for parameter in module.parameters())
 

@@ -36,11 +36,11 @@ def test_short_notation(text: str) -> None:
 
 WRONG_SHORT: dict[str, str] = {
     "lra:8": "unknown preset 'lra': did you mean 'lora'? there is quanta, lora, krona, tt, loretta, monarch, "
-    "btt, butterfly, quantum_peft, quantum_peft_full",
+    "btt, butterfly, quantum_peft, quantum_peft_full, oft, boft, gsoft",
     "xyz": "unknown preset 'xyz': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly, "
-    "quantum_peft, quantum_peft_full",
+    "quantum_peft, quantum_peft_full, oft, boft, gsoft",
     "": "unknown preset '': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly, "
-    "quantum_peft, quantum_peft_full",
+    "quantum_peft, quantum_peft_full, oft, boft, gsoft",
     "lora:0": "'lora:0': `rank` must be at least 1, got 0",
     "lora:": "'lora:': `rank` must be an integer, got the text ''",
     "lora:99999999999999999999": "'lora:99999999999999999999': `rank` must be an integer, got the text "
