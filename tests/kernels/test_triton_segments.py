@@ -14,7 +14,7 @@ from random_circuits import error, file_of
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engines.portable.engine import apply_table
-from quanta_compiler.kernels.engines.triton import forms
+from quanta_compiler.kernels.engines.triton import backward, forms
 from quanta_compiler.kernels.engines.triton.backward import Pass, Sums, Vectors
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number
 from quanta_compiler.kernels.engines.triton.resources import POINTERS, argument_types, tilings
