@@ -60,6 +60,7 @@ def test_out_of_memory_makes_chunks_smaller_and_then_leaves_it_to_torch(
     """Of 40 tokens, with room for some at a time."""
     monkeypatch.setattr(run, "FEWEST_TOKENS", 4)
     circuit = SEGMENTED if "segments" in form else CIRCUIT
+    monkeypatch.setattr(backward, "is_cheaper_in_segments", lambda *_, **__: circuit is SEGMENTED)
     launch, seen = Kernels.launch, []
 
     def launched(self: Kernels, what: Any, number: Any, tokens: int, *rest: Any) -> None:
@@ -105,7 +106,7 @@ def test_what_fits_nowhere_runs_as_torch_does_and_the_module_says_why(monkeypatc
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert as_torch(CIRCUIT, 9) == "engine: triton, 1 kernel of 8 tokens, backward by stored states"
+        assert as_torch(CIRCUIT, 9) == "engine: triton, 1 kernel of 8 tokens, backward in 2 segments"
         monkeypatch.setattr(launches.Launches, "_fit", only_forward)
         executable.cache_clear()
         assert as_torch(CIRCUIT, 9).endswith("1 kernel of 8 tokens, backward as torch does (it spills)")
