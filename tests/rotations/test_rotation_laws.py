@@ -8,7 +8,7 @@ import pytest
 import torch
 from compiled_circuits import scaled_module
 from random_circuits import error, file_of
-from rotation_circuits import SQUARE, TALL, WIDE, rotation_circuit
+from rotation_circuits import CUT, SQUARE, TALL, WIDE, rotation_circuit
 from torch.nn.utils import parametrizations
 
 from quanta_compiler.driver import compile_circuit
@@ -128,7 +128,7 @@ SIGNS = {
 
 
 @DTYPES
-@ORTHONORMAL
+@pytest.mark.parametrize("name", [*SQUARE, *TALL, *WIDE, *CUT])
 def test_circuits_begin_as_documented(name: str, dtype: torch.dtype) -> None:
     module: Any = rotation_circuit(name).module(dtype=dtype, backend="torch")
     assert all(not parameter.any() for parameter in module.parameters())
