@@ -26,6 +26,7 @@ def _one(kind: str, columns: int, rows: int | None = None, **keys: Any) -> dict[
 SQUARE: dict[str, dict[str, Any]] = {
     "ry": _one("ry", 2),
     "two_design": file_of("x".join("22222"), [{"pattern": "two_design", "layers": 2}]),
+    "two_design-any": file_of("3x1x4x2", [{"pattern": "two_design"}]),
     "exp": _one("orthogonal", 6),
     "cayley": _one("orthogonal", 6, map="cayley"),
     "exp-few": _one("orthogonal", 6, rank_parameters=2),

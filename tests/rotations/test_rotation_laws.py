@@ -120,6 +120,8 @@ SIGNS = {
     "per": QUARTET[:, None].expand(3, 4, 2).flatten(),
     # `p` on axis 0, its transpose on axis 1, and the CZ on axes 0 and 2.
     "shared": (QUARTET[:, None, None] * QUARTET[:, None] * last(8).view(4, 1, 2)).flatten(),
+    # The CZ on axes 0 and 1, 2 and 3, then 1 and 2.
+    "two_design-any": (last(3)[:, None, None] * last(8).view(4, 2) * last(4).view(1, 4, 1)).flatten(),
     "cz": last(12),
     # One CZ on the last index of axis 2, and one that is -1 throughout.
     "unit-axes": -last(3).repeat(2),

@@ -109,10 +109,25 @@ def test_two_design_on_some_axes() -> None:
     assert [turn(gate) for gate in load("2x2", {"pattern": "two_design", "layers": 0}).gates] == ["ry 0", "ry 1"]
 
 
+def test_two_design_on_axes_of_other_sizes_than_2() -> None:
+    """66 + 28 + 28 numbers, then for each layer those of axes 0, 1 and of axes 1, 2 again."""
+    spec = load("12x8x8", {"pattern": "two_design", "layers": 2})
+    layer = ["cz 0 1", "orthogonal 0", "orthogonal 1", "cz 1 2", "orthogonal 1", "orthogonal 2"]
+    assert [turn(gate) for gate in spec.gates] == ["orthogonal 0", "orthogonal 1", "orthogonal 2", *layer, *layer]
+    assert {gate.matrix for gate in spec.gates if gate.kind == "orthogonal"} == {Orthogonal()}
+    assert sum(numbers(spec)) == 66 + 28 + 28 + 2 * (66 + 28 + 28 + 28)
+    spec = load("2x3x1", "two_design")
+    assert [turn(gate) for gate in spec.gates[:3]] == ["ry 0", "orthogonal 1", "orthogonal 2"]
+    assert numbers(spec) == [1, 3, 0, 0, 1, 3, 0, 3, 0]
+    # The sizes are those that gates have made before.
+    spec = load("4x2", {"axes": [0], "to": [2]}, "two_design")
+    assert [turn(gate) for gate in spec.gates[1:3]] == ["ry 0", "ry 1"]
+
+
 @pytest.mark.parametrize("layers", range(4))
 def test_two_design_counts_what_it_lists(layers: int) -> None:
     pattern = PATTERNS["two_design"]
-    listed = [len(list(pattern.gates(n, layers=layers))) for n in range(1, 9)]
+    listed = [len(list(pattern.gates([2] * n, layers=layers))) for n in range(1, 9)]
     assert [pattern.count(n, layers=layers) for n in range(1, 9)] == listed
 
 
