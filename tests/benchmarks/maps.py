@@ -149,7 +149,7 @@ def markdown(data: dict[str, Any], results: list[Result]) -> str:
         + ("" if crowd is None else f"; other programs kept {crowd:.2f} cores busy")
         + ".",
         "",
-        "Making an n x n matrix and its backward, ms, and rounds (medians):",
+        "Making an n x n matrix and its backward, ms, the median of the rounds:",
         "",
         f"{head[0]} rounds |",
         f"{head[1]}--:|",
@@ -165,9 +165,9 @@ def markdown(data: dict[str, Any], results: list[Result]) -> str:
         lines.append(f"| {size} | {shown} |")
     lines += ["", "Trained numbers:", "", "| n | of each map | `pauli` |", "|--:|--:|--:|"]
     lines += [f"| {size} | {by[NAMES[0], size].numbers:,} | {by['pauli', size].numbers} |" for size in sizes]
-    wide = [f"`{one.name}` {one.size}" for one in results if (one.spread or 0) > WIDE_SPREAD]
-    if wide:
-        lines += ["", f"Quartiles more than {WIDE_SPREAD:.0%} of the median apart: {', '.join(wide)}."]
+    spreads = [one.spread for one in results if one.spread is not None and one.rounds > 1]
+    wide = sum(spread > WIDE_SPREAD for spread in spreads)
+    lines += ["", f"Of {len(spreads)} medians {wide} have quartiles more than {WIDE_SPREAD:.0%} apart."]
     return "\n".join(lines) + "\n"
 
 
