@@ -12,6 +12,9 @@ INITS: tuple[Any, ...] = (
     *("kaiming_uniform", "xavier_uniform", "normal", "orthogonal", "identity", "zeros"),
     {"scheme": "normal", "std": 0.3},
 )
+MAPS = ("exp", "cayley", "taylor", "neumann", "householder", "givens")
+SERIES = ("taylor", "neumann")
+"""Maps that are cut, and orthogonal only about."""
 ROTATION_INITS: tuple[Any, ...] = ("zeros", "normal", {"scheme": "normal", "std": 1e-9})
 
 
@@ -55,7 +58,9 @@ def _value(draw: random.Random, rows: int, columns: int) -> dict[str, Any]:
 
 
 def _lie(draw: random.Random, rows: int, columns: int) -> dict[str, Any]:
-    options = draw.choice(({}, {"map": "exp"}, {"map": "cayley"}, {"map": "cayley"}))
+    options: dict[str, Any] = dict(draw.choice(({}, *({"map": name} for name in MAPS))))
+    if options.get("map") in SERIES and draw.random() < 0.5:
+        options["order"] = draw.randint(2, 7)
     return options | _some(draw, min(rows, columns))
 
 

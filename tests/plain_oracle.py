@@ -108,4 +108,8 @@ def _rotation(gate: dict[str, Any], numbers: Array, n_rows: int, n_columns: int)
     if gate["kind"] == "pauli":
         return plain_pauli(size, gate.get("layers", 1), numbers, kept)[:n_rows, :n_columns]
     trained = min(n_rows, n_columns) if kept is None else kept
-    return plain_orthogonal(size, trained, numbers, gate.get("map", "exp"))[:n_rows, :n_columns]
+    how = gate.get("map", "exp")
+    whole = plain_orthogonal(size, trained, numbers, how, gate.get("order", 5))
+    # Reflections and rotations make columns.
+    is_turned = how in ("householder", "givens") and n_rows < n_columns
+    return whole[:, :n_rows].T if is_turned else whole[:n_rows, :n_columns]

@@ -97,7 +97,8 @@ def pattern_gates(item: str | Mapping[str, Any], axes: Axes) -> list[dict[str, A
     gates = [{"axes": [over[place] for place in places], **own} for places in rule * item.get("repeat", 1)]
     if is_design:
         for gate in gates:
-            gate["kind"] = "cz" if len(gate["axes"]) == 2 else "ry"
+            is_bit = [axes.present[name] for name in gate["axes"]] == [2]
+            gate["kind"] = "cz" if len(gate["axes"]) == 2 else "ry" if is_bit else "orthogonal"
             if gate["kind"] == "cz":
                 gate.pop("init", None)
                 gate.pop("frozen", None)

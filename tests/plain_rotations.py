@@ -6,6 +6,9 @@ eigenvalues.
 
 from __future__ import annotations
 
+import functools
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,16 +22,29 @@ def plain_ry(angle: float) -> Array:
     return turn
 
 
-def plain_orthogonal(size: int, trained: int, numbers: Array, how: str) -> Array:
-    """Return the orthogonal matrix of a Lie algebra's entries, those below the diagonal column by column."""
+def plain_orthogonal(size: int, trained: int, numbers: Array, how: str, order: int = 5) -> Array:
+    """Return the matrix of the numbers below the diagonal, column by column; of some maps the first columns count."""
     below = np.zeros((size, size))
     below.T[np.triu_indices(size, 1)] = np.concatenate([numbers, np.zeros(size * (size - 1) // 2 - len(numbers))])
     assert not below[:, trained:].any()
-    skew = below - below.T
+    skew, one = below - below.T, np.eye(size)
+    if how == "householder":
+        normals = [np.where(np.arange(size) == j, 1, below[:, j]) for j in range(trained)]
+        mirrors = [one - 2 * np.outer(normal, normal) / (normal @ normal) for normal in normals]
+        signs = np.diag([-1.0] * trained + [1.0] * (size - trained))
+        return np.asarray(functools.reduce(np.matmul, [one, *mirrors, signs]), dtype=np.float64)
+    if how == "givens":
+        pairs = [[j, i] for j in range(trained) for i in range(j + 1, size)]
+        return plain_givens(size, np.array([below[i, j] for j, i in reversed(pairs)]), pairs[::-1])
     if how == "cayley":
-        one = np.eye(size)
         quotient: Array = np.linalg.inv(one - skew / 2) @ (one + skew / 2)
         return quotient
+    if how in ("taylor", "neumann"):
+        step = skew if how == "taylor" else skew / 2
+        powers = [np.linalg.matrix_power(step, power) for power in range(order + 1)]
+        if how == "neumann":
+            return np.asarray(sum(powers) @ (one + step), dtype=np.float64)
+        return np.asarray(sum(power / math.factorial(p) for p, power in enumerate(powers)), dtype=np.float64)
     # A skew-symmetric matrix times i is Hermitian: its exponential turns the eigenvectors by the eigenvalues.
     values, vectors = np.linalg.eigh(1j * skew)
     turned: Array = ((vectors * np.exp(-1j * values)) @ vectors.conj().T).real

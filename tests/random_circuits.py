@@ -176,7 +176,7 @@ class _Drawer:
         per_gate = 1 if rule in ("each", "two_design") else 2
         names = [name for name, kind in self.kinds.items() if per_gate in kind.counts and kind.in_patterns]
         if rule == "two_design":
-            names = ["ry"] if {"ry", "cz"} <= set(self.kinds) else []
+            names = ["orthogonal"] if {"orthogonal", "ry", "cz"} <= set(self.kinds) else []
         if not names:
             return
         name = self.draw.choice(names)
@@ -197,7 +197,8 @@ class _Drawer:
             item |= kind.options(self.draw, smallest, smallest)
             item |= {"per": "rest"} if kind.inits and self.draw.random() < 0.2 else {}
         item |= self._drawn(kind) | ({"repeat": 2} if self.draw.random() < 0.2 else {})
-        if kind.resized and kind.reshaped < 1 and over and self.draw.random() < 0.2 and not item.get("rank_parameters"):
+        can_resize = kind.resized and kind.reshaped < 1 and over and rule != "two_design"
+        if can_resize and self.draw.random() < 0.2 and not item.get("rank_parameters"):
             axis = self.draw.choice(over)
             size = self.draw.randint(1, 4)
             width = self.axes.size(list(self.axes.present)) // self.axes.present[axis] * size

@@ -26,9 +26,14 @@ def _one(kind: str, columns: int, rows: int | None = None, **keys: Any) -> dict[
 SQUARE: dict[str, dict[str, Any]] = {
     "ry": _one("ry", 2),
     "two_design": file_of("x".join("22222"), [{"pattern": "two_design", "layers": 2}]),
+    "two_design-any": file_of("3x1x4x2", [{"pattern": "two_design"}]),
     "exp": _one("orthogonal", 6),
     "cayley": _one("orthogonal", 6, map="cayley"),
     "exp-few": _one("orthogonal", 6, rank_parameters=2),
+    "householder": _one("orthogonal", 6, map="householder"),
+    "householder-few": _one("orthogonal", 7, map="householder", rank_parameters=2),
+    "planes": _one("orthogonal", 6, map="givens"),
+    "planes-few": _one("orthogonal", 7, map="givens", rank_parameters=2),
     "givens-9": _one("givens", 9),
     "givens-pairs": _one("givens", 6, pairs=[[3, 0], [1, 5], [0, 2], [4, 5], [1, 2], [3, 4]]),
     "pauli-8": _one("pauli", 8),
@@ -43,6 +48,8 @@ SQUARE: dict[str, dict[str, Any]] = {
         [
             {"axes": [1], "kind": "pauli", "per": [0]},
             {"axes": [1], "kind": "orthogonal", "per": [2], "map": "cayley"},
+            {"axes": [0], "kind": "orthogonal", "per": [2], "map": "householder"},
+            {"axes": [0], "kind": "orthogonal", "per": "rest", "map": "givens"},
             {"axes": [2], "kind": "ry", "per": "rest"},
         ],
     ),
@@ -77,16 +84,31 @@ SQUARE: dict[str, dict[str, Any]] = {
 TALL: dict[str, dict[str, Any]] = {
     "exp-tall": _one("orthogonal", 3, 7),
     "cayley-tall-few": _one("orthogonal", 3, 7, map="cayley", rank_parameters=2),
+    "householder-tall-few": _one("orthogonal", 3, 7, map="householder", rank_parameters=2),
+    "planes-tall": _one("orthogonal", 3, 7, map="givens"),
     "pauli-tall": _one("pauli", 3, 16, layers=2),
     "pauli-tall-12": _one("pauli", 5, 12),
 }
 WIDE: dict[str, dict[str, Any]] = {
     "exp-wide": _one("orthogonal", 7, 3),
     "cayley-wide": _one("orthogonal", 7, 3, map="cayley"),
+    "householder-wide": _one("orthogonal", 7, 3, map="householder"),
+    "planes-wide-few": _one("orthogonal", 7, 3, map="givens", rank_parameters=2),
     "pauli-wide": _one("pauli", 8, 3),
     "pauli-wide-11-few": _one("pauli", 11, 4, rank_parameters=1),
     "per-wide": file_of("2x6", [{"axes": [1], "to": [3], "kind": "pauli", "per": [0]}]),
 }
+CUT: dict[str, dict[str, Any]] = {
+    "taylor": _one("orthogonal", 6, map="taylor"),
+    "taylor-few": _one("orthogonal", 9, map="taylor", rank_parameters=2, order=4),
+    "taylor-tall": _one("orthogonal", 3, 7, map="taylor", order=2),
+    "neumann": _one("orthogonal", 6, map="neumann", order=3),
+    "neumann-wide": _one("orthogonal", 7, 3, map="neumann"),
+    "neumann-few-per": file_of(
+        "2x9", [{"axes": [1], "kind": "orthogonal", "map": "neumann", "rank_parameters": 1, "per": [0]}]
+    ),
+}
+"""Circuits of series that are cut: about orthonormal, and exactly at zero."""
 MIXED: dict[str, dict[str, Any]] = {
     "projector": file_of(
         8,
@@ -121,7 +143,7 @@ MIXED: dict[str, dict[str, Any]] = {
 }
 """Circuits whose operator is not orthonormal."""
 
-CIRCUITS = {**SQUARE, **TALL, **WIDE, **MIXED}
+CIRCUITS = {**SQUARE, **TALL, **WIDE, **CUT, **MIXED}
 
 
 @lru_cache(maxsize=64)

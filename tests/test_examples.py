@@ -83,6 +83,7 @@ COUNTS = {
     "quantum-peft-768-padded": "28 + 8 + 28 = 64",
     "quantum-peft-full-4096": "34",
     "quantum-peft-full-768": "350",
+    "two-design-768": "122 + 150 = 272",
     "quanta-orthogonal-16-8-8-4": "21,280",
     "tensor-train-canonical": "4,144",
 }

@@ -95,7 +95,8 @@ class Givens(Kind):
     def made(self, rows: int, columns: int) -> Made:
         """Return the function, which turns in one step what stands in a round."""
         found = _rounds(self._turned(rows))
-        return Made("givens", (rows, found), tuple(_steps(rows, found)))
+        steps = plane_steps(rows, rows, [(len(turned), not isinstance(turned, range)) for turned in found])
+        return Made("givens", (rows, found), tuple(steps))
 
     def ways(self, rows: int, columns: int) -> list[list[int]] | None:
         """Return where a column goes: a pair goes where either of its indices does."""
@@ -153,31 +154,33 @@ def _together(rows: Sequence[int]) -> Rows:
     return run if list(run) == rows else tuple(rows)
 
 
-def _steps(size: int, rounds: tuple[Rows, ...]) -> Iterator[Step]:
-    """Yield the steps of `givens` in rotation_functions.py."""
-    angles = sum(map(len, rounds)) // 2
+def plane_steps(size: int, columns: int, rounds: Sequence[tuple[int, bool]]) -> Iterator[Step]:
+    """Yield the steps of the functions in rotation_functions.py that turn planes.
+
+    A round is how many rows it turns, and whether they stand apart.
+    """
+    angles = sum(rows for rows, _ in rounds) // 2
     if not angles:
-        yield Step("place", (size, size), 0, takes=())
+        yield Step("place", (size, columns), 0, takes=())
         return
     brief = [Memory(angles, saved=place == 0, lasts=0) for place in range(4)]
     # The first round turns an identity, which needs no gradient.
     turns = Memory(4 * angles, saved=len(rounds) > 1)
     yield Step("elementwise", (angles, 2, 2), 4 * angles, takes=(*brief, turns))
-    whole = size * size
-    yield Step("place", (size, size), 0, takes=(_matrix(whole, rounds, 0),))
-    for place, rows in enumerate(rounds):
-        numbers = len(rows) * size
-        is_apart = not isinstance(rows, range)
+    whole = size * columns
+    yield Step("place", (size, columns), 0, takes=(_matrix(whole, rounds, 0),))
+    for place, (rows, is_apart) in enumerate(rounds):
+        numbers = rows * columns
         taken = [Memory(numbers, saved=is_apart, lasts=1)]
         if is_apart:
             # The rows are copied, by indices of 8 bytes.
-            taken += [Memory(2 * len(rows), saved=True, is_shared=True), Memory(numbers, saved=True, lasts=0)]
-        yield Step("matmul", (len(rows), size), 4 * numbers, takes=tuple(taken), is_right_fixed=place == 0)
+            taken += [Memory(2 * rows, saved=True, lasts=2, is_shared=True), Memory(numbers, saved=True, lasts=0)]
+        yield Step("matmul", (rows, columns), 4 * numbers, takes=tuple(taken), is_right_fixed=place == 0)
         made = (_matrix(whole, rounds, place + 1),) if place + 1 < len(rounds) else ()
-        yield Step("place", (size, size), 0, takes=made)
+        yield Step("place", (size, columns), 0, takes=made)
 
 
-def _matrix(numbers: int, rounds: tuple[Rows, ...], following: int) -> Memory:
+def _matrix(numbers: int, rounds: Sequence[tuple[int, bool]], following: int) -> Memory:
     """Return a matrix that a round reads: of one that stands together it is kept, of another what is copied of it."""
-    saved = following < len(rounds) and isinstance(rounds[following], range)
+    saved = following < len(rounds) and not rounds[following][1]
     return Memory(numbers, saved, lasts=2)

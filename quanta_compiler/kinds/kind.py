@@ -160,6 +160,10 @@ class Kind:
         # Orthonormal whatever it stores: min(rows, columns) directions pass, spread over all rows.
         return min(rows, columns) / rows if self.stores_angles or not self.trains else None
 
+    def gain(self, rows: int, columns: int, std: float) -> float | None:
+        """Return that where the numbers are drawn with a standard deviation, where it makes a difference."""
+        return self.fixed_gain(rows, columns)
+
     @property
     def given(self) -> tuple[tuple[float, ...], ...] | None:
         """Return the matrix, row by row, where the file gives it."""

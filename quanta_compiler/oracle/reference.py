@@ -88,7 +88,7 @@ def _rotation(gate: Gate, numbers: torch.Tensor, rows: int, columns: int) -> tor
         return _turned(angle, torch.eye(2, dtype=torch.float64), 1)
     size, options = max(rows, columns), gate.matrix.data()
     if gate.kind == "orthogonal":
-        return _from_lie_algebra(options, numbers, size, min(rows, columns))[:rows, :columns]
+        return _orthonormal(options, numbers, rows, columns)
     if gate.kind == "givens":
         return _planes(options.get("pairs"), numbers, size)
     if gate.kind != "pauli":
@@ -100,19 +100,56 @@ def _rotation(gate: Gate, numbers: torch.Tensor, rows: int, columns: int) -> tor
     return matrix[:rows]
 
 
-def _from_lie_algebra(options: Mapping[str, Any], numbers: torch.Tensor, size: int, trained: int) -> torch.Tensor:
-    """Return an orthogonal matrix, `[size, size]`; `numbers` lie below the diagonal, column by column."""
-    trained = min(trained, options.get("rank_parameters", trained))
+def _orthonormal(options: Mapping[str, Any], numbers: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return `[rows, columns]`; `numbers` lie below the diagonal of the first columns, one column after the other.
+
+    Reflections and rotations make columns, of which wide matrices are the transpose; all else is a function of a
+    skew-symmetric matrix, cut on either side.
+    """
+    size, smaller = max(rows, columns), min(rows, columns)
+    trained = min(smaller, options.get("rank_parameters", smaller))
+    if options["map"] in ("householder", "givens"):
+        made = (_reflected if options["map"] == "householder" else _turned_planes)(numbers, size, trained)
+        return made[:, :smaller] if rows >= columns else made[:, :smaller].T
     below = torch.zeros(size, size, dtype=torch.float64)
-    lengths = [size - 1 - column for column in range(trained)]
-    for column, entries in enumerate(torch.split(numbers, lengths)):
+    for column, entries in enumerate(_apart(numbers, size, trained)):
         below[column + 1 :, column] = entries
-    skew = below - below.T
+    return _of_skew(options, below - below.T)[:rows, :columns]
+
+
+def _apart(numbers: torch.Tensor, size: int, trained: int) -> Sequence[torch.Tensor]:
+    """Return the numbers of each column: one for each row below the diagonal."""
+    return torch.split(numbers, [size - 1 - column for column in range(trained)])
+
+
+def _of_skew(options: Mapping[str, Any], skew: torch.Tensor) -> torch.Tensor:
+    """Return the exponential, the Cayley transform, or what is left of either's series."""
+    one = torch.eye(len(skew), dtype=torch.float64)
+    if options["map"] == "exp":
+        return torch.matrix_exp(skew)
     if options["map"] == "cayley":
-        one = torch.eye(size, dtype=torch.float64)
         quotient: torch.Tensor = torch.linalg.solve(one - skew / 2, one + skew / 2)
         return quotient
-    return torch.matrix_exp(skew)
+    power, series = one, one
+    for degree in range(1, options["order"] + 1):
+        power = power @ skew / (degree if options["map"] == "taylor" else 2)
+        series = series + power
+    return series if options["map"] == "taylor" else series @ (one + skew / 2)
+
+
+def _reflected(numbers: torch.Tensor, size: int, trained: int) -> torch.Tensor:
+    """Return the product of reflections, the first one's on the left, their columns negated: the identity at zero."""
+    matrix = torch.eye(size, dtype=torch.float64)
+    for column, entries in enumerate(_apart(numbers, size, trained)):
+        vector = torch.cat([torch.zeros(column), torch.ones(1), entries])
+        matrix = torch.addr(matrix, matrix @ vector, vector * (-2 / vector.dot(vector)))
+    return torch.cat([-matrix[:, :trained], matrix[:, trained:]], dim=1)
+
+
+def _turned_planes(numbers: torch.Tensor, size: int, trained: int) -> torch.Tensor:
+    """Return the product of rotations of a column's index with each below it, the first one's on the left."""
+    pairs = [(column, row) for column in range(trained) for row in range(column + 1, size)]
+    return _planes(pairs[::-1], numbers.flip(0), size)
 
 
 def _planes(pairs: Sequence[tuple[int, int]] | None, angles: torch.Tensor, size: int) -> torch.Tensor:

@@ -31,6 +31,8 @@ _ROWS = 1024
 """How many rows of the matrix are brought to float64 at a time."""
 _ORTHOGONAL_SIDE = 512
 """Larger matrices are drawn from a normal distribution: they keep the scale by their size, and QR would take long."""
+_SQUARES = {"exp": 17, "cayley": 9, "taylor": 9, "neumann": 10, "householder": 6, "givens": 60}
+"""How many squares of numbers an `orthogonal` gate's matrix takes, by its map, as measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def _reference_numbers(circuit: Circuit, gate: Gate) -> int:
     written = 2 * math.prod(blocks) * rows * columns
     size = max(rows, columns)
     if gate.kind == "orthogonal":
-        return written + (9 if gate.matrix.data()["map"] == "cayley" else 17) * size * size
+        return written + _SQUARES[gate.matrix.data()["map"]] * size * size
     if gate.kind == "pauli":
         return written + 12 * size * (rows if gate.transpose else columns)
     return written

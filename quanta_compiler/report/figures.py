@@ -90,8 +90,9 @@ def init_gain(circuit: Circuit) -> float:
 
 def _gate_gain(circuit: Circuit, gate: Gate) -> float:
     rows, columns = circuit.size(gate.rows), circuit.size(gate.columns)
-    fixed = gate.matrix.fixed_gain(rows, columns)
+    drawings = [drawing(stored) for stored in stored_tensors(circuit, gate)]
+    deviation = max((drawn.std for scheme, drawn in drawings if scheme == "normal"), default=0.0)
+    fixed = gate.matrix.gain(rows, columns, deviation)
     if fixed is not None:
         return fixed
-    drawings = map(drawing, stored_tensors(circuit, gate))
     return math.prod(INITIALISERS[scheme].gain(drawn) for scheme, drawn in drawings)

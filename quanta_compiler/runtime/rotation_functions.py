@@ -82,6 +82,14 @@ def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return (inverse @ right.double()).to(right.dtype)
 
 
+def solve_triangular(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return A^-1 B of an upper triangle A; ONNX does not know that either."""
+    if is_for_onnx():
+        return solve(matrix, right)
+    found: torch.Tensor = torch.linalg.solve_triangular(matrix, right, upper=True)
+    return found
+
+
 def exponential(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.Tensor:
     """Return the first columns of exp(S), S skew-symmetric: [..., numbers] -> [..., size, columns]."""
     with torch.autocast(numbers.device.type, enabled=False):
@@ -110,6 +118,84 @@ def cayley(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.T
         one = eye(lower, 2 * kept, 2 * kept)
         inverse = solve(one - inner / 2, right[..., :columns, :].mT)
         return (eye(lower, size, columns) + left @ inverse).to(numbers.dtype)
+
+
+def sides(lower: torch.Tensor, columns: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return U, the first columns of V^T, and V^T U with S = U V^T; U = S and V = I where that is no larger."""
+    size, kept = lower.shape[-2:]
+    if 2 * kept >= size:
+        whole = skew(lower)
+        return whole, eye(lower, size, columns), whole
+    left, right, inner = factors(lower)
+    return left, right[..., :columns, :].mT, inner
+
+
+def taylor(numbers: torch.Tensor, size: int, columns: int, kept: int, order: int) -> torch.Tensor:
+    """Return the first columns of I + S + S^2/2 + ... + S^order/order!: [..., numbers] -> [..., size, columns]."""
+    with torch.autocast(numbers.device.type, enabled=False):
+        lower = lie(numbers.to(torch.promote_types(numbers.dtype, torch.float32)), size, kept)
+        left, right, inner = sides(lower, columns)
+        # I + U f(V^T U) V^T with f(z) = 1 + z/2 + ... + z^(order-1)/order!.
+        terms = right / order
+        for term in range(order - 1, 0, -1):
+            terms = (right + inner @ terms) / term
+        return (eye(lower, size, columns) + left @ terms).to(numbers.dtype)
+
+
+def neumann(numbers: torch.Tensor, size: int, columns: int, kept: int, order: int) -> torch.Tensor:
+    """Return the first columns of (I + S/2 + ... + (S/2)^order) (I + S/2): [..., numbers] -> [..., size, columns]."""
+    with torch.autocast(numbers.device.type, enabled=False):
+        lower = lie(numbers.to(torch.promote_types(numbers.dtype, torch.float32)), size, kept)
+        left, right, inner = sides(lower, columns)
+        # I + U f(V^T U / 2) V^T with f(z) = 1 + z + ... + z^(order-1) + z^order/2.
+        half, terms = inner / 2, right / 2
+        for _ in range(order):
+            terms = right + half @ terms
+        return (eye(lower, size, columns) + left @ terms).to(numbers.dtype)
+
+
+def householder(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.Tensor:
+    """Return the first columns of H_1 H_2 ..., the first of them negated: [..., numbers] -> [..., size, columns].
+
+    H_j reflects at the vector with a one at j and the numbers of column j below it.
+    """
+    with torch.autocast(numbers.device.type, enabled=False):
+        lower = lie(numbers.to(torch.promote_types(numbers.dtype, torch.float32)), size, kept)
+        vectors = lower + eye(lower, size, kept)
+        norms: torch.Tensor = torch.linalg.vector_norm(vectors, dim=-2, keepdim=True)
+        vectors = vectors / norms
+        # H_1 H_2 ... = I - V T V^T; the inverse of T is the upper triangle of V^T V, with a half on the diagonal.
+        triangle = (vectors.mT @ vectors).triu(1) + eye(lower, kept, kept) / 2
+        solved = solve_triangular(triangle, vectors[..., :columns, :].mT)
+        signs = 1 - 2 * (torch.arange(columns, device=lower.device) < kept).to(lower.dtype)
+        return ((eye(lower, size, columns) - vectors @ solved) * signs).to(numbers.dtype)
+
+
+def planes(numbers: torch.Tensor, size: int, columns: int, kept: int) -> torch.Tensor:
+    """Return the first columns of a product of rotations of planes: [..., numbers] -> [..., size, columns].
+
+    Those of the planes of the first indices with all behind them, each by half of the number in that row and column.
+    All whose two indices have one sum are turned at once, the largest sum first.
+    """
+    with torch.autocast(numbers.device.type, enabled=False):
+        wide = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+        matrix = eye(wide, size, columns).expand(*numbers.shape[:-1], size, columns)
+        kept = min(kept, size - 1)
+        rounds = [
+            (both, torch.arange(max(0, both - size + 1), min(kept, (both + 1) // 2), device=numbers.device))
+            for both in range(size + kept - 2, 0, -1)
+        ]
+        if not kept:
+            return matrix.to(numbers.dtype).contiguous()
+        order = torch.cat([first * (2 * size - first - 1) // 2 + both - 2 * first - 1 for both, first in rounds])
+        turns = ry(wide.index_select(-1, order).flatten()).view(*numbers.shape, 2, 2)
+        parts = torch.split(turns, [len(first) for _, first in rounds], dim=-3)
+        for (both, first), turn in zip(rounds, parts, strict=True):
+            rows = torch.stack([first, both - first], dim=-1).flatten()
+            pairs = matrix.index_select(-2, rows)
+            turned = (turn @ pairs.reshape(*pairs.shape[:-2], -1, 2, columns)).flatten(-3, -2)
+            matrix = matrix.index_copy(-2, rows, turned)
+        return matrix.to(numbers.dtype).contiguous()
 
 
 def givens(numbers: torch.Tensor, size: int, rounds: tuple[range | tuple[int, ...], ...]) -> torch.Tensor:

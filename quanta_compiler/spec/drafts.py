@@ -80,14 +80,14 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
     """Write a pattern out as at most `room` gates; None after an error."""
     rule, options = PATTERNS[request.pattern], options_of(request.pattern, request.options)
     names = _pattern_axes(request, state, problems)
-    if names is None or not _fits(request, state, names, problems):
+    if names is None or not _fits(request, problems):
         return None
     count = rule.count(len(names), **options) * request.repeat
     if count == 0:
         have = "one axis" if len(names) == 1 else f"{len(names)} axes"
         message = f"pattern `{request.pattern}` yields no gate on {have}"
         width = math.prod(state.sizes[name] or 1 for name in names)
-        sizes = auto_layout(width, max(rule.fewest_axes, 3)) if width >= 8 and rule.size is None else ()
+        sizes = auto_layout(width, max(rule.fewest_axes, 3)) if width >= 8 else ()
         example = f", such as `layout: {'x'.join(map(str, sizes))}`" if math.prod(sizes) == width else ""
         problems.error(request.path, message, f"it needs at least {rule.fewest_axes} axes{example}")
         return None
@@ -97,7 +97,8 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
         message = f"pattern `{request.pattern}` yields {count:,} gates; a circuit is limited to {limits.GATES:,}"
         problems.error(path, message)
         return None
-    listed = (gate for _ in range(request.repeat) for gate in rule.gates(len(names), **options))
+    before = [state.sizes[name] for name in names]
+    listed = (gate for _ in range(request.repeat) for gate in rule.gates(before, **options))
     gates = [(tuple(names[i] for i in axes), kind) for axes, kind in listed]
     targets = _pattern_targets(request, state, names, problems)
     if targets is None:
@@ -105,17 +106,8 @@ def draft_pattern(request: PatternRequest, state: AxisState, room: int, problems
     return list(_drafts(request, state, gates, targets))
 
 
-def _fits(request: PatternRequest, state: AxisState, names: list[str], problems: Problems) -> bool:
+def _fits(request: PatternRequest, problems: Problems) -> bool:
     path, rule = request.path, PATTERNS[request.pattern]
-    wrong = (
-        [(name, size) for name in names if (size := state.sizes[name]) not in (rule.size, None)] if rule.size else []
-    )
-    if wrong:
-        name, size = wrong[0]
-        more = f" (and {len(wrong) - 1} more have another size too)" if wrong[1:] else ""
-        message = f"pattern `{request.pattern}` turns axes of size {rule.size}, and axis {state.show(name)} has size "
-        problems.error(path, f"{message}{size}{more}", rule.other_size(size))
-        return False
     kind, wanted = request.matrix.name, request.matrix.axes_in_patterns or rule.axes
     if rule.kinds or wanted == rule.axes:
         return True

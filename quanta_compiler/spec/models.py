@@ -148,7 +148,7 @@ def _mixed_pattern(name: str) -> type[FileModel]:
     pattern = PATTERNS[name]
     shown: dict[str, Any] = {"const": name, "description": pattern.meaning}
     title = "".join(map(str.capitalize, name.split("_"))) + "Pattern"
-    meaning = f"The circuit of {' and '.join(map(str.upper, pattern.kinds))} that the pattern `{name}` stands for."
+    meaning = f"The circuit of gates of the kinds {', '.join(pattern.kinds)} that the pattern `{name}` stands for."
     keys: dict[str, Any] = {
         "pattern": (Annotated[str, PlainValidator(values.check_pattern_name), WithJsonSchema(shown)], ...),
         "repeat": (Repeat, 1),

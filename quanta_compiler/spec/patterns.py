@@ -1,12 +1,13 @@
 """Patterns: lists of gates by rule, one table row each."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.options import LAYERS, Key
-from quanta_compiler.kinds.two_design import TURNS, is_power_of_two, two_design
+from quanta_compiler.kinds.orthogonal import Orthogonal
+from quanta_compiler.kinds.two_design import TURNS, two_design
 
 PatternGate = tuple[tuple[int, ...], Kind | None]
 """The positions of a gate's axes among those of the pattern, and its kind; None for the one that the file asks for."""
@@ -20,6 +21,7 @@ class Pattern:
     count: Callable[..., int]
     """How many gates there are over n axes, without listing them."""
     gates: Callable[..., Iterator[PatternGate]]
+    """Lists them, by the sizes of the axes; a size is None where an error has been reported."""
     axes: int = 2
     """How many axes each gate acts on, where the file asks for its kind."""
     fewest_axes: int = 2
@@ -29,15 +31,14 @@ class Pattern:
     """The kinds of its gates, where they are not for the file to choose."""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Why it does not take a key that other patterns take, where there is more to say than that."""
-    size: int | None = None
-    """What size its axes must have."""
-    other_size: Callable[[int], str] = str
-    """What to do about another size."""
 
 
-def _alike(gates: Callable[[int], Iterator[tuple[int, ...]]]) -> Callable[[int], Iterator[PatternGate]]:
+Sizes = Sequence[int | None]
+
+
+def _alike(gates: Callable[[int], Iterator[tuple[int, ...]]]) -> Callable[[Sizes], Iterator[PatternGate]]:
     """Return a rule whose gates are all of the kind that the file asks for."""
-    return lambda n: ((axes, None) for axes in gates(n))
+    return lambda sizes: ((axes, None) for axes in gates(len(sizes)))
 
 
 def _chain(n: int) -> Iterator[tuple[int, ...]]:
@@ -50,10 +51,11 @@ def _ring(n: int) -> Iterator[tuple[int, ...]]:
         yield (0, n - 1)
 
 
-def _other_size_than_2(size: int) -> str:
-    bits = f"write {size} as {'x'.join(['2'] * (size.bit_length() - 1))} in the layout, or use "
-    whole = "`kind: pauli`: such a circuit on the bits of an index, for any size"
-    return (bits if size > 2 and is_power_of_two(size) else "use ") + whole
+def _two_design(sizes: Sizes, layers: int) -> Iterator[PatternGate]:
+    """Yield the gates of a two-design circuit; RY is an orthogonal matrix where an axis has another size than 2."""
+    for turn in two_design(len(sizes), layers):
+        is_larger = len(turn.wires) == 1 and sizes[turn.wires[0]] != 2
+        yield turn.wires, Orthogonal() if is_larger else TURNS[len(turn.wires)]
 
 
 PATTERNS: dict[str, Pattern] = {
@@ -77,18 +79,16 @@ PATTERNS: dict[str, Pattern] = {
         "RY on every axis, then layers of CZ on (0,1), (2,3), ..., RY on these, CZ on (1,2), (3,4), ..., RY on these",
         # Every pair of neighbours takes a CZ and two RY in each layer.
         lambda n, layers: n + 3 * layers * (n - 1),
-        lambda n, layers: ((turn.wires, TURNS[len(turn.wires)]) for turn in two_design(n, layers)),
+        _two_design,
         fewest_axes=1,
         options={"layers": (LAYERS, 1)},
-        kinds=tuple(kind.name for kind in TURNS.values()),
+        kinds=(*(kind.name for kind in TURNS.values()), Orthogonal.name),
         refusals={
-            "kind": "its gates are of the kinds `ry` and `cz`",
-            "to": "its axes have size 2 before and after",
-            "rank": "an RY has one angle, a CZ nothing",
-            "rank_parameters": "`kind: pauli` is the same circuit as one gate, and takes `rank_parameters`",
+            "kind": "its gates are of the kinds `ry` and `cz`, and `orthogonal` on axes of other sizes than 2",
+            "to": "its axes have the same sizes before and after",
+            "rank": "an RY is a rotation, a CZ is fixed",
+            "rank_parameters": "`kind: pauli` is such a circuit as one gate, and takes `rank_parameters`",
         },
-        size=2,
-        other_size=_other_size_than_2,
     ),
 }
 MIXED = tuple(name for name, pattern in PATTERNS.items() if pattern.kinds)

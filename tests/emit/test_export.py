@@ -56,6 +56,10 @@ ROTATIONS = file_of(
         {"axes": [0, 1], "kind": "cz"},
         {"axes": [2], "to": [5], "kind": "orthogonal"},
         {"axes": [2], "kind": "orthogonal", "map": "cayley", "rank_parameters": 1},
+        {"axes": [2], "kind": "orthogonal", "map": "taylor", "order": 3},
+        {"axes": [2], "kind": "orthogonal", "map": "neumann", "rank_parameters": 2},
+        {"axes": [2], "kind": "orthogonal", "map": "householder"},
+        {"axes": [2], "kind": "orthogonal", "map": "givens"},
     ],
 )
 
@@ -150,7 +154,7 @@ def test_the_kernel_and_rotations_run_in_onnx() -> None:
 def test_what_onnx_does_not_know_is_computed_by_products(norm: float, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = torch.randn(3, 190, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     numbers *= norm / torch.linalg.vector_norm(numbers, dim=-1, keepdim=True)
-    for function in (rotation_functions.exponential, rotation_functions.cayley):
+    for function in (rotation_functions.exponential, rotation_functions.cayley, rotation_functions.householder):
         for given, kept in ((numbers, 20), (numbers[:, :37], 2)):
             expected = function(given, 20, 12, kept)
             with monkeypatch.context() as patched:

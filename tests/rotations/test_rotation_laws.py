@@ -8,7 +8,7 @@ import pytest
 import torch
 from compiled_circuits import scaled_module
 from random_circuits import error, file_of
-from rotation_circuits import SQUARE, TALL, WIDE, rotation_circuit
+from rotation_circuits import CUT, SQUARE, TALL, WIDE, rotation_circuit
 from torch.nn.utils import parametrizations
 
 from quanta_compiler.driver import compile_circuit
@@ -120,6 +120,8 @@ SIGNS = {
     "per": QUARTET[:, None].expand(3, 4, 2).flatten(),
     # `p` on axis 0, its transpose on axis 1, and the CZ on axes 0 and 2.
     "shared": (QUARTET[:, None, None] * QUARTET[:, None] * last(8).view(4, 1, 2)).flatten(),
+    # The CZ on axes 0 and 1, 2 and 3, then 1 and 2.
+    "two_design-any": (last(3)[:, None, None] * last(8).view(4, 2) * last(4).view(1, 4, 1)).flatten(),
     "cz": last(12),
     # One CZ on the last index of axis 2, and one that is -1 throughout.
     "unit-axes": -last(3).repeat(2),
@@ -128,7 +130,7 @@ SIGNS = {
 
 
 @DTYPES
-@ORTHONORMAL
+@pytest.mark.parametrize("name", [*SQUARE, *TALL, *WIDE, *CUT])
 def test_circuits_begin_as_documented(name: str, dtype: torch.dtype) -> None:
     module: Any = rotation_circuit(name).module(dtype=dtype, backend="torch")
     assert all(not parameter.any() for parameter in module.parameters())

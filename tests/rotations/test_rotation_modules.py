@@ -22,6 +22,11 @@ DERIVED = (
     "exp-wide",
     "cayley",
     "cayley-tall-few",
+    "taylor-tall",
+    "taylor-few",
+    "neumann-wide",
+    "householder-tall-few",
+    "planes-wide-few",
     "pauli-8",
     "pauli-7",
     "pauli-tall-12",
@@ -108,13 +113,15 @@ def test_only_what_trains_is_stored(name: str) -> None:
 
 
 STORED = {
-    # Three blocks of q = 2, two of n = 4, one angle for each of 3 x 4.
-    "per": {"g0": 3 * 4, "g1": 2 * 6, "g2": 12},
+    # Three blocks of q = 2, two of n = 4, two and eight of n = 3, one angle for each of 3 x 4.
+    "per": {"g0": 3 * 4, "g1": 2 * 6, "g2": 2 * 3, "g3": 8 * 3, "g4": 12},
     "shared": {"p": 4, "o": 6, "r": 1},
     # 11 = 8 + 3, L = 2, at most two angles of a column: 8 has columns of 3, 2, 2, 2, 2; 3 = 2 + 1 has three of one.
     "pauli-11-few": {"g0": 2 * (2 + 4 * 2) + 2 * 3 + 2},
     "exp-tall": {"g0": 6 + 5 + 4},
     "cayley-tall-few": {"g0": 6 + 5},
+    "householder-tall-few": {"g0": 6 + 5},
+    "planes-tall": {"g0": 6 + 5 + 4},
     "pauli-tall": {"g0": 5 * 4 - 4},
     # 12 = 8 + 4, L = 1: (3 * 3 - 2), (3 * 2 - 2), and four between them.
     "pauli-tall-12": {"g0": 2 * 7 + 2 * 4 + 4},

@@ -123,7 +123,6 @@ WRONG: dict[str, str] = {
     + "  - {axes: [0], kind: orthogonal, layers: 2, value: [[1]]}\n"
     + "  - {axes: [0], kind: pauli, rank_parameter: 2}\n"
     + "  - {pattern: each, layers: 2, rank_parameters: 1}\n",
-    "two_design_axis_size": HEAD + "gates:\n  - two_design\n  - {pattern: two_design, axes: [3], layers: 2}\n",
     "two_design_keys": BITS
     + "gates:\n  - {pattern: two_design, kind: ry, to: {a: 4}, per: rest, rank: 2, rank_parameters: 1, name: u}\n"
     + "  - {pattern: two_design, layer: 2}\n  - two_designs\n",

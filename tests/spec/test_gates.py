@@ -52,7 +52,7 @@ def test_patterns(pattern: str, layout: str, expected: list[str]) -> None:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_patterns_count_what_they_list(name: str) -> None:
     for n in range(1, 12):
-        gates = list(PATTERNS[name].gates(n, **options_of(name, {})))
+        gates = list(PATTERNS[name].gates([2] * n, **options_of(name, {})))
         assert len(gates) == PATTERNS[name].count(n, **options_of(name, {}))
         assert (len(gates) > 0) == (n >= PATTERNS[name].fewest_axes)
         assert all(list(axes) == sorted(set(axes)) and max(axes) < n for axes, _ in gates)

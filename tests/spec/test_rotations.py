@@ -10,6 +10,7 @@ import pytest
 
 from quanta_compiler.kinds import KINDS
 from quanta_compiler.kinds.angles import lie_numbers
+from quanta_compiler.kinds.maps import MAPS
 from quanta_compiler.kinds.orthogonal import Orthogonal
 from quanta_compiler.kinds.pauli import Pauli
 from quanta_compiler.kinds.two_design import cosine_sine_angles, pauli_angles, two_design, widest_column
@@ -109,10 +110,25 @@ def test_two_design_on_some_axes() -> None:
     assert [turn(gate) for gate in load("2x2", {"pattern": "two_design", "layers": 0}).gates] == ["ry 0", "ry 1"]
 
 
+def test_two_design_on_axes_of_other_sizes_than_2() -> None:
+    """66 + 28 + 28 numbers, then for each layer those of axes 0, 1 and of axes 1, 2 again."""
+    spec = load("12x8x8", {"pattern": "two_design", "layers": 2})
+    layer = ["cz 0 1", "orthogonal 0", "orthogonal 1", "cz 1 2", "orthogonal 1", "orthogonal 2"]
+    assert [turn(gate) for gate in spec.gates] == ["orthogonal 0", "orthogonal 1", "orthogonal 2", *layer, *layer]
+    assert {gate.matrix for gate in spec.gates if gate.kind == "orthogonal"} == {Orthogonal()}
+    assert sum(numbers(spec)) == 66 + 28 + 28 + 2 * (66 + 28 + 28 + 28)
+    spec = load("2x3x1", "two_design")
+    assert [turn(gate) for gate in spec.gates[:3]] == ["ry 0", "orthogonal 1", "orthogonal 2"]
+    assert numbers(spec) == [1, 3, 0, 0, 1, 3, 0, 3, 0]
+    # The sizes are those that gates have made before.
+    spec = load("4x2", {"axes": [0], "to": [2]}, "two_design")
+    assert [turn(gate) for gate in spec.gates[1:3]] == ["ry 0", "ry 1"]
+
+
 @pytest.mark.parametrize("layers", range(4))
 def test_two_design_counts_what_it_lists(layers: int) -> None:
     pattern = PATTERNS["two_design"]
-    listed = [len(list(pattern.gates(n, layers=layers))) for n in range(1, 9)]
+    listed = [len(list(pattern.gates([2] * n, layers=layers))) for n in range(1, 9)]
     assert [pattern.count(n, layers=layers) for n in range(1, 9)] == listed
 
 
@@ -189,7 +205,7 @@ def test_sizes_that_are_no_power_of_two_are_warned_of() -> None:
 
 def test_the_documentation_lists_what_there_is_and_counts_right() -> None:
     gates, patterns = ((DOCS / page).read_text(encoding="utf-8") for page in ("gates.md", "patterns.md"))
-    assert set(re.findall(r"^\| `(\w+)`", gates, re.MULTILINE)) == {*KINDS, "init", "zeros", "normal"}
+    assert set(re.findall(r"^\| `(\w+)`", gates, re.MULTILINE)) == {*KINDS, *MAPS, "init", "zeros", "normal"}
     assert re.findall(r"^\| \[`(\w+)`\]", patterns, re.MULTILINE) == list(PATTERNS)
     (example,) = re.findall(r"```yaml\n(.*?)```", gates, re.DOTALL)
     assert numbers(load_spec(example))[:8] == [28, 5 + 4, 22, 21, 1, 0, 5, 3]
