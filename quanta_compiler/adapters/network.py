@@ -1,13 +1,11 @@
-"""A circuit with its numbers as a tensor network in float64; and its matrix, in two thin factors where it has a waist."""
+"""A circuit with its numbers as a tensor network in float64; and its matrix, as two thin factors where it has them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
-import opt_einsum
 import torch
 
 from quanta_compiler.ir.build import build_circuit
@@ -63,13 +61,16 @@ class Network:
         return {leg: found for leg, found in places.items() if leg not in outer}
 
 
-def contracted(nodes: Iterable[Node], legs: Sequence[int]) -> torch.Tensor:
-    """Return the contraction of some nodes, with these legs left, slowest first."""
-    operands: list[Any] = []
-    for node in nodes:
-        operands += [node.tensor, node.legs]
-    result: torch.Tensor = opt_einsum.contract(*operands, tuple(legs), optimize="auto")
-    return result
+def contracted(nodes: Sequence[Node], legs: Sequence[int]) -> torch.Tensor:
+    """Return the contraction of some nodes, one after the other, with these legs left, slowest first."""
+    tensor, have = nodes[0].tensor, nodes[0].legs
+    for place, node in enumerate(nodes[1:], start=2):
+        wanted = {*legs, *(leg for later in nodes[place:] for leg in later.legs)}
+        left = tuple(leg for leg in dict.fromkeys(have + node.legs) if leg in wanted)
+        labels = {leg: label for label, leg in enumerate(dict.fromkeys(have + node.legs))}
+        sides = ([labels[leg] for leg in side] for side in (have, node.legs, left))
+        tensor, have = torch.einsum(tensor, next(sides), node.tensor, next(sides), next(sides)), left
+    return tensor.permute([have.index(leg) for leg in legs])
 
 
 def network_of(spec: CircuitSpec, tensors: Tensors, device: torch.device) -> Network:
@@ -134,7 +135,7 @@ def gate_matrix(gate: GateSpec, tensors: Tensors, device: torch.device) -> torch
     return torch.autograd.grad(y, x, unit)[0].reshape(count, *per, columns).movedim(0, -2)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _alone(gate: GateSpec) -> FittedCircuit:
     """Compile a circuit of this gate alone."""
     names: dict[str, str] = {}

@@ -76,10 +76,10 @@ class Shrunk:
 
 def can_shrink(filled: Filled, device: torch.device) -> bool:
     """Say whether a circuit has a size that can be lowered, whatever that loses."""
-    return any(_lowered(filled.network(device)))
+    return any(lowerable(filled.network(device)))
 
 
-def _lowered(network: Network) -> tuple[list[Bond], list[Size]]:
+def lowerable(network: Network) -> tuple[list[Bond], list[Size]]:
     """Return the bonds to cut, and the other sizes that can be smaller."""
     own = _own(network)
     bonds = bonds_of(network, lambda node: _is_matrix(node.gate, own))
@@ -89,7 +89,7 @@ def _lowered(network: Network) -> tuple[list[Bond], list[Size]]:
 def shrunk(filled: Filled, energy: float, device: torch.device) -> Shrunk:
     """Return a smaller circuit that has lost at most a part `energy` of its squared norm."""
     network = filled.network(device)
-    bonds, sizes = _lowered(network)
+    bonds, sizes = lowerable(network)
     norm, lost_by = _measured(network)
     if not norm:
         return Shrunk(filled, 0.0, norm)

@@ -28,8 +28,8 @@ DIFFERENCE = (
     "subtracted"
 )
 NO_SIZE = (
-    "circuit {} has no rank or K' to lower, and none of its axes is a bond: made by one gate, contracted by another, "
-    "and all that joins two parts of the circuit"
+    "circuit {} has no rank, no K' and no bond to lower; a bond is an axis between two gates that alone joins two "
+    "parts of a circuit"
 )
 NO_LESS = "no size of it can be lowered for so little"
 
@@ -160,8 +160,8 @@ def shrink_adapter(
         advance()
     if not any(one.changes for one in told):
         reasons = list(dict.fromkeys(one.reason for one in told if one.reason))
-        hint = f"allow a larger loss than {energy:g}" if NO_LESS in reasons else None
-        raise refusal(saved.path, f"no layer of it gets smaller: {listed(reasons, 3)}", hint=hint)
+        remedy = f"allow a larger loss than {energy:g}" if NO_LESS in reasons else None
+        raise refusal(saved.path, f"no layer of it gets smaller: {listed(reasons, 3)}", hint=remedy)
     tensors = _tensors(Path(saved.path), {one.layer: made[one.layer] for one in told if one.changes})
     specs = {layer: one.spec for layer, one in made.items()}
     return ShrunkAdapter(saved.path, _config(config, specs, residuals), tensors, tuple(told))

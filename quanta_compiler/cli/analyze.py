@@ -48,7 +48,8 @@ def analyze(
     shrink: Annotated[
         float | None,
         typer.Option(
-            metavar="E", help="Write a smaller adapter that keeps all but a part E of each update's energy: 0.01, say."
+            metavar="ENERGY",
+            help="Write a smaller adapter that keeps all but this part of each update's energy: 0.01, say.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter, with --shrink.")] = False,
