@@ -179,9 +179,8 @@ def _sizes(network: Network, own: set[str], bonds: set[int]) -> Iterator[Size]:
             yield Size(network.circuit.legs[leg].size, partial(_with_size, leg))
     for gate in network.circuit.gates:
         if gate.name in own and "rank_parameters" in gate.matrix.options():
-            rows, columns = network.circuit.size(gate.rows), network.circuit.size(gate.columns)
-            most = widest_column(max(rows, columns)) if gate.form is Form.CIRCUIT else min(rows, columns)
-            yield Size(gate.matrix.data().get("rank_parameters", most), partial(_with_angles, gate.name))
+            sides = network.circuit.size(gate.rows), network.circuit.size(gate.columns)
+            yield Size(_kept(gate.matrix, *sides), partial(_with_angles, gate.name))
 
 
 def _with_rank(name: str, filled: Filled, rank: int) -> Filled:
@@ -210,7 +209,7 @@ def _with_size(leg: int, filled: Filled, count: int) -> Filled:
     """Return the circuit with a shorter leg: its first indices where a matrix is made, else those that count most."""
     circuit, cpu = build_circuit(filled.spec), torch.device("cpu")
     gates = [gate for gate in circuit.gates if leg in gate.per + gate.rows + gate.columns]
-    made = [filled.gate(gate.name) for gate in gates if gate.matrix.is_made]
+    made = [gate for gate in gates if gate.matrix.is_made]
     plain = [gate for gate in gates if not gate.matrix.is_made]
     nodes = [node for gate in plain for node in nodes_of(circuit, gate, filled.gate(gate.name), filled.tensors, cpu)]
     nodes = [node for node in nodes if leg in node.legs]
@@ -221,10 +220,9 @@ def _with_size(leg: int, filled: Filled, count: int) -> Filled:
     tensors = {node.name: _chosen(node, leg, order) for node in nodes}
     kinds = {}
     for gate in made:
-        rows, columns = (min(count, size) if size == min(gate.shape[-2:]) else size for size in gate.shape[-2:])
-        kept = gate.matrix.data().get("rank_parameters")
-        if kept is not None and gate.form is Form.FUNCTION:
-            kinds[gate.name] = _optioned(gate.matrix, rank_parameters=min(kept, rows, columns))
+        rows, columns = (count if side == (leg,) else circuit.size(side) for side in (gate.rows, gate.columns))
+        if gate.form is Form.FUNCTION and "rank_parameters" in gate.matrix.data():
+            kinds[gate.name] = _optioned(gate.matrix, rank_parameters=min(_kept(gate.matrix, rows, columns), count))
         (part,) = kinds.get(gate.name, gate.matrix).stored(rows, columns)
         tensors[gate.name] = filled.tensors[gate.name][..., : part.shape[0]]
     return filled.changed({leg: count}, kinds, tensors)
@@ -238,12 +236,21 @@ def _with_angles(name: str, filled: Filled, kept: int) -> Filled:
     """Return the circuit with a smaller K' for a gate: of each column of its angles the first, or the first columns."""
     gate = filled.gate(name)
     rows, columns = gate.shape[-2:]
+    if kept >= _kept(gate.matrix, rows, columns):
+        # An axis that got smaller has made it so already.
+        return filled
     matrix = _optioned(gate.matrix, rank_parameters=kept)
     (part,) = matrix.stored(rows, columns)
     left = list(range(part.shape[0]))
     if gate.form is Form.CIRCUIT:
         left = kept_angles(*gate.matrix.two_design(rows, columns), kept)
     return filled.changed({}, {name: matrix}, {name: filled.tensors[name][..., left]})
+
+
+def _kept(matrix: Kind, rows: int, columns: int) -> int:
+    """Return K' of a kind of gate, or the most that it can be."""
+    most = widest_column(max(rows, columns)) if matrix.form is Form.CIRCUIT else min(rows, columns)
+    return int(matrix.data().get("rank_parameters", most))
 
 
 def _optioned(matrix: Any, **options: int) -> Any:
