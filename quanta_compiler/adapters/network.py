@@ -120,19 +120,15 @@ def gate_matrix(gate: GateSpec, tensors: Tensors, device: torch.device) -> torch
     stored = tensors[gate.name].to(device, torch.float64)
     if not gate.matrix.is_made:
         return stored
-    # A circuit of this gate alone, on all of its blocks at once: forward or backward, whatever takes fewer vectors.
+    # A circuit of this gate alone, on all of its blocks at once: itself or its transpose, whatever takes fewer vectors.
     *per, rows, columns = gate.shape
     fitted = _alone(gate)
-    is_tall = rows >= columns
     count = min(rows, columns)
     unit = torch.eye(count, dtype=torch.float64, device=device)[:, None, :]
-    unit = unit.expand(count, fitted.in_features // columns, count).reshape(count, -1)
-    if is_tall:
-        return fitted.apply({gate.name: stored}, unit, "torch").reshape(count, *per, rows).movedim(0, -1)
-    x = torch.zeros(count, fitted.in_features, dtype=torch.float64, device=device, requires_grad=True)
-    with torch.enable_grad():
-        y = fitted.apply({gate.name: stored}, x, "torch")
-    return torch.autograd.grad(y, x, unit)[0].reshape(count, *per, columns).movedim(0, -2)
+    unit = unit.expand(count, math.prod(per), count).reshape(count, -1)
+    if rows >= columns:
+        return fitted.apply({gate.name: stored}, unit).reshape(count, *per, rows).movedim(0, -1)
+    return fitted.apply_transposed({gate.name: stored}, unit).reshape(count, *per, columns).movedim(0, -2)
 
 
 @lru_cache(maxsize=256)

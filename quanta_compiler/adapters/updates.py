@@ -96,7 +96,7 @@ class CircuitUpdate:
         """
         filled = [(sign, one) for sign, one in ((1.0, self.trained), (-1.0, self.frozen)) if one is not None]
         waist = waist_of(build_circuit(self.circuit.spec))
-        if waist is None or len(filled) * waist.width >= min(self.shape):
+        if waist is None or self.is_from_identity or len(filled) * waist.width >= min(self.shape):
             return None
         parts = [(sign, *factors(network_of(self.circuit.spec, one, device), waist)) for sign, one in filled]
         left, right = torch.cat([sign * one for sign, one, _ in parts], 1), torch.cat([one for _, _, one in parts])

@@ -232,3 +232,9 @@ def test_wrong_usage(options: list[str], said: str) -> None:
     result = quanta("analyze", "adapter", *options)
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
+
+
+def test_a_difference_to_the_identity_stays_as_it_is() -> None:
+    chain = {"version": 1, "name": "chain", "layout": "4x3x2", "init": "identity", "gates": ["chain"]}
+    saved(circuit=chain, target_modules=["q_proj"])
+    assert "with residual identity its update is a difference" in refused("adapter", "--shrink", "0.5", "-o", "out")
