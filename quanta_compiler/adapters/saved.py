@@ -19,7 +19,7 @@ from quanta_compiler.nn import wide
 from quanta_compiler.text.words import some_of
 
 _OURS = "QUANTA_CIRCUIT"
-_KEY = re.compile(
+TENSOR_KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<layer>.+)\.quanta_circuit_(?P<part>(?:delta|gates|frozen|features)(?:\.[^.]+)?)"
 )
 
@@ -54,9 +54,9 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     file = open_tensors(folder / WEIGHTS_FILE)
     if method == "LORA":
         return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
-    ours = _quanta_config(folder)
+    ours = quanta_config(folder)
     hint = "the folder's files do not belong together, or were changed: restore those that were saved"
-    updates = layer_updates(file, _KEY, layers, partial(_circuit_update, ours), hint)
+    updates = layer_updates(file, TENSOR_KEY, layers, partial(_circuit_update, ours), hint)
     names = sorted({update.circuit.spec.name for update in updates.values()})
     shown = names if len(names) <= 3 else [*names[:3], "…"]
     scale = f", scale {ours.scale:g}" if ours.scale != 1 else ""
@@ -82,7 +82,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _quanta_config(folder: Path) -> Any:
+def quanta_config(folder: Path) -> Any:
     """Return the configuration, which refuses a circuit that was changed by hand; weights are looked at elsewhere."""
     from quanta_compiler.peft import QuantaConfig
 

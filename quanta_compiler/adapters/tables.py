@@ -6,8 +6,9 @@ from pathlib import Path
 
 from quanta_compiler.adapters.analysis import Analysis, AnalyzedAdapter, Similarity, similarity_points
 from quanta_compiler.adapters.paper_import import PaperAdapter
+from quanta_compiler.adapters.shrunk import ShrunkAdapter
 from quanta_compiler.diagnostics import clip, escape
-from quanta_compiler.text.quantities import figure_text
+from quanta_compiler.text.quantities import figure_text, percent_text
 from quanta_compiler.text.tables import Column, Table, numbers
 from quanta_compiler.text.words import DASH, plural
 
@@ -64,10 +65,39 @@ def _similarity_table(first: AnalyzedAdapter, other: AnalyzedAdapter, similariti
     return Table(title, columns, tuple(rows))
 
 
+def shrunk_tables(adapter: ShrunkAdapter, paths: Mapping[str, Path]) -> list[Table]:
+    """Return what was written, and layer by layer and in total what is smaller and what it cost."""
+    columns = (
+        Column("layer"),
+        Column("update"),
+        *numbers("numbers before", "after", "energy lost", "relative error"),
+        Column("smaller", is_remark=True),
+    )
+    rows = [
+        (
+            clip(layer.layer, 160),
+            f"{layer.out_features} x {layer.in_features}",
+            f"{layer.before:,}",
+            f"{layer.after:,}",
+            *((figure_text(layer.lost), figure_text(layer.relative_error)) if layer.changes else (DASH, DASH)),
+            layer.reason or ", ".join(change.in_words() for change in layer.changes),
+        )
+        for layer in adapter.layers
+    ]
+    lost = figure_text(adapter.lost), figure_text(adapter.largest_error)
+    left = f"{percent_text(100 * adapter.after / adapter.before)} of the numbers; the error is the largest of a layer"
+    rows.append(("all", "", f"{adapter.before:,}", f"{adapter.after:,}", *lost, left))
+    return [_written(paths, len(adapter.tensors)), Table(f"shrunk: {escape(adapter.path)}", columns, tuple(rows))]
+
+
+def _written(paths: Mapping[str, Path], tensors: int) -> Table:
+    remarks = {"config": "the circuits and settings", "weights": plural(tensors, "tensor")}
+    rows = tuple((escape(str(path)), remarks[kind]) for kind, path in paths.items())
+    return Table("written", (Column(""), Column("", is_remark=True)), rows)
+
+
 def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Table]:
     """Return what was written, and the layers that share a circuit and a shape, line by line."""
-    remarks = {"config": "the circuits and settings", "weights": plural(len(adapter.tensors), "tensor")}
-    written = tuple((escape(str(path)), remarks[kind]) for kind, path in paths.items())
     groups: dict[tuple[str, ...], list[str]] = {}
     for layer in adapter.layers:
         features, layout = f"{layer.features[0]} -> {layer.features[1]}", "x".join(map(str, layer.circuit.layout))
@@ -76,7 +106,7 @@ def import_tables(adapter: PaperAdapter, paths: Mapping[str, Path]) -> list[Tabl
     heading = f"imported: {plural(len(adapter.layers), 'layer')}, residual {adapter.config.residual}"
     columns = (Column("layers"), Column("features"), Column("layout"), *numbers("gates"))
     return [
-        Table("written", (Column(""), Column("", is_remark=True)), written),
+        _written(paths, len(adapter.tensors)),
         Table(heading, columns, rows),
     ]
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quanta_compiler.cli.command import guarded
-from quanta_compiler.cli.options import completed, picture_option, regex
+from quanta_compiler.cli.options import completed, picture_name, regex, wrong_option
 from quanta_compiler.runtime.backends import DEVICES
-from quanta_compiler.system.extras import require
+from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.text.console import print_json, print_tables, progress_bar, tell, tell_diagnostics
 
 if TYPE_CHECKING:
+    import re
+
     import torch
 
 PICTURES = (".svg", ".html", ".png", ".pdf")
@@ -34,7 +36,23 @@ def _device(name: str) -> torch.device:
 def analyze(
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of saved adapters.")],
     *,
-    output: Annotated[Path | None, picture_option(PICTURES)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help=f"Draw a picture: {', '.join(PICTURES)}; with --shrink the folder of the smaller adapter.",
+        ),
+    ] = None,
+    shrink: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ENERGY",
+            help="Write a smaller adapter that keeps all but this part of each update's energy: 0.01, say.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an adapter, with --shrink.")] = False,
     layers: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Only the layers in whose name it is found.")
     ] = None,
@@ -54,8 +72,15 @@ def analyze(
     the update, its Frobenius norm and its largest singular values. The first adapter is compared with each of the
     others: phi(i, j) is how much of the first i and j right singular vectors' subspaces coincide, from 0 to 1. Reads
     adapters of circuits and of PEFT's LoRA.
+
+    With --shrink, lower ranks, thinner bonds and fewer angles (K') instead, and what they cost: for every layer whose
+    update is T, as much as the loss of energy, of the squared Frobenius norm, allows.
     """
     pattern = None if layers is None else regex(layers)
+    if shrink is not None:
+        _shrink(adapters, shrink, output, pattern, device, force=force, as_json=as_json)
+        return
+    picture_name(PICTURES)(output)
     if output is not None:
         require("a picture", "matplotlib")
     require("`quanta analyze`", "safetensors")
@@ -78,3 +103,40 @@ def analyze(
         print_json(analysis.to_dict(top))
     else:
         print_tables(analysis_tables(analysis, top))
+
+
+def _shrink(
+    adapters: list[Path],
+    energy: float,
+    folder: Path | None,
+    layers: re.Pattern[str] | None,
+    device: str,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a smaller adapter, and print what became of its layers."""
+    if not 0 < energy < 1:
+        raise wrong_option("--shrink", f"{energy:g} is no part of the energy: write a number between 0 and 1, say 0.01")
+    if folder is None:
+        raise wrong_option("--output", "say with -o DIR where the smaller adapter goes")
+    if len(adapters) > 1:
+        raise wrong_option("--shrink", f"one adapter is shrunk at a time, and {len(adapters)} are given")
+    require("`quanta analyze --shrink`", *PEFT)
+    from quanta_compiler.adapters.output import WEIGHTS_FILE, refuse_existing, write_adapter
+    from quanta_compiler.adapters.saved import read_adapter
+    from quanta_compiler.adapters.shrunk import shrink_adapter
+    from quanta_compiler.adapters.tables import shrunk_tables
+
+    source = adapters[0] / WEIGHTS_FILE
+    refuse_existing(folder, source, force=force)
+    chosen_device = _device(device)
+    with progress_bar("reading") as progress:
+        saved = read_adapter(adapters[0])
+        progress.begin("layers", len(saved.updates))
+        shrunk = shrink_adapter(saved, energy, layers, device=chosen_device, advance=progress.advance)
+    paths = write_adapter(shrunk.config, shrunk.tensors, folder, source=source, force=force)
+    if as_json:
+        print_json({"files": {kind: str(path) for kind, path in paths.items()}, "energy": energy, **shrunk.to_dict()})
+    else:
+        print_tables(shrunk_tables(shrunk, paths))

@@ -68,6 +68,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "analyze": (
         "quanta analyze adapter",
         "quanta analyze adapter other-adapter -o ranks.svg",
+        "quanta analyze adapter --shrink 0.01 -o smaller",
     ),
     "import": ("quanta import checkpoint.safetensors -o adapter",),
 }

@@ -131,14 +131,20 @@ def split_names(text: str) -> tuple[str, ...]:
 
 def picture_option(endings: Iterable[str]) -> Any:
     """Return the option for a picture, whose name ends in one of the formats that can be drawn."""
+    text = f"Draw a picture: {', '.join(endings)}."
+    return typer.Option("--output", "-o", metavar="FILE", callback=picture_name(endings), help=text)
+
+
+def picture_name(endings: Iterable[str]) -> Callable[[Path | None], Path | None]:
+    """Return the check that a picture's name ends in one of the formats that can be drawn."""
 
     def check(path: Path | None) -> Path | None:
         if path is not None and path.suffix.lower() not in endings:
-            raise typer.BadParameter(f"{str(path)!r} should end in one of {', '.join(endings)}")
+            message = f"{str(path)!r} should end in one of {', '.join(endings)}"
+            raise typer.BadParameter(message, param_hint="'--output' / '-o'")
         return path
 
-    text = f"Draw a picture: {', '.join(endings)}."
-    return typer.Option("--output", "-o", metavar="FILE", callback=check, help=text)
+    return check
 
 
 def regex(text: str) -> re.Pattern[str]:

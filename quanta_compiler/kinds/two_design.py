@@ -139,6 +139,24 @@ def cosine_sine_angles(size: int, kept: int | None = None) -> int:
     return counted(size, lambda _: 0, lambda whole: turned_pairs(whole, kept))
 
 
+def kept_angles(size: int, layers: int, before: int | None, after: int) -> list[int]:
+    """Return which angles of a `pauli` gate are left, by their numbers, where K' goes from `before` to `after`."""
+
+    def own(power: int) -> list[int]:
+        wires = power.bit_length() - 1
+        return [wires, *[wires // 2 * 2, max(0, wires - 1) // 2 * 2] * layers]
+
+    def both(first: tuple[int, list[int]], second: tuple[int, list[int]]) -> tuple[int, list[int]]:
+        return first[0] + second[0], [*first[1], *second[1], second[0], *first[1], *second[1]]
+
+    left: list[int] = []
+    place = 0
+    for turned in summed(powers_of_two(size), lambda power: (power, own(power)), both)[1]:
+        left += range(place, place + min(turned, after))
+        place += turned if before is None else min(turned, before)
+    return left
+
+
 def widest_column(size: int) -> int:
     """Return the most angles that a column of a `pauli` gate has: the largest K' that says anything."""
     # The rotation between the first two halves is a column of its own, and the widest such.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapted_models import LORA, Mlp, adapted, circuit_layers
 from commands import quanta
 from lora_folders import diagonal_lora, save_lora
 from paper_checkpoints import paper_layer
@@ -49,8 +50,12 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     shutil.copy(EXAMPLES / "llama2-7b-16-8-8-4.yaml", "circuit.yaml")
     shutil.copytree(EXAMPLES / "models" / "llama3-8b", "examples/models/llama3-8b")
-    for name in ("adapter", "other-adapter"):
-        save_lora(Path(name), {"q_proj": diagonal_lora([2.0, 1.0], [0, 1], (6, 8))}, 2)
+    save_lora(Path("other-adapter"), {"q_proj": diagonal_lora([2.0, 1.0], [0, 1], (24, 24))}, 2)
+    model = adapted(Mlp(), circuit=LORA)
+    for layer in circuit_layers(model).values():
+        # Of rank 1, where 3 is there.
+        layer.quanta_circuit_gates["default"].get_parameter("g0-B").data[:, 0] = 1
+    model.save_pretrained("adapter")
     save_file(paper_layer("q_proj", (4, 4, 4), torch.Generator().manual_seed(0)), "checkpoint.safetensors")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
