@@ -71,7 +71,8 @@ def test_every_kernel_gets_its_fastest_tiling_and_other_processes_read_it(seen: 
     first = {"forward": 8, "states": 8, "segment": 8}
     assert launched(seen, forced, 5) == first, "a named engine takes what fits first"
     assert launched(seen, automatic, 5) == FASTEST
-    assert "triton, 1 kernel of 4 tokens, backward in 2 segments; faster than torch in 1 of 1 kind of call" in repr(automatic)
+    told = "triton, 1 kernel of 4 tokens, backward in 2 segments; faster than torch in 1 of 1 kind of call"
+    assert told in repr(automatic)
     assert launched(seen, forced, 9) == first, "another number of tokens is another kind"
     (kept,) = tmp_path.glob("choice-*.json")
     found = json.loads(kept.read_text())
