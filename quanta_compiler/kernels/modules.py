@@ -1,16 +1,18 @@
 """Emitted classes with another way to run their forward pass; parameters, state dict and `operator()` are theirs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.kernels.engine import ENGINES, engine_name, is_measured
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.measured import is_faster, outcomes
 from quanta_compiler.kernels.operator import apply_circuit
-from quanta_compiler.kernels.precision import is_autocast
+from quanta_compiler.kernels.precision import is_autocast, without_autocast
 from quanta_compiler.text.words import plural
 
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
@@ -25,12 +27,13 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
     """
     plain: Forward = _recomputing(base.forward) if recompute else base.forward
     if backend == "fused":
-        return _subclass(base, _fused(base), extra_repr=_engines_of(base))
+        return _subclass(base, _fused(base), extra_repr=_engines_of(base), operator=_operator(base))
     if backend == "auto":
         found = executable(base.circuit)
         choices = {engine.name: engine.prefers(found.table, found.tokens) for engine in ENGINES}
         if any(choice is not False for choice in choices.values()):
-            return _subclass(base, _automatic(base, plain, choices), extra_repr=_engines_of(base))
+            forward = _automatic(base, plain, choices)
+            return _subclass(base, forward, extra_repr=_engines_of(base), operator=_operator(base))
     return _subclass(base, plain) if recompute else base
 
 
@@ -78,6 +81,44 @@ def _automatic(base: Any, plain: Forward, choices: dict[str, bool | None]) -> Fo
     return forward
 
 
+def _operator(base: Any) -> Callable[..., torch.Tensor]:
+    """Return `operator` as the kernel for CPUs makes it, without gradient; elsewhere as it was emitted."""
+    found = executable(base.circuit)
+    shape = found.out_features, found.in_features
+
+    def operator(self: Any, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        stored = _tensors(self.gates)
+        given = stored if add_to is None else [*stored, add_to]
+        if add_to is None:
+            is_right = not (torch.is_grad_enabled() and any(one.requires_grad for one in stored))
+        else:
+            is_right = add_to.shape == shape
+        if not is_right or not _is_left_to_kernel(given) or found.rows is None:
+            result: torch.Tensor = base.operator(self, add_to=add_to, scale=scale)
+            return result
+        lookup, dtype, device = stored_in(self), stored[0].dtype, stored[0].device
+        with torch.no_grad(), without_autocast(device):
+            if add_to is None:
+                return found.rows.whole(lookup, dtype, device)
+            for rows, block in found.rows.blocks(lookup, dtype, device):
+                add_to[rows].add_(block, alpha=scale)
+        return add_to
+
+    operator.__doc__ = base.operator.__doc__
+    return operator
+
+
+def _is_left_to_kernel(tensors: Sequence[torch.Tensor]) -> bool:
+    """Say whether the kernel may read tensors, the first a gate: no mode, transform or subclass is to see them."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _get_current_dispatch_mode():
+        return False
+    if not tensors or forward_ad._current_level >= 0 or tensors[0].dtype not in (torch.float32, torch.float64):
+        return False
+    plain = (torch.Tensor, torch.nn.Parameter)
+    is_plain = all(type(one) in plain and one.is_cpu and not one.is_neg() for one in tensors)
+    return is_plain and engine_name("cpu", tensors[0].dtype) == "cpu"
+
+
 def _tensors(gates: Any) -> list[torch.Tensor]:
     """Return the tensors of the gates, of a module or of what stands for one."""
     if not isinstance(gates, dict):
@@ -91,7 +132,7 @@ def _fused(base: Any) -> Forward:
     matrices, first = found.matrices, found.first_stored
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        stored = _stored(self)
+        stored = stored_in(self)
         if first is not None and not is_autocast(x.device):
             dtype = stored(*first).dtype
             if dtype != x.dtype:
@@ -101,7 +142,7 @@ def _fused(base: Any) -> Forward:
     return forward
 
 
-def _stored(owner: Any) -> Callable[[str, str], torch.Tensor]:
+def stored_in(owner: Any) -> Callable[[str, str], torch.Tensor]:
     """Return the lookup of a tensor by its gate and part, in a module or in what stands for one."""
     gates = owner.gates
     # Past the lookup of modules, which takes as long as a small gate.
@@ -131,7 +172,7 @@ def difference(base: Any, backend: str, forward: Forward) -> Difference:
         return forward(own, x) - forward(minus, x)
 
     def fused(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
-        return apply_circuit(circuit, x, [*found.matrices(_stored(own), x), *found.matrices(_stored(minus), x)])
+        return apply_circuit(circuit, x, [*found.matrices(stored_in(own), x), *found.matrices(stored_in(minus), x)])
 
     def choose(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
         if backend == "torch" or not is_measured(x.device.type, x.dtype):

@@ -15,6 +15,7 @@ from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_state
+from quanta_compiler.system.machine import expect_writes
 
 
 class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
@@ -116,13 +117,14 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
     def _shift_weight(self, adapter: str, scale: float, safe: bool) -> None:
         """Add `scale` (T - S) to the base weight, all of it or nothing."""
         weight = read_weight(self)
-        for columns, block in self.delta_blocks(adapter, scale):
-            part = self._add(weight, columns, block)
+        for place, block in self.delta_blocks(adapter, scale):
+            part = self._add(weight, place, block)
             if safe and not bool(torch.isfinite(part.to(block.dtype)).all()):
                 raise ValueError(
                     f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
                     "nothing was changed"
                 )
+            del block  # before the next is made
         _write_weight(self, weight)
 
     @gathered()
@@ -139,8 +141,8 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         dtype = self.compute_dtype(adapter)
         wide = torch.promote_types(dtype, torch.float32)
         delta = torch.zeros(shape if self.fan_in_fan_out else shape[::-1], dtype=wide, device=self._base_device())
-        for columns, block in self.delta_blocks(adapter, self.quanta_circuit_scale[adapter]):
-            self._add(delta, columns, block)
+        for place, block in self.delta_blocks(adapter, self.quanta_circuit_scale[adapter]):
+            self._add(delta, place, block)
         return delta.to(dtype)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
@@ -179,7 +181,15 @@ def read_weight(layer: Any) -> torch.Tensor:
     if is_sharded(weight):
         return whole(weight)
     # Dequantizing has made a new tensor already.
-    return weight.clone() if layer.quantization_backend is None else weight
+    return _copied(weight) if layer.quantization_backend is None else weight
+
+
+def _copied(weight: torch.Tensor) -> torch.Tensor:
+    if type(weight) not in (torch.Tensor, nn.Parameter) or not weight.is_cpu:
+        return weight.clone()
+    copy = torch.empty_like(weight)
+    expect_writes(copy.data_ptr(), copy.nbytes)
+    return copy.copy_(weight)
 
 
 def _unpack(base: Any) -> None:
