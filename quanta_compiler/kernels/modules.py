@@ -1,14 +1,12 @@
 """Emitted classes with another way to run their forward pass; parameters, state dict and `operator()` are theirs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.checkpoint import checkpoint
 
-from quanta_compiler.kernels.engine import ENGINES, engine_name, is_measured
+from quanta_compiler.kernels.engine import ENGINES, engine_name, is_left_to_kernel, is_measured
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.measured import is_faster, outcomes
 from quanta_compiler.kernels.operator import apply_circuit
@@ -93,7 +91,7 @@ def _operator(base: Any) -> Callable[..., torch.Tensor]:
             is_right = not (torch.is_grad_enabled() and any(one.requires_grad for one in stored))
         else:
             is_right = add_to.shape == shape
-        if not is_right or not _is_left_to_kernel(given) or found.rows is None:
+        if not is_right or not is_left_to_kernel(given) or found.rows is None:
             result: torch.Tensor = base.operator(self, add_to=add_to, scale=scale)
             return result
         lookup, dtype, device = stored_in(self), stored[0].dtype, stored[0].device
@@ -106,17 +104,6 @@ def _operator(base: Any) -> Callable[..., torch.Tensor]:
 
     operator.__doc__ = base.operator.__doc__
     return operator
-
-
-def _is_left_to_kernel(tensors: Sequence[torch.Tensor]) -> bool:
-    """Say whether the kernel may read tensors, the first a gate: no mode, transform or subclass is to see them."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _get_current_dispatch_mode():
-        return False
-    if not tensors or forward_ad._current_level >= 0 or tensors[0].dtype not in (torch.float32, torch.float64):
-        return False
-    plain = (torch.Tensor, torch.nn.Parameter)
-    is_plain = all(type(one) in plain and one.is_cpu and not one.is_neg() for one in tensors)
-    return is_plain and engine_name("cpu", tensors[0].dtype) == "cpu"
 
 
 def _tensors(gates: Any) -> list[torch.Tensor]:
