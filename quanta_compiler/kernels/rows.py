@@ -14,8 +14,10 @@ from quanta_compiler.lowering.rows import Legs, OperatorRows
 from quanta_compiler.lowering.small_matrices import contracted_pairs
 from quanta_compiler.planner.plan import Leaf
 
-TILE = 32
-"""How many vectors are taken at a time: as many as a tile of the kernel for CPUs has."""
+TILE = 16
+"""How many vectors the kernel for CPUs takes together."""
+_SHARE = 32
+"""A block of rows for several threads is at most this part of the matrix; that of one tile may be more."""
 
 
 class Rows:
@@ -30,20 +32,21 @@ class Rows:
         """How many rows of the operator a vector is."""
         self._width = plan.size(plan.output[plan.rows :])
         self.tiles = rows.count // TILE
-        """In how many blocks the rows come, or one more."""
+        """How many blocks of rows there are at most, or one less."""
         self._runners: dict[object, Runner] = {}
 
     def blocks(self, lookup: Lookup, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield `[rows, in_features]` and which rows these are, in order: those of a tile of the kernel at a time."""
+        """Yield `[rows, in_features]` and which rows these are, in order: a tile of the kernel for every thread at a time."""
         rows, matrices = self._rows, self._matrices(lookup, dtype)
         first, size = 0, rows.plan.sizes[rows.tokens[0]]
-        step = min(size, math.ceil(TILE * size / rows.count))
+        some = TILE * max(1, min(torch.get_num_threads(), self.tiles // _SHARE))
+        step = min(size, math.ceil(some * size / rows.count))
         for start in range(0, size, step):
             vectors = self._vectors(lookup, dtype, start, min(step, size - start))
-            for some in torch.split(vectors, TILE):
-                last = first + len(some) * self._height
+            for few in torch.split(vectors, some):
+                last = first + len(few) * self._height
                 # Not held here: the caller may have dropped it before it asks for the next.
-                yield slice(first, last), self._made(some, matrices, device)
+                yield slice(first, last), self._made(few, matrices, device)
                 first = last
 
     def whole(self, lookup: Lookup, dtype: torch.dtype, device: torch.device) -> torch.Tensor:

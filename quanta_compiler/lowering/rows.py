@@ -14,7 +14,7 @@ from quanta_compiler.planner.plan import Plan
 _SHARE = 4
 """The vectors have at most this part of the numbers of the matrix: they are held while it is made."""
 _LEAST_TOKENS = 64
-"""With fewer a table gains nothing: a kernel takes 32 at a time."""
+"""With fewer a table gains nothing: a kernel takes 16 at a time."""
 
 Legs = tuple[int, ...]
 Chain = list[tuple[int, int]]

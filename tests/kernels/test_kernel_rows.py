@@ -63,7 +63,7 @@ def test_a_block_is_a_small_part_of_a_large_matrix() -> None:
     found = operator_rows(plan_operator(compiled.circuit), compiled.circuit)
     assert found is not None
     assert (found.count, found.table.in_size, found.table.out_size) == (1024, 1024, 16384)
-    assert Rows(found).tiles == found.count // TILE == 32
+    assert Rows(found).tiles == found.count // TILE == 64
     # Nothing is computed that the plan has not: what is left is the first product of two gates.
     assert found.count * found.table.flops_per_token == sum(step.flops for step in found.plan.steps[1:])
 

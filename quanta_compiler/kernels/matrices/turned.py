@@ -4,6 +4,7 @@ What takes the time by torch is hundreds of small operations, whatever the batch
 in backward turns them back, so that nothing but the result is kept.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ def by_kernel(table: TurningTable, by_torch: Whole) -> Whole:
 class _Turned(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, angles: torch.Tensor, table: TurningTable, by_torch: Whole) -> torch.Tensor:
-        flat = angles.reshape(-1, angles.shape[-1]).contiguous()
+        flat = _stack(angles)
         made = table.forward(flat)
         ctx.table, ctx.by_torch = table, by_torch
         ctx.save_for_backward(angles, made)
@@ -46,6 +47,10 @@ class _Turned(torch.autograd.Function):
                 angles = angles.view_as(angles) if angles.requires_grad else angles.detach().requires_grad_()
                 (found,) = torch.autograd.grad(ctx.by_torch(angles), angles, grad, create_graph=twice)
             return found, None, None
-        flat = angles.reshape(-1, angles.shape[-1]).contiguous()
+        flat = _stack(angles)
         given = (grad.mT if ctx.table.is_transposed else grad).reshape(made.shape)
         return ctx.table.backward(flat, made, given).view(angles.shape), None, None
+
+
+def _stack(angles: torch.Tensor) -> torch.Tensor:
+    return angles.reshape(math.prod(angles.shape[:-1]), angles.shape[-1]).contiguous()
