@@ -36,7 +36,7 @@ class Rows:
         self._runners: dict[object, Runner] = {}
 
     def blocks(self, lookup: Lookup, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield `[rows, in_features]` and which rows these are, in order: a tile of the kernel for every thread at a time."""
+        """Yield `[rows, in_features]` and which rows these are, in order: those of a tile for each thread at a time."""
         rows, matrices = self._rows, self._matrices(lookup, dtype)
         first, size = 0, rows.plan.sizes[rows.tokens[0]]
         some = TILE * max(1, min(torch.get_num_threads(), self.tiles // _SHARE))
