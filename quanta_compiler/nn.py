@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.kernels.modules import difference
+from quanta_compiler.kernels.executable import executable
+from quanta_compiler.kernels.modules import difference, stored_in
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.runtime.backends import BACKENDS, check_backend
@@ -29,6 +30,11 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 _BLOCK_BYTES = 2**21
 """What applying the circuit to one block of columns may hold at once, in float32."""
+_TILES = 32
+"""A weight is not updated in fewer blocks of rows: one must be a small part of it."""
+
+Place = tuple[slice, slice]
+"""Rows and columns of a matrix."""
 
 
 class FittedCircuit:
@@ -164,18 +170,23 @@ class FittedCircuit:
 
     def operator_blocks(
         self, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device
-    ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield the operator column by column in blocks: the columns, and `[columns, out_features]`, transposed.
+    ) -> Iterator[tuple[Place, torch.Tensor]]:
+        """Yield the operator in blocks, and where each stands in it: some rows, or some columns, in order.
 
         One block is in memory at a time, so that a weight can be updated without a second matrix of its size.
         """
         tensors = {name: whole(tensor).to(dtype) for name, tensor in tensors.items()}
+        found = executable(load_class(self.source).circuit).rows
+        if found is not None and found.tiles >= _TILES:
+            blocks = found.blocks(stored_in(self._parts(tensors)), dtype, device)
+            yield from (((rows, slice(None)), block) for rows, block in blocks)
+            return
         for first in range(0, self.in_features, self._block):
             columns = slice(first, min(first + self._block, self.in_features))
             rows = torch.arange(columns.stop - first, device=device)
             unit = torch.zeros(columns.stop - first, self.in_features, dtype=dtype, device=device)
             unit[rows, rows + first] = 1.0
-            yield columns, self.apply(tensors, unit)
+            yield (slice(None), columns), self.apply(tensors, unit).T
 
 
 def whole(tensor: Any) -> torch.Tensor:

@@ -77,13 +77,13 @@ class CircuitUpdate:
         return self.circuit.out_features, self.circuit.in_features
 
     def matrix(self, device: torch.device) -> torch.Tensor:
-        """Return the update in float64: the circuits applied to blocks of unit vectors."""
+        """Return the update in float64: made block by block."""
         matrix = torch.zeros(self.shape, dtype=torch.float64, device=device)
         for sign, tensors in ((1.0, self.trained), (-1.0, self.frozen)):
             if tensors is not None:
                 moved = {name: tensor.to(device) for name, tensor in tensors.items()}
-                for columns, block in self.circuit.operator_blocks(moved, dtype=torch.float64, device=device):
-                    matrix[:, columns] += sign * block.T
+                for place, block in self.circuit.operator_blocks(moved, dtype=torch.float64, device=device):
+                    matrix[place].add_(block, alpha=sign)
         if self.is_from_identity:
             matrix.diagonal().sub_(1)
         return self.scale * matrix

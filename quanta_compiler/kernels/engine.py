@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Protocol
 
 import torch
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from quanta_compiler.kernels.by_parts import Tilings
 from quanta_compiler.kernels.engines.cpu import engine as cpu
@@ -132,3 +134,14 @@ def is_measured(device: str, dtype: torch.dtype) -> bool:
 def engine_name(device: str, dtype: torch.dtype) -> str:
     """Return the name of `engine_for`; torch.compile takes it as settled when it traces a call."""
     return engine_for(device, dtype).name
+
+
+def is_left_to_kernel(tensors: Sequence[torch.Tensor]) -> bool:
+    """Say whether the kernel may read tensors, the first a gate's: no mode, transform or subclass is to see them."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _get_current_dispatch_mode():
+        return False
+    if not tensors or forward_ad._current_level >= 0 or tensors[0].dtype not in (torch.float32, torch.float64):
+        return False
+    plain = (torch.Tensor, torch.nn.Parameter)
+    is_plain = all(type(one) in plain and one.is_cpu and not one.is_neg() for one in tensors)
+    return is_plain and engine_name("cpu", tensors[0].dtype) == "cpu"

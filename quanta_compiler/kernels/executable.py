@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import cycle
 from typing import TypeVar
 
@@ -13,8 +13,11 @@ from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels.engine import Engine, Runner, engine_for
 from quanta_compiler.kernels.matrices.rotations import Lookup, Rotations
 from quanta_compiler.kernels.precision import Matrices, matrix_dtype, without_autocast
+from quanta_compiler.kernels.rows import Rows
 from quanta_compiler.kinds.kind import Form
+from quanta_compiler.lowering.rows import operator_rows
 from quanta_compiler.lowering.table import GateTable, MatrixSource, lower_table
+from quanta_compiler.planner.planner import plan_operator
 from quanta_compiler.spec import load_spec
 
 _Any = TypeVar("_Any")
@@ -48,6 +51,13 @@ class Executable:
         """A tensor that the circuit stores, by its gate and part: all have one dtype. None where it stores none."""
         self.numbers = [entry.blocks * entry.rows * entry.columns for entry, _ in entries]
         self._runners = _Runners(self.table)
+        self._circuit, self._optimizer = circuit, spec.optimizer
+
+    @cached_property
+    def rows(self) -> Rows | None:
+        """What makes the operator row by row; None where there is no table for that."""
+        found = operator_rows(plan_operator(self._circuit, self._optimizer), self._circuit)
+        return None if found is None else Rows(found)
 
     def matrices(self, lookup: Lookup, like: torch.Tensor) -> list[torch.Tensor]:
         """Return the matrices of all entries that have one, from the tensors that a circuit stores.

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from quanta_compiler.kernels.engine import ENGINES, engine_name, is_measured
+from quanta_compiler.kernels.engine import ENGINES, engine_name, is_left_to_kernel, is_measured
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.measured import Ways, is_faster, outcomes
 from quanta_compiler.kernels.operator import apply_circuit
-from quanta_compiler.kernels.precision import is_autocast
+from quanta_compiler.kernels.precision import is_autocast, without_autocast
 from quanta_compiler.text.words import plural
 
 Forward = Callable[[Any, torch.Tensor], torch.Tensor]
@@ -25,12 +25,13 @@ def variant(base: Any, backend: str, recompute: bool) -> Any:
     """
     plain: Forward = _recomputing(base.forward) if recompute else base.forward
     if backend == "fused":
-        return _subclass(base, _fused(base), extra_repr=_engines_of(base))
+        return _subclass(base, _fused(base), extra_repr=_engines_of(base), operator=_operator(base))
     if backend == "auto":
         found = executable(base.circuit)
         choices = {engine.name: engine.prefers(found.table, found.tokens) for engine in ENGINES}
         if any(choice is not False for choice in choices.values()):
-            return _subclass(base, _automatic(base, plain, choices, _form(recompute)), extra_repr=_engines_of(base))
+            forward = _automatic(base, plain, choices, _form(recompute))
+            return _subclass(base, forward, extra_repr=_engines_of(base), operator=_operator(base))
     return _subclass(base, plain) if recompute else base
 
 
@@ -84,6 +85,33 @@ def _automatic(base: Any, plain: Forward, choices: dict[str, bool | None], form:
     return forward
 
 
+def _operator(base: Any) -> Callable[..., torch.Tensor]:
+    """Return `operator` as the kernel for CPUs makes it, without gradient; elsewhere as it was emitted."""
+    found = executable(base.circuit)
+    shape = found.out_features, found.in_features
+
+    def operator(self: Any, *, add_to: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        stored = _tensors(self.gates)
+        given = stored if add_to is None else [*stored, add_to]
+        if add_to is None:
+            is_right = not (torch.is_grad_enabled() and any(one.requires_grad for one in stored))
+        else:
+            is_right = add_to.shape == shape
+        if not is_right or not is_left_to_kernel(given) or found.rows is None:
+            result: torch.Tensor = base.operator(self, add_to=add_to, scale=scale)
+            return result
+        lookup, dtype, device = stored_in(self), stored[0].dtype, stored[0].device
+        with torch.no_grad(), without_autocast(device):
+            if add_to is None:
+                return found.rows.whole(lookup, dtype, device)
+            for rows, block in found.rows.blocks(lookup, dtype, device):
+                add_to[rows].add_(block, alpha=scale)
+        return add_to
+
+    operator.__doc__ = base.operator.__doc__
+    return operator
+
+
 def _tensors(gates: Any) -> list[torch.Tensor]:
     """Return the tensors of the gates, of a module or of what stands for one."""
     if not isinstance(gates, dict):
@@ -97,7 +125,7 @@ def _fused(base: Any) -> Forward:
     matrices, first = found.matrices, found.first_stored
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        stored = _stored(self)
+        stored = stored_in(self)
         if first is not None and not is_autocast(x.device):
             dtype = stored(*first).dtype
             if dtype != x.dtype:
@@ -107,7 +135,7 @@ def _fused(base: Any) -> Forward:
     return forward
 
 
-def _stored(owner: Any) -> Callable[[str, str], torch.Tensor]:
+def stored_in(owner: Any) -> Callable[[str, str], torch.Tensor]:
     """Return the lookup of a tensor by its gate and part, in a module or in what stands for one."""
     gates = owner.gates
     # Past the lookup of modules, which takes as long as a small gate.
@@ -137,7 +165,7 @@ def difference(base: Any, backend: str, recompute: bool, forward: Forward) -> Di
         return forward(own, x) - forward(minus, x)
 
     def fused(own: Any, minus: Any, x: torch.Tensor) -> torch.Tensor:
-        return apply_circuit(circuit, x, [*found.matrices(_stored(own), x), *found.matrices(_stored(minus), x)])
+        return apply_circuit(circuit, x, [*found.matrices(stored_in(own), x), *found.matrices(stored_in(minus), x)])
 
     ways = Ways(f"difference, {_form(recompute)}", fused, plain)
 

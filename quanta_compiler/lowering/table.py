@@ -12,7 +12,7 @@ reverse; a gradient is stored in the order (blocks, rest, rows) of the entry tha
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from quanta_compiler.ir.circuit import Circuit, Gate
@@ -56,6 +56,10 @@ class StepLegs:
     rest: tuple[int, ...]
     columns: tuple[int, ...]
     rows: tuple[int, ...]
+
+
+NamedStep = tuple[str, MatrixSource | None, StepLegs]
+"""A step without offsets: what it is called, where its matrices come from, and its legs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +133,22 @@ def lower_table(circuit: Circuit) -> GateTable:
     circuit = canonical_order(absorb_rotations(circuit, _TOKENS, _LARGEST_BLOCK, _BLOCK_NUMBERS))
     sizes = [leg.size for leg in circuit.legs]
     steps = _steps(circuit, sizes)
+    axes = (*(leg.axis for leg in circuit.legs), *["r"] * (len(sizes) - len(circuit.legs)))
+    table = table_of(steps, circuit.inputs, circuit.outputs, sizes, axes)
+    return replace(table, in_features=circuit.in_features, out_features=circuit.out_features)
+
+
+def table_of(
+    steps: Sequence[NamedStep],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    sizes: Sequence[int],
+    axes: Sequence[str],
+) -> GateTable:
+    """Return the table of steps from the legs of an input to those of an output, neither of them cut or padded."""
     # The legs of every state as its reader stores it, and of its gradient as its maker does.
-    stored = [*(legs.per + legs.rest + legs.columns for _, _, legs in steps), circuit.outputs]
-    gradients = [circuit.inputs, *(legs.per + legs.rest + legs.rows for _, _, legs in steps)]
+    stored = [*(legs.per + legs.rest + legs.columns for _, _, legs in steps), outputs]
+    gradients = [inputs, *(legs.per + legs.rest + legs.rows for _, _, legs in steps)]
 
     def walk(legs: Sequence[int], layout: Sequence[int]) -> Walk:
         return _walk(legs, layout, sizes)
@@ -152,18 +169,19 @@ def lower_table(circuit: Circuit) -> GateTable:
         )
         for place, (name, matrix, legs) in enumerate(steps)
     )
+    in_size, out_size = _volume(inputs, sizes), _volume(outputs, sizes)
     return GateTable(
-        in_features=circuit.in_features,
-        out_features=circuit.out_features,
-        in_size=circuit.in_size,
-        out_size=circuit.out_size,
-        read=walk(circuit.inputs, stored[0]),
-        read_grad=walk(circuit.outputs, gradients[-1]),
+        in_features=in_size,
+        out_features=out_size,
+        in_size=in_size,
+        out_size=out_size,
+        read=walk(inputs, stored[0]),
+        read_grad=walk(outputs, gradients[-1]),
         entries=entries,
-        inputs=circuit.inputs,
-        outputs=circuit.outputs,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
         sizes=tuple(sizes),
-        axes=(*(leg.axis for leg in circuit.legs), *["r"] * (len(sizes) - len(circuit.legs))),
+        axes=tuple(axes),
     )
 
 
@@ -185,11 +203,11 @@ def _walk(legs: Sequence[int], layout: Sequence[int], sizes: Sequence[int]) -> W
     return tuple(loops)
 
 
-def _steps(circuit: Circuit, sizes: list[int]) -> list[tuple[str, MatrixSource | None, StepLegs]]:
+def _steps(circuit: Circuit, sizes: list[int]) -> list[NamedStep]:
     """Return the gates as steps without offsets; a low-rank gate may be two, joined by a leg added to `sizes`."""
     present = list(circuit.inputs)
     of_legs = tuple(sizes)
-    steps: list[tuple[str, MatrixSource | None, StepLegs]] = []
+    steps: list[NamedStep] = []
 
     def step(name: str, matrix: MatrixSource | None, gate: Gate, columns: Sequence[int], rows: Sequence[int]) -> None:
         per = gate.per + (gate.columns if gate.is_diagonal else ())

@@ -8,7 +8,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from quanta_compiler.nn import whole
+from quanta_compiler.nn import Place, whole
 from quanta_compiler.peft.bases import obstacle_to_folding
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.tensors import held
@@ -113,8 +113,8 @@ class FoldingLayer(BaseTunerLayer):
             folded = weight.detach().clone()
             frozen = held(self.quanta_circuit_frozen[adapter])
             dtype = torch.promote_types(weight.dtype, torch.float32)
-            for columns, block in fitted.operator_blocks(frozen, dtype, weight.device):
-                self._add(folded, columns, block * -scale)
+            for place, block in fitted.operator_blocks(frozen, dtype, weight.device):
+                self._add(folded, place, block * -scale)
             self.quanta_circuit_folded[adapter] = FoldedWeight(folded, sources)
 
     def _fold_again(self, adapter: str) -> None:
@@ -156,7 +156,7 @@ class FoldingLayer(BaseTunerLayer):
         super().set_adapter(adapter_names, inference_mode)
         self._unsure_folds = set(self.quanta_circuit_folded)
 
-    def _add(self, weight: torch.Tensor, columns: slice, block: torch.Tensor) -> torch.Tensor:
+    def _add(self, weight: torch.Tensor, place: Place, block: torch.Tensor) -> torch.Tensor:
         """Add a block of an update into a weight in place: computed in the block's dtype, rounded once."""
-        part = weight[columns] if self.fan_in_fan_out else weight[:, columns]
-        return part.copy_(part.to(block.dtype) + (block if self.fan_in_fan_out else block.T))
+        part = (weight.T if self.fan_in_fan_out else weight)[place]
+        return part.add_(block) if part.dtype == block.dtype else part.copy_(part.to(block.dtype).add_(block))

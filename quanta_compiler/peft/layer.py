@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.nn import FittedCircuit, is_sharded, wide
+from quanta_compiler.nn import FittedCircuit, Place, is_sharded, wide
 from quanta_compiler.peft.bases import computing_device, computing_dtype, layer_features, quantization_of
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.folding import FoldingLayer
@@ -232,8 +232,8 @@ class QuantaCircuitLayer(FoldingLayer):
         frozen = next((tensor.dtype for tensor in holder._parameters.values()), dtype)
         return torch.promote_types(torch.promote_types(dtype, frozen), torch.float32)
 
-    def delta_blocks(self, adapter: str, scale: float) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield the update `scale` (T - S) block by block: columns, and `[columns, out_features]`, transposed.
+    def delta_blocks(self, adapter: str, scale: float) -> Iterator[tuple[Place, torch.Tensor]]:
+        """Yield the update `scale` (T - S) block by block, and where each stands in it.
 
         For circuits beside the layer. In float32 or better, without gradient, with at most a few MiB in memory at once.
         """
@@ -242,12 +242,15 @@ class QuantaCircuitLayer(FoldingLayer):
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             trained, frozen = self.circuits(adapter)
             copies = fitted.operator_blocks(frozen, dtype, device) if frozen is not None else None
-            for columns, block in fitted.operator_blocks(trained, dtype, device):
+            for place, block in fitted.operator_blocks(trained, dtype, device):
                 if copies is not None:
-                    block = block - next(copies)[1]  # noqa: PLW2901 - T's block is no longer needed
+                    block.sub_(next(copies)[1])
                 elif self.quanta_circuit_residual[adapter] == "identity":
-                    block[:, columns].diagonal().sub_(1)
-                yield columns, block * scale if scale != 1 else block
+                    # One of the two is all of them.
+                    rows, columns = place
+                    (block[columns] if rows == slice(None) else block[:, rows]).diagonal().sub_(1)
+                yield place, block.mul_(scale) if scale != 1 else block
+                del block  # before the next is made
 
     def settle(self) -> None:
         """Check adapters whose tensors were assigned past `load_state_dict`, and fold their copies anew."""

@@ -17,6 +17,7 @@ from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.placements import divide, multiply
 from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_state
+from quanta_compiler.system.machine import expect_writes
 
 
 class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
@@ -178,8 +179,10 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         if self.quanta_circuit_placement[adapter] != "parallel":
             yield from multiply(self._as_matrix(weight), self, adapter, scale)
             return
-        for columns, block in self.delta_blocks(adapter, scale):
-            yield self._add(weight, columns, block)
+        for place, block in self.delta_blocks(adapter, scale):
+            part = self._add(weight, place, block)
+            del block  # before the next is made
+            yield part
 
     def _as_matrix(self, weight: torch.Tensor) -> torch.Tensor:
         """Return a view of a weight as `[out_features, in_features]`."""
@@ -245,7 +248,15 @@ def read_weight(layer: Any) -> torch.Tensor:
     if is_sharded(weight):
         return whole(weight)
     # Dequantizing has made a new tensor already.
-    return weight.clone() if layer.quantization_backend is None else weight
+    return _copied(weight) if layer.quantization_backend is None else weight
+
+
+def _copied(weight: torch.Tensor) -> torch.Tensor:
+    if type(weight) not in (torch.Tensor, nn.Parameter) or not weight.is_cpu:
+        return weight.clone()
+    copy = torch.empty_like(weight)
+    expect_writes(copy.data_ptr(), copy.nbytes)
+    return copy.copy_(weight)
 
 
 def _unpack(base: Any) -> None:

@@ -154,20 +154,17 @@ def call_overhead(residual: str, rounds: int) -> str:
 
 
 def merging(dtype: torch.dtype) -> list[str]:
-    """Merge and unmerge: time, memory on top, and what is left of the base weight."""
+    """Merge and unmerge: memory on top, and what is left of the base weight."""
     layer, model = adapted(dtype, "frozen_copy")
     move(model.base_model.model.proj, 0.1, torch.Generator().manual_seed(2))
     own = layer.proj.weight.untyped_storage().nbytes()
-    start = time.perf_counter()
     peak = peak_bytes(model, None, model.merge_adapter)
-    seconds = time.perf_counter() - start
     model.unmerge_adapter()
     weight, again = (each.weight.detach().double() for each in (layer.proj, model.base_model.model.proj.base_layer))
     left = float((again - weight).norm() / weight.norm())
     name = str(dtype).removeprefix("torch.")
     return [
         f"merge 4096 x 4096, {name}: memory on top, over the weight's own | {peak / own:.2f}",
-        f"merge 4096 x 4096, {name}: s | {seconds:.2f}",
         f"merge and unmerge, {name}: weight against the base weight | {left:.1e}",
     ]
 

@@ -172,7 +172,9 @@ def test_a_circuit_that_stores_nothing_takes_any_dtype() -> None:
         ("48x64", {"axes": [0], "kind": "pauli"}, True),
         (4096, {"axes": [0], "kind": "pauli", "to": [8]}, False),
         (768, {"axes": [0], "kind": "pauli"}, False),
-        ("384x8", {"axes": [0], "kind": "pauli"}, False),
+        ("768x8", {"axes": [0], "kind": "pauli"}, False),
+        ("192x8", {"axes": [0], "kind": "pauli"}, True),
+        (768, {"axes": [0], "kind": "pauli", "to": [8]}, True),
     ],
 )
 def test_auto_takes_torch_where_a_whole_matrix_would_be_made(

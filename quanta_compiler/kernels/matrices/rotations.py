@@ -2,7 +2,7 @@
 
 All RY of a circuit are computed by one call, and the blocks that they stand in made together. A gate whose kind has a
 function is what that makes, the one that emitted files have. A `pauli` gate that the table takes as a whole is applied
-to the first rows of an identity matrix.
+to the first rows of an identity matrix; on few of them the kernel does that, where there is one.
 """
 
 import math
@@ -14,13 +14,16 @@ from typing import Any
 import torch
 
 from quanta_compiler.ir.circuit import Gate
+from quanta_compiler.kernels.engines.cpu.turnings import TurningTable
 from quanta_compiler.kernels.matrices.blocks import BlockMatrices
+from quanta_compiler.kernels.matrices.turned import by_kernel
 from quanta_compiler.kernels.precision import matrix_dtype, without_autocast
 from quanta_compiler.kinds.kind import Form, Kind
 from quanta_compiler.lowering.functions import applying, making
 from quanta_compiler.lowering.program import Call, Function, Join, Maker, Operation, Split, Turn
 from quanta_compiler.lowering.small_matrices import Pair, block_groups, contracted_pairs
 from quanta_compiler.lowering.table import MatrixSource, TableEntry
+from quanta_compiler.lowering.turnings import SHORT, turned_numbers, turnings
 from quanta_compiler.planner.pauli import plan_blocks, plan_pauli
 from quanta_compiler.planner.plan import Leaf
 from quanta_compiler.runtime import rotation_functions
@@ -120,7 +123,10 @@ def _whole(gate: Gate, entry: TableEntry) -> Whole:
         alike, smaller = gate.matrix.two_design(rows, columns), min(rows, columns)
         function = applying(plan_pauli(*alike, smaller, transpose=rows < columns))
         maker = _block_maker(making(plan_blocks(*alike, entry.blocks)))
-        return partial(_rotated_rows, maker, _rotation(function), (smaller, alike[0]), rows < columns)
+        by_torch = partial(_rotated_rows, maker, _rotation(function), (smaller, alike[0]), rows < columns)
+        if turned_numbers(*alike, smaller) > SHORT:
+            return by_torch
+        return by_kernel(TurningTable(turnings(*alike), alike[0], smaller, transpose=rows < columns), by_torch)
     return made_by(gate.matrix, rows, columns)
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 
 from quanta_compiler.kinds.kind import Form
 from quanta_compiler.lowering.table import GateTable, TableEntry
+from quanta_compiler.lowering.turnings import SHORT, turned_numbers, turnings
 from quanta_compiler.predict.work import is_trained
 
 TILE = 16
@@ -132,26 +133,42 @@ _LARGE_MATRIX = 2**15
 
 _LARGE_WHOLE = 2**12
 """Up to this many numbers the matrix of a `pauli` gate takes little time to make."""
+_TURNED = 15
+"""What the kernel pays for a number that is turned, where it makes few columns of such a matrix."""
 
 
 def prefers(table: GateTable, tokens: int) -> bool:
     """Say whether the kernel is expected to be faster than the emitted file on batches of `tokens`.
 
     It is not where it needs the whole matrix of a `pauli` gate, which torch applies by its structure: unless that is
-    small.
+    small, or has few columns, which the kernel makes in less time.
     """
-    for entry in table.entries:
-        is_pauli = entry.matrix is not None and entry.matrix.gate.form is Form.CIRCUIT
-        if is_pauli and entry.rows * entry.columns > _LARGE_WHOLE:
-            return False
-    return predicted_ratio(table, tokens) < 1
+    wholes = [entry for entry in table.entries if _is_pauli(entry) and entry.rows * entry.columns > _LARGE_WHOLE]
+    return all(_turned(entry) <= SHORT for entry in wholes) and predicted_ratio(table, tokens) < 1
+
+
+def _is_pauli(entry: TableEntry) -> bool:
+    return entry.matrix is not None and entry.matrix.gate.form is Form.CIRCUIT
+
+
+def _turned(entry: TableEntry) -> int:
+    return turned_numbers(*_alike(entry), min(entry.rows, entry.columns))
+
+
+def _alike(entry: TableEntry) -> tuple[int, int, int | None]:
+    assert entry.matrix is not None
+    return entry.matrix.gate.matrix.two_design(entry.rows, entry.columns)
 
 
 def predicted_ratio(table: GateTable, tokens: int) -> float:
     """Return the expected time of the kernel over that of the emitted file, for forward and backward alike."""
     ends = _WRITTEN * (table.in_features + table.out_features)
-    fused = ends + _KERNEL_CALL / tokens + sum(map(_fused_entry, table.entries))
-    return fused / (sum(map(_torch_entry, table.entries)) + len(table.entries) * _TORCH_CALL / tokens)
+    paulis = [entry for entry in table.entries if _is_pauli(entry)]
+    once = _KERNEL_CALL + sum(_TURNED * entry.blocks * _turned(entry) for entry in paulis)
+    fused = ends + once / tokens + sum(map(_fused_entry, table.entries))
+    # Of the blocks that make a matrix by torch every rotation is a call.
+    calls = len(table.entries) + sum(len(turnings(*_alike(entry))) for entry in paulis)
+    return fused / (sum(map(_torch_entry, table.entries)) + calls * _TORCH_CALL / tokens)
 
 
 def _fused_entry(entry: TableEntry) -> float:

@@ -11,6 +11,7 @@
 // Sums are in float for float and bfloat16 vectors, in double for double ones.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -828,6 +829,112 @@ enum Kind { FLOAT, BFLOAT16, DOUBLE };  // of the vectors; matrices are float be
 
 }  // namespace
 
+// ---- turnings: the first columns of an orthogonal matrix that is a sequence of rotations (lowering/turnings.py) ----
+
+extern "C" {
+
+// TURN: numbers `stride` apart among `count` from `place` on, all by one angle. PAIRS: each of `count` numbers from
+// `place` on with one from `other` on, by an angle of its own. SIGN: minus, where the bits `stride` and `other` are set.
+struct Turning {
+  int32_t kind, angle, place, count, stride, other;
+};
+
+}  // extern "C"
+
+namespace {
+
+enum TurningKind { TURN, PAIRS, SIGN };
+
+template <class T>
+inline void rotate(T* a, T* b, int64_t numbers, T cos, T sin) {
+  for (int64_t j = 0; j < numbers; j++) {
+    const T first = a[j], second = b[j];
+    a[j] = cos * first - sin * second;
+    b[j] = sin * first + cos * second;
+  }
+}
+
+// The derivative by the angle of what a rotation has made, times twice the gradient.
+template <class T>
+inline T slope(const T* a, const T* b, const T* da, const T* db, int64_t numbers) {
+  constexpr int LANES = 16;
+  T sums[LANES] = {}, sum = 0;
+  int64_t j = 0;
+  for (; j + LANES <= numbers; j += LANES)
+    for (int lane = 0; lane < LANES; lane++) sums[lane] += db[j + lane] * a[j + lane] - da[j + lane] * b[j + lane];
+  for (; j < numbers; j++) sum += db[j] * a[j] - da[j] * b[j];
+  for (T one : sums) sum += one;
+  return sum;
+}
+
+// Carries out one on vectors [numbers, columns], which backwards undoes it. With a gradient of them, that of what has
+// been before is left there, and that of the angles added up: the vectors are found again by turning back.
+template <class T>
+void turn(const Turning& one, const T* angles, bool back, int64_t columns, T* x, T* grad, T* angle_grads) {
+  if (one.kind == SIGN) {
+    for (int64_t i = 0; i < one.count; i++)
+      if (i & one.stride && i & one.other)
+        for (T* vectors : {x, grad})
+          for (int64_t j = 0; vectors && j < columns; j++) {
+            T& number = vectors[(one.place + i) * columns + j];
+            number = -number;
+          }
+    return;
+  }
+  const auto pair = [&](int64_t a, int64_t b, int64_t lines, int64_t angle) {
+    const T half = angles[angle] / 2, cos = std::cos(half), sin = back ? -std::sin(half) : std::sin(half);
+    const int64_t numbers = lines * columns;
+    a *= columns, b *= columns;
+    // Undone are the rotations of forward or of its transpose, whose angles have the other sign.
+    if (grad) {
+      const T sum = slope(x + a, x + b, grad + a, grad + b, numbers) / 2;
+      angle_grads[angle] += back ? sum : -sum;
+      rotate(grad + a, grad + b, numbers, cos, sin);
+    }
+    rotate(x + a, x + b, numbers, cos, sin);
+  };
+  if (one.kind == PAIRS)
+    for (int64_t i = 0; i < one.count; i++) pair(one.place + i, one.other + i, 1, one.angle + i);
+  else
+    for (int64_t i = 0; i < one.count; i += 2 * one.stride)
+      pair(one.place + i, one.place + i + one.stride, one.stride, one.angle);
+}
+
+// Carries out a sequence on the first unit vectors, or its transpose: in reverse, every angle with the other sign.
+template <class T>
+void turn_all(const Turning* turnings, int count, bool transposed, const T* angles, int64_t numbers, int64_t columns,
+              T* y) {
+  std::fill_n(y, numbers * columns, T(0));
+  for (int64_t j = 0; j < columns; j++) y[j * columns + j] = 1;
+  for (int t = 0; t < count; t++)
+    turn<T>(turnings[transposed ? count - 1 - t : t], angles, transposed, columns, y, nullptr, nullptr);
+}
+
+// From what `turn_all` has made, and its gradient: both are overwritten.
+template <class T>
+void turn_back(const Turning* turnings, int count, bool transposed, const T* angles, int64_t columns, T* y, T* grad,
+               T* angle_grads) {
+  for (int t = 0; t < count; t++)
+    turn<T>(turnings[transposed ? t : count - 1 - t], angles, !transposed, columns, y, grad, angle_grads);
+}
+
+template <class T>
+void turnings(const Turning* turnings, int count, bool transposed, const void* angles, int64_t stack, int64_t angle_count,
+              int64_t numbers, int64_t columns, void* y, void* grad, void* angle_grads, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && stack > 1)
+  for (int64_t i = 0; i < stack; i++) {
+    const T* own = static_cast<const T*>(angles) + i * angle_count;
+    T* made = static_cast<T*>(y) + i * numbers * columns;
+    if (grad)
+      turn_back(turnings, count, transposed, own, columns, made, static_cast<T*>(grad) + i * numbers * columns,
+                static_cast<T*>(angle_grads) + i * angle_count);
+    else
+      turn_all(turnings, count, transposed, own, numbers, columns, made);
+  }
+}
+
+}  // namespace
+
 extern "C" {
 
 int quanta_abi() { return 1; }
@@ -857,6 +964,15 @@ int quanta_backward(const Circuit* circuit, int kind, const void* x, const void*
     return 1;
   }
   return 0;
+}
+
+// y [stack, numbers, columns] = the first columns of orthogonal matrices, or of their transposes, from [stack, angles].
+// With `grad`, that of y, which is given then, the gradients of the angles are added to `angle_grads`.
+void quanta_turnings(const Turning* program, int count, int transposed, int kind, const void* angles, int64_t stack,
+                     int64_t angle_count, int64_t numbers, int64_t columns, void* y, void* grad, void* angle_grads,
+                     int threads) {
+  const auto run = kind == DOUBLE ? turnings<double> : turnings<float>;
+  run(program, count, transposed, angles, stack, angle_count, numbers, columns, y, grad, angle_grads, threads);
 }
 
 }  // extern "C"
