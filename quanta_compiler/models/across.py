@@ -31,13 +31,13 @@ def _parameter(gate: GateSpec, layer: str) -> str:
     return "-".join(filter(None, (gate.name, label, "x".join(map(str, gate.shape)))))
 
 
-def alone(layers: Iterable[tuple[str, CircuitSpec]]) -> Iterator[tuple[str, GateSpec]]:
-    """Yield the layers that have a gate with `across` and no other layer to share it with, and that gate."""
+def alone(layers: Iterable[tuple[str, CircuitSpec]]) -> Iterator[tuple[tuple[str, CircuitSpec], GateSpec]]:
+    """Yield the layers, each with its circuit, that have no other layer to share a gate with, and that gate."""
     layers = list(layers)
     counts = Counter(parameter for name, spec in layers for parameter in together(spec, name).values())
     for name, spec in layers:
         shared = together(spec, name)
-        yield from ((name, gate) for gate in spec.gates if gate.across and counts[shared[gate.name]] == 1)
+        yield from (((name, spec), gate) for gate in spec.gates if gate.across and counts[shared[gate.name]] == 1)
 
 
 def trained_again(layers: Iterable[tuple[str, CircuitSpec]]) -> int:

@@ -255,4 +255,4 @@ def _fitted(circuits: Mapping[Shape, Document], model: ModelLayers) -> list[tupl
 def _unshared(circuits: Mapping[Shape, Document], model: ModelLayers) -> str:
     """Say which layer has no other to share a gate with, as an adapter would refuse; nothing where all have."""
     found = next(alone(_fitted(circuits, model)), None)
-    return f"{found[0]} has no other layer of its shape to share gate {found[1].name!r} with" if found else ""
+    return f"{found[0][0]} has no other layer of its shape to share gate {found[1].name!r} with" if found else ""

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import get_peft_model
 from random_circuits import file_of
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from quanta_compiler import load_spec
 from quanta_compiler.compare import compare
 from quanta_compiler.compare.figures import Conditions
 from quanta_compiler.models.across import alone, together, trained_again
 from quanta_compiler.models.layers import ModelLayers, TargetLayer
+from quanta_compiler.peft import QuantaConfig
 from quanta_compiler.predict.calibration import load_calibration
 from quanta_compiler.recommend import recommend
 from quanta_compiler.recommend.budget import parse_budget
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 50,
+}
 
 
 def trained(baseline: str, model: str, *targets: str) -> int:
@@ -71,8 +87,33 @@ def test_numbers_are_counted_once_for_every_group() -> None:
     # 6 of j, one of g, two of h, three of i.
     assert trained_again((name, spec) for name in names) == 6 * 4 * 64 - (6 + 1 + 2 + 3) * 64
     assert list(alone([(name, spec) for name in names])) == []
-    found = [(name, one.name) for name, one in alone([("layers.0.q", spec), ("layers.1.v", spec)])]
+    found = [(name, one.name) for (name, _), one in alone([("layers.0.q", spec), ("layers.1.v", spec)])]
     assert found == [(name, each) for name in ("layers.0.q", "layers.1.v") for each in ("h", "i")]
+
+
+CIRCUITS: dict[str, Any] = {
+    "lotr": {"version": 1, "name": "c", "preset": "lotr", "rank": 3},
+    "vera": {"version": 1, "name": "c", "preset": "vera", "rank": 5},
+    "scopes": file_of(
+        "8x4",
+        [{**gate("layers"), "axes": [0, 1]}, {"axes": [1], "across": "targets", "init": "zeros"}, {"axes": [0]}],
+    ),
+}
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("q_proj", "k_proj", "o_proj", "up_proj")])
+@pytest.mark.parametrize("circuit", CIRCUITS)
+def test_totals_are_those_of_the_adapted_model(circuit: str, targets: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    file = tmp_path / "circuit.json"
+    file.write_text(json.dumps(CIRCUITS[circuit]))
+    (row,) = compare([file], model=tmp_path, targets=targets).rows
+    config = QuantaConfig(circuit=CIRCUITS[circuit], target_modules=list(targets))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)), config)
+    assert model.get_nb_trainable_parameters()[0] == row.trainable
+    assert row.optimizer_bytes == 8 * row.trainable
 
 
 def test_what_is_recommended_counts_once_and_shares_with_somebody() -> None:

@@ -55,16 +55,19 @@ def test_a_gate_that_shares_has_the_owner_s_parameter_whoever_has_it() -> None:
 
 @pytest.mark.parametrize("kind", ["cz", "slice", "constant"])
 def test_a_gate_that_stores_nothing_has_nothing_to_share(kind: str) -> None:
-    gate: dict[str, Any] = {"axes": [0], "kind": kind, "across": "all"}
-    gate |= {"cz": {"axes": [0, 1]}, "constant": {"value": [[1, 0], [0, 1]]}, "slice": {}}[kind]
+    gates: dict[str, dict[str, Any]] = {
+        "cz": {"axes": [0, 1]},
+        "constant": {"axes": [0], "value": [[1, 0], [0, 1]]},
+        "slice": {"axes": [0]},
+    }
     with pytest.raises(SpecError, match=f"a {kind} gate has no parameter"):
-        load_spec(file_of("2x2", [gate]))
+        load_spec(file_of("2x2", [{**gates[kind], "kind": kind, "across": "all"}]))
 
 
 def test_a_module_by_itself_is_the_same() -> None:
     plain = file_of("4x3x2", KINDS)
     shared = {**plain, "gates": [{**gate, "across": "all"} for gate in KINDS]}
-    modules = [compile_circuit(file).module(seed=3, backend="torch") for file in (plain, shared)]
+    modules: list[Any] = [compile_circuit(file).module(seed=3, backend="torch") for file in (plain, shared)]
     x = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
     assert torch.equal(*(module(x) for module in modules))
     sources = [compile_circuit(file).source.splitlines() for file in (plain, shared)]
