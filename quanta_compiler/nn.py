@@ -23,6 +23,7 @@ from torch import nn
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kernels.modules import difference
 from quanta_compiler.kinds.kind import AxisSize
+from quanta_compiler.models.across import together
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.runtime.backends import BACKENDS, check_backend
@@ -108,13 +109,16 @@ class FittedCircuit:
         (gate,) = (gate for gate in self.spec.gates if gate.name == name)
         return _drawn(_source_of_gate(gate), seed)
 
-    def owner(self, name: str) -> tuple[str, str]:
-        """Return the gate that a tensor is of, and which factor of a low-rank gate it is, if any."""
+    def owner(self, name: str) -> str:
+        """Return the gate that a tensor is of."""
         key = self._keys[name]
-        if not key.startswith("gates."):
-            return key.removeprefix("constant_"), ""
-        gate, _, factor = key.removeprefix("gates.").partition(".")
-        return gate, factor
+        return key.split(".")[1] if key.startswith("gates.") else key.removeprefix("constant_")
+
+    def together(self, layer: str) -> dict[str, str]:
+        """Return the tensors that a layer has together with others, and what each is called by all of them."""
+        parameters = together(self.spec, layer)
+        gates = {name: gate for name in self.shapes if (gate := self.owner(name)) in parameters}
+        return {name: parameters[gate] + name.removeprefix(gate) for name, gate in gates.items()}
 
     def draw_apart(self) -> dict[str, torch.Tensor]:
         """Return the trained tensors drawn uniformly whatever the file says: a circuit that is neither zero nor S.

@@ -92,8 +92,8 @@ class Reach:
 
     def __init__(self, shared: Shared, adapter: str, layer: str, fitted: FittedCircuit) -> None:
         self.shared, self.adapter, self.layer, self.fitted = shared, adapter, layer, fitted
-        self.parameters_together = together(fitted.spec, layer)
-        """The gates that are shared, and what their parameter is called by all layers."""
+        self.together = fitted.together(layer)
+        """The tensors that are shared, and what each is called by all layers."""
         self.keys: dict[str, dict[str, str]] = {"trained": {}, "frozen": {}}
         """The tensors of D or T and those of S that are shared, each with its key."""
 
@@ -122,14 +122,14 @@ class Reach:
         return {name: tensor for name, tensor in tensors.items() if self._key(part, name) is None}
 
     def _key(self, part: str, name: str) -> str | None:
-        gate, factor = self.fitted.owner(name)
-        parameter = self.parameters_together.get(gate)
-        return None if parameter is None else "-".join(filter(None, (part, parameter, factor)))
+        called = self.together.get(name)
+        return None if called is None else f"{part}-{called}"
 
     def drawn_by(self, names: Collection[str]) -> Iterator[tuple[str, str]]:
         """Yield the gates of some tensors, and what each is drawn by: the layer's name or what the layers call it."""
-        for gate in dict.fromkeys(self.fitted.owner(name)[0] for name in self.fitted.shapes if name in names):
-            yield gate, self.parameters_together.get(gate, f"{self.layer}:{gate}")
+        parameters = together(self.fitted.spec, self.layer)
+        for gate in dict.fromkeys(self.fitted.owner(name) for name in self.fitted.shapes if name in names):
+            yield gate, parameters.get(gate, f"{self.layer}:{gate}")
 
     def leave(self) -> None:
         """Have no tensors any more."""

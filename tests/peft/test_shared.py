@@ -140,7 +140,7 @@ def test_gradients_are_summed_over_the_layers(residual: str) -> None:
     """Against the same model with a copy of each shared tensor in every layer."""
     x = batch()
     model = shared_stack(residual, init_weights=False)
-    apart = apart_of(model)
+    apart: Any = apart_of(model)
     for one in (model, apart):
         one(x).square().sum().backward()
     assert torch.allclose(model(x), apart(x), atol=1e-6)
@@ -161,10 +161,11 @@ def apart_of(model: Any) -> Any:
     result = copy.deepcopy(model)
     for layer in circuit_layers(result).values():
         reach = layer.quanta_circuit_shared["default"]
-        for which, holder in (
-            ("trained", layer._holder("default")),
-            ("frozen", layer.quanta_circuit_frozen["default"]),
-        ):
+        holders: dict[str, Any] = {
+            "trained": layer._holder("default"),
+            "frozen": layer.quanta_circuit_frozen["default"],
+        }
+        for which, holder in holders.items():
             for name, tensor in reach.raw(which).items():
                 holder[name] = nn.Parameter(tensor.detach().clone(), requires_grad=which == "trained")
         layer.quanta_circuit_shared.clear()
