@@ -9,8 +9,8 @@ from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 def together(spec: CircuitSpec, layer: str) -> dict[str, str]:
     """Return the gates of a layer's circuit that others have too, each with the name of the parameter for all of them.
 
-    Layers have a parameter together where these names are the same: `A-4096x8` for all layers, `A-q_proj-4096x8` for
-    those of one target name, `A-model-layers-3-4096x8` for the targets of one layer. Keys of a state dict are made of
+    Layers have a parameter together where these names are the same: `A-8x4096` for all layers, `A-q_proj-8x4096` for
+    those of one target name, `A-model-layers-3-8x4096` for the targets of one layer. Keys of a state dict are made of
     them, so there is no point in a name.
     """
     return {gate.name: _parameter(gate, layer) for gate in spec.gates if gate.across is not None}
