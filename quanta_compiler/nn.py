@@ -11,7 +11,9 @@ emitted forward pass is applied to tensors that the caller owns.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,12 +23,14 @@ from torch import nn
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.kernels.modules import difference, stored_in
+from quanta_compiler.kinds.kind import AxisSize
+from quanta_compiler.models.across import together
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.layouts import AUTO_RULE
 from quanta_compiler.runtime.backends import BACKENDS, check_backend
 from quanta_compiler.runtime.loading import load_class, make_module
 from quanta_compiler.spec import load_spec, to_dict
-from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
 _BLOCK_BYTES = 2**21
 """What applying the circuit to one block of columns may hold at once, in float32."""
@@ -104,12 +108,23 @@ class FittedCircuit:
 
         Gates are drawn in float32; the constants of the file are given in float64, as precise as it writes them.
         """
-        module = make_module(self.source, seed=seed, dtype=torch.float64, device="cpu", backend="torch")
-        trained = dict(module.named_parameters())
-        return {
-            _flat_name(key): tensor.detach().float() if key in trained else tensor
-            for key, tensor in circuit_tensors(module)
-        }
+        return _drawn(self.source, seed)
+
+    def draw_gate(self, name: str, seed: int) -> dict[str, torch.Tensor]:
+        """Return the tensors of one gate as the file says they begin, whatever other gates there are."""
+        (gate,) = (gate for gate in self.spec.gates if gate.name == name)
+        return _drawn(_source_of_gate(gate), seed)
+
+    def owner(self, name: str) -> str:
+        """Return the gate that a tensor is of."""
+        key = self._keys[name]
+        return key.split(".")[1] if key.startswith("gates.") else key.removeprefix("constant_")
+
+    def together(self, layer: str) -> dict[str, str]:
+        """Return the tensors that a layer has together with others, and what each is called by all of them."""
+        parameters = together(self.spec, layer)
+        gates = {name: gate for name in self.shapes if (gate := self.owner(name)) in parameters}
+        return {name: parameters[gate] + name.removeprefix(gate) for name, gate in gates.items()}
 
     def draw_apart(self) -> dict[str, torch.Tensor]:
         """Return the trained tensors drawn uniformly whatever the file says: a circuit that is neither zero nor S.
@@ -224,6 +239,37 @@ def circuit_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor
             return
         fixed = [name for name, member in vars(circuit_class).items() if isinstance(member, property)]
         yield from ((name, getattr(module, name)) for name in fixed)
+
+
+def _drawn(source: str, seed: int) -> dict[str, torch.Tensor]:
+    """Return the tensors of an emitted module as they begin."""
+    module = make_module(source, seed=seed, dtype=torch.float64, device="cpu", backend="torch")
+    trained = dict(module.named_parameters())
+    return {
+        _flat_name(key): tensor.detach().float() if key in trained else tensor
+        for key, tensor in circuit_tensors(module)
+    }
+
+
+@lru_cache(maxsize=512)
+def _source_of_gate(gate: GateSpec) -> str:
+    """Return the emitted module of a circuit of one gate; axes that were named by position get names."""
+    per, axes, to = (
+        tuple(AxisSize(f"a{axis.name}", axis.size) for axis in group) for group in (gate.per, gate.axes, gate.to)
+    )
+    layout, output = (*per, *axes), (*per, *to)
+    spec = CircuitSpec(
+        name="gate",
+        layout=layout,
+        positional=False,
+        in_features=math.prod(axis.size for axis in layout),
+        out_features=math.prod(axis.size for axis in output),
+        gates=(replace(gate, per=per, axes=axes, to=to),),
+        output=output,
+        tokens=1,
+        optimizer="auto",
+    )
+    return compile_circuit(spec).source
 
 
 def _flat_name(key: str) -> str:

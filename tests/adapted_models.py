@@ -36,6 +36,19 @@ class Mlp(nn.Module):
         return result
 
 
+class Blocks(nn.Module):
+    """Two blocks of three linear layers each, so that every layer has another one of its name and shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Mlp(seed=0), Mlp(seed=1)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.layers:
+            x = x + block(x)
+        return x
+
+
 def batch(dtype: torch.dtype = torch.float32, rows: int = 7, width: int = 24) -> torch.Tensor:
     """Return inputs, the same ones every time."""
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(5)).to(dtype)

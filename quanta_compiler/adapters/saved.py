@@ -12,16 +12,18 @@ import torch
 
 from quanta_compiler.adapters.lora import lora_updates
 from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
-from quanta_compiler.adapters.tensor_file import open_tensors
+from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update, layer_updates
 from quanta_compiler.diagnostics import Diagnostic, escape, quote, refusal
-from quanta_compiler.nn import wide
+from quanta_compiler.nn import FittedCircuit, wide
 from quanta_compiler.text.words import some_of
 
 _OURS = "QUANTA_CIRCUIT"
 TENSOR_KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<layer>.+)\.quanta_circuit_(?P<part>(?:delta|gates|frozen|features)(?:\.[^.]+)?)"
 )
+_PARTS = ("delta", "gates", "frozen")
+_SHARED = re.compile(r"(?:base_model\.model\.)?quanta_circuit_shared\.(?P<key>[^.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
         return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
     ours = quanta_config(folder)
     hint = "the folder's files do not belong together, or were changed: restore those that were saved"
-    updates = layer_updates(file, TENSOR_KEY, layers, partial(_circuit_update, ours), hint)
+    updates = layer_updates(file, TENSOR_KEY, layers, partial(_circuit_update, ours, file), hint)
     names = sorted({update.circuit.spec.name for update in updates.values()})
     shown = names if len(names) <= 3 else [*names[:3], "…"]
     scale = f", scale {ours.scale:g}" if ours.scale != 1 else ""
@@ -94,7 +96,7 @@ def quanta_config(folder: Path) -> Any:
         raise refusal(folder / CONFIG_FILE, escape(message), hint=remedy) from None
 
 
-def _circuit_update(config: Any, layer: str, parts: Mapping[str, torch.Tensor]) -> CircuitUpdate:
+def _circuit_update(config: Any, file: TensorFile, layer: str, parts: Mapping[str, torch.Tensor]) -> CircuitUpdate:
     """Return the update of one layer; raise ValueError where its tensors do not fit its circuit."""
     from quanta_compiler.peft.resolved import resolve
 
@@ -102,6 +104,7 @@ def _circuit_update(config: Any, layer: str, parts: Mapping[str, torch.Tensor]) 
     if features is None or features.shape != (2,):
         raise ValueError("`quanta_circuit_features` is missing, or not [in_features, out_features]")
     circuit, residual = resolve(config, layer, *map(int, features.tolist()))
+    parts = {**parts, **_shared(circuit, file, layer)}
     has_copy = residual in ("frozen_copy", "folded")
     frozen = _checked(circuit.shapes, parts, "frozen", circuit.shapes if has_copy else circuit.fixed)
     # Adapters saved in format 1 hold T, those of today the difference; T is composed in float32, as layers do it.
@@ -113,6 +116,13 @@ def _circuit_update(config: Any, layer: str, parts: Mapping[str, torch.Tensor]) 
     elif group == "delta":
         own = {name: wide(frozen[name]) + wide(tensor) for name, tensor in own.items()}
     return CircuitUpdate(circuit, {**frozen, **own}, frozen if has_copy else None, float(config.scale), is_identity)
+
+
+def _shared(circuit: FittedCircuit, file: TensorFile, layer: str) -> dict[str, torch.Tensor]:
+    """Return the tensors that a layer has together with others, by part."""
+    saved = {match["key"]: key for key in file.shapes if (match := _SHARED.fullmatch(key))}
+    called = {f"{part}.{name}": f"{part}-{key}" for name, key in circuit.together(layer).items() for part in _PARTS}
+    return {part: file.read(saved[key]) for part, key in called.items() if key in saved}
 
 
 def _checked(

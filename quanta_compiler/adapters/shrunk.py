@@ -31,6 +31,9 @@ NO_SIZE = (
     "circuit {} has no rank, no K' and no bond to lower; a bond is an axis between two gates that alone joins two "
     "parts of a circuit"
 )
+TOGETHER = (
+    "circuit {} has gates that other layers have too (`across`), and a smaller one would be smaller there as well"
+)
 NO_LESS = "no size of it can be lowered for so little"
 
 
@@ -175,6 +178,8 @@ def _layer(
     reason: str | None = None
     if energy is None:
         reason = NOT_ASKED
+    elif any(gate.across is not None for gate in filled.spec.gates):
+        reason = TOGETHER.format(filled.spec.name)
     elif not can_shrink(filled, device):
         reason = NO_SIZE.format(filled.spec.name)
     elif residual != "none":

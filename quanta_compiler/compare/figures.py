@@ -170,11 +170,12 @@ def method_row(
     )
 
 
-def summed(rows: Sequence[Row], counts: Sequence[int], whole: int, tokens: int) -> Row:
+def summed(rows: Sequence[Row], counts: Sequence[int], whole: int, tokens: int, again: int = 0) -> Row:
     """Return the figures of a model's layers together: `rows` of one entrant, each for `counts` layers.
 
-    The rank is bounded layer by layer: from the smallest bound to the largest. The peak is that of one layer, since
-    layers are merged one after the other.
+    `again` is how many trained numbers are counted more than once, because layers have them together. The rank is
+    bounded layer by layer: from the smallest bound to the largest. The peak is that of one layer, since layers are
+    merged one after the other.
     """
     figures: dict[str, Any] = {}
     for key, join in _JOINED.items():
@@ -182,6 +183,8 @@ def summed(rows: Sequence[Row], counts: Sequence[int], whole: int, tokens: int) 
         if join is sum and None not in values:
             values = list(map(mul, values, counts))
         figures[key] = None if None in values else join(values)
+    figures["trainable"] -= again
+    figures["optimizer_bytes"] -= ADAMW_BYTES * again
     backends = sorted({row.backend for row in rows if row.backend is not None})
     forward, operator = figures["forward_flops_per_token"], figures["operator_flops"]
     return replace(

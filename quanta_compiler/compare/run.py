@@ -25,11 +25,13 @@ from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError, offered, refusal
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds import limits
+from quanta_compiler.models.across import trained_again
 from quanta_compiler.models.hub import model_folder
-from quanta_compiler.models.layers import ModelLayers, read_config
+from quanta_compiler.models.layers import ModelLayers, TargetLayer, read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.predict.sheets import SHEETS, computed_calibration
 from quanta_compiler.runtime.backends import BACKENDS, DEVICES
+from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.files import STANDARD_INPUT
 from quanta_compiler.system.extras import PEFT, require
 from quanta_compiler.text.words import plural
@@ -200,6 +202,7 @@ class _Table:
         self.problems: list[Diagnostic] = []
         self._rows: dict[tuple[int, Shape], Row] = {}
         """By the document, all of which live as long as their entrants, and the shape of the layer."""
+        self._specs: dict[tuple[int, Shape], CircuitSpec] = {}
 
     @contextmanager
     def _leaving_out(self) -> Iterator[None]:
@@ -261,20 +264,25 @@ class _Table:
                 raise refusal(entrant.source, str(error)) from None
             count = None if entrant.method.per_block else len(layers.layers)
             return method_row(entrant, cost, self.conditions, shape=None, layers=count, whole=layers.parameters)
-        rows = [self._row(entrant, layer.name, (layer.in_features, layer.out_features)) for layer in layers.layers]
+        rows = [self._row(entrant, layer.name, layer.shape) for layer in layers.layers]
         self.problems += entrant.unused([layer.name for layer in layers.layers])
         counts = Counter(rows)
-        whole = summed(list(counts), list(counts.values()), layers.parameters, self.conditions.tokens)
+        again = trained_again((layer.name, self._spec(entrant, layer)) for layer in layers.layers)
+        whole = summed(list(counts), list(counts.values()), layers.parameters, self.conditions.tokens, again)
         # Of layers of several shapes the note tells of the one that the circuit does not fit.
         note = next((row.note for row in counts if row.is_misfit), whole.note)
         return replace(whole, name=entrant.name, note=note)
+
+    def _spec(self, entrant: CircuitEntrant, layer: TargetLayer) -> CircuitSpec:
+        """Return the circuit of a layer that has a row."""
+        return self._specs[id(entrant.document(layer.name)), layer.shape]
 
     def _row(self, entrant: CircuitEntrant, layer: str, shape: Shape) -> Row:
         """Return the figures of a circuit for a layer; the same circuit is compiled once."""
         document = entrant.document(layer)
         key = id(document), shape
         if key not in self._rows:
-            spec = entrant.spec(document, shape)
+            self._specs[key] = spec = entrant.spec(document, shape)
             self.progress(f"{spec.name} ({spec.in_features} -> {spec.out_features})")
             compiled = compile_circuit(spec, self.conditions.tokens)
             self.problems += [replace(warning, source=entrant.source) for warning in spec.warnings]

@@ -36,6 +36,7 @@ def build_circuit(spec: CircuitSpec) -> Circuit:
             parameter=owner.parameter if owner else gate.name,
             transpose=gate.transpose != owner.transpose if owner else False,
             frozen=owner.frozen if owner else gate.frozen,
+            across=owner.across if owner else gate.across,
             init=gate.init,
         )
     return Circuit(

@@ -53,6 +53,8 @@ class Gate:
     """The gate that owns the parameter: itself, or the first of a chain of `share`."""
     transpose: bool = False
     frozen: bool = False
+    across: str | None = None
+    """Which layers of a model have the parameter together, for pictures: a circuit by itself is the same."""
     init: Init | None = None
     angle: int | None = None
     """For an `ry` that is a part of a `pauli` gate: which of that gate's angles it turns by."""

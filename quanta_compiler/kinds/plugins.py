@@ -121,7 +121,9 @@ def _wrong_with(kind: type[Kind], name: str) -> str | None:
     return f"has options whose names mean something else: {', '.join(taken)}" if taken else None
 
 
-_GATE_KEYS = ("axes", "to", "name", "kind", "per", "init", "frozen", "share", "transpose", "pattern", "repeat")
+_GATE_KEYS = (
+    *("axes", "to", "name", "kind", "per", "init", "frozen", "across", "share", "transpose", "pattern", "repeat"),
+)
 PACKAGE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+_-]+))?\Z")
 """A package with its version, as pip writes them."""
 _REPORT = "tell its authors; docs/extending.md says what a kind gives"

@@ -51,6 +51,11 @@ class TargetLayer:
     in_features: int
     out_features: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (in_features, out_features)."""
+        return self.in_features, self.out_features
+
 
 @dataclass(frozen=True, slots=True)
 class ModelLayers:

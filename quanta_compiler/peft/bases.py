@@ -1,6 +1,6 @@
 """What a base layer is: its sizes, its dtype, where it computes, and what stands against changing its weight."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -196,10 +196,17 @@ def fetch_partitioned(layer: Any) -> None:
         return
     import deepspeed
 
-    for name, parameter in layer.named_parameters():
-        if name.startswith(f"{METHOD}_") and is_partitioned(parameter) and parameter.ds_status.name != "AVAILABLE":
+    for parameter in _adapters(layer):
+        if is_partitioned(parameter) and parameter.ds_status.name != "AVAILABLE":
             deepspeed.zero.register_external_parameter(layer, parameter)
             parameter.all_gather()
+
+
+def _adapters(layer: Any) -> Iterator[Any]:
+    """Yield what the adapters of a layer are made of, and what they have together with those of other layers."""
+    yield from (parameter for name, parameter in layer.named_parameters() if name.startswith(f"{METHOD}_"))
+    for reach in layer.quanta_circuit_shared.values():
+        yield from (tensor for _, tensor, _ in reach.expected())
 
 
 def gathered(*, written: bool = False) -> Callable[[_Method], _Method]:
@@ -210,7 +217,8 @@ def gathered(*, written: bool = False) -> Callable[[_Method], _Method]:
         def with_whole_tensors(layer: Any, *args: Any, **kwargs: Any) -> Any:
             # Those that a caller holds gathered, as TRL does where it merges, are whole already.
             held = "_ds_z3_gathered_param_context_depth"
-            spread = [one for one in layer.parameters() if is_partitioned(one) and not getattr(one, held, 0)]
+            tensors = {id(one): one for one in (*layer.parameters(), *_adapters(layer))}.values()
+            spread = [one for one in tensors if is_partitioned(one) and not getattr(one, held, 0)]
             if not spread:
                 return method(layer, *args, **kwargs)
             import deepspeed

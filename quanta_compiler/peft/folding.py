@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from quanta_compiler.nn import Place, whole
 from quanta_compiler.peft.bases import obstacle_to_folding
 from quanta_compiler.peft.errors import AdapterError
-from quanta_compiler.peft.tensors import held
+from quanta_compiler.peft.shared import SharingLayer
 
 _SAMPLES = 64
 
@@ -81,7 +80,7 @@ def _sums(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([rows.sum(dim, dtype=torch.float64) for dim in (0, 1)])
 
 
-class FoldingLayer(BaseTunerLayer):
+class FoldingLayer(SharingLayer):
     """What is folded, and when it is folded anew."""
 
     _told_of_training = False
@@ -111,7 +110,7 @@ class FoldingLayer(BaseTunerLayer):
         # What inference mode makes could not be trained with.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
             folded = weight.detach().clone()
-            frozen = held(self.quanta_circuit_frozen[adapter])
+            frozen = self.frozen_tensors(adapter)
             dtype = torch.promote_types(weight.dtype, torch.float32)
             for place, block in fitted.operator_blocks(frozen, dtype, weight.device):
                 self._add(folded, place, block * -scale)
@@ -123,7 +122,7 @@ class FoldingLayer(BaseTunerLayer):
 
     def _fold_sources(self, adapter: str) -> list[torch.Tensor]:
         """Return W, then the tensors of S."""
-        return [whole(self.get_base_layer().weight), *held(self.quanta_circuit_frozen[adapter]).values()]
+        return [whole(self.get_base_layer().weight), *self.frozen_tensors(adapter).values()]
 
     def folded_weight(self, adapter: str) -> torch.Tensor | None:
         """Return W - scale S of a folded adapter, made anew where W or S have changed.

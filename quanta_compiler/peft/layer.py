@@ -1,7 +1,7 @@
 """An adapted layer: the base layer with the circuits of one or more adapters beside it."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from quanta_compiler.peft.folding import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_layer
-from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors, held
+from quanta_compiler.peft.shared import SHARED, Reach, Shared
+from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors
 
 
 class QuantaCircuitLayer(FoldingLayer):
@@ -34,7 +35,7 @@ class QuantaCircuitLayer(FoldingLayer):
     the update and no more, and weight decay pulls towards the base model.
     """
 
-    adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates")
+    adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates", SHARED)
     _parts = "frozen features folded dropout scale configured_scale residual placement plan backend computed_in"
     other_param_names = tuple(f"quanta_circuit_{part}" for part in _parts.split())
 
@@ -53,6 +54,8 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_delta = nn.ModuleDict()
         self.quanta_circuit_gates = nn.ModuleDict()
         self.quanta_circuit_frozen = nn.ModuleDict()
+        self.quanta_circuit_shared: dict[str, Reach] = {}
+        """What the layer has together with others, by adapter; the model holds it."""
         self.quanta_circuit_features = Features()
         self.quanta_circuit_folded = nn.ModuleDict()
         self._stale_folds: set[str] = set()
@@ -83,9 +86,11 @@ class QuantaCircuitLayer(FoldingLayer):
         fit: Resolved,
         layer_name: str,
         inference_mode: bool = False,
+        *,
+        shared: Shared | None = None,
         **kwargs: Any,
     ) -> None:
-        """Give the layer an adapter, or give the adapter its initial values again."""
+        """Give the layer an adapter, or give the adapter its initial values again; `shared` is what others have too."""
         self._layer_name = layer_name
         if fit.residual == "folded":
             self._refuse_folding()
@@ -96,27 +101,37 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_configured_scale[adapter_name] = config.scale
         self.quanta_circuit_backend[adapter_name] = (config.backend, config.recompute)
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.reach_shared(shared, adapter_name, fit.fitted)
         self._set_tensors(adapter_name, config)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def _set_tensors(self, adapter: str, config: QuantaConfig) -> None:
         """Make D or T, S and the rest on the base layer's device, in float32 at least."""
-        fitted = self.quanta_circuit_plan[adapter]
-        initial, trained = self._drawn(fitted, config)
-        device, dtype = self._base_device(), torch.promote_types(self._base_dtype(), torch.float32)
-        residual = self.quanta_circuit_residual[adapter]
-        # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): D is not made of them.
-        own = {name: trained[name].to(device, dtype, copy=True) for name in fitted.trained}
+        fitted, residual = self.quanta_circuit_plan[adapter], self.quanta_circuit_residual[adapter]
         is_difference = residual == "identity" or (residual in _COPYING and config.format != 1)
+        part = "delta" if is_difference else "gates"
+        names: dict[str, Sequence[str]] = {
+            part: fitted.trained,
+            "frozen": tuple(fitted.shapes) if residual in _COPYING else fitted.fixed,
+        }
+        reach = self.quanta_circuit_shared.get(adapter)
+        if reach is not None:
+            names = reach.join(names)
+        initial, trained = self._drawn(adapter, config, {name for group in names.values() for name in group})
+        device, dtype = self._base_device(), torch.promote_types(self._base_dtype(), torch.float32)
+        # PEFT may turn parameters into empty ones as they are registered (`low_cpu_mem_usage`): D is not made of them.
+        own = {name: trained[name].to(device, dtype, copy=True) for name in names[part]}
         if is_difference:
             own = {name: tensor.sub_(initial[name].to(device, dtype)) for name, tensor in own.items()}
+        frozen = {name: initial[name].to(device, dtype) for name in names["frozen"]}
+        if reach is not None:
+            own, frozen = reach.store(part, own), reach.store("frozen", frozen)
         for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
             if adapter in container:
                 del container[adapter]
         holder = nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in own.items()})
         (self.quanta_circuit_delta if is_difference else self.quanta_circuit_gates)[adapter] = holder
-        names = tuple(fitted.shapes) if residual in _COPYING else fitted.fixed
-        self.quanta_circuit_frozen[adapter] = FrozenParameters({n: initial[n].to(device, dtype) for n in names})
+        self.quanta_circuit_frozen[adapter] = FrozenParameters(frozen)
         self.quanta_circuit_features.hold_features(adapter, (self.in_features, self.out_features), device)
         if residual == "folded":
             self._fold(adapter)
@@ -150,14 +165,21 @@ class QuantaCircuitLayer(FoldingLayer):
         """Round what trains to the base layer's dtype, as `autocast_adapter_dtype=False` asks for."""
         if self.has_adapter(adapter):
             self._holder(adapter).to(self._base_dtype())
+            for parameter in self.trained_together(adapter):
+                parameter.data = parameter.data.to(self._base_dtype())
 
-    def _drawn(self, fitted: FittedCircuit, config: QuantaConfig) -> tuple[Tensors, Tensors]:
-        """Return all tensors of S and those of T that train; empty ones for a model on the meta device."""
+    def _drawn(self, adapter: str, config: QuantaConfig, names: Collection[str]) -> tuple[Tensors, Tensors]:
+        """Return tensors of S and of what trains of T, at least `names`; empty ones for a model on the meta device."""
+        fitted, reach = self.quanta_circuit_plan[adapter], self.quanta_circuit_shared.get(adapter)
         if self._base_device().type == "meta":
             empty = {name: torch.empty(shape, device="meta") for name, shape in fitted.shapes.items()}
             return empty, empty
-        seed = int.from_bytes(hashlib.sha256(f"{config.init_seed}:{self._layer_name}".encode()).digest()[:7], "big")
-        initial = fitted.draw(seed)
+        if reach is None:
+            initial = fitted.draw(_seed(f"{config.init_seed}:{self._layer_name}"))
+        else:
+            # Gate by gate: what layers have together does not depend on what else a layer has.
+            seeds = {gate: _seed(f"{config.init_seed}:{whose}") for gate, whose in reach.drawn_by(names)}
+            initial = {k: v for gate, seed in seeds.items() for k, v in fitted.draw_gate(gate, seed).items()}
         return initial, initial if config.init_weights else fitted.draw_apart()
 
     def _base_device(self) -> torch.device:
@@ -183,6 +205,7 @@ class QuantaCircuitLayer(FoldingLayer):
             module = getattr(self, f"{METHOD}_{part}")._modules.get(adapter_name)
             if module and not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
                 module.to(device)
+        self.move_shared(adapter_name, device)
         features = self.quanta_circuit_features
         if adapter_name in features and not features[adapter_name].is_meta:
             features[adapter_name].data = features[adapter_name].data.to(device)
@@ -212,10 +235,10 @@ class QuantaCircuitLayer(FoldingLayer):
 
         FSDP2 keeps parameters as they are and casts what it gathers for a forward pass: merging reads the former.
         """
-        frozen, own = held(self.quanta_circuit_frozen[adapter]), held(self._holder(adapter))
+        frozen, own = self.frozen_tensors(adapter), self.trained_tensors(adapter)
         if torch.compiler.is_compiling():
             return frozen, own
-        if not any(map(is_sharded, self._holder(adapter)._parameters.values())):
+        if not any(map(is_sharded, self.trained_parameters(adapter))):
             self.quanta_circuit_computed_in[adapter] = next(iter(own.values())).dtype
             return frozen, own
         dtype = self.quanta_circuit_computed_in.get(adapter, torch.float64)
@@ -225,7 +248,7 @@ class QuantaCircuitLayer(FoldingLayer):
 
     def compute_dtype(self, adapter: str) -> torch.dtype:
         """Return the dtype that the circuits are applied in: at least float32 where the update is a difference."""
-        dtype: torch.dtype = next(iter(self._holder(adapter)._parameters.values())).dtype
+        dtype = next(self.trained_parameters(adapter)).dtype
         if self.quanta_circuit_residual[adapter] == "none":
             return dtype
         holder: Any = self.quanta_circuit_frozen[adapter]
@@ -285,6 +308,10 @@ class QuantaCircuitLayer(FoldingLayer):
 
 _COPYING = ("frozen_copy", "folded")
 """The residuals that keep a frozen copy."""
+
+
+def _seed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def _cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:

@@ -77,6 +77,14 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
                 result = result + self._update(adapter, result if bias is None else result - bias)
         return result.to(dtype)
 
+    def requires_grad_(self, requires_grad: bool = True) -> "QuantaCircuitLinear":
+        """Let parameters train or not, also those that other layers have too."""
+        for reach in self.quanta_circuit_shared.values():
+            for parameter in reach.parameters():
+                parameter.requires_grad_(requires_grad)
+        super().requires_grad_(requires_grad)
+        return self
+
     def _folded_among(self, active: list[str]) -> str | None:
         """Return the adapter whose copy may be folded into the weight: only what is beside the layer is before it."""
         for adapter in active:

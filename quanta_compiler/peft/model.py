@@ -24,7 +24,18 @@ from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
 from quanta_compiler.peft.saved import as_differences, check_state, readable, warn_of_nothing_saved
-from quanta_compiler.spec.circuit_spec import CircuitSpec
+from quanta_compiler.peft.shared import (
+    SHARED,
+    Shared,
+    conflict,
+    drop_empty,
+    shared_for,
+    shared_modules,
+    shared_of,
+    unshared,
+    with_adapter,
+)
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
 
 class QuantaCircuitModel(BaseTuner):
@@ -37,6 +48,7 @@ class QuantaCircuitModel(BaseTuner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._misfits: list[Problem] = []
         self._fits: dict[str, Resolved] = {}
+        self._together: dict[str, tuple[str, GateSpec]] = {}
         super().__init__(*args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -54,7 +66,10 @@ class QuantaCircuitModel(BaseTuner):
             warn_about_experts(model, config)
         names = module_names(model)
         undo = _snapshot(model, config)
-        self._misfits, self._fits = [], {}
+        self._misfits, self._fits, self._together = [], {}, {}
+        shared = shared_of(model)
+        if shared is not None:
+            shared.drawn.clear()
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
             warned = self._check_circuits(config, names, is_new=is_new)
@@ -85,7 +100,8 @@ class QuantaCircuitModel(BaseTuner):
             raise_problems(_DO_NOT_FIT, self._misfits)
             return [f"{problem.text}\nhint: {problem.hint}" for problem in unmatched]
         if self._fits or self._misfits:
-            raise_problems(_DO_NOT_FIT, [*self._misfits, *unmatched])
+            lonely = unshared((name, fit.fitted.spec) for name, fit in self._fits.items()) if not self._misfits else []
+            raise_problems(_DO_NOT_FIT, [*self._misfits, *unmatched, *lonely])
         # Where the update is T, and T is not zero, a layer does not begin as its base layer.
         own = {name: fit.fitted for name, fit in self._fits.items() if fit.residual == "none" and config.init_weights}
         away = [name for name, fitted in own.items() if not fitted.starts_at_zero]
@@ -104,6 +120,8 @@ class QuantaCircuitModel(BaseTuner):
         saved: dict[str, Any] = super()._get_adapter_state_dict(
             model, config, adapter_name, state_dict, unwanted_adapter_names
         )
+        starts = tuple(f"{name}.{adapter_name}." for name, _ in shared_modules(model))
+        saved |= {key: tensor for key, tensor in state_dict.items() if key.startswith(starts)}
         warn_of_nothing_saved(state_dict, saved)
         as_differences(saved)
         return saved
@@ -114,7 +132,7 @@ class QuantaCircuitModel(BaseTuner):
     ) -> dict[str, Any]:
         given = readable(model, adapter_name, state_dict)
         remapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, given)
-        return remapped
+        return with_adapter(model, adapter_name, remapped)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Leave adapters in float32, or round them to the dtype of their layers where PEFT must not widen."""
@@ -122,6 +140,17 @@ class QuantaCircuitModel(BaseTuner):
             if isinstance(module, QuantaCircuitLayer) and not autocast_adapter_dtype:
                 module.cast_adapter(adapter_name)
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        shared = shared_of(self.model)
+        if shared is not None and autocast_adapter_dtype:
+            shared.widen(adapter_name)
+
+    def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
+        """Freeze all but adapters, which PEFT knows by their layers: what these have together stays as they set it."""
+        shared = shared_of(model)
+        trained = [] if shared is None else [one for one in shared.parameters() if one.requires_grad]
+        super()._mark_only_adapters_as_trainable(model)
+        for parameter in trained:
+            parameter.requires_grad = True
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         if isinstance(new_module, QuantaCircuitLayer) or getattr(child, "base_layer", None) is new_module:
@@ -148,13 +177,15 @@ class QuantaCircuitModel(BaseTuner):
             self._misfits.append(Problem(text, _EXCLUDE))
             return
         fit = self._fit(peft_config, base, current_key)
+        if not isinstance(fit, Problem):
+            fit = conflict(fit.fitted.spec, current_key, self._together) or fit
         if isinstance(fit, Problem):
             self._misfits.append(fit)
             return
         _warn(fit.fitted)
         record(peft_config, current_key, fit.fitted.spec, fit.residual)
         self._fits[current_key] = fit
-        kwargs = get_quantization_kwargs(self)
+        kwargs = {**get_quantization_kwargs(self), "shared": shared_for(self.model, fit.fitted.spec)}
         if isinstance(target, QuantaCircuitLayer):
             target.update_layer(adapter_name, peft_config, fit, current_key, **kwargs)
             return
@@ -202,6 +233,7 @@ class QuantaCircuitModel(BaseTuner):
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter; with the last one, also the hooks on the model."""
         super().delete_adapter(adapter_name)
+        drop_empty(self.model)
         if not self.peft_config:
             _stop_watching(self.model)
 
@@ -209,6 +241,7 @@ class QuantaCircuitModel(BaseTuner):
         if merge:
             self._check_merging(kwargs.get("adapter_names"))
         model = super()._unload_and_optionally_merge(merge, **kwargs)
+        model._modules.pop(SHARED, None)
         _stop_watching(self.model)
         return model
 
@@ -281,12 +314,14 @@ def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
     return undo
 
 
-def _registries(module: Any) -> Iterator[dict[str, Any]]:
+def _registries(module: Any) -> Iterator[dict[Any, Any]]:
     yield from (module._modules, module._parameters, module._buffers)
     if isinstance(module, nn.ParameterDict):
         yield module._keys
+    if isinstance(module, Shared):
+        yield module.members
     if isinstance(module, QuantaCircuitLayer):
-        named = (getattr(module, name) for name in module.other_param_names)
+        named = (getattr(module, name) for name in (*module.adapter_layer_names, *module.other_param_names))
         yield from (registry for registry in named if isinstance(registry, dict))
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from quanta_compiler.nn import whole, wide
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.registration import METHOD
+from quanta_compiler.peft.shared import Shared, shared_modules
 
 _DELTA, _GATES, _FROZEN = (f"{METHOD}_{part}." for part in ("delta", "gates", "frozen"))
 WEIGHTS = "adapter_model.safetensors"
@@ -113,6 +114,10 @@ def readable(model: Any, adapter: str, state_dict: Mapping[str, Any]) -> dict[st
         if not any(key.startswith(tuple(f"{start}.{METHOD}_" for start in starts)) for key in result):
             is_bare = any(key.startswith(f"{_shown(name)}.{METHOD}_") for key in result)
             missing.append(Problem(f"{_shown(name)}: nothing is saved for it", _BARE if is_bare else _OTHER_MODEL))
+    for name, shared in shared_modules(model):
+        keys = [f"{start}{name}.{key}" for key in shared.held(adapter) for start in ("", _MODEL)]
+        if keys and result.keys().isdisjoint(keys):
+            missing.append(Problem(f"{_WHOLE}: nothing is saved of what layers have together", _DAMAGED))
     raise_problems("the saved adapter does not fit the model:", missing)
     return result
 
@@ -138,11 +143,22 @@ def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, 
                 as_differences(state_dict, {start + key for key in expected})
                 known.update(start + key for key in expected)
                 problems += _layer_problems(layer, adapter, expected, state_dict, start)
+    for name, shared in module.named_modules():
+        if isinstance(shared, Shared):
+            start = f"{prefix}{name}."
+            layers.add(start.rstrip("."))
+            for adapter in shared:
+                expected = {f"{adapter}.{key}": tuple(one.shape) for key, one in shared.held(adapter).items()}
+                known.update(start + key for key in expected)
+                given = {key: state_dict[start + key] for key in expected if start + key in state_dict}
+                shown = {key: f"shared{key.removeprefix(adapter)}" for key in expected}
+                problems += _tensor_problems(_WHOLE, expected, given, shown) if given else ()
     for key in state_dict:
-        layer, part, tensor = key.partition(f".{METHOD}_")
+        layer, part, tensor = f".{key}".partition(f".{METHOD}_")
+        layer = layer[1:]
         if part and key.startswith(prefix) and key not in known:
             lacking = "the configuration has no place for it", _OTHER_CIRCUIT
-            if layer not in layers:
+            if layer not in layers and f"{layer}.{METHOD}_shared".lstrip(".") not in layers:
                 lacking = "the model has no such adapted layer", _OTHER_MODEL
             problems.append(Problem(f"{_shown(layer)}: {tensor} is saved, and {lacking[0]}", lacking[1]))
     raise_problems("the saved adapter does not fit the model:", problems)
@@ -154,11 +170,19 @@ def check_layer(layer: Any, adapter: str, name: str) -> None:
     # Not its state_dict, which saves the sizes that the layer has, whatever was loaded.
     state = {f"{name}.{key}": tensor for key, tensor in layer.named_parameters()}
     problems = list(_layer_problems(layer, adapter, expected, state, f"{name}."))
+    if adapter in layer.quanta_circuit_shared:
+        own = list(layer.quanta_circuit_shared[adapter].expected())
+        shapes, tensors = {key: shape for key, _, shape in own}, {key: tensor for key, tensor, _ in own}
+        problems += _tensor_problems(_WHOLE, shapes, tensors, {key: key for key in shapes})
     raise_problems("the loaded adapter does not fit the model:", problems)
 
 
 def _shown(name: str) -> str:
-    return name.rstrip(".").removeprefix(_MODEL)
+    return f"{name.rstrip('.')}.".removeprefix(_MODEL).rstrip(".") or _WHOLE
+
+
+_WHOLE = "the model"
+"""What has the tensors that layers have together."""
 
 
 def _layer_problems(
@@ -176,13 +200,19 @@ def _layer_problems(
             text = f"{name}: saved for {saved[0]} -> {saved[1]} features, the model's layer has {own[0]} -> {own[1]}"
             yield Problem(text, _OTHER_MODEL)
             return
+    shown = {key: key.removeprefix(f"{METHOD}_").replace(f".{adapter}", "", 1) for key in expected}
+    yield from _tensor_problems(name, expected, given, shown) if given else ()
+
+
+def _tensor_problems(
+    name: str, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, Any], shown: Mapping[str, str]
+) -> Iterator[Problem]:
     for key, shape in expected.items():
-        tensor, shown = given.get(key), key.removeprefix(f"{METHOD}_").replace(f".{adapter}", "", 1)
+        tensor = given.get(key)
         if tensor is None:
-            if given:
-                yield Problem(f"{name}: {shown} is missing", _DAMAGED)
+            yield Problem(f"{name}: {shown[key]} is missing", _DAMAGED)
         elif tuple(tensor.shape) != shape:
-            text = f"{name}: {shown} is saved as {list(tensor.shape)}, the circuit needs {list(shape)}"
+            text = f"{name}: {shown[key]} is saved as {list(tensor.shape)}, the circuit needs {list(shape)}"
             yield Problem(text, _OTHER_CIRCUIT)
         elif not _is_finite(tensor):
-            yield Problem(f"{name}: {shown} holds NaN or infinite numbers", _DAMAGED)
+            yield Problem(f"{name}: {shown[key]} holds NaN or infinite numbers", _DAMAGED)

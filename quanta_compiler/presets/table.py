@@ -7,12 +7,14 @@ from quanta_compiler.presets.family import Family
 from quanta_compiler.presets.krona import Krona
 from quanta_compiler.presets.lora import Lora
 from quanta_compiler.presets.loretta import Loretta
+from quanta_compiler.presets.lotr import Lotr
 from quanta_compiler.presets.monarch import Monarch
 from quanta_compiler.presets.oft import Boft, Gsoft, Oft
 from quanta_compiler.presets.quanta import Quanta
 from quanta_compiler.presets.quantum_peft import QuantumPeft
 from quanta_compiler.presets.quantum_peft_full import QuantumPeftFull
 from quanta_compiler.presets.tt import TensorTrain
+from quanta_compiler.presets.vera import Vera
 
 PRESETS: dict[str, type[Family]] = {
     family.name: family
@@ -30,6 +32,8 @@ PRESETS: dict[str, type[Family]] = {
         Oft,
         Boft,
         Gsoft,
+        Lotr,
+        Vera,
     )
 }
 """By name, in the order of the documentation."""

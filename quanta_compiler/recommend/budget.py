@@ -13,6 +13,19 @@ Shape = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Alike:
+    """The layers of one shape."""
+
+    shape: Shape
+    count: int
+
+    @property
+    def dense_numbers(self) -> int:
+        """Return how many numbers their weights have."""
+        return self.count * self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """A number of parameters, or a share of those of the model."""
 

@@ -8,10 +8,11 @@ from typing import Any
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.parameters import all_stored
+from quanta_compiler.models.across import shared_numbers
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.family import Family
 from quanta_compiler.presets.table import PRESETS
-from quanta_compiler.recommend.budget import Shape
+from quanta_compiler.recommend.budget import Alike, Shape
 
 Document = dict[str, Any]
 
@@ -21,61 +22,70 @@ class Candidate:
     """A family, or a part of one, and how its circuits are made."""
 
     name: str
-    documents: Callable[[Shape, int], Iterator[Document]]
-    """The circuits for a layer, those of more trained numbers first; the smallest is always the last."""
+    documents: Callable[[Alike, int], Iterator[Document]]
+    """The circuits for layers, those of more trained numbers first; the smallest is always the last."""
 
-    def largest(self, shape: Shape, most: int) -> Document | None:
-        """Return the largest circuit that trains at most `most` numbers, and no more than a dense layer."""
-        bound = min(most, shape[0] * shape[1])
-        return next((one for one in self.documents(shape, bound) if _fits(one, shape, bound)), None)
+    def largest(self, layers: Alike, most: int) -> Document | None:
+        """Return the largest circuit that trains at most `most` numbers, and no more than dense layers."""
+        bound = min(most, layers.dense_numbers)
+        return next((one for one in self.documents(layers, bound) if _fits(one, layers, bound)), None)
 
-    def smallest(self, shape: Shape) -> Document | None:
-        """Return the smallest circuit, whatever it trains; None where the family has none for the layer."""
-        *_, last = (None, *(one for one in self.documents(shape, 0) if _fits(one, shape, shape[0] * shape[1])))
+    def smallest(self, layers: Alike) -> Document | None:
+        """Return the smallest circuit, whatever it trains; None where the family has none for the layers."""
+        *_, last = (None, *(one for one in self.documents(layers, 0) if _fits(one, layers, layers.dense_numbers)))
         return last
 
 
-def trained_numbers(document: Mapping[str, Any], shape: Shape) -> int:
-    """Return how many numbers train in a circuit for a layer.
+def trained_numbers(document: Mapping[str, Any], layers: Alike) -> int:
+    """Return how many numbers train in a circuit on layers of a shape, those that the layers have together once.
+
+    Presets have gates of their own for every layer, or the same for all of them.
 
     Raises:
-        SpecError: there is no such circuit for the layer.
+        SpecError: there is no such circuit for the layers.
 
     """
-    circuit = build_circuit(fitted_spec(document, *shape))
-    return sum(stored.numbers for stored in all_stored(circuit) if not stored.gate.frozen)
+    own, shared = own_and_shared(document, layers.shape)
+    return own * layers.count + shared
 
 
-def _fits(document: Document, shape: Shape, most: int) -> bool:
+def own_and_shared(document: Mapping[str, Any], shape: Shape) -> tuple[int, int]:
+    """Return how many numbers train in a circuit for a layer: its own, and those that it has together with others."""
+    spec = fitted_spec(document, *shape)
+    shared = shared_numbers(spec)
+    return sum(stored.numbers for stored in all_stored(build_circuit(spec)) if not stored.gate.frozen) - shared, shared
+
+
+def _fits(document: Document, layers: Alike, most: int) -> bool:
     try:
-        return trained_numbers(document, shape) <= most
+        return trained_numbers(document, layers) <= most
     except SpecError:
         return False
 
 
-def _sized(family: type[Family], label: str, shape: Shape, most: int) -> Iterator[Document]:
+def _sized(family: type[Family], label: str, layers: Alike, most: int) -> Iterator[Document]:
     """Yield the circuits of a family that has them in several sizes."""
-    found = [(trained_numbers(document, shape), document) for document in family.sized(*shape)[label]]
+    found = [(trained_numbers(document, layers), document) for document in family.sized(*layers.shape)[label]]
     yield from (document for _, document in sorted(found, key=lambda one: (-one[0], one[1]["name"])))
 
 
-def _grown(family: type[Family], option: str, shape: Shape, most: int) -> Iterator[Document]:
+def _grown(family: type[Family], option: str, layers: Alike, most: int) -> Iterator[Document]:
     """Yield the circuit of the largest value of an option that fits, then that of 1."""
 
     def document(value: int) -> Document:
         return {"version": 1, "name": _title(family, value), "preset": family.name, option: value}
 
     # Above this there are no more updates, only more numbers, or the circuit is none of its family.
-    expansion = family().circuit(*shape)
+    expansion = family().circuit(*layers.shape)
     bounds = {**expansion.largest, **{name: limit.value for name, limit in expansion.limits.items()}}
-    low, high = 0, min(*shape, bounds.get(option, max(shape)))
+    low, high = 0, min(*layers.shape, bounds.get(option, max(layers.shape)))
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _fits(document(middle), shape, most) else (low, middle - 1)
+        low, high = (middle, high) if _fits(document(middle), layers, most) else (low, middle - 1)
     yield from (document(value) for value in sorted({max(low, 1), 1}, reverse=True))
 
 
-def _alone(family: type[Family], shape: Shape, most: int) -> Iterator[Document]:
+def _alone(family: type[Family], layers: Alike, most: int) -> Iterator[Document]:
     yield {"version": 1, "name": _title(family), "preset": family.name}
 
 

@@ -10,13 +10,15 @@ from typing import Any
 from quanta_compiler.compare.figures import Conditions, circuit_row, summed
 from quanta_compiler.compare.row import Row
 from quanta_compiler.driver import compile_circuit
+from quanta_compiler.models.across import alone, trained_again
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.models.layers import ModelLayers
 from quanta_compiler.presets import REFERENCE
 from quanta_compiler.presets.starting import STARTING_POINTS, StartingPoint
-from quanta_compiler.recommend.budget import Budget, Shape, shares
+from quanta_compiler.recommend.budget import Alike, Budget, Shape, shares
 from quanta_compiler.recommend.candidates import CANDIDATES, Candidate, Document, trained_numbers
 from quanta_compiler.recommend.configuration import Group, configuration, groups_of
+from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.spec.short_notation import preset_document
 
 SLOWER = 10
@@ -128,13 +130,14 @@ def recommend(
     The numbers are dealt out to the layers in proportion to their widths, as LoRA's are; then what is left over.
     """
     numbers = budget.numbers(model)
-    shapes = [(layer.in_features, layer.out_features) for layer in model.layers]
+    shapes = [layer.shape for layer in model.layers]
     choices, left_out = [], {}
     for candidate in CANDIDATES:
         progress(candidate.name)
         circuits = _circuits(candidate, shapes, numbers)
-        if isinstance(circuits, str):
-            left_out[candidate.name] = circuits
+        reason = circuits if isinstance(circuits, str) else _unshared(circuits, model)
+        if isinstance(circuits, str) or reason:
+            left_out[candidate.name] = reason
         else:
             choices.append(_choice(candidate.name, circuits, model, conditions))
     progress("LoRA r=8")
@@ -162,12 +165,13 @@ def _circuits(candidate: Candidate, layers: Sequence[Shape], numbers: int) -> di
     down leaves over goes to the shapes that larger circuits fit.
     """
     fixed: dict[Shape, Document] = {}
+    alike = _alike(layers)
     while True:
-        spent = sum(trained_numbers(fixed[shape], shape) for shape in layers if shape in fixed)
+        spent = sum(trained_numbers(document, alike[shape]) for shape, document in fixed.items())
         if spent > numbers:
             return f"the smallest train {_sum_of_smallest(candidate, layers):,} numbers"
         found = {
-            shape: candidate.largest(shape, share)
+            shape: candidate.largest(alike[shape], share * alike[shape].count)
             for shape, share in shares([shape for shape in layers if shape not in fixed], numbers - spent).items()
         }
         missing = [shape for shape, document in found.items() if document is None]
@@ -175,7 +179,7 @@ def _circuits(candidate: Candidate, layers: Sequence[Shape], numbers: int) -> di
             whole = {**fixed, **{shape: one for shape, one in found.items() if one is not None}}
             return _filled(candidate, {shape: whole[shape] for shape in dict.fromkeys(layers)}, layers, numbers)
         for shape in missing:
-            smallest = candidate.smallest(shape)
+            smallest = candidate.smallest(alike[shape])
             if smallest is None:
                 return f"none is smaller than a dense layer of {shape[0]} -> {shape[1]} features"
             fixed[shape] = smallest
@@ -189,22 +193,25 @@ def _filled(
     None gets over twice its share: what is left is not to make a single layer many times as large as the others. One
     round is enough: what is left only becomes less, so that what did not fit does not fit later.
     """
-    filled, counts, share = dict(circuits), Counter(layers), shares(layers, numbers)
-    trained = {shape: trained_numbers(document, shape) for shape, document in circuits.items()}
-    left = numbers - sum(trained[shape] * counts[shape] for shape in circuits)
-    for shape in sorted(circuits, key=lambda shape: trained[shape] / sum(shape)):
-        larger = candidate.largest(shape, min(trained[shape] + left // counts[shape], 2 * share[shape]))
-        more = 0 if larger is None else trained_numbers(larger, shape) - trained[shape]
+    filled, alike, share = dict(circuits), _alike(layers), shares(layers, numbers)
+    trained = {shape: trained_numbers(document, alike[shape]) for shape, document in circuits.items()}
+    left = numbers - sum(trained.values())
+    for shape in sorted(circuits, key=lambda shape: trained[shape] / (alike[shape].count * sum(shape))):
+        larger = candidate.largest(alike[shape], min(trained[shape] + left, 2 * share[shape] * alike[shape].count))
+        more = 0 if larger is None else trained_numbers(larger, alike[shape]) - trained[shape]
         if larger is not None and more > 0:
             filled[shape] = larger
-            left -= more * counts[shape]
+            left -= more
     return filled
 
 
+def _alike(layers: Sequence[Shape]) -> dict[Shape, Alike]:
+    return {shape: Alike(shape, count) for shape, count in Counter(layers).items()}
+
+
 def _sum_of_smallest(candidate: Candidate, layers: Sequence[Shape]) -> int:
-    counts = Counter(layers)
-    smallest = ((candidate.smallest(shape), shape) for shape in counts)
-    return sum(trained_numbers(one, shape) * counts[shape] for one, shape in smallest if one is not None)
+    smallest = ((candidate.smallest(alike), alike) for alike in _alike(layers).values())
+    return sum(trained_numbers(one, alike) for one, alike in smallest if one is not None)
 
 
 def _ordered(choices: Sequence[Recommended], most_seconds: float) -> tuple[Recommended, ...]:
@@ -228,11 +235,24 @@ def _seconds(choice: Recommended) -> float:
 
 def _choice(family: str, circuits: Mapping[Shape, Document], model: ModelLayers, conditions: Conditions) -> Recommended:
     """Return circuits, one for every shape, with their figures summed over the layers of a model."""
-    counts = [sum((layer.in_features, layer.out_features) == shape for layer in model.layers) for shape in circuits]
+    counts = Counter(layer.shape for layer in model.layers)
     rows = []
     for shape, document in circuits.items():
         compiled = compile_circuit(fitted_spec(document, *shape), conditions.tokens)
         rows.append(circuit_row(family, compiled, conditions))
-    row = replace(summed(rows, counts, model.parameters, conditions.tokens), name=family, family=family)
+    again = trained_again(_fitted(circuits, model))
+    row = summed(rows, [counts[shape] for shape in circuits], model.parameters, conditions.tokens, again)
     ranks = {shape: one.rank_upper or 0 for shape, one in zip(circuits, rows, strict=True)}
-    return Recommended(family, circuits, row, ranks)
+    return Recommended(family, circuits, replace(row, name=family, family=family), ranks)
+
+
+def _fitted(circuits: Mapping[Shape, Document], model: ModelLayers) -> list[tuple[str, CircuitSpec]]:
+    """Return the layers of a model, each with its circuit."""
+    specs = {shape: fitted_spec(document, *shape) for shape, document in circuits.items()}
+    return [(layer.name, specs[layer.shape]) for layer in model.layers]
+
+
+def _unshared(circuits: Mapping[Shape, Document], model: ModelLayers) -> str:
+    """Say which layer has no other to share a gate with, as an adapter would refuse; nothing where all have."""
+    found = next(alone(_fitted(circuits, model)), None)
+    return f"{found[0][0]} has no other layer of its shape to share gate {found[1].name!r} with" if found else ""

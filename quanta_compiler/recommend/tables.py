@@ -3,7 +3,7 @@
 from quanta_compiler.compare.tables import connected_text
 from quanta_compiler.diagnostics import escape
 from quanta_compiler.predict.calibration import PREDICTED
-from quanta_compiler.recommend.candidates import trained_numbers
+from quanta_compiler.recommend.candidates import own_and_shared
 from quanta_compiler.recommend.run import Recommendation, Recommended
 from quanta_compiler.text.quantities import bytes_text, percent_text, times_text
 from quanta_compiler.text.tables import Column, Table, numbers
@@ -56,9 +56,14 @@ def _circuits(recommendation: Recommendation, choice: Recommended) -> Table:
             f"{group.in_features} -> {group.out_features}",
             str(group.layers),
             choice.circuits[group.shape]["name"],
-            f"{trained_numbers(choice.circuits[group.shape], group.shape):,}",
+            _trained_text(*own_and_shared(choice.circuits[group.shape], group.shape)),
         )
         for group in recommendation.groups
     )
     headings = (Column("target"), Column("features"), *numbers("modules"), Column("circuit"), *numbers("trainable"))
     return Table(f"circuits of {choice.family}", headings, rows)
+
+
+def _trained_text(own: int, shared: int) -> str:
+    """Return what a layer trains, and what it trains together with others, as `64 + 98,304 shared`."""
+    return f"{own:,} + {shared:,} shared" if shared else f"{own:,}"

@@ -214,7 +214,8 @@ def _box(circuit: Circuit, gate: Gate, slot: int, row_of: dict[int, int], wires:
 def _notes(gate: Gate) -> tuple[str, ...]:
     shared = f"= {printable(gate.parameter, 16)}{'ᵀ' if gate.transpose else ''}" if _is_shared(gate) else ""
     own = [f"{len(gate.parts)} gates"] if gate.parts else [printable(note, 16) for note in gate.matrix.notes()]
-    return tuple(note for note in (*own, shared, "frozen" if gate.frozen else "") if note)
+    across = f"across {gate.across}" if gate.across else ""
+    return tuple(note for note in (*own, shared, across, "frozen" if gate.frozen else "") if note)
 
 
 def _parameters(circuit: Circuit, gate: Gate) -> int:

@@ -63,6 +63,8 @@ def _gate_line(circuit: Circuit, gate: Gate) -> str:
     elif gate.init is not None:
         std = "" if gate.init.std is None else f" (std {gate.init.std:g})"
         parts.append(f"init {gate.init.scheme}{std}")
+    if gate.across is not None:
+        parts.append(f"across {gate.across}")
     return "; ".join([*parts, "frozen"] if gate.frozen else parts)
 
 

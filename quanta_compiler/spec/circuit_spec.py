@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 from quanta_compiler.diagnostics import Diagnostic
 from quanta_compiler.kinds.kind import AxisSize, Form, Kind, Sides, sides
 
+ACROSS = {
+    "layers": "all layers of a target name",
+    "targets": "all targets of a layer",
+    "all": "all adapted layers",
+}
+"""The values of `across`: which layers of a model have one parameter, where its matrix has the same shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Init:
@@ -28,6 +35,8 @@ class GateSpec(Sides):
     init: Init | None = None
     """None where there is nothing to draw: `slice`, `constant` and shared gates."""
     frozen: bool = False
+    across: str | None = None
+    """Which layers of a model have this parameter together, a word of `ACROSS`; None where each has its own."""
     share: str | None = None
     """The earlier gate whose parameter this one uses, as the file names it; its kind is then that gate's."""
     transpose: bool = False

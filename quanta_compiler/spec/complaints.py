@@ -10,7 +10,8 @@ from quanta_compiler.kinds import DEFAULT
 from quanta_compiler.kinds.checks import BadValueError, describe
 from quanta_compiler.kinds.options import Key, Word
 from quanta_compiler.kinds.plugins import PACKAGE, PACKAGES, PluginError, find_kind, plugin_names
-from quanta_compiler.spec.models import OPTIMIZERS, CircuitFile, Forms, Plan, PresetFile, SharedGate
+from quanta_compiler.spec.circuit_spec import ACROSS
+from quanta_compiler.spec.models import OF_PARAMETERS, OPTIMIZERS, CircuitFile, Forms, Plan, PresetFile, SharedGate
 from quanta_compiler.spec.patterns import MIXED, PATTERNS
 
 _RANK = "LoRA's r is `rank`"
@@ -138,7 +139,7 @@ class Translator:
         elif code == "literal_error":
             key = str(path[-1])
             option = self.forms.options.get(key)
-            words = option.type.words if option is not None and isinstance(option.type, Word) else OPTIMIZERS
+            words = option.type.words if option is not None and isinstance(option.type, Word) else _WORDS[key]
             report_unknown(key, path, value, words, self.problems)
         else:
             message = f"{_label(path)} {_expectation(code, error.get('ctx', {}))}, got {describe(value)}"
@@ -211,7 +212,7 @@ class Translator:
             return self._why_not_in_a_pattern(key, mapping["pattern"], name)
         if "share" in mapping:
             return "a shared parameter is described where it is first used"
-        if key in ("init", "frozen"):
+        if key in OF_PARAMETERS:
             return f"a {name} gate has no parameter"
         if key == "per":
             return f"a {name} gate is the same for every index; leave `per` out"
@@ -225,7 +226,7 @@ class Translator:
         kind = self.forms.kinds[name]
         if key in kind.refusals:
             return kind.refusals[key]
-        if key in ("init", "frozen") and not kind.trains:
+        if key in OF_PARAMETERS and not kind.trains:
             return f"a {name} gate has no parameter"
         is_option = any(key in self.forms.kinds[other].options() for other in self.forms.patterns)
         return (self._home(key) if is_option else None) or _WRITE_OUT
@@ -250,6 +251,8 @@ def _keys_of_file(data: dict[Any, Any]) -> tuple[list[str], tuple[str, ...], str
     return own, (*others, *CircuitFile.model_fields), f"preset `{data['preset']}`"
 
 
+_WORDS: Mapping[str, Collection[str]] = {"optimizer": OPTIMIZERS, "across": ACROSS}
+"""The values of keys that are no options of kinds."""
 _WRITE_OUT = "write the gates out where they differ"
 _EXAMPLES = {
     "version": "write `version: 1`",

@@ -16,7 +16,7 @@ from quanta_compiler.kinds.checks import describe
 from quanta_compiler.kinds.kind import Kind
 from quanta_compiler.kinds.plugins import PACKAGES, PluginError, find_kind, package_of
 from quanta_compiler.spec.complaints import Translator, by_mapping, data_path
-from quanta_compiler.spec.models import CircuitFile, Forms, PresetFile, forms
+from quanta_compiler.spec.models import OF_PARAMETERS, CircuitFile, Forms, PresetFile, forms
 from quanta_compiler.spec.patterns import MIXED
 from quanta_compiler.spec.values import VERSION
 
@@ -181,10 +181,10 @@ def _mend_item(gates: list[Any], path: DataPath, document: Document, known: Form
         return
     if not isinstance(item, dict):
         document.broken[index] = BrokenItem(None, isinstance(item, str), False)
-    elif key in _DECISIVE or (item.get("pattern") in MIXED and key not in ("init", "frozen")):
+    elif key in _DECISIVE or (item.get("pattern") in MIXED and key not in OF_PARAMETERS):
         name = item.get("name")
         document.broken[index] = BrokenItem(name if isinstance(name, str) else None, "pattern" in item, "to" in item)
-    elif key is None or (key in known.gate_keys and key not in ("name", "init", "frozen")):
+    elif key is None or (key in known.gate_keys and key not in ("name", *OF_PARAMETERS)):
         # Its matrix is not known: only its axes are gone on with.
         document.unjudged.add(index)
         gates[index] = {other: item[other] for other in _STRUCTURE if other in item}

@@ -28,6 +28,7 @@ class Draft:
     matrix: Kind = DEFAULT
     init: Init | None = None
     frozen: bool = False
+    across: str | None = None
     share: str | None = None
     transpose: bool = False
     whole: bool = False
@@ -55,6 +56,7 @@ class PatternRequest:
     per: str | None = None
     init: Init | None = None
     frozen: bool = False
+    across: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """The pattern's own, as far as they are given."""
 
@@ -196,5 +198,6 @@ def _drafts(
             matrix=kind or request.matrix,
             init=request.init,
             frozen=request.frozen,
+            across=request.across,
             whole=True,
         )

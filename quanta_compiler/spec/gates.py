@@ -232,6 +232,7 @@ class GateResolver:
             per=per,
             init=None if owner is not None else self._init(draft),
             frozen=draft.frozen and draft.matrix.trains,
+            across=draft.across if draft.matrix.trains else None,
             share=draft.share,
             transpose=draft.transpose,
         )

@@ -20,7 +20,7 @@ from quanta_compiler.kinds.plugins import blamed
 from quanta_compiler.presets.layouts import Layout
 from quanta_compiler.spec import schema_parts as parts
 from quanta_compiler.spec import values
-from quanta_compiler.spec.circuit_spec import Init
+from quanta_compiler.spec.circuit_spec import ACROSS, Init
 from quanta_compiler.spec.patterns import MIXED, PATTERNS
 from quanta_compiler.spec.values import AxisRef
 
@@ -32,6 +32,10 @@ def _init_of(schemes: tuple[str, ...]) -> Any:
     return Annotated[
         Init | None, PlainValidator(partial(values.check_init_of, schemes)), WithJsonSchema(parts.init_of(schemes))
     ]
+
+
+def _word_of(words: tuple[str, ...], schema: dict[str, Any]) -> Any:
+    return Annotated[Literal[words], WithJsonSchema(schema)]
 
 
 def _width(key: str) -> Any:
@@ -60,6 +64,9 @@ OutFeatures = Annotated[int | None, _width("out_features"), WithJsonSchema(parts
 Packages = Annotated[dict[str, str] | None, PlainValidator(values.check_packages), WithJsonSchema(parts.PACKAGES)]
 Repeat = Annotated[int, Field(ge=1, le=limits.REPEAT, description="Repetitions, each with its own gates.")]
 Frozen = Annotated[bool, Field(description="Whether the parameter requires no gradient.")]
+Across = _word_of(tuple(ACROSS), parts.ACROSS)
+OF_PARAMETERS = ("init", "frozen", "across")
+"""Keys of what a gate stores."""
 
 
 class FileModel(BaseModel):
@@ -103,6 +110,7 @@ def _parameter(kind: type[Kind], per: tuple[Any, Any]) -> dict[str, tuple[Any, A
         keys |= {
             "init": (InitField if kind.schemes == ENTRIES else _init_of(kind.schemes), None),
             "frozen": (Frozen, False),
+            "across": (Across, None),
         }
     return keys
 
@@ -155,6 +163,7 @@ def _mixed_pattern(name: str) -> type[FileModel]:
         "axes": (PatternAxes, None),
         "init": (RotationInit, None),
         "frozen": (Frozen, False),
+        "across": (Across, None),
         **{option: (type_of(key), default) for option, (key, default) in pattern.options.items()},
     }
     return _model(title, meaning, keys)

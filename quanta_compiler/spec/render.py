@@ -63,6 +63,8 @@ def _gate(gate: GateSpec) -> dict[str, Any]:
         data["init"] = init_data(gate.init)
     if gate.frozen:
         data["frozen"] = True
+    if gate.across is not None:
+        data["across"] = gate.across
     return data
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from quanta_compiler.kinds import limits
 from quanta_compiler.kinds.initialisers import ANGLES, ENTRIES
+from quanta_compiler.spec.circuit_spec import ACROSS as WHO
 from quanta_compiler.spec.names import NAME_LENGTH, RESERVED_AXES, TORCH_NAMES
 from quanta_compiler.spec.patterns import MIXED, PATTERNS
 from quanta_compiler.spec.values import WITH_STD
@@ -113,6 +114,12 @@ TO: dict[str, Any] = {
     "description": "What the axes become: new sizes, or a mapping that lists exactly the axes present afterwards.",
 }
 PATTERN_TO: dict[str, Any] = {**_TO_MAPPING, NAME: "PatternTo", "description": "The sizes of axes after the pattern."}
+ACROSS: dict[str, Any] = {
+    NAME: "Across",
+    "enum": list(WHO),
+    "description": "Which layers of a model have one parameter, where its matrix has the same shape. "
+    + "; ".join(f"{word}: {meaning}" for word, meaning in WHO.items()),
+}
 _SCHEMES = list(ENTRIES)
 INIT: dict[str, Any] = {
     NAME: "Init",

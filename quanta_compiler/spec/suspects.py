@@ -23,7 +23,9 @@ def warn_about_pairs(spec: CircuitSpec, paths: Sequence[DataPath], problems: Pro
         both = spec.gates[first], spec.gates[second]
         if all(gate.matrix.trains and not gate.frozen and not gate.share for gate in both):
             enough = _enough(*both)
-            if enough is not None and shared.isdisjoint(gate.name for gate in both):
+            # Where other layers have one of the two as well, the product is not theirs.
+            is_one = both[0].across == both[1].across and shared.isdisjoint(gate.name for gate in both)
+            if enough is not None and is_one:
                 pairs.append((first, second, enough))
     if not pairs:
         return

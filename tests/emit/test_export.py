@@ -48,6 +48,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "butterfly-padded": preset("butterfly", 20, out_features=27),
     "quantum_peft": preset("quantum_peft", rank=3, out_features=20),
     "quantum_peft_full": preset("quantum_peft_full", 24),
+    "lotr": preset("lotr", rank=3),
+    "vera": preset("vera", rank=3, out_features=20),
 }
 ROTATIONS = file_of(
     "2x2x8",

@@ -24,6 +24,14 @@ STEPS, SEQUENCES, LENGTH, WORDS = 4, 8, 6, 32
 LEARNING_RATE = 0.03
 ZERO_AT_START = {"version": 1, "name": "zero", "layout": {"auto": 2}, "gates": [[0, 1], {"axes": [1], "init": "zeros"}]}
 
+SHARED = {
+    "version": 1,
+    "name": "shared",
+    "layout": {"auto": 2},
+    "gates": [{"axes": [0, 1], "across": "layers"}, {"axes": [0], "kind": "lowrank", "rank": 2, "across": "all"}, [1]],
+}
+"""Of a run that is called `shared`; its residual is `frozen_copy`."""
+
 
 def tiny_llama() -> Any:
     """Return a Llama of two layers with 16 features, key and value 16 -> 8, feed-forward 16 -> 24; always the same."""
@@ -36,7 +44,8 @@ def tiny_llama() -> Any:
 
 def adapter_config(residual: str, init_seed: int = 0) -> QuantaConfig:
     """Return the configuration of a run: `none` with a circuit that is zero at the start, others with the preset."""
-    circuit = ZERO_AT_START if residual == "none" else None
+    circuit = {"none": ZERO_AT_START, "shared": SHARED}.get(residual)
+    residual = "frozen_copy" if residual == "shared" else residual
     return QuantaConfig(circuit=circuit, target_modules="all-linear", residual=residual, init_seed=init_seed)
 
 

@@ -22,12 +22,20 @@ DDP_RUNS = {
     "frozen_copy": "frozen_copy",
     "folded": "folded",
     "none": "none",
+    "shared": "shared",
     "seeds_apart": "frozen_copy",
     "seeds_apart_folded": "folded",
     "accumulated": "frozen_copy",
 }
 """Names of runs, and what their residual is."""
-FSDP_RUNS = {"frozen_copy": "frozen_copy", "folded": "folded", "none": "none", "recomputed": "frozen_copy"}
+FSDP_RUNS = {
+    "frozen_copy": "frozen_copy",
+    "folded": "folded",
+    "none": "none",
+    "shared": "shared",
+    "recomputed": "frozen_copy",
+    "shared_recomputed": "shared",
+}
 
 pytestmark = pytest.mark.slow
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from adapted_models import QUANTA, Mlp, batch, circuit_layers
 from peft import PeftModel, get_peft_model
+from peft.functional import delete_adapter
 from random_circuits import file_of
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -35,7 +36,7 @@ def llama(folder: Path, hidden: int = 24, dtype: torch.dtype = torch.float32) ->
 
 def saved_llama(folder: Path, dtype: torch.dtype = torch.float32, **keys: Any) -> tuple[Path, torch.Tensor]:
     """Train an adapter on the tiny Llama a little, and save it; return its folder and its logits."""
-    config = QuantaConfig(circuit=QUANTA, target_modules=["q_proj"], task_type="CAUSAL_LM", **keys)
+    config = QuantaConfig(**{"circuit": QUANTA, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **keys})
     model = get_peft_model(llama(folder, dtype=dtype), config)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     for _ in range(5):
@@ -100,3 +101,20 @@ def test_without_autocast_an_adapter_has_the_dtype_of_its_layer_and_comes_back_t
     model.save_pretrained(str(tmp_path))
     loaded = PeftModel.from_pretrained(Mlp(torch.bfloat16), str(tmp_path))
     assert torch.equal(loaded(x), Mlp(torch.bfloat16)(x))
+
+
+def test_what_layers_share_is_loaded_by_transformers(tmp_path: Path) -> None:
+    gates: list[dict[str, Any]] = [{"axes": [0, 1], "across": "layers"}, {"axes": [0], "kind": "lowrank", "rank": 2}]
+    circuit = file_of("6x4", [{**gate, "across": gate.get("across", "all")} for gate in gates])
+    folder, expected = saved_llama(tmp_path, circuit=circuit)
+    model = llama(tmp_path)
+    model.load_adapter(str(folder))
+    assert torch.allclose(model(TOKENS).logits, expected, atol=1e-6)
+    assert not any(parameter.requires_grad for name, parameter in model.named_parameters() if "quanta" in name)
+    tensors = load_file(folder / WEIGHTS)
+    tensors["base_model.model.quanta_circuit_shared.delta-g1-6x6-A"].view(-1)[0] = float("nan")
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(AdapterError, match=r"shared\.delta-g1-6x6-A holds NaN"):
+        loaded_and_run(llama(tmp_path), folder)
+    delete_adapter(model, "default", "quanta_circuit_")
+    assert not any("shared" in name for name, _ in model.named_parameters())

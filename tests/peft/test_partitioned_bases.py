@@ -102,7 +102,7 @@ def test_partitioned_layers_have_their_sizes_and_are_gathered(monkeypatch: pytes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("residual", ["frozen_copy", "none"])
+@pytest.mark.parametrize("residual", ["frozen_copy", "none", "shared"])
 def test_deepspeed_trains_partitioned_layers_as_one_process_does(residual: str) -> None:
     pytest.importorskip("deepspeed")
     here = Path(__file__).parent

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapted_models import Mlp, adapted, batch, circuit_layers, train
+from adapted_models import Blocks, Mlp, adapted, batch, circuit_layers, train
 from peft import PeftModel
 
 from quanta_compiler.presets.table import PRESETS
@@ -17,8 +17,8 @@ from quanta_compiler.presets.table import PRESETS
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_model_with_a_preset_trains_saves_and_loads(preset: str, tmp_path: Path) -> None:
     x = batch()
-    before = Mlp()(x).detach()
-    model = adapted(Mlp(), circuit=None, preset=preset)
+    before = Blocks()(x).detach()
+    model = adapted(Blocks(), circuit=None, preset=preset)
     assert torch.equal(model(x), before)
     train(model, x)
     trained = model(x).detach()
@@ -26,13 +26,13 @@ def test_a_model_with_a_preset_trains_saves_and_loads(preset: str, tmp_path: Pat
     model.save_pretrained(tmp_path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="circuit '.*' on layers")
-        again = PeftModel.from_pretrained(Mlp(), tmp_path)
+        again = PeftModel.from_pretrained(Blocks(), tmp_path)
     torch.testing.assert_close(again(x), trained, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_that_begins_at_zero_needs_no_frozen_copy(preset: str) -> None:
-    model = adapted(Mlp(), circuit=None, preset=preset)
+    model = adapted(Blocks(), circuit=None, preset=preset)
     residuals = {layer.quanta_circuit_residual["default"] for layer in circuit_layers(model).values()}
     if preset in ("oft", "boft", "gsoft"):
         # The layers of 24 -> 24 and of two widths.

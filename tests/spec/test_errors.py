@@ -45,6 +45,10 @@ WRONG: dict[str, str] = {
     "share_shape": HEAD + "gates:\n  - {axes: [0], to: [4], name: down}\n  - {axes: [0], to: [16], share: down}\n",
     "share_of_constant": HEAD + "gates:\n  - {axes: [0], kind: slice, name: s}\n  - {axes: [0], share: s}\n",
     "share_with_kind": HEAD + "gates:\n  - [0]\n  - {axes: [0], share: g0, kind: dense, init: zeros}\n",
+    "across": HEAD
+    + "gates:\n  - {axes: [0], across: layer}\n  - {axes: [0], kind: slice, across: all}\n"
+    + "  - {axes: [0], share: g0, across: all}\n  - {axes: [0], across: null}\n",
+    "across_with_a_preset": PRESET + "preset: lora\nin_features: 64\nacross: all\n",
     "names": HEAD + "gates:\n  - {axes: [0], name: forward}\n  - {axes: [0], name: class}\n  - {axes: [0], name: 1a}\n",
     "name_twice": HEAD + "gates:\n  - {axes: [0], name: a}\n  - {axes: [1], name: a}\n",
     "default_name_taken": HEAD + "gates:\n  - {axes: [0], name: g1}\n  - [1]\n",

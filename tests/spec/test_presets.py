@@ -43,6 +43,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "oft": {"blocks": 4},
     "boft": {"blocks": 4, "factors": 3},
     "gsoft": {"blocks": 2},
+    "lotr": {"rank": 3},
+    "vera": {"rank": 5},
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *OPTIONS.items(),
@@ -186,10 +188,19 @@ def quantum_peft_full(gates: Gates, options: dict[str, Any], n: int, m: int) -> 
     return plain_pauli(max(n, m), options["layers"], gates["g0"])
 
 
+def lotr(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    return gates["B"] @ gates["G"] @ gates["A"]
+
+
+def vera(gates: Gates, options: dict[str, Any], n: int, m: int) -> Array:
+    return np.diag(gates["b"]) @ gates["B"] @ np.diag(gates["d"]) @ gates["A"]
+
+
 FORMULAS: dict[str, Callable[[Gates, dict[str, Any], int, int], Array]] = {
     "quanta": quanta, "lora": lora, "krona": krona, "tt": train, "loretta": loretta, "monarch": monarch,
     "btt": train, "butterfly": butterfly, "quantum_peft": quantum_peft, "quantum_peft_full": quantum_peft_full,
     "oft": oft, "boft": boft, "gsoft": gsoft,
+    "lotr": lotr, "vera": vera,
 }  # fmt: skip
 
 
@@ -224,6 +235,9 @@ COUNTS: dict[str, int] = {
     # p(4096) is 36 - 2; 11008 = 8192 + 2048 + 512 + 256, and every remainder turns its pairs.
     "quantum_peft:8": (36 - 2) + (2 * 37 + 2816 + 2 * (2 * 31 + 768 + 2 * (2 * 25 + 256 + 2 * 22))) + 8,
     "quantum_peft:rank=3,layers=0": 12 + (2 * 13 + 2816 + 2 * (2 * 11 + 768 + 2 * (2 * 9 + 256 + 2 * 8))) + 3,
+    # Of one layer alone; of all layers together in tests/models/test_across.py.
+    "lotr:16": 16 * (4096 + 11008) + 16**2,
+    "vera": 11008 + 256,
     "quantum_peft_full": 2 * 37 + 2816 + 2 * (2 * 31 + 768 + 2 * (2 * 25 + 256 + 2 * 22)),
     # As wide as the larger of the two.
     "oft": 344 * 32 * 31 // 2,

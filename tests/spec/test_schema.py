@@ -155,6 +155,8 @@ ACCEPTED_PRESETS: list[dict[str, Any]] = [
     {"preset": "butterfly"},
     {"preset": "quantum_peft", "rank": 8, "layers": 0},
     {"preset": "quantum_peft_full", "layers": 2},
+    {"preset": "lotr", "rank": 4},
+    {"preset": "vera", "rank": 512},
 ]
 REFUSED_PRESETS: list[dict[str, Any]] = [
     {"preset": "lorra"},
@@ -176,6 +178,7 @@ REFUSED_PRESETS: list[dict[str, Any]] = [
     {"preset": "quantum_peft", "layers": -1},
     {"preset": "quantum_peft", "layers": 1025},
     {"preset": "quantum_peft_full", "rank": 8},
+    {"preset": "vera", "across": "all"},
 ]
 
 

@@ -24,6 +24,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "butterfly": {"name": "butterfly", "preset": "butterfly"},
     "quantum_peft:4": {"name": "quantum-peft-4", "preset": "quantum_peft", "rank": 4, "layers": 1},
     "quantum_peft_full:2": {"name": "quantum-peft-full-2", "preset": "quantum_peft_full", "layers": 2},
+    "lotr:4": {"name": "lotr-4", "preset": "lotr", "rank": 4},
+    "vera": {"name": "vera", "preset": "vera", "rank": 256},
 }  # fmt: skip
 
 
@@ -36,11 +38,11 @@ def test_short_notation(text: str) -> None:
 
 WRONG_SHORT: dict[str, str] = {
     "lra:8": "unknown preset 'lra': did you mean 'lora'? there is quanta, lora, krona, tt, loretta, monarch, "
-    "btt, butterfly, quantum_peft, quantum_peft_full, oft, boft, gsoft",
+    "btt, butterfly, quantum_peft, quantum_peft_full, oft, boft, gsoft, lotr, vera",
     "xyz": "unknown preset 'xyz': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly, "
-    "quantum_peft, quantum_peft_full, oft, boft, gsoft",
+    "quantum_peft, quantum_peft_full, oft, boft, gsoft, lotr, vera",
     "": "unknown preset '': there is quanta, lora, krona, tt, loretta, monarch, btt, butterfly, "
-    "quantum_peft, quantum_peft_full, oft, boft, gsoft",
+    "quantum_peft, quantum_peft_full, oft, boft, gsoft, lotr, vera",
     "lora:0": "'lora:0': `rank` must be at least 1, got 0",
     "lora:": "'lora:': `rank` must be an integer, got the text ''",
     "lora:99999999999999999999": "'lora:99999999999999999999': `rank` must be an integer, got the text "

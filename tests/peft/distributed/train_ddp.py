@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     """Make all runs; each folder below `folder` is named after its run."""
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2, "the launcher started no second process"
-    for residual in ("frozen_copy", "folded", "none"):
+    for residual in ("frozen_copy", "folded", "none", "shared"):
         train(accelerator, folder / residual, residual)
     # DDP makes the second process's T and S those of the first, whatever it has drawn.
     train(accelerator, folder / "seeds_apart", "frozen_copy", init_seed=accelerator.process_index)

@@ -9,11 +9,13 @@ import deepspeed
 import torch
 from adapted_models import LORA, QUANTA
 from peft import get_peft_model
+from random_circuits import file_of
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from quanta_compiler.peft import QuantaConfig
 
+SHARED = file_of("4x3x2", [{"pattern": "all_pairs", "across": "all"}, [0, 1]])
 RATE, STEPS = 0.01, 3
 SETTINGS = {
     "train_micro_batch_size_per_gpu": 2,
@@ -39,7 +41,8 @@ class Pair(nn.Module):
 
 def adapted(base: nn.Module, residual: str) -> Any:
     """Return a model with adapters on both layers."""
-    circuit = LORA if residual == "none" else QUANTA
+    circuit = {"none": LORA, "shared": SHARED}.get(residual, QUANTA)
+    residual = "frozen_copy" if residual == "shared" else residual
     return get_peft_model(base, QuantaConfig(circuit=circuit, residual=residual, target_modules=["a", "b"]))
 
 

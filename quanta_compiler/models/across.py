@@ -1,0 +1,58 @@
+"""Which layers of a model have one parameter together: gates with `across`, by the names of the layers."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
+
+
+def together(spec: CircuitSpec, layer: str) -> dict[str, str]:
+    """Return the gates of a layer's circuit that others have too, each with the name of the parameter for all of them.
+
+    Layers have a parameter together where these names are the same: `A-8x4096` for all layers, `A-q_proj-8x4096` for
+    those of one target name, `A-model-layers-3-8x4096` for the targets of one layer. Keys of a state dict are made of
+    them, so there is no point in a name.
+    """
+    return {gate.name: _parameter(gate, layer) for gate in spec.gates if gate.across is not None}
+
+
+def _parameter(gate: GateSpec, layer: str) -> str:
+    path = layer.split(".")
+    if gate.across == "layers":
+        path = path[-1:]
+    elif gate.across == "targets":
+        # A layer is what is counted first: the experts of a mixture are counted once more inside of it.
+        numbers = (place for place, part in enumerate(path) if part.isdigit())
+        path = path[: next(numbers, -1) + 1]
+    else:
+        path = []
+    # Doubled, so that no two names become one.
+    label = "-".join(part.replace("-", "--") for part in path)
+    return "-".join(filter(None, (gate.name, label, "x".join(map(str, gate.shape)))))
+
+
+def alone(layers: Iterable[tuple[str, CircuitSpec]]) -> Iterator[tuple[tuple[str, CircuitSpec], GateSpec]]:
+    """Yield the layers, each with its circuit, that have no other layer to share a gate with, and that gate."""
+    layers = list(layers)
+    counts = Counter(parameter for name, spec in layers for parameter in together(spec, name).values())
+    for name, spec in layers:
+        shared = together(spec, name)
+        yield from (((name, spec), gate) for gate in spec.gates if gate.across and counts[shared[gate.name]] == 1)
+
+
+def trained_again(layers: Iterable[tuple[str, CircuitSpec]]) -> int:
+    """Return how many trained numbers a sum over layers, each with its circuit, counts that were counted before."""
+    seen: set[str] = set()
+    again = 0
+    for name, spec in layers:
+        shared = together(spec, name)
+        for gate in spec.gates:
+            if gate.across is not None and not gate.frozen:
+                again += gate.numbers if shared[gate.name] in seen else 0
+                seen.add(shared[gate.name])
+    return again
+
+
+def shared_numbers(spec: CircuitSpec) -> int:
+    """Return how many of a circuit's trained numbers a layer has together with others."""
+    return sum(gate.numbers for gate in spec.gates if gate.across is not None and not gate.frozen)

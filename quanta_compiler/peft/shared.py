@@ -1,0 +1,291 @@
+"""Parameters that layers have together (`across`): held once by the adapted model, and reached by its layers.
+
+Not by the tuner, as PEFT's VeRA does it: where transformers loads an adapter into a model no tuner is left, and the
+model alone is moved, saved and sharded. FSDP2 gathers them with what it does not gather block by block.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from quanta_compiler.models.across import alone, together
+from quanta_compiler.nn import FittedCircuit, whole
+from quanta_compiler.peft.errors import Problem
+from quanta_compiler.peft.registration import METHOD
+from quanta_compiler.peft.tensors import Tensors, held
+from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
+
+SHARED = f"{METHOD}_shared"
+"""The attribute of an adapted model that holds them: `<shared>.<adapter>.<part>-<parameter>`."""
+_FROZEN = "frozen-"
+
+
+class SharedTensors(nn.ParameterDict):
+    """What layers have together for one adapter: D or T, which train, and S and what is fixed, which never do."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_fixed = isinstance(value, nn.Parameter) and name.startswith(_FROZEN)
+        super().__setattr__(name, value.requires_grad_(False) if is_fixed else value)
+
+
+class Shared(nn.ModuleDict):
+    """The tensors of all adapters, `SharedTensors` by adapter; a tensor is here while a layer has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members: dict[tuple[str, str, str], None] = {}
+        """Adapter, tensor and layer."""
+        self.drawn: set[tuple[str, str | None]] = set()
+        """Adapter and tensor of what the current injection has made: others of that name are of an earlier one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the input: an `nn.Sequential` that is adapted calls all that it holds."""
+        return x
+
+    def has(self, adapter: str, key: str | None) -> bool:
+        """Say whether another layer of the current injection has made a tensor."""
+        return (adapter, key) in self.drawn
+
+    def held(self, adapter: str) -> dict[str, Any]:
+        """Return an adapter's parameters by name."""
+        holder: Any = self._modules.get(adapter)
+        return {} if holder is None else holder._parameters
+
+    def add(self, adapter: str, key: str, tensor: torch.Tensor) -> None:
+        """Store a tensor, in the place of what an earlier injection has made."""
+        if adapter not in self._modules:
+            self.add_module(adapter, SharedTensors())
+        holder: Any = self._modules[adapter]
+        holder[key] = nn.Parameter(tensor)
+        self.drawn.add((adapter, key))
+
+    def widen(self, adapter: str) -> None:
+        """Have an adapter's tensors in float32 at least, as PEFT has those of layers."""
+        holder: Any = self._modules.get(adapter)
+        for key, tensor in tuple(self.held(adapter).items()):
+            if torch.finfo(tensor.dtype).bits < 32:
+                holder[key] = nn.Parameter(tensor.detach().float(), requires_grad=tensor.requires_grad)
+
+    def leave(self, adapter: str, layer: str) -> None:
+        """Take a layer off an adapter's tensors; what no layer has any more is deleted."""
+        left = [member for member in self.members if member[0] == adapter and member[2] == layer]
+        for member in left:
+            del self.members[member]
+        kept = {key for own, key, _ in self.members if own == adapter}
+        holder: Any = self._modules.get(adapter)
+        for _, key, _ in left:
+            if key not in kept:
+                del holder[key]
+                self.drawn.discard((adapter, key))
+        if left and not kept:
+            del self._modules[adapter]
+
+
+class Reach:
+    """What one layer has together with others for an adapter.
+
+    Not a module, so that the tensors are no part of the layer: a state dict, an optimizer and `to` meet them once.
+    """
+
+    def __init__(self, shared: Shared, adapter: str, layer: str, fitted: FittedCircuit) -> None:
+        self.shared, self.adapter, self.layer, self.fitted = shared, adapter, layer, fitted
+        self.together = fitted.together(layer)
+        """The tensors that are shared, and what each is called by all layers."""
+        self.keys: dict[str, dict[str, str]] = {"trained": {}, "frozen": {}}
+        """The tensors of D or T and those of S that are shared, each with its key."""
+
+    def join(self, names: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+        """Take part in what other layers have of these tensors; return those that are to be made yet.
+
+        They are given by part: `delta`, `gates` or `frozen`.
+        """
+        for part, group in names.items():
+            for name in group:
+                key = self._key(part, name)
+                if key is not None:
+                    self.keys["frozen" if part == "frozen" else "trained"][name] = key
+                    self.shared.members[self.adapter, key, self.layer] = None
+        return {
+            part: [name for name in group if not self.shared.has(self.adapter, self._key(part, name))]
+            for part, group in names.items()
+        }
+
+    def store(self, part: str, tensors: Tensors) -> Tensors:
+        """Store those tensors that are shared, and return the others."""
+        for name, tensor in tensors.items():
+            key = self._key(part, name)
+            if key is not None:
+                self.shared.add(self.adapter, key, tensor)
+        return {name: tensor for name, tensor in tensors.items() if self._key(part, name) is None}
+
+    def _key(self, part: str, name: str) -> str | None:
+        called = self.together.get(name)
+        return None if called is None else f"{part}-{called}"
+
+    def drawn_by(self, names: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield the gates of some tensors, and what each is drawn by: the layer's name or what the layers call it."""
+        parameters = together(self.fitted.spec, self.layer)
+        for gate in dict.fromkeys(self.fitted.owner(name) for name in self.fitted.shapes if name in names):
+            yield gate, parameters.get(gate, f"{self.layer}:{gate}")
+
+    def leave(self) -> None:
+        """Have no tensors any more."""
+        self.shared.leave(self.adapter, self.layer)
+
+    def raw(self, which: str) -> Tensors:
+        """Return the tensors that are `trained` or `frozen` as they are held, by their names in the circuit."""
+        held = self.shared.held(self.adapter)
+        return {name: held[key] for name, key in self.keys[which].items()}
+
+    def tensors(self, which: str, device: torch.device) -> Tensors:
+        """Return them gathered where FSDP2 has sharded them, on the device of the layer."""
+        held = {name: whole(tensor) for name, tensor in self.raw(which).items()}
+        # What is still to be loaded is on no device.
+        return {n: one if one.is_meta or one.device == device else one.to(device) for n, one in held.items()}
+
+    def move(self, device: torch.device) -> None:
+        """Move the tensors to a device, but for those that are still to be loaded."""
+        for which in self.keys:
+            for tensor in self.raw(which).values():
+                tensor.data = tensor.data if tensor.is_meta else tensor.data.to(device)
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        """Yield what trains, as PEFT asks the holders of trained tensors."""
+        yield from self.raw("trained").values()
+
+    def expected(self) -> Iterator[tuple[str, torch.Tensor, tuple[int, ...]]]:
+        """Yield what the layer has: what it is called in messages, the tensor, and the shape that it should have."""
+        for which, keys in self.keys.items():
+            for name, tensor in self.raw(which).items():
+                yield f"shared.{keys[name]}", tensor, self.fitted.shapes[name]
+
+
+class SharingLayer(BaseTunerLayer):
+    """A layer's tensors: those of its own, and those that it has together with other layers."""
+
+    quanta_circuit_shared: dict[str, Reach]
+    _holder: Callable[[str], Any]
+
+    def reach_shared(self, shared: Shared | None, adapter: str, fitted: FittedCircuit) -> None:
+        """Have a circuit's shared gates together with the other layers of `shared`; None for one that has none."""
+        self._leave_shared(adapter)
+        if shared is not None:
+            self.quanta_circuit_shared[adapter] = Reach(shared, adapter, self._layer_name, fitted)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter; what no other layer has together with this one is gone."""
+        self._leave_shared(adapter_name)
+        super().delete_adapter(adapter_name)
+
+    def _leave_shared(self, adapter: str) -> None:
+        reach = self.quanta_circuit_shared.pop(adapter, None)
+        if reach is not None:
+            reach.leave()
+
+    def move_shared(self, adapter: str, device: torch.device) -> None:
+        """Move what the layer shares, but for what is still to be loaded."""
+        if adapter in self.quanta_circuit_shared:
+            self.quanta_circuit_shared[adapter].move(device)
+
+    def trained_together(self, adapter: str) -> Iterator[torch.Tensor]:
+        """Yield what trains and other layers have too."""
+        if adapter in self.quanta_circuit_shared:
+            yield from self.quanta_circuit_shared[adapter].parameters()
+
+    def trained_parameters(self, adapter: str) -> Iterator[torch.Tensor]:
+        """Yield what trains as it is held."""
+        yield from self._holder(adapter)._parameters.values()
+        yield from self.trained_together(adapter)
+
+    def trained_tensors(self, adapter: str) -> Tensors:
+        """Return D or T by name, gathered where FSDP2 has sharded them."""
+        return self._with_shared(adapter, "trained", held(self._holder(adapter)))
+
+    def frozen_tensors(self, adapter: str) -> Tensors:
+        """Return S and what is fixed of T by name, gathered where FSDP2 has sharded them."""
+        return self._with_shared(adapter, "frozen", held(self.quanta_circuit_frozen[adapter]))
+
+    def _with_shared(self, adapter: str, which: str, own: Tensors) -> Tensors:
+        reach = self.quanta_circuit_shared.get(adapter)
+        if reach is None:
+            return own
+        # Layers may be on several devices; the features are where the layer's own tensors are.
+        return own | reach.tensors(which, self.quanta_circuit_features._parameters[adapter].device)
+
+
+def shared_of(model: Any) -> Shared | None:
+    """Return what layers of a model have together; None where no gate is shared."""
+    found = model._modules.get(SHARED)
+    return found if isinstance(found, Shared) else None
+
+
+def shared_for(model: nn.Module, spec: CircuitSpec) -> Shared | None:
+    """Return what layers of a model have together, made where there is none yet; None for one that shares nothing."""
+    if all(gate.across is None for gate in spec.gates):
+        return None
+    if shared_of(model) is None:
+        model.add_module(SHARED, Shared())
+    return shared_of(model)
+
+
+def drop_empty(model: nn.Module) -> None:
+    """Take away from a model what its layers had together, once that is nothing."""
+    shared = shared_of(model)
+    if shared is not None and not shared:
+        del model._modules[SHARED]
+
+
+def shared_modules(model: nn.Module) -> Iterator[tuple[str, Shared]]:
+    """Yield what layers have together in a model that may be wrapped, with its name in state dicts."""
+    for name, module in model.named_modules():
+        if isinstance(module, Shared):
+            yield name.replace("_fsdp_wrapped_module.", ""), module
+
+
+def with_adapter(model: nn.Module, adapter: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved adapter with its name in the keys of what layers have together, as the model has them."""
+    result = dict(state_dict)
+    for name, shared in shared_modules(model):
+        for key in shared.held(adapter):
+            # Saved by a PeftModel, for a model without it.
+            for start in (name, f"base_model.model.{name}"):
+                if f"{start}.{key}" in result:
+                    result[f"{name}.{adapter}.{key}"] = result.pop(f"{start}.{key}")
+    return result
+
+
+def conflict(spec: CircuitSpec, layer: str, known: dict[str, tuple[str, GateSpec]]) -> Problem | None:
+    """Return what is wrong where a gate cannot be the one that an earlier layer has; `known` is added to."""
+    parameters = together(spec, layer)
+    for gate in (gate for gate in spec.gates if gate.across is not None):
+        other, first = known.setdefault(parameters[gate.name], (layer, gate))
+        if _likeness(gate) != _likeness(first):
+            return Problem(f"{layer}: gate {gate.name!r} would be that of {other}, and they are not alike", _UNLIKE)
+    return None
+
+
+def _likeness(gate: GateSpec) -> tuple[Any, ...]:
+    return gate.matrix, gate.init, gate.frozen, gate.across
+
+
+def unshared(layers: Iterable[tuple[str, CircuitSpec]]) -> list[Problem]:
+    """Return the gates with `across` that no other layer has."""
+    return [
+        Problem(
+            f"{name} ({spec.in_features} -> {spec.out_features}): gate {gate.name!r} is `across: {gate.across}`, and "
+            f"no other {_WHICH[gate.across or '']} has it with a matrix {' x '.join(map(str, gate.shape))}",
+            _ALONE,
+        )
+        for (name, spec), gate in alone(layers)
+    ]
+
+
+_UNLIKE = "write `kind`, `init`, `frozen` and `across` of gates of one name alike, or call one of them otherwise"
+_WHICH = {"layers": "layer of this target name", "targets": "target in the same layer", "all": "adapted layer"}
+_ALONE = (
+    "leave `across` out of the gate, adapt other layers too (`target_modules`), give such a layer a circuit of its own "
+    "(QuantaConfig(circuit={...})), or exclude it (`exclude_modules`)"
+)
