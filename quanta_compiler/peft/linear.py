@@ -14,6 +14,7 @@ from quanta_compiler.peft.bases import check_merging, computing_device, fetch_pa
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.layer import QuantaCircuitLayer
+from quanta_compiler.peft.mixed import rows_by_adapter
 from quanta_compiler.peft.placements import divide, multiply
 from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_state
@@ -41,8 +42,12 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         module.register_load_state_dict_post_hook(_settle_loaded)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`."""
+        """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`.
+
+        `adapter_names` gives each row of x its adapter in place of the active ones.
+        """
         self.was_called = True
+        names = kwargs.pop("adapter_names", None)
         if self.disable_adapters or self.merged:
             if self.disable_adapters and self.merged:
                 self.unmerge()
@@ -51,6 +56,8 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         fetch_partitioned(self)
         if self.quanta_circuit_features.replaced_adapters:
             self.settle()
+        if names is not None:
+            return self._forward_by_row(names, x, *args, **kwargs)
         active = [adapter for adapter in self.active_adapters if self.has_adapter(adapter)]
         if not torch.compiler.is_compiling():
             for adapter in active:
@@ -69,12 +76,30 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         result = self._apply_base(x, weight, *args, **kwargs)
         dtype = result.dtype
         for adapter, before in reversed(inputs.items()):
-            if self.quanta_circuit_placement[adapter] == "parallel":
-                result = result + self._update(adapter, before, with_copy=adapter != folded)
-            else:
-                bias = getattr(self.get_base_layer(), "bias", None)
-                result = result + self._update(adapter, result if bias is None else result - bias)
+            result = self._changed_result(adapter, before, result, with_copy=adapter != folded)
         return result.to(dtype)
+
+    def _forward_by_row(self, names: list[str], x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Apply the base layer to all rows, and to each row the adapter that it names."""
+        rows = rows_by_adapter(self, names, x)
+        for adapter, own in rows.items():
+            if self.quanta_circuit_placement[adapter] == "input":
+                x = x.index_copy(0, own, self._turned(adapter, x[own]))
+        result = self._apply_base(x, None, *args, **kwargs)
+        for adapter, own in rows.items():
+            if self.quanta_circuit_placement[adapter] != "input":
+                changed = self._changed_result(adapter, x[own], result[own])
+                result = result.index_copy(0, own, changed.to(result.dtype))
+        return result
+
+    def _changed_result(
+        self, adapter: str, x: torch.Tensor, result: torch.Tensor, with_copy: bool = True
+    ) -> torch.Tensor:
+        """Return what an adapter beside or behind the layer makes of the layer's result for x."""
+        if self.quanta_circuit_placement[adapter] == "parallel":
+            return result + self._update(adapter, x, with_copy)
+        bias = getattr(self.get_base_layer(), "bias", None)
+        return result + self._update(adapter, result if bias is None else result - bias)
 
     def _folded_among(self, active: list[str]) -> str | None:
         """Return the adapter whose copy may be folded into the weight: only what is beside the layer is before it."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -20,6 +20,7 @@ from quanta_compiler.peft.coverage import coverage, module_names, shown
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
+from quanta_compiler.peft.mixed import adapters_by_row
 from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers, warn_about_experts
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
@@ -231,18 +232,14 @@ class QuantaCircuitModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Refuse arguments of a forward pass that PEFT would drop, before anything runs."""
-        if kwargs.get("adapter_names") is not None:
-            raise AdapterError(
-                "`adapter_names` is not supported by circuit adapters: one forward pass has the same adapters for all "
-                "of its rows\nhint: sort the rows by adapter, and call the model once for each, after "
-                "model.set_adapter(name); rows without an adapter go in `with model.disable_adapter():`"
-            )
+        """Give each row of a batch the adapter that `adapter_names` says, and refuse what belongs to LoRA."""
         if kwargs.get("alora_offsets") is not None:
             raise AdapterError(
                 "`alora_offsets` belongs to activated LoRA, and circuit adapters act on every token\nhint: leave it out"
             )
-        yield
+        names = kwargs.pop("adapter_names", None)
+        with nullcontext() if names is None else adapters_by_row(self, names, args, kwargs):
+            yield
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: the sum of several circuits is no circuit.

@@ -123,6 +123,17 @@ ACTIVE_TOGETHER: list[Row] = [
 ]
 """Name, keywords of the first adapter, keywords of the second; both are drawn away from the identity."""
 
+_SAVING = {"target_modules": ["lin0"], "modules_to_save": ["lin1"]}
+_SAVING_GRU = {"target_modules": ["lin0"], "modules_to_save": ["gru"]}
+
+MIXED_TARGETS: list[Row] = [
+    ("different_target_layers", {"target_modules": ["lin0"]}, {"target_modules": ["lin1"]}),
+    ("partly_overlapping_target_layers", {"target_modules": ["lin0"]}, {"target_modules": ["lin0", "lin1"]}),
+    ("multiple_modules_to_save", _SAVING, {**_SAVING, "circuit": CHAIN}),
+    ("unsupported_layer_raises", _SAVING_GRU, _SAVING_GRU),
+]
+"""Test of several adapters in one batch, keywords of the first adapter, keywords of the second."""
+
 TASKS: list[dict[str, Any]] = [
     {"target_modules": None},
     {"target_modules": None, "circuit": LOWRANK_FROM_ZERO},
@@ -148,6 +159,16 @@ def pair_rows() -> list[Row]:
         (name, "quanta_circuit", CONFIG, {**_APART, **first}, {**_APART, **second})
         for name, first, second in ACTIVE_TOGETHER
     ]
+
+
+def mixed_rows() -> list[Row]:
+    """Return the rows of two adapters in one batch: name and both configurations."""
+    return [row for _, first, second in ACTIVE_TOGETHER for row in apart_together(first, second)]
+
+
+def apart_together(first: dict[str, Any], second: dict[str, Any]) -> list[Row]:
+    """Return one row of two configurations that begin away from the identity."""
+    return [("circuits", apart(**first), apart(**second))]
 
 
 def task_rows(task: str) -> list[Row]:
