@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NoReturn
+from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
@@ -25,6 +25,7 @@ from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
 from quanta_compiler.peft.saved import as_differences, check_state, readable, warn_of_nothing_saved
+from quanta_compiler.peft.weighted import add_weighted_adapter
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
@@ -241,19 +242,23 @@ class QuantaCircuitModel(BaseTuner):
         with nullcontext() if names is None else adapters_by_row(self, names, args, kwargs):
             yield
 
-    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: the sum of several circuits is no circuit.
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "cat",
+        **_: Any,
+    ) -> None:
+        """Add the weighted sum of adapters as one, where there is a circuit for it: those of one layout and gates.
+
+        Options that only PEFT's other combinations read (`svd_rank`, `density`) are passed over.
 
         Raises:
-            AdapterError: always.
+            AdapterError: the sum is no circuit, or the combination no sum; every layer is named, nothing is changed.
 
         """
-        raise AdapterError(
-            "`add_weighted_adapter` is not supported by circuit adapters: a weighted sum of circuits is no circuit\n"
-            "hint: activate the adapters together, and their updates are added: model.base_model.set_adapter(['a', "
-            "'b']), each weighted by layer.set_scale('a', weight) of the adapted layers; or turn them into LoRAs with "
-            "peft.convert_to_lora, and combine those"
-        )
+        add_weighted_adapter(self, adapters, weights, adapter_name, combination_type)
 
 
 def _stop_watching(model: Any) -> None:

@@ -33,25 +33,6 @@ def told(model: nn.Module, config: QuantaConfig, about: str) -> list[str]:
     return [str(warning.message) for warning in caught if about in str(warning.message)]
 
 
-def test_a_weighted_sum_of_adapters_is_refused_and_its_remedy_works() -> None:
-    x = batch()
-    model = adapted(Mlp(), init_weights=False, target_modules=["o_proj"])
-    model.add_adapter("b", QuantaConfig(circuit=LORA, target_modules=["o_proj"], init_weights=False))
-    base = Mlp()(x)
-    with pytest.raises(AdapterError, match="a weighted sum of circuits is no circuit\nhint: activate the adapters"):
-        model.add_weighted_adapter(["default", "b"], [0.5, 2.0], "sum", combination_type="linear")
-    assert list(model.peft_config) == ["default", "b"]
-    parts = []
-    for name in ("default", "b"):
-        model.set_adapter(name)
-        parts.append(model(x) - base)
-    model.base_model.set_adapter(["default", "b"])
-    for layer in circuit_layers(model).values():
-        layer.set_scale("default", 0.5)
-        layer.set_scale("b", 2.0)
-    torch.testing.assert_close(model(x) - base, 0.5 * parts[0] + 2 * parts[1], rtol=1e-4, atol=1e-5)
-
-
 def test_bare_parameters_are_refused_as_targets() -> None:
     with pytest.raises(ValueError, match=r"`target_parameters` is not supported.*\nhint: leave it out"):
         QuantaConfig(target_modules=["q_proj"], target_parameters=["experts.down_proj"])

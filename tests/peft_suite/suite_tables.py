@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from packaging.version import Version
@@ -32,6 +33,7 @@ from suite_rows import (
 )
 
 from quanta_compiler.peft import QuantaCircuitLayer
+from quanta_compiler.peft.weighted import EXACT
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ PARAMETERS: dict[str, dict[tuple[str, str], Callable[[], list[Any]]]] = {
             )
             for test, first, second in MIXED_TARGETS
         },
+        (
+            "TestPeftCustomModel.test_add_weighted_adapter_with_different_scaling",
+            "combination_type, min_corr, max_mse",
+        ): lambda: [(combination, 0.999999, 1e-9) for combination in EXACT],
         (
             "TestMixedAdapterBatches.test_mixed_adapter_batches_lora_wrong_adapter_name_raises",
             "test_name, config",
@@ -213,9 +219,15 @@ NAMES: dict[str, Renamed] = {
 }
 """Module -> names that mean our classes, and the tests run so: those that read nothing of LoRA's own, as `lora_A`."""
 
+_WEIGHTED = {"LoraConfig": as_lora, "lora": SimpleNamespace(LoraLayer=QuantaCircuitLayer)}
+
 STAND_INS: dict[str, dict[str, Any]] = {
     "test_*coder_models::Test*.test_mixed_adapter_batches": {"LoraConfig": CONFIG},
     "test_*coder_models::Test*.test_generate_with_mixed_adapter_batches": {"LoraConfig": CONFIG},
+    "test_*_models::Test*.test_weighted_combination_of_adapters": {"IA3Config": CONFIG},
+    "test_custom_models::TestPeftCustomModel.test_multiple_adapters_mixed_modules_to_save_merging_adapters": _WEIGHTED,
+    "test_custom_models::TestPeftCustomModel.test_multiple_adapters_same_modules_to_save_merging_*": _WEIGHTED,
+    "test_custom_models::TestPeftCustomModel.test_add_weighted_adapter_[!c]*": _WEIGHTED,
 }
 """`module::Class.test`, a shell pattern -> names that mean ours while it runs, in its module and in testing_common."""
 
