@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from quanta_compiler.nn import FittedCircuit, is_sharded, wide
 from quanta_compiler.peft.bases import computing_device, computing_dtype, layer_features, quantization_of
 from quanta_compiler.peft.config import QuantaConfig
+from quanta_compiler.peft.dora import begin_magnitude
 from quanta_compiler.peft.folding import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import Resolved
@@ -23,6 +24,7 @@ class QuantaCircuitLayer(FoldingLayer):
 
     What trains is `quanta_circuit_delta.<adapter>.<tensor>`, the difference D = T - S of the gates (of angles where a
     gate is made of angles), or `quanta_circuit_gates.<adapter>.<tensor>`, T itself where the update has no S.
+    `quanta_circuit_magnitude.<adapter>` trains too, under `dora`.
     `quanta_circuit_frozen.<adapter>.<tensor>` are parameters that do not train: the frozen copy S, and what of T is
     fixed. S is saved with the adapter: drawn again from a seed it would be the same only where torch's generator, and
     for `init: orthogonal` LAPACK, compute bit for bit alike, which other devices and versions do not promise; and the
@@ -34,7 +36,7 @@ class QuantaCircuitLayer(FoldingLayer):
     the update and no more, and weight decay pulls towards the base model.
     """
 
-    adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates")
+    adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates", f"{METHOD}_magnitude")
     _parts = "frozen features folded dropout scale configured_scale residual placement plan backend computed_in"
     other_param_names = tuple(f"quanta_circuit_{part}" for part in _parts.split())
 
@@ -52,6 +54,9 @@ class QuantaCircuitLayer(FoldingLayer):
         )
         self.quanta_circuit_delta = nn.ModuleDict()
         self.quanta_circuit_gates = nn.ModuleDict()
+        self.quanta_circuit_magnitude = nn.ParameterDict()
+        self.row_norms: dict[str, tuple[Any, torch.Tensor]] = {}
+        """Of W + update, under `dora`: what is kept in evaluation, and for which tensors."""
         self.quanta_circuit_frozen = nn.ModuleDict()
         self.quanta_circuit_features = Features()
         self.quanta_circuit_folded = nn.ModuleDict()
@@ -97,6 +102,10 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_backend[adapter_name] = (config.backend, config.recompute)
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self._set_tensors(adapter_name, config)
+        if config.dora:
+            begin_magnitude(self, adapter_name)
+        elif adapter_name in self.quanta_circuit_magnitude:
+            del self.quanta_circuit_magnitude[adapter_name]
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def _set_tensors(self, adapter: str, config: QuantaConfig) -> None:
@@ -150,6 +159,9 @@ class QuantaCircuitLayer(FoldingLayer):
         """Round what trains to the base layer's dtype, as `autocast_adapter_dtype=False` asks for."""
         if self.has_adapter(adapter):
             self._holder(adapter).to(self._base_dtype())
+            if adapter in self.quanta_circuit_magnitude:
+                magnitude = self.quanta_circuit_magnitude[adapter]
+                magnitude.data = magnitude.data.to(self._base_dtype())
 
     def _drawn(self, fitted: FittedCircuit, config: QuantaConfig) -> tuple[Tensors, Tensors]:
         """Return all tensors of S and those of T that train; empty ones for a model on the meta device."""
@@ -183,9 +195,9 @@ class QuantaCircuitLayer(FoldingLayer):
             module = getattr(self, f"{METHOD}_{part}")._modules.get(adapter_name)
             if module and not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
                 module.to(device)
-        features = self.quanta_circuit_features
-        if adapter_name in features and not features[adapter_name].is_meta:
-            features[adapter_name].data = features[adapter_name].data.to(device)
+        for tensors in (self.quanta_circuit_features, self.quanta_circuit_magnitude):
+            if adapter_name in tensors and not tensors[adapter_name].is_meta:
+                tensors[adapter_name].data = tensors[adapter_name].data.to(device)
 
     def state_shapes(self, adapter: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the keys and shapes of what the layer saves for an adapter, the adapter's name included."""
@@ -194,6 +206,8 @@ class QuantaCircuitLayer(FoldingLayer):
             container = getattr(self, f"{METHOD}_{part}")
             for name in container[adapter]._parameters if adapter in container else ():
                 yield f"{METHOD}_{part}.{adapter}.{name}", fitted.shapes[name]
+        if adapter in self.quanta_circuit_magnitude:
+            yield f"{METHOD}_magnitude.{adapter}", (self.out_features,)
         yield f"{METHOD}_features.{adapter}", (2,)
 
     def circuits(self, adapter: str) -> tuple[Tensors, Tensors | None]:

@@ -65,6 +65,12 @@ def _check(tuner: Any, names: Sequence[str]) -> None:
             "Cannot pass `adapter_names` when the model is in training mode.\n"
             "hint: call model.eval(); to train several adapters, train one after the other"
         )
+    scaled = sorted(name for name in set(names) - {BASE} if tuner.peft_config[name].dora)
+    if scaled:
+        raise AdapterError(
+            f"Cannot pass `adapter_names` when DoRA is enabled. It is for {', '.join(scaled)}\n"
+            "hint: call the model on their rows alone, after model.set_adapter(name)"
+        )
     if any(getattr(module, "merged_adapters", None) for module in tuner.modules()):
         raise AdapterError(
             "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."

@@ -110,7 +110,7 @@ def _scaled(tuner: Any, layers: dict[str, Any], weighted: dict[str, float]) -> t
     """Return one adapter with another scale, where it is one adapter, of one scale on all of its layers."""
     (adapter, weight), *others = weighted.items()
     scales = {layer.quanta_circuit_scale.get(adapter) for layer in layers.values()}
-    if others or len(scales) != 1:
+    if others or len(scales) != 1 or tuner.peft_config[adapter].dora:
         return None
     config = dataclasses.replace(tuner.peft_config[adapter], scale=scales.pop() * weight, init_weights=True)
     sums = {}
@@ -167,6 +167,9 @@ def _problems(key: str, layer: Any, weighted: dict[str, float]) -> Iterator[Prob
         placement = layer.quanta_circuit_placement[adapter]
         if placement != "parallel":
             text = f"{adapter!r} multiplies the weight (`placement={placement!r}`), and products do not add up"
+            yield Problem(f"{key}: {text}", _IN_ORDER)
+        if adapter in layer.quanta_circuit_magnitude:
+            text = f"{adapter!r} has a magnitude over the rows of W + update (`dora`), which does not add up"
             yield Problem(f"{key}: {text}", _IN_ORDER)
     specs = {adapter: layer.quanta_circuit_plan[adapter].spec for adapter in own}
     first = specs[own[0]]

@@ -27,7 +27,7 @@ DDP_RUNS = {
     "accumulated": "frozen_copy",
 }
 """Names of runs, and what their residual is."""
-FSDP_RUNS = {"frozen_copy": "frozen_copy", "folded": "folded", "none": "none", "recomputed": "frozen_copy"}
+FSDP_RUNS = {name: name for name in ("frozen_copy", "folded", "none", "dora")} | {"recomputed": "frozen_copy"}
 
 pytestmark = pytest.mark.slow
 

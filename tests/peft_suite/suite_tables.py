@@ -224,6 +224,7 @@ _WEIGHTED = {"LoraConfig": as_lora, "lora": SimpleNamespace(LoraLayer=QuantaCirc
 STAND_INS: dict[str, dict[str, Any]] = {
     "test_*coder_models::Test*.test_mixed_adapter_batches": {"LoraConfig": CONFIG},
     "test_*coder_models::Test*.test_generate_with_mixed_adapter_batches": {"LoraConfig": CONFIG},
+    "test_custom_models::TestMixedAdapterBatches.test_mixed_adapter_batches_lora_with_dora_*": {"LoraConfig": as_lora},
     "test_*_models::Test*.test_weighted_combination_of_adapters": {"IA3Config": CONFIG},
     "test_custom_models::TestPeftCustomModel.test_multiple_adapters_mixed_modules_to_save_merging_adapters": _WEIGHTED,
     "test_custom_models::TestPeftCustomModel.test_multiple_adapters_same_modules_to_save_merging_*": _WEIGHTED,
