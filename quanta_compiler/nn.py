@@ -134,7 +134,7 @@ class FittedCircuit:
         tensors = {}
         for name in self.trained:
             shape = self.shapes[name]
-            bound = shape[-1] ** -0.5 if len(shape) > 1 else 1.0
+            bound = max(1, shape[-1]) ** -0.5 if len(shape) > 1 else 1.0
             tensors[name] = torch.empty(shape, dtype=torch.float32, device="cpu").uniform_(-bound, bound)
         return tensors
 

@@ -19,6 +19,7 @@ from quanta_compiler.nn import FittedCircuit, wide
 from quanta_compiler.text.words import some_of
 
 _OURS = "QUANTA_CIRCUIT"
+_MERGE = "merge it into its model and convert the difference to LoRA"
 TENSOR_KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<layer>.+)\.quanta_circuit_(?P<part>(?:delta|gates|frozen|features)(?:\.[^.]+)?)"
 )
@@ -49,7 +50,7 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     method = config.get("peft_type")
     if method not in (_OURS, "LORA"):
         message = f"it is an adapter of the method {quote(method)}; `analyze` reads {_OURS} and LORA"
-        raise refusal(folder / CONFIG_FILE, message, hint="merge it into its model and convert the difference to LoRA")
+        raise refusal(folder / CONFIG_FILE, message, hint=_MERGE)
     if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLE_FILE).exists():
         message = f"the weights are a pickle, {PICKLE_FILE}; only safetensors are read"
         raise refusal(folder, message, hint="load the adapter with PEFT and save it again")
@@ -57,6 +58,9 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     if method == "LORA":
         return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
     ours = quanta_config(folder)
+    if ours.dora:
+        message = "`dora` is set: the update is not that of the circuits alone, but of the weight's rows"
+        raise refusal(folder / CONFIG_FILE, message, hint=_MERGE)
     hint = "the folder's files do not belong together, or were changed: restore those that were saved"
     updates = layer_updates(file, TENSOR_KEY, layers, partial(_circuit_update, ours, file), hint)
     names = sorted({update.circuit.spec.name for update in updates.values()})

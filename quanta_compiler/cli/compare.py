@@ -70,7 +70,7 @@ def compare(
             metavar="NAME",
             autocompletion=_baselines,
             help=f"`dense`, a preset (`{'`, `'.join(EXAMPLES)}`), or a method that is no circuit "
-            f"(`{'`, `'.join(_METHODS)}`). Repeatable.",
+            f"(`{'`, `'.join(_METHODS)}`); `dora:` before a preset or a file: with DoRA's magnitudes. Repeatable.",
         ),
     ] = None,
     in_features: Annotated[

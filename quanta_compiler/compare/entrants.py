@@ -37,6 +37,8 @@ class CircuitEntrant:
     """By target; one under the empty name where it is for every layer."""
     is_baseline: bool = False
     """Whether it is a preset, which every layer gets whatever the files are for."""
+    has_magnitudes: bool = False
+    """Whether the rows of W + T have trained magnitudes, as with `QuantaConfig(dora=True)`."""
 
     @property
     def name(self) -> str:
@@ -142,12 +144,19 @@ def named_files(text: str) -> dict[str, str]:
 def baseline_entrant(text: str) -> Entrant:
     """Read a baseline: `dense`, a preset such as `lora:8` or `krona:64-64`, or a method such as `dora:8`.
 
+    `dora:` before a preset or a circuit file is that circuit with DoRA's magnitudes.
+
     Raises:
         CompareError: there is none of that name, or its value is wrong.
+        SpecError: the circuit file is wrong.
 
     """
-    name = text.partition(":")[0]
+    name, _, inner = text.partition(":")
     try:
+        if name == "dora" and inner.partition(":")[0] in PRESETS:
+            return CircuitEntrant(text, {"": preset_document(inner)}, is_baseline=True, has_magnitudes=True)
+        if name == "dora" and os.path.isfile(inner):
+            return CircuitEntrant(text, {"": checked_document(Path(inner))}, is_baseline=True, has_magnitudes=True)
         if name in PRESETS:
             return CircuitEntrant(text, {"": preset_document(text)}, is_baseline=True)
         method = parse_method(text)

@@ -7,16 +7,16 @@ from operator import mul
 from typing import Any
 
 from quanta_compiler.compare.entrants import MethodEntrant, Shape
-from quanta_compiler.compare.method_costs import MethodCost
+from quanta_compiler.compare.method_costs import MethodCost, magnitude_cost
 from quanta_compiler.compare.row import ADAMW_BYTES, MISFIT, Row
-from quanta_compiler.driver import CompiledCircuit
+from quanta_compiler.driver import CompiledCircuit, compile_circuit
 from quanta_compiler.ir.reach import gates_to_full
 from quanta_compiler.lowering.table import lower_table
 from quanta_compiler.predict.calibration import Calibration
 from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.engines import MODELS
 from quanta_compiler.predict.times import predicted_times
-from quanta_compiler.predict.work import FusedPass, Work
+from quanta_compiler.predict.work import FusedPass, Work, joined
 from quanta_compiler.report.report import breakeven
 from quanta_compiler.system.machine import LimitError, free_bytes
 from quanta_compiler.text.quantities import bytes_text
@@ -37,35 +37,49 @@ class Conditions:
     seed: int = 0
 
 
-def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions) -> Row:
-    """Return the figures of a circuit that was planned for the batch of the comparison."""
+def circuit_row(source: str, compiled: CompiledCircuit, conditions: Conditions, *, has_magnitudes: bool = False) -> Row:
+    """Return the figures of a circuit that was planned for the batch of the comparison; with DoRA's magnitudes."""
     report = compiled.report
     backend = _backend(compiled, conditions)
     work = circuit_work(compiled, backend=backend)
+    added = _magnitudes(compiled, backend) if has_magnitudes else _NOTHING
+    lower, upper = report.rank.lower, report.rank.upper
+    if added.rank_upper is not None:
+        lower, upper = max(0, added.rank_upper - upper), added.rank_upper
     connected_after = gates_to_full(compiled.circuit)
     row = _priced(
-        work,
+        joined([work, added.work]),
         conditions,
-        report.parameters.trainable,
-        report.operator.flops,
+        report.parameters.trainable + added.trainable,
+        report.operator.flops + (added.operator_flops or 0),
         name=report.name,
         kind="circuit",
         source=source,
         in_features=report.in_features,
         out_features=report.out_features,
         layers=1,
-        percent=report.parameters.percent_of_dense,
-        saved_bytes_per_token=report.backend(backend).saved_bytes_per_token,
+        percent=report.parameters.percent_of_dense + 100 * added.trainable / (report.in_features * report.out_features),
+        saved_bytes_per_token=report.backend(backend).saved_bytes_per_token + added.saved_bytes / conditions.tokens,
         operator_peak_bytes=report.operator.peak_bytes,
-        rank_lower=report.rank.lower,
-        rank_upper=report.rank.upper,
+        rank_lower=lower,
+        rank_upper=upper,
         connected=connected_after is not None,
         gates_to_connect=connected_after,
         backend=backend,
         numerical_rank=_numerical_rank(compiled, conditions.seed) if conditions.with_rank else None,
     )
     no_kernel = NO_KERNEL if backend == "fused" and row.forward_seconds is None else ""
-    return replace(row, note="; ".join(filter(None, (_misfit(compiled), no_kernel))))
+    return replace(row, note="; ".join(filter(None, (_misfit(compiled), added.note, no_kernel))))
+
+
+_NOTHING = MethodCost(0, Work((), ()), 0)
+
+
+def _magnitudes(compiled: CompiledCircuit, backend: str) -> MethodCost:
+    """Return what DoRA's magnitudes add to a circuit; its matrix is made of as many unit vectors as it has inputs."""
+    spec = compiled.spec
+    operator = circuit_work(compile_circuit(spec, spec.in_features), backend=backend)
+    return magnitude_cost(spec.in_features, spec.out_features, spec.tokens, operator)
 
 
 def _misfit(compiled: CompiledCircuit) -> str:

@@ -72,6 +72,34 @@ def dora_cost(in_features: int, out_features: int, rank: int, tokens: int) -> Me
     )
 
 
+def magnitude_cost(in_features: int, out_features: int, tokens: int, operator: Work) -> MethodCost:
+    """Return what magnitudes add to a circuit T: W' = m (W + T) / norm(W + T); `operator` is the work of T's matrix."""
+    weight, outputs, largest = in_features * out_features, tokens * out_features, min(in_features, out_features)
+    return MethodCost(
+        trainable=out_features,
+        work=joined([Work((*operator.forward, *_row_norms(in_features, out_features)), ()), _scaled_sum(outputs)]),
+        # T x and W x; of the scale m / norm itself, that minus one, and the norms.
+        saved_bytes=ELEMENT_BYTES * (2 * outputs + 3 * out_features),
+        # Added to W, its norms, and the scaled sum less W.
+        operator_flops=5 * weight,
+        rank_upper=largest,
+        note="every training step makes the matrix of T anew, for the norms of W + T",
+    )
+
+
+def _row_norms(in_features: int, out_features: int) -> tuple[Operation, ...]:
+    """Return the passes for m / norm of the rows of W + T, both being there."""
+    weight = in_features * out_features
+    return elementwise(weight, 2), Pass(ELEMENT_BYTES * weight, 2 * weight), elementwise(out_features, 2)
+
+
+def _scaled_sum(outputs: int) -> Work:
+    """Return the work of (scale - 1) W x + scale T x, W x and T x being there."""
+    once, twice = elementwise(outputs, 1), elementwise(outputs, 2)
+    # Backward for W x and for T x; then for the scale, by both terms, summed over tokens.
+    return Work((once, once, twice), (once, once, elementwise(outputs, 2, 2), elementwise(outputs, 2, 2)))
+
+
 def _dora_norms(in_features: int, out_features: int, rank: int) -> Work:
     """Return the work of m / norm(W + B A); PEFT makes B A by applying both to a unit matrix, for sharding's sake."""
     weight = in_features * out_features
@@ -80,9 +108,7 @@ def _dora_norms(in_features: int, out_features: int, rank: int) -> Work:
         Product(in_features, in_features, rank),
         Product(in_features, rank, out_features),
         elementwise(weight, 1),
-        elementwise(weight, 2),
-        Pass(ELEMENT_BYTES * weight, 2 * weight),
-        elementwise(out_features, 2),
+        *_row_norms(in_features, out_features),
     )
     return Work(forward, ())
 
@@ -90,14 +116,10 @@ def _dora_norms(in_features: int, out_features: int, rank: int) -> Work:
 def _dora_update(in_features: int, out_features: int, rank: int, tokens: int) -> Work:
     """Return the work of (scale - 1) W x + scale (B A x) alpha / r, W x being there already."""
     outputs = tokens * out_features
-    once, twice = elementwise(outputs, 1), elementwise(outputs, 2)
+    # By alpha / r.
+    times = Work((elementwise(outputs, 1),), (elementwise(outputs, 1),))
     down, up = linear_work(tokens, in_features, rank), linear_work(tokens, rank, out_features)
-    combined = Work(
-        (once, once, once, twice),
-        # For W x, for alpha / r and for B A x; then for the scale, by both terms, summed over tokens.
-        (once, once, once, elementwise(outputs, 2, 2), elementwise(outputs, 2, 2)),
-    )
-    return joined([down, up, combined])
+    return joined([down, up, times, _scaled_sum(outputs)])
 
 
 def mora_cost(in_features: int, out_features: int, rank: int, tokens: int) -> MethodCost:

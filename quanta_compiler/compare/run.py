@@ -61,7 +61,8 @@ def compare(
 
     Args:
         files: circuit files; for a model also `TARGET=FILE,TARGET=FILE`, a circuit for every target.
-        baselines: `dense`, presets (`lora:8`, `krona:64-64`) and methods that are no circuits (`dora:8`).
+        baselines: `dense`, presets (`lora:8`, `krona:64-64`), methods that are no circuits (`dora:8`), and circuits
+            with DoRA's magnitudes (`dora:krona:64-64`, `dora:FILE`).
         in_features: the width of the layer's input, for templates and baselines; by default those of the files.
         out_features: the width of its output; by default that of the input.
         model: a folder with a Hugging Face `config.json`, or a model's id on the Hub.
@@ -286,7 +287,7 @@ class _Table:
             self.progress(f"{spec.name} ({spec.in_features} -> {spec.out_features})")
             compiled = compile_circuit(spec, self.conditions.tokens)
             self.problems += [replace(warning, source=entrant.source) for warning in spec.warnings]
-            row = circuit_row(entrant.source, compiled, self.conditions)
+            row = circuit_row(entrant.source, compiled, self.conditions, has_magnitudes=entrant.has_magnitudes)
             name = entrant.name if entrant.is_baseline else row.name
             self._rows[key] = replace(row, name=name, family=str(document.get("preset", "circuit")))
         return self._rows[key]

@@ -55,6 +55,13 @@ def quantization_of(base: nn.Module, **kwargs: Any) -> Any:
     return backend
 
 
+def away(base: Any) -> str | None:
+    """Say where the weight of a layer is between its forward passes; None where it is there."""
+    if is_partitioned(getattr(base, "weight", None)):
+        return "DeepSpeed has partitioned its weight (ZeRO-3)"
+    return "its weight is offloaded" if _offloading(base) is not None else None
+
+
 def obstacle_to_folding(layer: Any) -> str | None:
     """Say why no weight can stand in the place of the base layer; None where one can."""
     base = layer.get_base_layer()
@@ -64,10 +71,8 @@ def obstacle_to_folding(layer: Any) -> str | None:
         return "the layer has an adapter of another method"
     if type(base).forward not in _PLAIN:
         return f"a {type(base).__name__} computes more than that"
-    if is_partitioned(base.weight):
-        return "DeepSpeed has partitioned its weight (ZeRO-3)"
-    if _offloading(base) is not None:
-        return "its weight is offloaded"
+    if reason := away(base):
+        return reason
     computed = _computed(base)
     if computed is not None:
         return f"its weight is computed anew in every forward pass ({computed[0]})"
@@ -182,7 +187,7 @@ def sharing(model: nn.Module, layers: Mapping[str, Any]) -> list[tuple[str, list
     return found
 
 
-def is_partitioned(tensor: Any) -> bool:
+def is_partitioned(tensor: object) -> bool:
     """Say whether DeepSpeed (ZeRO-3) has spread a tensor over the processes."""
     return hasattr(tensor, "ds_id")
 

@@ -54,6 +54,10 @@ class QuantaConfig(PeftConfig):
             y = W (x + scale (T x - x)). `output`: behind it, y = W x + scale (T W x - W x), the bias added after. The
             last two are for circuits that begin as the identity, have one circuit of the layer's `in_features` or
             `out_features`, and are merged as a product. OFT and BOFT sit before the layer.
+        dora: train a magnitude for every output feature beside the circuits: the rows of W + update are scaled to it,
+            y = magnitude / norm(W + update) (W x + update) + b, the norms constant in backward. It begins as the norms,
+            so that the start is exact; every training step makes the update's matrix for them. For the parallel
+            placement.
         scale: multiplies the update.
         dropout: the probability that a number of the adapter's input is dropped; one mask for T and S. Refused with
             `folded`, where S has no input of its own.
@@ -90,6 +94,7 @@ class QuantaConfig(PeftConfig):
     preset: str | None = None
     residual: str = "auto"
     placement: str = "parallel"
+    dora: bool = False
     scale: float = 1.0
     dropout: float = 0.0
     init_weights: bool = True
@@ -196,6 +201,13 @@ class QuantaConfig(PeftConfig):
             raise ValueError(
                 f"`placement={self.placement!r}` turns what the layer reads or gives, which has no residual "
                 f"{self.residual!r}\nhint: leave `residual` out"
+            )
+        if not isinstance(self.dora, bool):
+            raise ValueError(f"`dora` is True or False, got {self.dora!r}")
+        if self.dora and self.placement != "parallel":
+            raise ValueError(
+                f"`dora` is a magnitude over W + update, and `placement={self.placement!r}` adds nothing to W\n"
+                "hint: leave one of the two out"
             )
         if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is a number from 0 up to but not including 1, got {self.dropout!r}")

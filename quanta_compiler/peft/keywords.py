@@ -14,7 +14,7 @@ _LORA = {
     "lora_dropout": "`lora_dropout` is `dropout`",
     "bias": "leave `bias` out: no bias is trained, but that of layers in `modules_to_save`",
     "init_lora_weights": "`init_lora_weights` is `init_weights`",
-    "use_dora": "leave `use_dora` out: the update is the circuit's alone",
+    "use_dora": "`use_dora` is `dora`",
     "use_rslora": "`scale` is what LoRA has as lora_alpha / sqrt(r)",
     "rank_pattern": "`circuit` takes a circuit for every target: circuit={'q_proj': ..., 'v_proj': ...}",
 }

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from quanta_compiler.nn import FittedCircuit, Place, is_sharded, wide
 from quanta_compiler.peft.bases import computing_device, computing_dtype, layer_features, quantization_of
 from quanta_compiler.peft.config import QuantaConfig
+from quanta_compiler.peft.dora import begin_magnitude
 from quanta_compiler.peft.folding import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import Resolved
@@ -24,6 +25,7 @@ class QuantaCircuitLayer(FoldingLayer):
 
     What trains is `quanta_circuit_delta.<adapter>.<tensor>`, the difference D = T - S of the gates (of angles where a
     gate is made of angles), or `quanta_circuit_gates.<adapter>.<tensor>`, T itself where the update has no S.
+    `quanta_circuit_magnitude.<adapter>` trains too, under `dora`.
     `quanta_circuit_frozen.<adapter>.<tensor>` are parameters that do not train: the frozen copy S, and what of T is
     fixed. S is saved with the adapter: drawn again from a seed it would be the same only where torch's generator, and
     for `init: orthogonal` LAPACK, compute bit for bit alike, which other devices and versions do not promise; and the
@@ -35,7 +37,7 @@ class QuantaCircuitLayer(FoldingLayer):
     the update and no more, and weight decay pulls towards the base model.
     """
 
-    adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates", SHARED)
+    adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates", f"{METHOD}_magnitude", SHARED)
     _parts = "frozen features folded dropout scale configured_scale residual placement plan backend computed_in"
     other_param_names = tuple(f"quanta_circuit_{part}" for part in _parts.split())
 
@@ -53,6 +55,9 @@ class QuantaCircuitLayer(FoldingLayer):
         )
         self.quanta_circuit_delta = nn.ModuleDict()
         self.quanta_circuit_gates = nn.ModuleDict()
+        self.quanta_circuit_magnitude = nn.ParameterDict()
+        self.row_norms: dict[str, tuple[Any, torch.Tensor]] = {}
+        """Of W + update, under `dora`: what is kept in evaluation, and for which tensors."""
         self.quanta_circuit_frozen = nn.ModuleDict()
         self.quanta_circuit_shared: dict[str, Reach] = {}
         """What the layer has together with others, by adapter; the model holds it."""
@@ -103,6 +108,10 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.reach_shared(shared, adapter_name, fit.fitted)
         self._set_tensors(adapter_name, config)
+        if config.dora:
+            begin_magnitude(self, adapter_name)
+        elif adapter_name in self.quanta_circuit_magnitude:
+            del self.quanta_circuit_magnitude[adapter_name]
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def _set_tensors(self, adapter: str, config: QuantaConfig) -> None:
@@ -165,7 +174,10 @@ class QuantaCircuitLayer(FoldingLayer):
         """Round what trains to the base layer's dtype, as `autocast_adapter_dtype=False` asks for."""
         if self.has_adapter(adapter):
             self._holder(adapter).to(self._base_dtype())
-            for parameter in self.trained_together(adapter):
+            own = list(self.trained_together(adapter))
+            if adapter in self.quanta_circuit_magnitude:
+                own.append(self.quanta_circuit_magnitude[adapter])
+            for parameter in own:
                 parameter.data = parameter.data.to(self._base_dtype())
 
     def _drawn(self, adapter: str, config: QuantaConfig, names: Collection[str]) -> tuple[Tensors, Tensors]:
@@ -206,9 +218,9 @@ class QuantaCircuitLayer(FoldingLayer):
             if module and not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
                 module.to(device)
         self.move_shared(adapter_name, device)
-        features = self.quanta_circuit_features
-        if adapter_name in features and not features[adapter_name].is_meta:
-            features[adapter_name].data = features[adapter_name].data.to(device)
+        for tensors in (self.quanta_circuit_features, self.quanta_circuit_magnitude):
+            if adapter_name in tensors and not tensors[adapter_name].is_meta:
+                tensors[adapter_name].data = tensors[adapter_name].data.to(device)
 
     def state_shapes(self, adapter: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the keys and shapes of what the layer saves for an adapter, the adapter's name included."""
@@ -217,6 +229,8 @@ class QuantaCircuitLayer(FoldingLayer):
             container = getattr(self, f"{METHOD}_{part}")
             for name in container[adapter]._parameters if adapter in container else ():
                 yield f"{METHOD}_{part}.{adapter}.{name}", fitted.shapes[name]
+        if adapter in self.quanta_circuit_magnitude:
+            yield f"{METHOD}_magnitude.{adapter}", (self.out_features,)
         yield f"{METHOD}_features.{adapter}", (2,)
 
     def circuits(self, adapter: str) -> tuple[Tensors, Tensors | None]:

@@ -9,15 +9,15 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from peft.utils import quantization_extra_repr
 from torch import nn
 
-from quanta_compiler.nn import is_sharded, whole
-from quanta_compiler.peft.bases import check_merging, computing_device, fetch_partitioned, gathered
+from quanta_compiler.peft.bases import check_merging, fetch_partitioned, gathered
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.peft.dora import row_factors, scale_rows, scaled_result, unscale_rows
 from quanta_compiler.peft.layer import QuantaCircuitLayer
+from quanta_compiler.peft.mixed import rows_by_adapter
 from quanta_compiler.peft.placements import divide, multiply
 from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.saved import check_state
-from quanta_compiler.system.machine import expect_writes
+from quanta_compiler.peft.weights import read_weight, write_weight
 
 
 class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
@@ -36,14 +36,19 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         QuantaCircuitLayer.__init__(self, base_layer, **kwargs)
         self._active_adapter = adapter_name
         self._merged_scales: dict[str, float] = {}
+        self._merged_factors: dict[str, torch.Tensor] = {}
         self.update_layer(adapter_name, config, fit, layer_name, **kwargs)
         module: Any = self
         module.register_load_state_dict_pre_hook(check_state)
         module.register_load_state_dict_post_hook(_settle_loaded)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`."""
+        """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`.
+
+        `adapter_names` gives each row of x its adapter in place of the active ones.
+        """
         self.was_called = True
+        names = kwargs.pop("adapter_names", None)
         if self.disable_adapters or self.merged:
             if self.disable_adapters and self.merged:
                 self.unmerge()
@@ -52,6 +57,8 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         fetch_partitioned(self)
         if self.quanta_circuit_features.replaced_adapters:
             self.settle()
+        if names is not None:
+            return self._forward_by_row(names, x, *args, **kwargs)
         active = [adapter for adapter in self.active_adapters if self.has_adapter(adapter)]
         if not torch.compiler.is_compiling():
             for adapter in active:
@@ -70,11 +77,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         result = self._apply_base(x, weight, *args, **kwargs)
         dtype = result.dtype
         for adapter, before in reversed(inputs.items()):
-            if self.quanta_circuit_placement[adapter] == "parallel":
-                result = result + self._update(adapter, before, with_copy=adapter != folded)
-            else:
-                bias = getattr(self.get_base_layer(), "bias", None)
-                result = result + self._update(adapter, result if bias is None else result - bias)
+            result = self._changed_result(adapter, before, result, with_copy=adapter != folded)
         return result.to(dtype)
 
     def requires_grad_(self, requires_grad: bool = True) -> "QuantaCircuitLinear":
@@ -84,6 +87,30 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
                 parameter.requires_grad_(requires_grad)
         super().requires_grad_(requires_grad)
         return self
+
+    def _forward_by_row(self, names: list[str], x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Apply the base layer to all rows, and to each row the adapter that it names."""
+        rows = rows_by_adapter(self, names, x)
+        for adapter, own in rows.items():
+            if self.quanta_circuit_placement[adapter] == "input":
+                x = x.index_copy(0, own, self._turned(adapter, x[own]))
+        result = self._apply_base(x, None, *args, **kwargs)
+        for adapter, own in rows.items():
+            if self.quanta_circuit_placement[adapter] != "input":
+                changed = self._changed_result(adapter, x[own], result[own])
+                result = result.index_copy(0, own, changed.to(result.dtype))
+        return result
+
+    def _changed_result(
+        self, adapter: str, x: torch.Tensor, result: torch.Tensor, with_copy: bool = True
+    ) -> torch.Tensor:
+        """Return what an adapter beside or behind the layer makes of the layer's result for x."""
+        if adapter in self.quanta_circuit_magnitude:
+            return scaled_result(self, adapter, x, result, with_copy)
+        if self.quanta_circuit_placement[adapter] == "parallel":
+            return result + self._update(adapter, x, with_copy)
+        bias = getattr(self.get_base_layer(), "bias", None)
+        return result + self._update(adapter, result if bias is None else result - bias)
 
     def _folded_among(self, active: list[str]) -> str | None:
         """Return the adapter whose copy may be folded into the weight: only what is beside the layer is before it."""
@@ -115,10 +142,10 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             turned = self.quanta_circuit_plan[adapter].apply(circuit, wide, *self.quanta_circuit_backend[adapter])
         return turned.to(x.dtype)
 
-    def _update(self, adapter: str, x: torch.Tensor, with_copy: bool = True) -> torch.Tensor:
+    def _update(self, adapter: str, x: torch.Tensor, with_copy: bool = True, is_dropped: bool = False) -> torch.Tensor:
         """Return scale (T x - S x), without S where it is folded into the weight or there is none.
 
-        Where T begins as the identity, S is the identity.
+        Where T begins as the identity, S is the identity. `is_dropped`: numbers of x have been dropped already.
         """
         fitted, scale = self.quanta_circuit_plan[adapter], self.quanta_circuit_scale[adapter]
         how = self.quanta_circuit_backend[adapter]
@@ -126,7 +153,8 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         dtype = next(iter(trained.values())).dtype
         if not (with_copy and frozen is not None and x.is_cuda):
             x = self._cast_input_dtype(x, dtype)  # a GPU makes the difference in float32 from `x` as it is
-        x = self.quanta_circuit_dropout[adapter](x)
+        if not is_dropped:
+            x = self.quanta_circuit_dropout[adapter](x)
         if with_copy and frozen is not None:
             # Both are computed alike, so that equal tensors give equal numbers, and the difference is zero at the
             # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
@@ -148,9 +176,8 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         for adapter in check_adapters_to_merge(self, adapter_names):
             if self.has_adapter(adapter):
                 check_merging({self._layer_name: self})
-                scale = self.quanta_circuit_scale[adapter]
-                self._change_weight(adapter, scale, safe=safe_merge)
-                self._merged_scales[adapter] = scale
+                self._change_weight(adapter, safe=safe_merge)
+                self._merged_scales[adapter] = self.quanta_circuit_scale[adapter]
                 self.merged_adapters.append(adapter)
 
     @gathered(written=True)
@@ -162,35 +189,58 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         while self.merged_adapters:
             adapter = self.merged_adapters[-1]
             if self.has_adapter(adapter):
-                self._change_weight(adapter, self._merged_scales[adapter], undo=True)
+                self._change_weight(adapter, undo=True)
             self.merged_adapters.pop()
         for adapter in sorted(self._stale_folds & set(self.quanta_circuit_folded)):
             self._fold(adapter)
 
-    def _change_weight(self, adapter: str, scale: float, *, safe: bool = False, undo: bool = False) -> None:
-        """Add `scale` (T - S) to the base weight or multiply it by the circuit, or undo that; all of it or nothing."""
+    def _change_weight(self, adapter: str, *, safe: bool = False, undo: bool = False) -> None:
+        """Merge an adapter into the base weight, or undo that; all of it or nothing."""
         weight = read_weight(self)
-        if undo and self.quanta_circuit_placement[adapter] != "parallel":
-            divide(self._as_matrix(weight), self, adapter, scale)
+        if undo:
+            self._undo(weight, adapter)
         else:
             finest = torch.promote_types(self.compute_dtype(adapter), torch.float32)
-            for part in self._changed(weight, adapter, -scale if undo else scale):
+            for part in self._changed(weight, adapter, self.quanta_circuit_scale[adapter]):
                 if safe and not bool(torch.isfinite(part.to(finest)).all()):
                     raise ValueError(
                         f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
                         "nothing was changed"
                     )
-        _write_weight(self, weight)
+        write_weight(self, weight)
 
     def _changed(self, weight: torch.Tensor, adapter: str, scale: float) -> Iterator[torch.Tensor]:
         """Merge an adapter into a weight in place, and yield what is changed, part by part."""
         if self.quanta_circuit_placement[adapter] != "parallel":
             yield from multiply(self._as_matrix(weight), self, adapter, scale)
-            return
-        for place, block in self.delta_blocks(adapter, scale):
-            part = self._add(weight, place, block)
-            del block  # before the next is made
-            yield part
+        elif adapter in self.quanta_circuit_magnitude:
+            factors = self._merged_factors[adapter] = row_factors(self, adapter)
+            yield from scale_rows(self._as_matrix(weight), self, adapter, scale, factors)
+        else:
+            for place, block in self.delta_blocks(adapter, scale):
+                part = self._add(weight, place, block)
+                del block  # before the next is made
+                yield part
+
+    def _undo(self, weight: torch.Tensor, adapter: str) -> None:
+        """Take a merged adapter out of a weight in place."""
+        scale = self._merged_scales[adapter]
+        if self.quanta_circuit_placement[adapter] != "parallel":
+            divide(self._as_matrix(weight), self, adapter, scale)
+        elif adapter in self.quanta_circuit_magnitude:
+            unscale_rows(self._as_matrix(weight), self, adapter, scale, self._merged_factors[adapter])
+        else:
+            for place, block in self.delta_blocks(adapter, -scale):
+                self._add(weight, place, block)
+                del block  # before the next is made
+
+    def unmerged_weight(self) -> torch.Tensor:
+        """Return the base weight without the adapters that are merged into it, as a plain tensor to look at."""
+        weight = read_weight(self, copied=bool(self.merged_adapters))
+        for adapter in reversed(self.merged_adapters):
+            if self.has_adapter(adapter):
+                self._undo(weight, adapter)
+        return weight
 
     def _as_matrix(self, weight: torch.Tensor) -> torch.Tensor:
         """Return a view of a weight as `[out_features, in_features]`."""
@@ -208,9 +258,9 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             raise KeyError(f"no adapter {adapter!r} on this layer: there is {', '.join(self.quanta_circuit_plan)}")
         dtype, scale = self.compute_dtype(adapter), self.quanta_circuit_scale[adapter]
         wide = torch.promote_types(dtype, torch.float32)
-        if self.quanta_circuit_placement[adapter] != "parallel":
-            weight = read_weight(self).to(wide)
-            before = weight.clone()
+        if self.quanta_circuit_placement[adapter] != "parallel" or adapter in self.quanta_circuit_magnitude:
+            before = self.unmerged_weight().to(wide)
+            weight = before.clone()
             for _ in self._changed(weight, adapter, scale):
                 pass
             return weight.sub_(before).to(dtype)
@@ -219,6 +269,11 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         for _ in self._changed(delta, adapter, scale):
             pass
         return delta.to(dtype)
+
+    def train(self, mode: bool = True) -> "QuantaCircuitLinear":
+        """Choose training or evaluation, and forget the norms that evaluation has kept."""
+        self.row_norms.clear()
+        return super().train(mode)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Say that the update is added to the weight, so that a low-rank one can stand for it."""
@@ -238,62 +293,3 @@ def _settle_loaded(module: Any, _: Any) -> None:
     for adapter in list(module.quanta_circuit_plan):
         module.take_difference(adapter)
         module._fold_again(adapter)
-
-
-def read_weight(layer: Any) -> torch.Tensor:
-    """Return a copy of the base weight as a plain tensor, dequantized, gathered from all processes."""
-    base = layer.get_base_layer()
-    _unpack(base)
-    try:
-        weight: torch.Tensor = layer.get_base_weight()
-    except NotImplementedError as error:
-        raise AdapterError(f"{layer._layer_name}: {error}\nhint: keep the adapter beside it") from error
-    if weight.is_meta and computing_device(base, weight.device).type != "meta":
-        raise AdapterError(
-            f"{layer._layer_name}: its weight is offloaded\n"
-            "hint: merge and unmerge by the model: merge_adapter(), unmerge_adapter(), merge_and_unload()"
-        )
-    if is_sharded(weight):
-        return whole(weight)
-    # Dequantizing has made a new tensor already.
-    return _copied(weight) if layer.quantization_backend is None else weight
-
-
-def _copied(weight: torch.Tensor) -> torch.Tensor:
-    if type(weight) not in (torch.Tensor, nn.Parameter) or not weight.is_cpu:
-        return weight.clone()
-    copy = torch.empty_like(weight)
-    expect_writes(copy.data_ptr(), copy.nbytes)
-    return copy.copy_(weight)
-
-
-def _unpack(base: Any) -> None:
-    """Bring back the plain form of a 4-bit weight that bitsandbytes has packed for inference, as it does on some CPUs.
-
-    PEFT dequantizes the plain form alone, without noticing.
-    """
-    if not getattr(getattr(getattr(base, "weight", None), "quant_state", None), "packing_format_for_cpu", False):
-        return
-    # Asking for the state unpacks the weight (bitsandbytes 0.50), but leaves scales that are no codes turned over.
-    base.state_dict()
-    state = base.weight.quant_state
-    if not state.nested and state.absmax.dim() == 2:
-        state.absmax = state.absmax.T.reshape(-1).float()
-
-
-def _write_weight(layer: Any, weight: torch.Tensor) -> None:
-    """Store a new base weight: quantized again, or each process's own part of it."""
-    own = None if layer.quantization_backend is not None else layer.get_base_weight()
-    if own is None or not is_sharded(own):
-        base = layer.get_base_layer()
-        if own is not None and base.weight.is_inference() and not torch.is_inference_mode_enabled():
-            # It was made in inference mode, and would stay what no forward pass outside of it can use.
-            base.weight = torch.nn.Parameter(weight, requires_grad=False)
-        else:
-            layer.set_base_weight(weight)
-        return
-    from torch.distributed.tensor import distribute_tensor
-
-    # In place: FSDP2 remembers the storage of its shard, and would not see another tensor.
-    with torch.no_grad():
-        own.copy_(distribute_tensor(weight, own.device_mesh, own.placements))

@@ -2,8 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
@@ -20,6 +20,7 @@ from quanta_compiler.peft.coverage import coverage, module_names, shown
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
+from quanta_compiler.peft.mixed import adapters_by_row
 from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers, warn_about_experts
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
@@ -35,6 +36,7 @@ from quanta_compiler.peft.shared import (
     unshared,
     with_adapter,
 )
+from quanta_compiler.peft.weighted import add_weighted_adapter
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
 
@@ -264,32 +266,32 @@ class QuantaCircuitModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Refuse arguments of a forward pass that PEFT would drop, before anything runs."""
-        if kwargs.get("adapter_names") is not None:
-            raise AdapterError(
-                "`adapter_names` is not supported by circuit adapters: one forward pass has the same adapters for all "
-                "of its rows\nhint: sort the rows by adapter, and call the model once for each, after "
-                "model.set_adapter(name); rows without an adapter go in `with model.disable_adapter():`"
-            )
+        """Give each row of a batch the adapter that `adapter_names` says, and refuse what belongs to LoRA."""
         if kwargs.get("alora_offsets") is not None:
             raise AdapterError(
                 "`alora_offsets` belongs to activated LoRA, and circuit adapters act on every token\nhint: leave it out"
             )
-        yield
+        names = kwargs.pop("adapter_names", None)
+        with nullcontext() if names is None else adapters_by_row(self, names, args, kwargs):
+            yield
 
-    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: the sum of several circuits is no circuit.
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "cat",
+        **_: Any,
+    ) -> None:
+        """Add the weighted sum of adapters as one, where there is a circuit for it: those of one layout and gates.
+
+        Options that only PEFT's other combinations read (`svd_rank`, `density`) are passed over.
 
         Raises:
-            AdapterError: always.
+            AdapterError: the sum is no circuit, or the combination no sum; every layer is named, nothing is changed.
 
         """
-        raise AdapterError(
-            "`add_weighted_adapter` is not supported by circuit adapters: a weighted sum of circuits is no circuit\n"
-            "hint: activate the adapters together, and their updates are added: model.base_model.set_adapter(['a', "
-            "'b']), each weighted by layer.set_scale('a', weight) of the adapted layers; or turn them into LoRAs with "
-            "peft.convert_to_lora, and combine those"
-        )
+        add_weighted_adapter(self, adapters, weights, adapter_name, combination_type)
 
 
 def _stop_watching(model: Any) -> None:

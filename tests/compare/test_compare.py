@@ -239,6 +239,23 @@ def test_rows_of_one_name_are_told_apart(quanta_file: Path, tmp_path: Path) -> N
     assert sorted(cells[0] for cells in table.rows) == ["lora:2", f"pairs ({other})", f"pairs ({quanta_file})"]
 
 
+def test_a_circuit_with_magnitudes_has_a_row_of_its_own(quanta_file: Path) -> None:
+    names = ["lora:8", "dora:lora:8", "dora:8", f"dora:{quanta_file}"]
+    rows = {row.name: row for row in compare([quanta_file], baselines=names).rows}
+    plain, dora, method, own = (rows[name] for name in names)
+    assert (dora.kind, dora.family, method.kind) == ("circuit", "lora", "method")
+    assert dora.out_features is not None
+    assert dora.trainable == method.trainable == plain.trainable + dora.out_features
+    assert dora.percent == pytest.approx(method.percent)
+    assert (dora.rank_lower, dora.rank_upper) == (method.rank_lower, method.rank_upper)
+    assert dora.step_flops_per_token > plain.step_flops_per_token
+    assert dora.saved_bytes_per_token == pytest.approx(method.saved_bytes_per_token, rel=0.2)
+    (file,) = (row for row in rows.values() if row.source == str(quanta_file))
+    assert own.trainable == file.trainable + dora.out_features
+    with pytest.raises(CompareError, match="`dora` takes the rank r of B A"):
+        compare([quanta_file], baselines=["dora:nothing"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

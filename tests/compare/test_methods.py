@@ -16,11 +16,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from quanta_compiler.compare.method_costs import MethodCost
+from quanta_compiler.compare.method_costs import MethodCost, magnitude_cost
 from quanta_compiler.compare.methods import METHODS, parse_method
+from quanta_compiler.driver import compile_circuit
 from quanta_compiler.models.layers import ModelLayers, TargetLayer
+from quanta_compiler.peft import QuantaConfig
 from quanta_compiler.peft.targeted import read_model
+from quanta_compiler.predict.circuits import circuit_work
 from quanta_compiler.predict.work import Operation, Product
+from quanta_compiler.spec import load_spec
+from quanta_compiler.spec.short_notation import preset_document
 
 SHIPPED = Path(__file__).parents[2] / "examples" / "models"
 SHAPES = [(24, 24), (24, 40), (40, 24), (36, 10), (10, 36)]
@@ -186,6 +191,26 @@ def test_dora_is_what_peft_runs(shape: tuple[int, int]) -> None:
     with FlopCounterMode(display=False) as counter:
         layer.get_delta_weight("default")
     assert cost.operator_flops == counter.get_total_flops() + 5 * wide * tall
+
+
+@pytest.mark.parametrize(("preset", "shape"), [*(("lora:3", shape) for shape in SHAPES), ("krona", (24, 24))])
+def test_magnitudes_add_to_a_circuit_what_our_layer_runs(preset: str, shape: tuple[int, int]) -> None:
+    wide, tall = shape
+
+    def adapted(**keys: Any) -> Any:
+        config = QuantaConfig(preset=preset, target_modules=["0"], init_weights=False, backend="torch", **keys)
+        return get_peft_model(nn.Sequential(nn.Linear(wide, tall, bias=False)), config)
+
+    plain, dora, x = adapted(residual="none"), adapted(residual="none", dora=True), batch(wide)
+    spec = load_spec(preset_document(preset), in_features=wide, out_features=tall)
+    operator = circuit_work(compile_circuit(spec, wide))
+    cost = magnitude_cost(wide, tall, TOKENS, operator)
+    assert cost.trainable == dora.get_nb_trainable_parameters()[0] - plain.get_nb_trainable_parameters()[0] == tall
+    assert counted(cost) == tuple(
+        whole - part for whole, part in zip(flops(lambda: dora(x)), flops(lambda: plain(x)), strict=True)
+    )
+    # Torch keeps a mask of the rows that are not zero as well.
+    assert cost.saved_bytes == kept_bytes(dora, lambda: dora(x)) - kept_bytes(plain, lambda: plain(x)) - tall
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

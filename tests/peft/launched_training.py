@@ -43,10 +43,15 @@ def tiny_llama() -> Any:
 
 
 def adapter_config(residual: str, init_seed: int = 0) -> QuantaConfig:
-    """Return the configuration of a run: `none` with a circuit that is zero at the start, others with the preset."""
-    circuit = {"none": ZERO_AT_START, "shared": SHARED}.get(residual)
-    residual = "frozen_copy" if residual == "shared" else residual
-    return QuantaConfig(circuit=circuit, target_modules="all-linear", residual=residual, init_seed=init_seed)
+    """Return the configuration of a run: `none` with a circuit that is zero at the start, others with the preset.
+
+    `dora` is the preset with magnitudes.
+    """
+    circuit, is_dora = {"none": ZERO_AT_START, "shared": SHARED}.get(residual), residual == "dora"
+    residual = {"shared": "frozen_copy", "dora": "auto"}.get(residual, residual)
+    return QuantaConfig(
+        circuit=circuit, target_modules="all-linear", residual=residual, init_seed=init_seed, dora=is_dora
+    )
 
 
 def adapted_llama(residual: str, init_seed: int = 0) -> Any:

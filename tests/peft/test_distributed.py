@@ -33,6 +33,7 @@ FSDP_RUNS = {
     "folded": "folded",
     "none": "none",
     "shared": "shared",
+    "dora": "dora",
     "recomputed": "frozen_copy",
     "shared_recomputed": "shared",
 }

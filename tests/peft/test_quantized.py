@@ -15,7 +15,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from quanta_compiler.peft import AdapterError, QuantaCircuitLinear, QuantaConfig
-from quanta_compiler.peft.linear import read_weight
+from quanta_compiler.peft.weights import read_weight
 
 TARGETS = ["q_proj", "o_proj"]
 ROUNDING = {"bnb_int8": 0.01, "bnb_nf4": 0.12, "ao_int8": 0.01, "ao_int4": 0.14}

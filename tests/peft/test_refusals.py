@@ -12,8 +12,6 @@ from adapted_models import LORA, QUANTA, Mlp, adapted, batch, circuit_layers
 from peft import get_peft_model, inject_adapter_in_model
 from torch import nn
 from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
     GptOssConfig,
     GptOssForCausalLM,
     Llama4ForCausalLM,
@@ -33,49 +31,6 @@ def told(model: nn.Module, config: QuantaConfig, about: str) -> list[str]:
         warnings.simplefilter("always")
         get_peft_model(model, config)
     return [str(warning.message) for warning in caught if about in str(warning.message)]
-
-
-def test_adapters_by_row_are_refused_before_anything_runs() -> None:
-    model = adapted(Mlp(), init_weights=False)
-    model.add_adapter("other", QuantaConfig(circuit=LORA, target_modules=["q_proj"], init_weights=False))
-    calls: list[int] = []
-    model.base_model.model.q_proj.register_forward_pre_hook(lambda *_: calls.append(1))
-    for names in (["default"] * 7, ["nobody"] * 7, ["__base__"] * 7, []):
-        with pytest.raises(AdapterError, match=r"`adapter_names` is not supported .*\nhint: .*set_adapter\(name\)"):
-            model(batch(), adapter_names=names)
-    assert not calls
-    assert torch.equal(model(batch(), adapter_names=None), model(batch()))
-
-
-def test_adapters_by_row_are_refused_in_generation_too() -> None:
-    base = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=16, bos_token_id=0, eos_token_id=1))
-    config = QuantaConfig(preset="lora:1", target_modules=["c_attn"], task_type="CAUSAL_LM")
-    model: Any = get_peft_model(base, config)
-    tokens = torch.tensor([[3, 4], [5, 6]])
-    with pytest.raises(AdapterError, match="`adapter_names` is not supported"):
-        model.generate(input_ids=tokens, max_new_tokens=2, adapter_names=["default", "__base__"])
-    with pytest.raises(AdapterError, match="`adapter_names` is not supported"):
-        model(input_ids=tokens, adapter_names=["default", "__base__"])
-    assert model.generate(input_ids=tokens, max_new_tokens=2).shape[0] == 2
-
-
-def test_a_weighted_sum_of_adapters_is_refused_and_its_remedy_works() -> None:
-    x = batch()
-    model = adapted(Mlp(), init_weights=False, target_modules=["o_proj"])
-    model.add_adapter("b", QuantaConfig(circuit=LORA, target_modules=["o_proj"], init_weights=False))
-    base = Mlp()(x)
-    with pytest.raises(AdapterError, match="a weighted sum of circuits is no circuit\nhint: activate the adapters"):
-        model.add_weighted_adapter(["default", "b"], [0.5, 2.0], "sum", combination_type="linear")
-    assert list(model.peft_config) == ["default", "b"]
-    parts = []
-    for name in ("default", "b"):
-        model.set_adapter(name)
-        parts.append(model(x) - base)
-    model.base_model.set_adapter(["default", "b"])
-    for layer in circuit_layers(model).values():
-        layer.set_scale("default", 0.5)
-        layer.set_scale("b", 2.0)
-    torch.testing.assert_close(model(x) - base, 0.5 * parts[0] + 2 * parts[1], rtol=1e-4, atol=1e-5)
 
 
 def test_bare_parameters_are_refused_as_targets() -> None:

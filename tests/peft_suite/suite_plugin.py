@@ -16,6 +16,7 @@ import pytest
 from peft import PeftModel
 from suite_models import MODELS as HUB_MODELS
 from suite_rows import CONFIG
+from suite_sources import PACKAGE
 from suite_tables import (
     EXCLUDED,
     MODELS,
@@ -23,6 +24,7 @@ from suite_tables import (
     NEVER_TRAINED,
     OF_TRAINED_PARAMETERS,
     PARAMETERS,
+    STAND_INS,
     TABLES,
     Exclusion,
 )
@@ -63,8 +65,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Show a test of OF_TRAINED_PARAMETERS those of our parameters alone that may train."""
+    """Show a test of OF_TRAINED_PARAMETERS those of our parameters alone that may train, and one of STAND_INS ours."""
     with pytest.MonkeyPatch.context() as patch:
+        for name, value in _stand_ins(item).items():
+            own = importlib.import_module(f"{PACKAGE}.{item.path.stem}")
+            for module in (own, importlib.import_module(f"{PACKAGE}.testing_common")):
+                if hasattr(module, name):
+                    patch.setattr(module, name, value)
         if any(fnmatch.fnmatchcase(_function_name(item), pattern) for pattern in OF_TRAINED_PARAMETERS):
             patch.setattr(PeftModel, "named_parameters", _named_parameters_that_may_train, raising=False)
         return (yield)
@@ -107,6 +114,8 @@ def _note_unmatched(items: list[pytest.Item]) -> None:
     for module, renamed in NAMES.items():
         names = {_name(item) for item in items if item.path.stem == module}
         _unmatched.extend(f"{module}::{pattern}" for pattern in renamed.tests if not fnmatch.filter(names, pattern))
+    qualified = [f"{item.path.stem}::{_name(item)}" for item in items]
+    _unmatched.extend(pattern for pattern in STAND_INS if not fnmatch.filter(qualified, pattern))
     functions = {_function_name(item) for item in items}
     _unmatched.extend(pattern for pattern in OF_TRAINED_PARAMETERS if not fnmatch.filter(functions, pattern))
     for entry in EXCLUDED:
@@ -165,7 +174,14 @@ def _sees_us(item: pytest.Item) -> bool:
     if any(_is_ours(value) for value in parameters.values()):
         return True
     renamed = NAMES.get(item.path.stem)
+    if _stand_ins(item):
+        return True
     return renamed is not None and any(fnmatch.fnmatchcase(_name(item), pattern) for pattern in renamed.tests)
+
+
+def _stand_ins(item: pytest.Item) -> dict[str, Any]:
+    name = f"{item.path.stem}::{_name(item)}"
+    return next((names for pattern, names in STAND_INS.items() if fnmatch.fnmatchcase(name, pattern)), {})
 
 
 def _is_ours(value: object) -> bool:

@@ -60,6 +60,10 @@ CUSTOM_MODELS: list[Row] = [
     ("MLP target saved too", "MLP", {**_BOTH, "modules_to_save": ["lin1"]}),
     ("MLP dropout", "MLP", {**_BOTH, "dropout": 0.1}),
     ("MLP seed", "MLP", {**_BOTH, "init_seed": 7}),
+    ("MLP dora", "MLP", {**_BOTH, "dora": True}),
+    ("MLP dora, dropout", "MLP", {**_FIRST, "dora": True, "dropout": 0.1}),
+    ("MLP dora, lowrank gate", "MLP", {**_BOTH, "circuit": LOWRANK_FROM_ZERO, "dora": True}),
+    ("Conv1D dora", "EmbConv1D", {"target_modules": ["conv1d", "lin0"], "dora": True}),
     ("MLP2 power of two", "MLP2", _BOTH),
     ("MLP frozen copy", "MLP", {**_BOTH, "residual": "frozen_copy", "circuit": CHAIN}),
     ("MLP folded", "MLP", {**_BOTH, "residual": "folded"}),
@@ -116,12 +120,33 @@ ACTIVE_TOGETHER: list[Row] = [
         {"target_modules": ["lin0"], "residual": "folded"},
     ),
     (
+        "dora, same target",
+        {"target_modules": ["lin0"], "dora": True},
+        {"target_modules": ["lin0"], "circuit": CHAIN, "dora": True},
+    ),
+    (
+        "dora and none, overlapping targets",
+        {"target_modules": ["lin0", "lin1"], "dora": True},
+        {"target_modules": ["lin1"], "circuit": CHAIN},
+    ),
+    (
         "mappings, same targets",
         {"circuit": {"lin0": RECTANGULAR_10_TO_20, "lin1": RECTANGULAR_20_TO_2}},
         {"circuit": {"lin0": PADDED, "lin1": CHAIN}},
     ),
 ]
 """Name, keywords of the first adapter, keywords of the second; both are drawn away from the identity."""
+
+_SAVING = {"target_modules": ["lin0"], "modules_to_save": ["lin1"]}
+_SAVING_GRU = {"target_modules": ["lin0"], "modules_to_save": ["gru"]}
+
+MIXED_TARGETS: list[Row] = [
+    ("different_target_layers", {"target_modules": ["lin0"]}, {"target_modules": ["lin1"]}),
+    ("partly_overlapping_target_layers", {"target_modules": ["lin0"]}, {"target_modules": ["lin0", "lin1"]}),
+    ("multiple_modules_to_save", _SAVING, {**_SAVING, "circuit": CHAIN}),
+    ("unsupported_layer_raises", _SAVING_GRU, _SAVING_GRU),
+]
+"""Test of several adapters in one batch, keywords of the first adapter, keywords of the second."""
 
 TASKS: list[dict[str, Any]] = [
     {"target_modules": None},
@@ -150,6 +175,17 @@ def pair_rows() -> list[Row]:
     ]
 
 
+def mixed_rows() -> list[Row]:
+    """Return the rows of two adapters in one batch, where `dora` is refused: name and both configurations."""
+    plain = [(first, second) for _, first, second in ACTIVE_TOGETHER if "dora" not in {**first, **second}]
+    return [row for first, second in plain for row in apart_together(first, second)]
+
+
+def apart_together(first: dict[str, Any], second: dict[str, Any]) -> list[Row]:
+    """Return one row of two configurations that begin away from the identity."""
+    return [("circuits", apart(**first), apart(**second))]
+
+
 def task_rows(task: str) -> list[Row]:
     """Return rows for one task of transformers models: configuration class, keywords."""
     return [(CONFIG, {"task_type": task, **keywords}) for keywords in TASKS]
@@ -164,12 +200,12 @@ def as_lora(**keywords: Any) -> QuantaConfig:
     """Stand where a test writes `LoraConfig`: the same request, without what only those have.
 
     Raises:
-        TypeError: a keyword that means something our method does not have (`use_dora`, say).
+        TypeError: a keyword that means something our method does not have (`use_rslora`, say).
 
     """
     for name in ("r", "lora_alpha"):
         keywords.pop(name, None)
-    renamed = {"init_lora_weights": "init_weights", "lora_dropout": "dropout"}
+    renamed = {"init_lora_weights": "init_weights", "lora_dropout": "dropout", "use_dora": "dora"}
     return CONFIG(**{renamed.get(name, name): value for name, value in keywords.items()})
 
 

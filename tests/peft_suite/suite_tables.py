@@ -1,22 +1,39 @@
 """Where PEFT's tests keep their rows, and what stands there instead.
 
-Three ways lead our configuration into a test that is not edited:
+Four ways lead our configuration into a test that is not edited:
 - `TABLES`: a list of rows that a module names (`TEST_CASES`) gets our rows.
 - `PARAMETERS`: a list written inside a `parametrize` mark gets our values.
 - `NAMES`: a test that writes `LoraConfig(...)` in its body, for behaviour that every method shares, finds our
   configuration under that name. Only the tests listed with it are run.
+- `STAND_INS`: a test that asks for PEFT's own class (`if config_cls != LoraConfig: skip`), or a module whose other
+  tests need that class, finds ours under the name while it runs alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from packaging.version import Version
-from suite_rows import CONFIG, QUANTIZED, apart, as_lokr, as_lora, custom_rows, pair_rows, task_rows
+from suite_rows import (
+    CONFIG,
+    MIXED_TARGETS,
+    QUANTIZED,
+    apart,
+    apart_together,
+    as_lokr,
+    as_lora,
+    custom_rows,
+    mixed_rows,
+    pair_rows,
+    task_rows,
+)
 
 from quanta_compiler.peft import QuantaCircuitLayer
+from quanta_compiler.peft.weighted import EXACT
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,7 @@ TABLES: dict[str, dict[str, Callable[[], list[Any]]]] = {
         "TEST_CASES": custom_rows,
         "ALL_PEFT_CONFIG_CLASSES": lambda: [CONFIG],
         "MULTIPLE_ACTIVE_ADAPTERS_TEST_CASES": pair_rows,
+        "MIXED_ADAPTER_TEST_CASES": mixed_rows,
     },
     "test_config": {
         "ALL_CONFIG_CLASSES": lambda: [(CONFIG, {})],
@@ -76,6 +94,20 @@ PARAMETERS: dict[str, dict[tuple[str, str], Callable[[], list[Any]]]] = {
         ("TestPeftCustomModel.test_adapter_name_makes_no_difference", "config0"): lambda: [
             apart(target_modules=["lin0"])
         ],
+        **{
+            (f"TestMixedAdapterBatches.test_mixed_adapter_batches_{test}", "test_name, config0, config1"): partial(
+                apart_together, first, second
+            )
+            for test, first, second in MIXED_TARGETS
+        },
+        (
+            "TestPeftCustomModel.test_add_weighted_adapter_with_different_scaling",
+            "combination_type, min_corr, max_mse",
+        ): lambda: [(combination, 0.999999, 1e-9) for combination in EXACT],
+        (
+            "TestMixedAdapterBatches.test_mixed_adapter_batches_lora_wrong_adapter_name_raises",
+            "test_name, config",
+        ): lambda: [("circuits", apart(target_modules=["lin0"]))],
     },
     "test_config": {
         ("TestPeftConfig.test_save_pretrained_with_target_modules", "config_class"): lambda: [CONFIG],
@@ -186,6 +218,19 @@ NAMES: dict[str, Renamed] = {
     "test_hub_features": Renamed({"LoraConfig": as_lora}, ("TestLocalModel.*",)),
 }
 """Module -> names that mean our classes, and the tests run so: those that read nothing of LoRA's own, as `lora_A`."""
+
+_WEIGHTED = {"LoraConfig": as_lora, "lora": SimpleNamespace(LoraLayer=QuantaCircuitLayer)}
+
+STAND_INS: dict[str, dict[str, Any]] = {
+    "test_*coder_models::Test*.test_mixed_adapter_batches": {"LoraConfig": CONFIG},
+    "test_*coder_models::Test*.test_generate_with_mixed_adapter_batches": {"LoraConfig": CONFIG},
+    "test_custom_models::TestMixedAdapterBatches.test_mixed_adapter_batches_lora_with_dora_*": {"LoraConfig": as_lora},
+    "test_*_models::Test*.test_weighted_combination_of_adapters": {"IA3Config": CONFIG},
+    "test_custom_models::TestPeftCustomModel.test_multiple_adapters_mixed_modules_to_save_merging_adapters": _WEIGHTED,
+    "test_custom_models::TestPeftCustomModel.test_multiple_adapters_same_modules_to_save_merging_*": _WEIGHTED,
+    "test_custom_models::TestPeftCustomModel.test_add_weighted_adapter_[!c]*": _WEIGHTED,
+}
+"""`module::Class.test`, a shell pattern -> names that mean ours while it runs, in its module and in testing_common."""
 
 MODULES = sorted({*TABLES, *PARAMETERS, *NAMES})
 """The test modules that are run."""

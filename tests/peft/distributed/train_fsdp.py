@@ -81,7 +81,7 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     assert dist.get_world_size() == 2, "the launcher started no second process"
     mesh = init_device_mesh("cpu", (2,))
-    for residual in ("frozen_copy", "folded", "none", "shared"):
+    for residual in ("frozen_copy", "folded", "none", "shared", "dora"):
         train(folder / residual, residual, mesh)
     train(folder / "recomputed", "frozen_copy", mesh, recompute=True)
     train(folder / "shared_recomputed", "shared", mesh, recompute=True)
