@@ -1,12 +1,13 @@
 """The tuner: finds the circuit for every target, replaces all targets or none, and leaves nothing of ours behind."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
+from peft.utils.integrations import init_empty_weights
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from transformers.pytorch_utils import Conv1D
@@ -18,12 +19,15 @@ from quanta_compiler.peft.bases import check_merging, layer_features, quantizati
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.coverage import coverage, module_names, shown
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
+from quanta_compiler.peft.expert_tensors import ExpertTensor, asked_tensors, choose_experts, expert_tensors
+from quanta_compiler.peft.experts import QuantaCircuitExperts, adapter_of, obstacle_to_experts
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
-from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers, warn_about_experts
+from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
 from quanta_compiler.peft.saved import as_differences, check_state, readable, warn_of_nothing_saved
+from quanta_compiler.peft.snapshot import snapshot
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
@@ -50,13 +54,17 @@ class QuantaCircuitModel(BaseTuner):
         config.check_unchanged()
         # For a saved adapter all of this was said when it was new, and only a part of a model may be there.
         is_new = not config.was_saved and kwargs.get("state_dict") is None
-        if is_new:
-            warn_about_experts(model, config)
-        names = module_names(model)
-        undo = _snapshot(model, config)
+        names = [*module_names(model), *(tensor.name for tensor in expert_tensors(model))]
+        undo = snapshot(model, config)
         self._misfits, self._fits = [], {}
         try:
-            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            if is_new:
+                choose_experts(model, config)
+            with warnings.catch_warnings():
+                if config.target_parameters:
+                    # Names that mean experts alone are no mistake.
+                    warnings.filterwarnings("ignore", message="target_modules=.* but no module was matched")
+                super().inject_adapter(model, adapter_name, *args, **kwargs)
             warned = self._check_circuits(config, names, is_new=is_new)
         except BaseException:
             undo()
@@ -124,12 +132,50 @@ class QuantaCircuitModel(BaseTuner):
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        if isinstance(new_module, QuantaCircuitLayer) or getattr(child, "base_layer", None) is new_module:
+        is_ours = isinstance(new_module, QuantaCircuitLayer) or isinstance(child, QuantaCircuitExperts)
+        if is_ours or getattr(child, "base_layer", None) is new_module:
             # PEFT would copy the layer's weight onto itself, and some quantized layers have none of that name; and
             # move adapters to the device of the weight, which is "meta" while accelerate offloads it.
             setattr(parent, child_name, new_module)
             return
         super()._replace_module(parent, child_name, new_module, child)
+
+    def _prepare_adapter_config(self, peft_config: QuantaConfig, model_config: dict[str, Any]) -> QuantaConfig:
+        """Take PEFT's default targets; a type of models without any is no mistake where experts are named."""
+        if peft_config.target_parameters and model_config.get("model_type") not in self.target_module_mapping:
+            return peft_config
+        prepared: QuantaConfig = super()._prepare_adapter_config(peft_config, model_config)
+        return prepared
+
+    def _inject_parameters(
+        self, peft_config: QuantaConfig, model: nn.Module, adapter_name: str, low_cpu_mem_usage: bool
+    ) -> list[str]:
+        """Put circuits on the tensors of experts that `target_parameters` names; return their names."""
+        tensors = asked_tensors(model, peft_config)
+        for tensor in tensors:
+            parent, _, child = tensor.path.rpartition(".")
+            given = (peft_config, adapter_name, tensor.module, child, model.get_submodule(parent))
+            with init_empty_weights() if low_cpu_mem_usage else nullcontext():
+                self._create_and_replace(*given, current_key=tensor.name, tensor=tensor)
+        return [tensor.name for tensor in tensors]
+
+    def _adapt_experts(self, config: QuantaConfig, adapter_name: str, parent: nn.Module, tensor: ExpertTensor) -> None:
+        problem = obstacle_to_experts(config, tensor)
+        fit = problem or self._fit_circuit(config, tensor.name, *tensor.features)
+        if isinstance(fit, Problem):
+            self._misfits.append(fit)
+            return
+        self._take(config, tensor.name, fit)
+        layer = adapter_of(parent, tensor, self.active_adapters)
+        layer.take_circuit(adapter_name, config, fit, tensor.name, **get_quantization_kwargs(self))
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+
+    def _take(self, config: QuantaConfig, name: str, fit: Resolved) -> None:
+        """Note what a layer gets."""
+        _warn(fit.fitted)
+        record(config, name, fit.fitted.spec, fit.residual)
+        self._fits[name] = fit
 
     def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
         self,
@@ -139,8 +185,12 @@ class QuantaCircuitModel(BaseTuner):
         target_name: str,
         parent: nn.Module,
         current_key: str,
+        tensor: ExpertTensor | None = None,
         **optional_kwargs: Any,
     ) -> None:
+        if tensor is not None:
+            self._adapt_experts(peft_config, adapter_name, parent, tensor)
+            return
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         reader = reader_of(parent, target_name)
         if reader is not None:
@@ -151,9 +201,7 @@ class QuantaCircuitModel(BaseTuner):
         if isinstance(fit, Problem):
             self._misfits.append(fit)
             return
-        _warn(fit.fitted)
-        record(peft_config, current_key, fit.fitted.spec, fit.residual)
-        self._fits[current_key] = fit
+        self._take(peft_config, current_key, fit)
         kwargs = get_quantization_kwargs(self)
         if isinstance(target, QuantaCircuitLayer):
             target.update_layer(adapter_name, peft_config, fit, current_key, **kwargs)
@@ -179,6 +227,10 @@ class QuantaCircuitModel(BaseTuner):
             in_features, out_features = layer_features(base)
         except TypeError as error:
             return Problem(f"{name}: {error}", _EXCLUDE)
+        return self._fit_circuit(config, name, in_features, out_features)
+
+    @staticmethod
+    def _fit_circuit(config: QuantaConfig, name: str, in_features: int, out_features: int) -> Resolved | Problem:
         layer = f"{name} ({in_features} -> {out_features})"
         try:
             fit = resolve(config, name, in_features, out_features)
@@ -217,7 +269,7 @@ class QuantaCircuitModel(BaseTuner):
         layers = {
             name: module
             for name, module in self.model.named_modules()
-            if isinstance(module, QuantaCircuitLayer)
+            if isinstance(module, QuantaCircuitLinear)
             and any(module.has_adapter(adapter) for adapter in adapter_names or module.active_adapters)
         }
         check_merging(layers)
@@ -262,32 +314,6 @@ class QuantaCircuitModel(BaseTuner):
 def _stop_watching(model: Any) -> None:
     for hooks in (model._load_state_dict_pre_hooks, model._forward_hooks):
         remove_hooks(hooks, check_state, tell_of_silent_layers)
-
-
-def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
-    """Return a function that gives a model back the modules, tensors and adapters that it has now."""
-    resolved = config.resolved
-    registries = [(registry, dict(registry)) for module in model.modules() for registry in _registries(module)]
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-
-    def undo() -> None:
-        config.resolved = resolved
-        for registry, entries in registries:
-            registry.clear()
-            registry.update(entries)
-        for parameter, requires_grad in trained:
-            parameter.requires_grad = requires_grad
-
-    return undo
-
-
-def _registries(module: Any) -> Iterator[dict[str, Any]]:
-    yield from (module._modules, module._parameters, module._buffers)
-    if isinstance(module, nn.ParameterDict):
-        yield module._keys
-    if isinstance(module, QuantaCircuitLayer):
-        named = (getattr(module, name) for name in module.other_param_names)
-        yield from (registry for registry in named if isinstance(registry, dict))
 
 
 _DO_NOT_FIT = "circuits do not fit their targets:"
