@@ -55,6 +55,9 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     if method == "LORA":
         return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
     ours = quanta_config(folder)
+    if ours.target_parameters:
+        message = "it has a circuit on every expert of a tensor (`target_parameters`); `analyze` reads linear layers"
+        raise refusal(folder / CONFIG_FILE, message, hint="merge it, and look at the difference of the weights")
     hint = "the folder's files do not belong together, or were changed: restore those that were saved"
     updates = layer_updates(file, TENSOR_KEY, layers, partial(_circuit_update, ours), hint)
     names = sorted({update.circuit.spec.name for update in updates.values()})

@@ -126,8 +126,9 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
             return self.base_layer(*args, **kwargs)
         if self.quanta_circuit_features.replaced_adapters:
             self.settle()
-        for adapter in active:
-            self.take_difference(adapter)
+        if not torch.compiler.is_compiling():
+            for adapter in active:
+                self.take_difference(adapter)
         weight = self._weight()
         if any(self.quanta_circuit_backend[adapter][1] for adapter in active):
             adapted = checkpoint(self._adapted, weight, active, use_reentrant=False)

@@ -15,6 +15,8 @@ from moe_models import STORED_AS_LINEAR, TOKENS, TRANSPOSED, mixture, tensors_of
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
+import quanta_compiler as qc
+from quanta_compiler.adapters.saved import read_adapter
 from quanta_compiler.compare.run import compare
 from quanta_compiler.peft import AdapterError, QuantaCircuitExperts, QuantaConfig
 
@@ -80,7 +82,11 @@ def test_what_the_targets_meant_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_some_layers_and_circuits_by_target() -> None:
     model = mixture("mixtral")
-    both: dict[str, Any] = {"target_parameters": ["down_proj"], "layers_to_transform": [1], "target_modules": ["q_proj"]}
+    both: dict[str, Any] = {
+        "target_parameters": ["down_proj"],
+        "layers_to_transform": [1],
+        "target_modules": ["q_proj"],
+    }
     get_peft_model(model, QuantaConfig(preset="lora:1", **both))
     assert adapted_experts(model) == ["model.layers.1.mlp.experts.down_proj"]
     model = mixture("mixtral")
@@ -227,6 +233,13 @@ def test_rows_with_adapters_of_their_own_and_conversion_to_lora_are_refused() ->
     with pytest.raises(AdapterError, match=r"adapter_names.*\nhint"):
         model(TOKENS, adapter_names=["default", "default"])
     assert not model.supports_lora_conversion()
+
+
+def test_an_analysis_refuses_adapters_on_experts(tmp_path: Path) -> None:
+    config = QuantaConfig(preset="lora:1", target_modules=["q_proj"], target_parameters=["down_proj"])
+    get_peft_model(mixture("mixtral"), config).save_pretrained(tmp_path)
+    with pytest.raises(qc.SpecError, match="it has a circuit on every expert of a tensor"):
+        read_adapter(tmp_path)
 
 
 # Counts

@@ -117,9 +117,11 @@ def test_each_expert_has_the_circuit_of_its_own_numbers(name: str, how: str) -> 
             update = layer.quanta_circuit_scale["default"] * update
             assert error(delta[expert].T if name in TRANSPOSED else delta[expert], update) < 1e-5
         tensors[tensor_name].data += delta
-    model.base_model.disable_adapter_layers()
-    for layer in circuit_layers(model).values():
-        layer.enable_adapters(isinstance(layer, QuantaCircuitExperts))
+    base_model: Any = model.base_model
+    base_model.disable_adapter_layers()
+    experts: Any
+    for experts in experts_of(model).values():
+        experts.enable_adapters(True)
     assert error(outputs(plain), before) > 1e-3
     assert error(outputs(model), outputs(plain)) < 1e-6
 
