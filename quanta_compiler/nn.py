@@ -171,6 +171,14 @@ class FittedCircuit:
         """
         return self._differences[backend, recompute](self._parts(tensors), self._parts(minus), x)
 
+    def operator(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the operator, `[out_features, in_features]`, differentiable, also under torch.vmap."""
+        circuit = load_class(self.source)
+        # Large ones are built slice by slice, which torch.func does not know.
+        build: Any = getattr(circuit, "_operator_at_once", circuit.operator)
+        result: torch.Tensor = build(self._parts(tensors))
+        return result
+
     def _parts(self, tensors: Mapping[str, torch.Tensor]) -> _Parts:
         parts = _Parts()
         for name, key in self._keys.items():
@@ -229,6 +237,9 @@ class _Parts:
 
     def __init__(self) -> None:
         self.gates: dict[str, Any] = {}
+
+    def _require_memory(self, numbers: int) -> None:
+        """Leave it to the allocation to tell: there are several operators, and their owner knows how many."""
 
 
 def circuit_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -61,6 +61,9 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     if ours.dora:
         message = "`dora` is set: the update is not that of the circuits alone, but of the weight's rows"
         raise refusal(folder / CONFIG_FILE, message, hint=_MERGE)
+    if ours.target_parameters:
+        message = "it has a circuit on every expert of a tensor (`target_parameters`); `analyze` reads linear layers"
+        raise refusal(folder / CONFIG_FILE, message, hint="merge it, and look at the difference of the weights")
     hint = "the folder's files do not belong together, or were changed: restore those that were saved"
     updates = layer_updates(file, TENSOR_KEY, layers, partial(_circuit_update, ours, file), hint)
     names = sorted({update.circuit.spec.name for update in updates.values()})

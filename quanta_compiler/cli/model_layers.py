@@ -59,5 +59,4 @@ def budgets_by_width(
     except ValueError as error:
         raise wrong_option("--max-parameters", str(error)) from None
     layers = read_layers(model, targets)
-    shapes = [(layer.in_features, layer.out_features) for layer in layers.layers]
-    return [(*shape, max(1, share)) for shape, share in shares(shapes, budget.numbers(layers)).items()]
+    return [(*shape, max(1, share)) for shape, share in shares(layers.shapes(), budget.numbers(layers)).items()]

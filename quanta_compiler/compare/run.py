@@ -174,7 +174,7 @@ def chosen_calibration(device: str, threads: int | None) -> Calibration:
 def _about(layers: ModelLayers) -> dict[str, Any]:
     keys = ("target", "in_features", "out_features", "layers")
     targets = [dict(zip(keys, group, strict=True)) for group in layers.groups()]
-    return {"name": layers.name, "parameters": layers.parameters, "targets": targets, "layers": len(layers.layers)}
+    return {"name": layers.name, "parameters": layers.parameters, "targets": targets, "layers": len(layers.shapes())}
 
 
 def _shapes(entrants: Sequence[Entrant], in_features: int | None, out_features: int | None) -> list[Shape]:
@@ -263,9 +263,9 @@ class _Table:
                 cost = entrant.method.per_model(layers, entrant.value, self.conditions.tokens)
             except ValueError as error:
                 raise refusal(entrant.source, str(error)) from None
-            count = None if entrant.method.per_block else len(layers.layers)
+            count = None if entrant.method.per_block else len(layers.shapes())
             return method_row(entrant, cost, self.conditions, shape=None, layers=count, whole=layers.parameters)
-        rows = [self._row(entrant, layer.name, layer.shape) for layer in layers.layers]
+        rows = [row for layer in layers.layers for row in [self._row(entrant, layer.name, layer.shape)] * layer.experts]
         self.problems += entrant.unused([layer.name for layer in layers.layers])
         counts = Counter(rows)
         again = trained_again((layer.name, self._spec(entrant, layer)) for layer in layers.layers)

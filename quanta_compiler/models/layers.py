@@ -45,11 +45,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class TargetLayer:
-    """A layer that is adapted."""
+    """A layer that is adapted, or a tensor of experts, each of which is one."""
 
     name: str
     in_features: int
     out_features: int
+    experts: int = 1
+    """How many layers it stands for."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,7 +86,13 @@ class ModelLayers:
     remark: str = ""
     """What the targets seem to mean and no layer is adapted for."""
 
+    def shapes(self) -> list[tuple[int, int]]:
+        """Return `in_features` and `out_features` of each layer, of tensors of experts for each expert."""
+        return [(layer.in_features, layer.out_features) for layer in self.layers for _ in range(layer.experts)]
+
     def groups(self) -> tuple[tuple[str, int, int, int], ...]:
         """Return (last part of the name, in_features, out_features, how many), in the order of first appearance."""
-        kinds = Counter((layer.name.rpartition(".")[2], layer.in_features, layer.out_features) for layer in self.layers)
+        kinds: Counter[tuple[str, int, int]] = Counter()
+        for layer in self.layers:
+            kinds[layer.name.rpartition(".")[2], layer.in_features, layer.out_features] += layer.experts
         return tuple((*kind, count) for kind, count in kinds.items())

@@ -17,12 +17,20 @@ from peft.utils import register_peft_method
 
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.peft.experts import QuantaCircuitExperts
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.model import QuantaCircuitModel
 from quanta_compiler.peft.registration import METHOD, peft_type
 
-__all__ = ["AdapterError", "QuantaCircuitLayer", "QuantaCircuitLinear", "QuantaCircuitModel", "QuantaConfig"]
+__all__ = [
+    "AdapterError",
+    "QuantaCircuitExperts",
+    "QuantaCircuitLayer",
+    "QuantaCircuitLinear",
+    "QuantaCircuitModel",
+    "QuantaConfig",
+]
 
 peft_type()
 register_peft_method(name=METHOD, config_cls=QuantaConfig, model_cls=QuantaCircuitModel)

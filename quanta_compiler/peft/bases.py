@@ -15,7 +15,7 @@ from quanta_compiler.peft.registration import METHOD
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _PLAIN = (nn.Linear.forward, Conv1D.forward)
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def layer_features(base: nn.Module) -> tuple[int, int]:
@@ -31,7 +31,7 @@ def layer_features(base: nn.Module) -> tuple[int, int]:
 
 def computing_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """Return the dtype of a weight; torch's default where it stores integers or float8 that others compute with."""
-    return dtype if dtype is not None and dtype in _FLOATS else torch.get_default_dtype()
+    return dtype if dtype is not None and dtype in FLOATS else torch.get_default_dtype()
 
 
 def computing_device(base: Any, device: torch.device | None) -> torch.device:
@@ -76,7 +76,7 @@ def obstacle_to_folding(layer: Any) -> str | None:
     computed = _computed(base)
     if computed is not None:
         return f"its weight is computed anew in every forward pass ({computed[0]})"
-    return None if base.weight.dtype in _FLOATS else f"its weight is {_shown(base.weight)}"
+    return None if base.weight.dtype in FLOATS else f"its weight is {_shown(base.weight)}"
 
 
 def _obstacle_to_merging(layer: Any) -> tuple[str, str] | None:
@@ -98,7 +98,7 @@ def _obstacle_to_merging(layer: Any) -> tuple[str, str] | None:
     if type(weight.data) is not torch.Tensor and not hasattr(weight, "full_tensor"):
         return f"its weight is a {type(weight).__name__}, which is written by its own library", ""
     plain = type(base).forward in _PLAIN
-    if weight.dtype in _FLOATS:
+    if weight.dtype in FLOATS:
         if plain or not _computes_otherwise(base):
             return None
         return f"a {kind} computes something else than W x + b, and so adding to W is another update", ""
@@ -170,6 +170,11 @@ def _offloading(base: Any) -> Any:
         if getattr(part, "offload", False):
             return part
     return None
+
+
+def is_offloaded(base: Any) -> bool:
+    """Say whether accelerate brings a module's weights for each forward pass."""
+    return _offloading(base) is not None
 
 
 def sharing(model: nn.Module, layers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

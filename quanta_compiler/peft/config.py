@@ -75,7 +75,8 @@ class QuantaConfig(PeftConfig):
         backend: how the circuits are computed: `torch` by the emitted forward pass, `fused` by the project's kernel on
             the CPU, `auto` by what is expected to be faster. The numbers differ by rounding alone.
         recompute: keep only the input for backward on the `torch` backend too, and compute the rest again.
-        target_parameters: refused: circuits go on linear layers alone.
+        target_parameters: tensors of experts to adapt, `[experts, rows, columns]`, as a list of names, matched at the
+            end: one circuit per expert. Those that `target_modules` means are added here.
         circuit_hash: the SHA-256 of `circuit`, filled in here. A saved config whose circuit was changed is refused.
         resolved: filled in as layers are adapted: for each shape that was met, and each key of a mapping, the circuit
             with its layout and gates written out, and its residual. Layers of such a shape get that circuit.
@@ -166,6 +167,8 @@ class QuantaConfig(PeftConfig):
             value = getattr(self, name)
             if isinstance(value, list | tuple):
                 setattr(self, name, set(value))
+        if self.target_parameters is not None:
+            self.target_parameters = sorted(set(self.target_parameters))
         for name in ("layers_to_transform", "layers_pattern"):
             if not isinstance(self.target_modules, str) or getattr(self, name) is None:
                 continue
@@ -221,11 +224,11 @@ class QuantaConfig(PeftConfig):
             raise ValueError(f"`recompute` is True or False, got {self.recompute!r}")
         if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
             raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
-        if self.target_parameters:
+        names = self.target_parameters or ()
+        if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
             raise ValueError(
-                "`target_parameters` is not supported: circuits go on linear layers, not on bare parameters\n"
-                "hint: leave it out and name linear layers in `target_modules`; the experts of a mixture of experts "
-                "that are held as tensors of all experts stay as they are"
+                "`target_parameters` is a list of names, such as ['experts.gate_up_proj', 'experts.down_proj'], got "
+                f"{self.target_parameters!r}"
             )
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:

@@ -15,7 +15,7 @@ from quanta_compiler.peft.dora import begin_magnitude
 from quanta_compiler.peft.folding import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import Resolved
-from quanta_compiler.peft.saved import check_layer
+from quanta_compiler.peft.saved import check_layer, check_state
 from quanta_compiler.peft.shared import SHARED, Reach, Shared
 from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors
 
@@ -80,9 +80,19 @@ class QuantaCircuitLayer(FoldingLayer):
         """The dtype in which an adapter's trained tensors were when they were last whole: FSDP2 may cast them then."""
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
+        self._merged_scales: dict[str, float] = {}
+        self._describe_base()
+
+    def _describe_base(self) -> None:
+        """Note the sizes of the base layer, and whether its weight is stored `[in_features, out_features]`."""
         self.in_features, self.out_features = layer_features(self.get_base_layer())
         self.fan_in_fan_out = isinstance(self.get_base_layer(), Conv1D)
-        """Whether the base weight is stored `[in_features, out_features]`."""
+
+    def watch_loading(self) -> None:
+        """Check what is loaded before any tensor is copied, and settle it afterwards."""
+        module: Any = self
+        module.register_load_state_dict_pre_hook(check_state)
+        module.register_load_state_dict_post_hook(_settle_loaded)
 
     def update_layer(
         self,
@@ -318,6 +328,12 @@ class QuantaCircuitLayer(FoldingLayer):
     def _set_scale(self, adapter: str, scale: float) -> None:
         self.quanta_circuit_scale[adapter] = scale
         self._fold_again(adapter)
+
+
+def _settle_loaded(module: Any, _: Any) -> None:
+    for adapter in list(module.quanta_circuit_plan):
+        module.take_difference(adapter)
+        module._fold_again(adapter)
 
 
 _COPYING = ("frozen_copy", "folded")

@@ -16,7 +16,6 @@ from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.mixed import rows_by_adapter
 from quanta_compiler.peft.placements import divide, multiply
 from quanta_compiler.peft.resolved import Resolved
-from quanta_compiler.peft.saved import check_state
 from quanta_compiler.peft.weights import read_weight, write_weight
 
 
@@ -35,12 +34,9 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         super().__init__()
         QuantaCircuitLayer.__init__(self, base_layer, **kwargs)
         self._active_adapter = adapter_name
-        self._merged_scales: dict[str, float] = {}
         self._merged_factors: dict[str, torch.Tensor] = {}
         self.update_layer(adapter_name, config, fit, layer_name, **kwargs)
-        module: Any = self
-        module.register_load_state_dict_pre_hook(check_state)
-        module.register_load_state_dict_post_hook(_settle_loaded)
+        self.watch_loading()
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Apply the base layer and the active adapters: `[..., in_features] -> [..., out_features]`.
@@ -287,9 +283,3 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
 
     def __repr__(self) -> str:
         return "quanta_circuit." + super().__repr__()
-
-
-def _settle_loaded(module: Any, _: Any) -> None:
-    for adapter in list(module.quanta_circuit_plan):
-        module.take_difference(adapter)
-        module._fold_again(adapter)

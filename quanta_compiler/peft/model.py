@@ -1,33 +1,31 @@
 """The tuner: finds the circuit for every target, replaces all targets or none, and leaves nothing of ours behind."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs
+from peft.utils.integrations import init_empty_weights
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
-from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.diagnostics import SpecError
-from quanta_compiler.models.fitting import FeaturesError
-from quanta_compiler.nn import FittedCircuit
-from quanta_compiler.peft.bases import check_merging, layer_features, quantization_of, sharing
+from quanta_compiler.peft.bases import check_merging, sharing
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.coverage import coverage, module_names, shown
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
+from quanta_compiler.peft.expert_tensors import ExpertTensor, asked_tensors, choose_experts, expert_tensors
+from quanta_compiler.peft.experts import QuantaCircuitExperts, adapter_of, obstacle_to_experts
+from quanta_compiler.peft.fits import EXCLUDE, fit_experts, fit_layer, warn_of_circuit
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.mixed import adapters_by_row
-from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers, warn_about_experts
+from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers
 from quanta_compiler.peft.registration import METHOD
-from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
+from quanta_compiler.peft.resolved import FORMAT, Resolved, record
 from quanta_compiler.peft.saved import as_differences, check_state, readable, warn_of_nothing_saved
 from quanta_compiler.peft.shared import (
     SHARED,
-    Shared,
     conflict,
     drop_empty,
     shared_for,
@@ -36,8 +34,9 @@ from quanta_compiler.peft.shared import (
     unshared,
     with_adapter,
 )
+from quanta_compiler.peft.snapshot import snapshot
 from quanta_compiler.peft.weighted import add_weighted_adapter
-from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
+from quanta_compiler.spec.circuit_spec import GateSpec
 
 
 class QuantaCircuitModel(BaseTuner):
@@ -64,16 +63,20 @@ class QuantaCircuitModel(BaseTuner):
         config.check_unchanged()
         # For a saved adapter all of this was said when it was new, and only a part of a model may be there.
         is_new = not config.was_saved and kwargs.get("state_dict") is None
-        if is_new:
-            warn_about_experts(model, config)
-        names = module_names(model)
-        undo = _snapshot(model, config)
+        names = [*module_names(model), *(tensor.name for tensor in expert_tensors(model))]
+        undo = snapshot(model, config)
         self._misfits, self._fits, self._together = [], {}, {}
         shared = shared_of(model)
         if shared is not None:
             shared.drawn.clear()
         try:
-            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            if is_new:
+                choose_experts(model, config)
+            with warnings.catch_warnings():
+                if config.target_parameters:
+                    # Names that mean experts alone are no mistake.
+                    warnings.filterwarnings("ignore", message="target_modules=.* but no module was matched")
+                super().inject_adapter(model, adapter_name, *args, **kwargs)
             warned = self._check_circuits(config, names, is_new=is_new)
         except BaseException:
             undo()
@@ -155,12 +158,50 @@ class QuantaCircuitModel(BaseTuner):
             parameter.requires_grad = True
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        if isinstance(new_module, QuantaCircuitLayer) or getattr(child, "base_layer", None) is new_module:
+        is_ours = isinstance(new_module, QuantaCircuitLayer) or isinstance(child, QuantaCircuitExperts)
+        if is_ours or getattr(child, "base_layer", None) is new_module:
             # PEFT would copy the layer's weight onto itself, and some quantized layers have none of that name; and
             # move adapters to the device of the weight, which is "meta" while accelerate offloads it.
             setattr(parent, child_name, new_module)
             return
         super()._replace_module(parent, child_name, new_module, child)
+
+    def _prepare_adapter_config(self, peft_config: QuantaConfig, model_config: dict[str, Any]) -> QuantaConfig:
+        """Take PEFT's default targets; a type of models without any is no mistake where experts are named."""
+        if peft_config.target_parameters and model_config.get("model_type") not in self.target_module_mapping:
+            return peft_config
+        prepared: QuantaConfig = super()._prepare_adapter_config(peft_config, model_config)
+        return prepared
+
+    def _inject_parameters(
+        self, peft_config: QuantaConfig, model: nn.Module, adapter_name: str, low_cpu_mem_usage: bool
+    ) -> list[str]:
+        """Put circuits on the tensors of experts that `target_parameters` names; return their names."""
+        tensors = asked_tensors(model, peft_config)
+        for tensor in tensors:
+            parent, _, child = tensor.path.rpartition(".")
+            given = (peft_config, adapter_name, tensor.module, child, model.get_submodule(parent))
+            with init_empty_weights() if low_cpu_mem_usage else nullcontext():
+                self._create_and_replace(*given, current_key=tensor.name, tensor=tensor)
+        return [tensor.name for tensor in tensors]
+
+    def _adapt_experts(self, config: QuantaConfig, adapter_name: str, parent: nn.Module, tensor: ExpertTensor) -> None:
+        problem = obstacle_to_experts(config, tensor)
+        fit = problem or fit_experts(config, tensor.name, *tensor.features)
+        if isinstance(fit, Problem):
+            self._misfits.append(fit)
+            return
+        self._take(config, tensor.name, fit)
+        layer = adapter_of(parent, tensor, self.active_adapters)
+        layer.take_circuit(adapter_name, config, fit, tensor.name, **get_quantization_kwargs(self))
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+
+    def _take(self, config: QuantaConfig, name: str, fit: Resolved) -> None:
+        """Note what a layer gets."""
+        warn_of_circuit(fit.fitted.spec)
+        record(config, name, fit.fitted.spec, fit.residual)
+        self._fits[name] = fit
 
     def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
         self,
@@ -170,23 +211,25 @@ class QuantaCircuitModel(BaseTuner):
         target_name: str,
         parent: nn.Module,
         current_key: str,
+        tensor: ExpertTensor | None = None,
         **optional_kwargs: Any,
     ) -> None:
+        if tensor is not None:
+            self._adapt_experts(peft_config, adapter_name, parent, tensor)
+            return
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         reader = reader_of(parent, target_name)
         if reader is not None:
             text = f"{current_key}: {reader} reads its weight past its forward, an adapter on it would do nothing"
-            self._misfits.append(Problem(text, _EXCLUDE))
+            self._misfits.append(Problem(text, EXCLUDE))
             return
-        fit = self._fit(peft_config, base, current_key)
+        fit = fit_layer(peft_config, base, current_key, **get_quantization_kwargs(self))
         if not isinstance(fit, Problem):
             fit = conflict(fit.fitted.spec, current_key, self._together) or fit
         if isinstance(fit, Problem):
             self._misfits.append(fit)
             return
-        _warn(fit.fitted)
-        record(peft_config, current_key, fit.fitted.spec, fit.residual)
-        self._fits[current_key] = fit
+        self._take(peft_config, current_key, fit)
         kwargs = {**get_quantization_kwargs(self), "shared": shared_for(self.model, fit.fitted.spec)}
         if isinstance(target, QuantaCircuitLayer):
             target.update_layer(adapter_name, peft_config, fit, current_key, **kwargs)
@@ -196,31 +239,6 @@ class QuantaCircuitModel(BaseTuner):
             # An additional adapter is not trained before it is chosen.
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
-
-    def _fit(self, config: QuantaConfig, base: nn.Module, name: str) -> Resolved | Problem:
-        backend = quantization_of(base, **get_quantization_kwargs(self))
-        if not isinstance(base, nn.Linear | Conv1D) and getattr(backend, "layer_type", None) != "linear":
-            # PEFT's own tests and users look for this type and this beginning.
-            raise ValueError(
-                f"Target module {base} is not supported: {name} is a {type(base).__name__}. Currently, only "
-                "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D` and quantized linear layers are supported."
-            )
-        if isinstance(getattr(base, "weight", None), UninitializedParameter):
-            text = f"{name}: a {type(base).__name__} has no sizes before its first forward pass"
-            return Problem(text, "call the model once on a batch before adapters are put on it")
-        try:
-            in_features, out_features = layer_features(base)
-        except TypeError as error:
-            return Problem(f"{name}: {error}", _EXCLUDE)
-        layer = f"{name} ({in_features} -> {out_features})"
-        try:
-            fit = resolve(config, name, in_features, out_features)
-        except (SpecError, FeaturesError) as error:
-            return Problem(f"{layer}: {error}", getattr(error, "hint", None) or _OWN_CIRCUIT)
-        if not fit.fitted.trained:
-            text = f"{layer}: circuit {fit.fitted.spec.name!r} has no gate that trains"
-            return Problem(text, "leave out `frozen`, or add a gate")
-        return fit
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge the adapters into the base weights, where all of them can be merged.
@@ -252,7 +270,7 @@ class QuantaCircuitModel(BaseTuner):
         layers = {
             name: module
             for name, module in self.model.named_modules()
-            if isinstance(module, QuantaCircuitLayer)
+            if isinstance(module, QuantaCircuitLinear)
             and any(module.has_adapter(adapter) for adapter in adapter_names or module.active_adapters)
         }
         check_merging(layers)
@@ -299,50 +317,8 @@ def _stop_watching(model: Any) -> None:
         remove_hooks(hooks, check_state, tell_of_silent_layers)
 
 
-def _snapshot(model: nn.Module, config: QuantaConfig) -> Callable[[], None]:
-    """Return a function that gives a model back the modules, tensors and adapters that it has now."""
-    resolved = config.resolved
-    registries = [(registry, dict(registry)) for module in model.modules() for registry in _registries(module)]
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-
-    def undo() -> None:
-        config.resolved = resolved
-        for registry, entries in registries:
-            registry.clear()
-            registry.update(entries)
-        for parameter, requires_grad in trained:
-            parameter.requires_grad = requires_grad
-
-    return undo
-
-
-def _registries(module: Any) -> Iterator[dict[Any, Any]]:
-    yield from (module._modules, module._parameters, module._buffers)
-    if isinstance(module, nn.ParameterDict):
-        yield module._keys
-    if isinstance(module, Shared):
-        yield module.members
-    if isinstance(module, QuantaCircuitLayer):
-        named = (getattr(module, name) for name in (*module.adapter_layer_names, *module.other_param_names))
-        yield from (registry for registry in named if isinstance(registry, dict))
-
-
 _DO_NOT_FIT = "circuits do not fit their targets:"
 _AWAY = (
     "`residual='none'`: the update is T, and on {} T is not zero at the start, so that the model does not begin as the "
     "base model\nhint: take `residual='auto'`, or a circuit that begins at zero (a gate with `init: zeros`)"
 )
-_EXCLUDE = "exclude it: QuantaConfig(exclude_modules=[...])"
-_OWN_CIRCUIT = "give such targets a circuit of their own: QuantaConfig(circuit={'q_proj': ..., 'k_proj': ...})"
-_warned: set[CircuitSpec] = set()
-"""Each is warned of once: what is wasted, or cannot learn."""
-
-
-def _warn(fitted: FittedCircuit) -> None:
-    if fitted.spec in _warned:
-        return
-    _warned.add(fitted.spec)
-    for diagnostic in fitted.spec.warnings:
-        layers = f"layers with {fitted.in_features} -> {fitted.out_features} features"
-        hint = f"\nhint: {diagnostic.hint}" if diagnostic.hint else ""
-        warnings.warn(f"circuit {fitted.spec.name!r} on {layers}: {diagnostic.message}{hint}", stacklevel=2)

@@ -6,9 +6,9 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import _ExcludedModule, check_target_module_exists
 from torch import nn
 
+from quanta_compiler.peft.expert_tensors import names_expert
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.text.words import listed
 
@@ -139,7 +139,7 @@ def _never_called(model: nn.Module) -> list[str]:
         for name, layer in layers.items()
         if not layer.was_called
         and any(f"{METHOD}_" in key and parameter.requires_grad for key, parameter in layer.named_parameters())
-        and not any(_names_expert(part, model.get_submodule(part)) for part in _ancestors(name))
+        and not any(names_expert(part, model.get_submodule(part)) for part in _ancestors(name))
         and not any(siblings in ran and block not in ran for siblings, block in _blocks(model, name))
     ]
 
@@ -153,56 +153,3 @@ def _blocks(model: nn.Module, name: str) -> Iterator[tuple[str, str]]:
         siblings = block.rpartition(".")[0]
         if isinstance(model.get_submodule(siblings), nn.ModuleList | nn.ModuleDict):
             yield siblings, block
-
-
-# Experts of a mixture of experts that are one tensor for all of them, where no adapter of ours can be put
-
-_FUSED = {
-    "gate_up_proj": ("gate_proj", "up_proj", "w1", "w3"),
-    "up_proj": ("w1", "w3"),
-    "down_proj": ("w2",),
-}
-"""Names under which users know what such a tensor holds, from models whose experts are linear layers."""
-
-
-def warn_about_experts(model: nn.Module, config: Any) -> None:
-    """Name the tensors of experts that the targets mean and that no linear layer holds."""
-    fact = missed_experts(model, config)
-    if fact:
-        warnings.warn(
-            f"`target_modules` means {fact}\n"
-            "hint: target the layers that each token passes (attention, shared experts); "
-            "exclude_modules=['experts'], or how the module is called, says that the experts are left out on purpose",
-            stacklevel=2,
-        )
-
-
-def missed_experts(model: nn.Module, config: Any) -> str:
-    """Say which tensors of experts the targets mean and no linear layer holds; nothing where there are none."""
-    missed = []
-    for name, module in model.named_modules():
-        counted = any(isinstance(getattr(module, key, None), int) for key in ("num_experts", "num_local_experts"))
-        if counted or _names_expert(name, module):
-            for key, parameter in module.named_parameters(recurse=False):
-                # [experts, rows, columns]
-                if parameter.dim() == 3 and parameter.shape[0] > 1 and _is_meant(config, name, key):
-                    missed.append(f"{name}.{key} {list(parameter.shape)}".lstrip("."))
-    fact = "experts that get no circuit: they are tensors of all experts, and circuits go on linear layers"
-    return f"{fact}: {listed(missed, 2)}" if missed else ""
-
-
-def _names_expert(name: str, module: nn.Module) -> bool:
-    return "expert" in f"{name} {type(module).__name__}".lower()
-
-
-def _is_meant(config: Any, module: str, parameter: str) -> bool:
-    """Say whether the targets would match a tensor of experts if each expert had a linear layer in its place."""
-    targets = config.target_modules
-    if targets is None:
-        return False
-    aliases = (parameter, *_FUSED.get(parameter, ()))
-    names = [f"{module}.{inside}{alias}" for inside in ("", "0.") for alias in aliases]
-    found = [check_target_module_exists(config, name) for name in (module, *names)]
-    if any(isinstance(one, _ExcludedModule) for one in found[:2]):
-        return False
-    return (isinstance(targets, str) and targets.lower() == "all-linear") or any(found[1:])

@@ -19,8 +19,9 @@ from quanta_compiler.diagnostics import meant
 from quanta_compiler.models.layers import CONFIG, ModelError, ModelLayers, TargetLayer, read_config
 from quanta_compiler.peft.bases import layer_features
 from quanta_compiler.peft.config import QuantaConfig
+from quanta_compiler.peft.expert_tensors import ExpertTensor, expert_tensors, is_meant, is_reached, missed_experts
 from quanta_compiler.peft.model import QuantaCircuitModel
-from quanta_compiler.peft.readers import missed_experts, reader_of
+from quanta_compiler.peft.readers import reader_of
 from quanta_compiler.text.words import listed
 
 _USUAL = (("q_proj", "v_proj"), ("q_lin", "v_lin"), ("q_proj", "kv_b_proj"), ("qkv_proj",), ("Wqkv",), ("in_proj",))
@@ -29,6 +30,10 @@ _SHOWN_NAMES = 12
 """How many layer names an error lists."""
 _SHOWN_CHARACTERS = 200
 """How much of transformers' own errors an error repeats."""
+_EXPERTS = (
+    "each expert of a tensor of experts is counted as a layer, and FLOPs, times and bytes are those of experts that "
+    "every token passes"
+)
 
 
 def read_model(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers:
@@ -53,15 +58,18 @@ def read_model(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers
         model = _build(folder, data)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         config = _configuration(model, name, targets)
-        experts = missed_experts(model, config)
+        missed = missed_experts(model, config)
         layers = _targeted(model, name, config)
+    remarks = [f"the targets mean {missed}"] if missed else []
+    if any(layer.experts > 1 for layer in layers):
+        remarks.append(_EXPERTS)
     targeted = {layer.name for layer in layers}
     return ModelLayers(
         name=name,
         parameters=parameters,
         layers=layers,
         others=tuple(key for key, _ in model.named_modules() if key and key not in targeted),
-        remark=f"the targets mean {experts}" if experts else "",
+        remark="; ".join(remarks),
         **_widths(model.config),
     )
 
@@ -118,12 +126,14 @@ class _Targets(QuantaCircuitModel):
     """PEFT's search for targets, by the tuner of our own adapters, with nothing put in their places."""
 
     def __init__(self, model: nn.Module, config: QuantaConfig) -> None:
-        self.found: list[tuple[str, nn.Module, nn.Module]] = []
+        self.found: list[tuple[str, nn.Module | ExpertTensor, nn.Module]] = []
         super().__init__(model, config, "default")
 
-    def _create_and_replace(self, *given: Any, current_key: str, **_: Any) -> None:  # type: ignore[override]
+    def _create_and_replace(  # type: ignore[override]
+        self, *given: Any, current_key: str, tensor: ExpertTensor | None = None
+    ) -> None:
         _, _, target, _, parent = given
-        self.found.append((current_key, target, parent))
+        self.found.append((current_key, tensor or target, parent))
 
 
 def _configuration(model: Any, name: str, targets: str | Sequence[str] | None) -> QuantaConfig:
@@ -159,6 +169,9 @@ def _targeted(model: Any, name: str, config: QuantaConfig) -> tuple[TargetLayer,
         raise ModelError(f"PEFT cannot look for targets in {name}: {_one_line(error)}") from None
     layers = []
     for key, module, parent in found:
+        if isinstance(module, ExpertTensor):
+            layers.append(TargetLayer(key, *module.features, module.shape[0]))
+            continue
         hint, reader = None, reader_of(parent, key.rpartition(".")[2])
         if not isinstance(module, nn.Linear | Conv1D):
             fault = f"is no linear layer, but a module of type {type(module).__name__}"
@@ -187,7 +200,8 @@ def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
     """Refuse a name that matches nothing; PEFT does so only where none of them matches."""
     modules = [key for key, _ in model.named_modules()]
     for target in targets:
-        if not any(key == target or key.endswith(f".{target}") for key in modules):
+        is_module = any(key == target or key.endswith(f".{target}") for key in modules)
+        if not is_module and not _helps_to_experts(model, target, targets):
             known = _linear_names(model)
             there = f"there is {listed(known, _SHOWN_NAMES)}"
             experts = missed_experts(model, QuantaConfig(target_modules=[target]))
@@ -195,10 +209,18 @@ def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
             raise ModelError(f"no module of {name} is called {target!r}: {hint}")
 
 
+def _helps_to_experts(model: Any, target: str, targets: Sequence[str]) -> bool:
+    """Say whether a target means a tensor of experts that all targets together reach."""
+    alone, together = (QuantaConfig(target_modules=list(names)) for names in ([target], targets))
+    return any(is_meant(alone, tensor) and is_reached(together, tensor) for tensor in expert_tensors(model))
+
+
 def _linear_names(model: Any) -> list[str]:
     """Return the last parts of the names of all layers that a circuit can be put on, in the model's order."""
     found = (key.rpartition(".") for key, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
-    return list(dict.fromkeys(end for path, _, end in found if reader_of(model.get_submodule(path), end) is None))
+    names = [end for path, _, end in found if reader_of(model.get_submodule(path), end) is None]
+    config = QuantaConfig(target_modules="all-linear")
+    return list(dict.fromkeys([*names, *(one.key for one in expert_tensors(model) if is_reached(config, one))]))
 
 
 def _widths(config: Any) -> dict[str, int]:

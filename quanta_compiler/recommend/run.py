@@ -130,7 +130,7 @@ def recommend(
     The numbers are dealt out to the layers in proportion to their widths, as LoRA's are; then what is left over.
     """
     numbers = budget.numbers(model)
-    shapes = [layer.shape for layer in model.layers]
+    shapes = model.shapes()
     choices, left_out = [], {}
     for candidate in CANDIDATES:
         progress(candidate.name)
@@ -235,7 +235,7 @@ def _seconds(choice: Recommended) -> float:
 
 def _choice(family: str, circuits: Mapping[Shape, Document], model: ModelLayers, conditions: Conditions) -> Recommended:
     """Return circuits, one for every shape, with their figures summed over the layers of a model."""
-    counts = Counter(layer.shape for layer in model.layers)
+    counts = Counter(model.shapes())
     rows = []
     for shape, document in circuits.items():
         compiled = compile_circuit(fitted_spec(document, *shape), conditions.tokens)

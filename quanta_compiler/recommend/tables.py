@@ -27,7 +27,7 @@ def _families(recommendation: Recommendation) -> Table:
     said = PREDICTED[recommendation.origin]
     of = f" ({escape(recommendation.device)})" if recommendation.origin == "computed" else ""
     title = (
-        f"{escape(model.name)}, {plural(len(model.layers), 'module')} ({escape(modules)})\n"
+        f"{escape(model.name)}, {plural(len(model.shapes()), 'module')} ({escape(modules)})\n"
         f"budget {escape(budget.text)}: {recommendation.numbers:,} of {model.parameters:,} parameters\n"
         f"step: its time as a multiple of that of LoRA r=8,\n{UPDATE_ALONE};\n"
         f"{said}{of}, {recommendation.tokens:,} tokens"

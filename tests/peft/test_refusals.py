@@ -8,19 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from adapted_models import LORA, QUANTA, Mlp, adapted, batch, circuit_layers
-from peft import get_peft_model, inject_adapter_in_model
+from adapted_models import LORA, QUANTA, Mlp, adapted, batch
+from peft import get_peft_model
 from torch import nn
-from transformers import (
-    GptOssConfig,
-    GptOssForCausalLM,
-    Llama4ForCausalLM,
-    Llama4TextConfig,
-    MixtralConfig,
-    MixtralForCausalLM,
-    Qwen2MoeConfig,
-    Qwen2MoeForCausalLM,
-)
 
 from quanta_compiler.peft import AdapterError, QuantaConfig
 
@@ -31,91 +21,6 @@ def told(model: nn.Module, config: QuantaConfig, about: str) -> list[str]:
         warnings.simplefilter("always")
         get_peft_model(model, config)
     return [str(warning.message) for warning in caught if about in str(warning.message)]
-
-
-def test_bare_parameters_are_refused_as_targets() -> None:
-    with pytest.raises(ValueError, match=r"`target_parameters` is not supported.*\nhint: leave it out"):
-        QuantaConfig(target_modules=["q_proj"], target_parameters=["experts.down_proj"])
-    config = QuantaConfig(circuit=QUANTA, target_modules=["q_proj"])
-    config.target_parameters = ["k_proj.weight"]
-    model = Mlp()
-    with pytest.raises(ValueError, match="`target_parameters` is not supported"):
-        inject_adapter_in_model(config, model)
-    assert not circuit_layers(model)
-
-
-SMALL: dict[str, Any] = {
-    **{"vocab_size": 16, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2},
-    **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4},
-}
-EXPERTS: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "qwen2_moe": (
-        lambda: Qwen2MoeForCausalLM(
-            Qwen2MoeConfig(**SMALL, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=6, mlp_only_layers=[0])
-        ),
-        {"target_modules": ["k_proj", "up_proj"]},
-        "model.layers.1.mlp.experts.gate_up_proj [4, 12, 8]",
-    ),
-    "qwen2_moe-all": (
-        lambda: Qwen2MoeForCausalLM(
-            Qwen2MoeConfig(**SMALL, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=6)
-        ),
-        {"target_modules": "all-linear"},
-        "model.layers.0.mlp.experts.gate_up_proj [3, 12, 8], model.layers.0.mlp.experts.down_proj [3, 8, 6] and 2 more",
-    ),
-    "mixtral": (
-        lambda: MixtralForCausalLM(MixtralConfig(**SMALL, num_local_experts=4)),
-        {"target_modules": ["q_proj", "w2"]},
-        "model.layers.0.mlp.experts.down_proj [4, 8, 12], model.layers.1.mlp.experts.down_proj [4, 8, 12]",
-    ),
-    "llama4": (
-        lambda: Llama4ForCausalLM(
-            Llama4TextConfig(**SMALL, intermediate_size_mlp=12, num_local_experts=2, interleave_moe_layer_step=2)
-        ),
-        {"target_modules": r".*\.(?:q_proj|down_proj)"},
-        "model.layers.1.feed_forward.experts.down_proj [2, 12, 8]",
-    ),
-    "gpt_oss": (
-        lambda: GptOssForCausalLM(GptOssConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2)),
-        {"target_modules": "all-linear"},
-        "model.layers.0.mlp.experts.gate_up_proj [4, 8, 24], model.layers.0.mlp.experts.down_proj [4, 12, 8] and 2",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", EXPERTS)
-def test_experts_that_the_targets_do_not_reach_are_named(name: str) -> None:
-    build, targets, shown = EXPERTS[name]
-    with torch.device("meta"):
-        model = build()
-    if not any("experts" in key and parameter.dim() == 3 for key, parameter in model.named_parameters()):
-        pytest.skip("this version of transformers holds these experts as linear layers, which targets reach")
-    messages = told(model, QuantaConfig(**targets, preset="lora:1", task_type="CAUSAL_LM"), "tensors of all experts")
-    assert len(messages) == 1
-    assert f": {shown}" in messages[0]
-
-
-def test_experts_that_nobody_means_or_that_are_excluded_are_not_told_of() -> None:
-    build = EXPERTS["qwen2_moe"][0]
-    for keys in (
-        {"target_modules": ["q_proj", "v_proj"]},
-        {"target_modules": "all-linear", "exclude_modules": ["experts"]},
-        {"target_modules": ["up_proj"], "layers_to_transform": [0]},
-    ):
-        with torch.device("meta"):
-            model = build()
-        assert not told(model, QuantaConfig(**keys, preset="lora:1"), "expert"), keys
-
-
-def test_other_tensors_of_three_axes_are_no_experts() -> None:
-    class Tokens(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv1d(4, 4, 3)
-            self.query = nn.Parameter(torch.zeros(2, 3, 4))
-            self.up_proj = nn.Linear(4, 4)
-
-    assert not told(Tokens(), QuantaConfig(preset="lora:1", target_modules="all-linear"), "expert")
 
 
 @pytest.mark.parametrize("preset", ["krona", "lora:2", "nobody"])
