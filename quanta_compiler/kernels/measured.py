@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -187,6 +188,13 @@ def _write(key: str, times: Times) -> None:
     """Keep what was measured, whole or not at all; that it cannot be written is no failure."""
     with contextlib.suppress(OSError):
         path = _path(key)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        unfinished.write_text(json.dumps(times._asdict()), encoding="utf-8")
-        os.replace(unfinished, path)
+        # Of this writer alone: processes on other machines and threads may have its number.
+        handle, unfinished = tempfile.mkstemp(prefix="choice-", suffix=".tmp", dir=path.parent)
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(json.dumps(times._asdict()))
+            # Whatever the umask: what others may write to is not read.
+            os.chmod(unfinished, 0o644)
+            os.replace(unfinished, path)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,24 @@ def test_a_folder_that_cannot_be_written_is_no_failure(
     x = vectors(circuit, 3)
     torch.testing.assert_close(automatic(x), plain(x))
     assert seconds
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files have no permissions")
+def test_what_is_kept_is_read_whatever_new_files_are_given(seconds: list[tuple[str, bool]], tmp_path: Path) -> None:
+    """A file that a group may write to, as many systems make them, is not trusted."""
+    circuit = circuit_named("measured-umask")
+    _, automatic = on_both(circuit, backend="auto")
+    before = os.umask(0o002)
+    try:
+        automatic(vectors(circuit, 3))
+    finally:
+        os.umask(before)
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith("choice-")
+    timed = len(seconds)
+    measured._KNOWN.clear()
+    automatic(vectors(circuit, 3))
+    assert len(seconds) == timed > 0
 
 
 def test_it_stays_out_of_what_checkpoints_keep(seconds: list[tuple[str, bool]]) -> None:
