@@ -16,7 +16,7 @@ from random_circuits import file_of
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels import measured
-from quanta_compiler.kernels.engines.triton import backward, plans
+from quanta_compiler.kernels.engines.triton import backward, forms, plans
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
 from quanta_compiler.kernels.engines.triton.launches import LaunchError, Launches, Place
 from quanta_compiler.kernels.engines.triton.resources import Resources
@@ -106,7 +106,7 @@ def test_what_one_measurement_has_chosen_the_next_one_keeps(seen: Seen, monkeypa
 @pytest.mark.usefixtures("interpreter")
 def test_the_form_of_backward_is_chosen_once_until_a_plan_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    plain = backward.is_cheaper_in_segments
+    plain = forms.is_cheaper_in_segments
 
     def noted(table: Any, keep: tuple[int, ...], *, minus: bool) -> bool:
         asked.append(keep)
