@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from quanta_compiler.kernels.by_parts import Tilings
@@ -59,6 +62,8 @@ _KNOWN: dict[tuple[Any, ...], bool] = {}
 def is_faster(base: Any, gates: list[torch.Tensor], x: torch.Tensor, ways: Ways) -> bool:
     """Say whether the engine is faster than torch for inputs like `x`; False where it cannot be measured now.
 
+    It is where torch alone has no memory, which keeps more for backward.
+
     Args:
         base: The emitted class.
         gates: The tensors of its gates that are in use.
@@ -68,8 +73,8 @@ def is_faster(base: Any, gates: list[torch.Tensor], x: torch.Tensor, ways: Ways)
     """
     if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None or type(x) is not torch.Tensor:
         return False  # What is traced or counted is the emitted forward pass, which every tool understands.
-    if torch._C._are_functorch_transforms_active():
-        return False
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0 or not x.numel():
+        return False  # Under these either way is torch's; and no tokens take no time.
     dtype = next((gate.dtype for gate in gates), x.dtype)
     trains = torch.is_grad_enabled() and any(one.requires_grad for one in (x, *gates))
     autocast = torch.get_autocast_dtype(x.device.type) if is_autocast(x.device) else None
@@ -88,14 +93,12 @@ def is_faster(base: Any, gates: list[torch.Tensor], x: torch.Tensor, ways: Ways)
             executable(base.circuit).runner(x.device, x.dtype).choose(x.device, times.tilings)
         else:
             times = _measured(base, x, dtype, ways, trains=trains)
-        if times is None:
-            # Not tried again: where memory is short, every call would be as slow as this one.
-            _KNOWN[kind] = False
-            return False
+            if math.isfinite(times.engine) and math.isfinite(times.torch):
+                _write(key, times)
         name = json.loads(base.circuit)["name"]
         what = ", ".join(map(str, (*named[1:], *times.tilings.items())))
         _LOG.debug("%s: the engine takes %.3g s, torch %.3g s (%s)", name, times.engine, times.torch, what)
-        _write(key, times)
+        # Where memory is short too: every call would be as slow as this one.
         _KNOWN[kind] = times.engine < times.torch
     return _KNOWN[kind]
 
@@ -112,8 +115,8 @@ def _card(device: torch.device) -> tuple[str, ...]:
     return torch.cuda.get_device_name(device), str(torch.cuda.get_device_capability(device))
 
 
-def _measured(base: Any, x: torch.Tensor, dtype: torch.dtype, ways: Ways, *, trains: bool) -> Times | None:
-    """Return the times of both ways, in a module and on numbers of our own; None where there is no memory for it."""
+def _measured(base: Any, x: torch.Tensor, dtype: torch.dtype, ways: Ways, *, trains: bool) -> Times:
+    """Return the times of both ways, in a module and on numbers of our own; infinite where there is no memory."""
     try:
         # Events are recorded on the current device.
         with torch.enable_grad() if trains else torch.no_grad(), _unhooked(), torch.cuda.device(x.get_device()):
@@ -129,13 +132,21 @@ def _measured(base: Any, x: torch.Tensor, dtype: torch.dtype, ways: Ways, *, tra
             engine, plainly = _seconds(steps, x.device)
             return Times(engine, plainly, tilings)
     except torch.OutOfMemoryError:
-        return None
+        return Times(math.inf, math.inf, {})
 
 
 def _seconds(steps: list[Callable[[], None]], device: torch.device) -> list[float]:
     """Return the median of what each step takes, in turn with the others; a first round compiles and warms up."""
-    rounds = [[_time(step, device) for step in steps] for _ in range(ROUNDS + 1)]
+    rounds = [[_tried(step, device) for step in steps] for _ in range(ROUNDS + 1)]
     return [statistics.median(seconds) for seconds in zip(*rounds[1:], strict=True)]
+
+
+def _tried(step: Callable[[], None], device: torch.device) -> float:
+    """Return the seconds of a step; it takes for ever where there is no memory for it."""
+    try:
+        return _time(step, device)
+    except torch.OutOfMemoryError:
+        return math.inf
 
 
 def _unhooked() -> AbstractContextManager[object]:
@@ -187,6 +198,13 @@ def _write(key: str, times: Times) -> None:
     """Keep what was measured, whole or not at all; that it cannot be written is no failure."""
     with contextlib.suppress(OSError):
         path = _path(key)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        unfinished.write_text(json.dumps(times._asdict()), encoding="utf-8")
-        os.replace(unfinished, path)
+        # Of this writer alone: processes on other machines and threads may have its number.
+        handle, unfinished = tempfile.mkstemp(prefix="choice-", suffix=".tmp", dir=path.parent)
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(json.dumps(times._asdict()))
+            # Whatever the umask: what others may write to is not read.
+            os.chmod(unfinished, 0o644)
+            os.replace(unfinished, path)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)

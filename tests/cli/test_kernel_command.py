@@ -144,6 +144,29 @@ def test_without_a_triton_that_compiles_one_sentence_says_so(
     assert result.stderr == f"quanta: {said}\n  hint: pip install triton (for Linux); it needs no GPU\n"
 
 
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("raise OSError('libtriton.so: cannot open')", "cannot be imported (OSError: libtriton.so: cannot open)"),
+        ("raise ImportError('undefined symbol')", "cannot be imported (ImportError: undefined symbol)"),
+        ("import no_such_module", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
+        ("", "is another module of this name"),
+    ],
+    ids=["a library of its own", "another Python", "a package that it needs", "a user's own"],
+)
+def test_a_triton_that_does_not_load_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, said: str
+) -> None:
+    (tmp_path / "triton.py").write_text(module)
+    for name in [one for one in sys.modules if one.partition(".")[0] == "triton"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = quanta("kernel", file_of(tmp_path))
+    sys.modules.pop("triton", None)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"quanta: `quanta kernel` needs Triton, which {said}\n  hint: ")
+
+
 def test_a_small_circuit_is_compiled_without_a_gpu(tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
     small = PAIRS.replace("16x8x4", "16x4")

@@ -40,7 +40,7 @@ def asked_anew() -> Any:
         (None, "Triton is not installed; torch's CUDA wheels bring it"),
         ({"__version__": "3.5.1"}, "Triton 3.5.1 is older than 3.6"),
         ({"__version__": "2.3.0+git1"}, "Triton 2.3.0+git1 is older than 3.6"),
-        ({}, "the module 'triton' is not Triton"),
+        ({}, "Triton is another module of this name"),
         ({"__version__": "3.6.0"}, None),
         ({"__version__": "4.0"}, None),
         ({"__version__": "3.10.0+cu128"}, None),
@@ -62,15 +62,16 @@ def test_which_triton_it_takes(
     assert triton.ready() == (problem is None)
 
 
+@pytest.mark.parametrize("kind", ["OSError", "ImportError"])
 def test_a_triton_that_cannot_be_imported(
-    asked_anew: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]
+    kind: str, asked_anew: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name_engine: Callable[[str], None]
 ) -> None:
-    """As where a library of its own does not load, which need not be an ImportError."""
-    (tmp_path / "triton.py").write_text("raise OSError('libtriton.so: cannot open shared object file')")
+    """As where a library of its own does not load."""
+    (tmp_path / "triton.py").write_text(f"raise {kind}('libtriton.so: cannot open shared object file')")
     for name in [one for one in sys.modules if one.partition(".")[0] == "triton"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
-    problem = "Triton cannot be imported (OSError: libtriton.so: cannot open shared object file)"
+    problem = f"Triton cannot be imported ({kind}: libtriton.so: cannot open shared object file)"
     assert asked_anew() == problem
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     name_engine("triton")

@@ -16,9 +16,9 @@ from random_circuits import file_of
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.kernels import measured
-from quanta_compiler.kernels.engines.triton import plans
+from quanta_compiler.kernels.engines.triton import backward, forms, plans
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Launch, Number, Tiling
-from quanta_compiler.kernels.engines.triton.launches import Launches, Place
+from quanta_compiler.kernels.engines.triton.launches import LaunchError, Launches, Place
 from quanta_compiler.kernels.engines.triton.resources import Resources
 from quanta_compiler.kernels.executable import executable
 from quanta_compiler.lowering.table import lower_table
@@ -100,6 +100,53 @@ def test_what_one_measurement_has_chosen_the_next_one_keeps(seen: Seen, monkeypa
     with torch.no_grad():
         automatic(vectors(CIRCUIT, 5, dtype=torch.float32))
     assert seen == [("forward", 4)]
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_the_form_of_backward_is_chosen_once_until_a_plan_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    plain = forms.is_cheaper_in_segments
+
+    def noted(table: Any, keep: tuple[int, ...], *, minus: bool) -> bool:
+        asked.append(keep)
+        return plain(table, keep, minus=minus)
+
+    monkeypatch.setattr(backward, "is_cheaper_in_segments", noted)
+    _, module = on_both(CIRCUIT, torch.float32)
+    for tokens, of_x in ((5, True), (6, True), (5, False), (9, True)):
+        for _ in range(2):
+            gradients(module, vectors(CIRCUIT, tokens, dtype=torch.float32), of_x=of_x)
+    assert len(asked) == 3, "5 and 6 tokens are of one kind"
+    runner = executable(str(module.circuit)).runner(torch.device("cpu"), torch.float32)
+    runner.choose(torch.device("cpu"), {})
+    gradients(module, vectors(CIRCUIT, 5, dtype=torch.float32))
+    assert len(asked) == 4
+
+
+def test_a_tiling_that_is_not_launched_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is only tried must not cost a circuit all its kernels."""
+    found = Launches(lower_table(build_circuit(load_spec(file_of("4x4", ["all_pairs"])))))
+    here, kernel, number = torch.device("cpu"), Kernel("forward", 0, 1), Number(torch.float32, torch.float32, "tf32")
+
+    def launched(_: Kernels, what: Launch, *rest: Any) -> None:
+        if what.tiling.tokens == 2:
+            raise RuntimeError("out of resource: threads")
+
+    def plan() -> plans.Plan:
+        return found.plan(kernel, number, here, 5)
+
+    monkeypatch.setattr(Kernels, "launch", launched)
+    name, x = Place(kernel, number, here, 3).name, torch.ones(5, 16)
+    tried, other = (Launch(kernel, Tiling(tokens, 4)) for tokens in (2, 4))
+    assert plan() not in ((tried,), (other,))
+    found.choose(here, {name: tried.tiling})
+    assert plan() == (tried,)
+    with pytest.warns(RuntimeWarning, match="could not be launched"), pytest.raises(LaunchError):
+        found.launch(tried, number, 5, 3, [x])
+    assert isinstance(plan(), plans.Refusal)
+    found.choose(here, {name: other.tiling})
+    assert plan() == (other,)
 
 
 def test_few_of_the_tilings_that_fit_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:

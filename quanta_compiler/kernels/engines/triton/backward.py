@@ -59,6 +59,16 @@ def backward_kernels(
 
     `grad` is the gradient of the result, `[tokens, out_features]`.
     """
+    key = *needed, number, grad.device, len(grad).bit_length(), minus
+    found: Backward | Refusal | None = launches.ways_back.get(key)
+    if found is None:
+        found = launches.ways_back[key] = _planned(launches, needed, number, grad, minus=minus)
+    return found
+
+
+def _planned(
+    launches: Launches, needed: Sequence[bool], number: Number, grad: torch.Tensor, *, minus: bool
+) -> Backward | Refusal:
     count = len(launches.table.entries)
     keep = tuple(entry for entry, one in zip(launches.with_matrix, needed[1:], strict=True) if one)
     first = 0 if needed[0] else min(keep, default=count)

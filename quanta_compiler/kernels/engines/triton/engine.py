@@ -10,7 +10,7 @@ import torch
 
 from quanta_compiler.kernels.engines.triton.architectures import DTYPES, OLDEST, is_too_old
 from quanta_compiler.kernels.engines.triton.launches import arch_of, interpreting
-from quanta_compiler.kernels.engines.triton.resources import one_line
+from quanta_compiler.kernels.engines.triton.resources import NOT_INSTALLED, import_problem
 from quanta_compiler.kernels.engines.triton.run import TritonTable
 from quanta_compiler.lowering.table import GateTable
 
@@ -45,17 +45,14 @@ def problem() -> str | None:
 
 @lru_cache(maxsize=1)
 def _triton_problem() -> str | None:
-    try:
-        import triton
-    except ImportError:
-        return "Triton is not installed; torch's CUDA wheels bring it"
-    except Exception as error:  # as where a library of its own does not load
-        return f"Triton cannot be imported ({one_line(error)})"
-    version = getattr(triton, "__version__", None)
-    if version is None:  # as is a folder of this name beside a user's script
-        return "the module 'triton' is not Triton"
-    if is_too_old(version):
-        return f"Triton {version} is older than {'.'.join(map(str, OLDEST))}"
+    found = import_problem()
+    if found is not None:
+        remedy = "; torch's CUDA wheels bring it" if found == NOT_INSTALLED else ""
+        return f"Triton {found}{remedy}"
+    import triton
+
+    if is_too_old(triton.__version__):
+        return f"Triton {triton.__version__} is older than {'.'.join(map(str, OLDEST))}"
     return None
 
 

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -66,6 +66,8 @@ class Launches:
         self.table = table
         self.kernels = Kernels(table)
         self.plans: dict[Place, Plan] = {}
+        self.ways_back: dict[tuple[Any, ...], Any] = {}
+        """What backward passes have made of plans; nothing of it is left where one of them changes."""
         self._first: dict[Place, Plan] = {}
         self._chosen: dict[tuple[torch.device, str], Tiling] = {}
         self.with_matrix = [number for number, entry in enumerate(table.entries) if entry.matrix is not None]
@@ -97,13 +99,13 @@ class Launches:
     def choose(self, device: torch.device, tilings: Tilings) -> None:
         """Launch kernels on a device with these tilings from now on."""
         self._chosen.update({(device, name): Tiling(*tiling) for name, tiling in tilings.items()})
-        self.plans.clear()
+        self._plan_anew()
 
     def tune(self, seconds: Callable[[], float]) -> Tilings:
         """Try the tilings of every kernel that a step launches; choose the fastest ones, and return them."""
-        self.plans.clear()
+        self._plan_anew()
         seconds()  # What is planned in it is what it launches.
-        plans = [(place, plan) for place, plan in self.plans.items() if not isinstance(plan, Refusal)]
+        plans = [(place, plan) for place, plan in tuple(self.plans.items()) if not isinstance(plan, Refusal)]
         launched = {place._replace(kernel=one.kernel): one.tiling for place, plan in plans for one in plan}
         for place, tiling in launched.items():
             if (place.device, place.name) in self._chosen:
@@ -113,6 +115,10 @@ class Launches:
             best = options[timed.index(min(timed))] if timed else tiling
             self.choose(place.device, {place.name: best})
         return {place.name: self._chosen[place.device, place.name] for place in launched}
+
+    def _plan_anew(self) -> None:
+        self.plans.clear()
+        self.ways_back.clear()
 
     def _timed(self, place: Place, tiling: Tiling, seconds: Callable[[], float]) -> float:
         self.choose(place.device, {place.name: tiling})
@@ -198,8 +204,10 @@ class Launches:
             for plans in (self.plans, self._first):
                 for place, plan in list(plans.items()):
                     is_here = (place.number, place.device) == (number, tensors[0].device)
-                    if is_here and not isinstance(plan, Refusal) and launch.kernel in (one.kernel for one in plan):
+                    # With another tiling it may be launched all the same.
+                    if is_here and not isinstance(plan, Refusal) and launch in plan:
                         plans[place] = refusal
+            self.ways_back.clear()
             self._tell(f"launched, torch computes it instead: {one_line(error)}")
             raise LaunchError from error
 

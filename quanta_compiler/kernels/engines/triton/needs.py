@@ -13,7 +13,7 @@ from quanta_compiler.kernels.engines.triton.architectures import NAMES, OLDEST, 
 from quanta_compiler.kernels.engines.triton.forms import is_cheaper_in_segments
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, Kernels, Number, Tiling, number_for
 from quanta_compiler.kernels.engines.triton.plans import Plan, Refusal, fitting, planned, segments
-from quanta_compiler.kernels.engines.triton.resources import TOOLS, Resources, tool_path
+from quanta_compiler.kernels.engines.triton.resources import TOOLS, Resources, import_problem, tool_path
 from quanta_compiler.lowering.table import GateTable, lower_table
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.text.console import Progress
@@ -173,10 +173,11 @@ def _whole(table: GateTable, *, minus: bool) -> list[Kernel]:
 def _triton_version() -> str:
     """Return the version of Triton; raise SpecError where it cannot compile here."""
     hint = "pip install triton (for Linux); it needs no GPU"
-    try:
-        import triton
-    except ImportError:
-        raise refusal("quanta", "`quanta kernel` needs Triton, which is not installed", hint=hint) from None
+    problem = import_problem()
+    if problem is not None:
+        raise refusal("quanta", f"`quanta kernel` needs Triton, which {problem}", hint=hint)
+    import triton
+
     version = str(triton.__version__)
     if is_too_old(version):
         oldest = ".".join(map(str, OLDEST))

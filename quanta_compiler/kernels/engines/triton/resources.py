@@ -96,6 +96,23 @@ def resources(kernels: Kernels, kernel: Kernel, tiling: Tiling, number: Number, 
     return Resources(int(usage["REG"]), int(usage["STACK"]), int(taken.shared), matrix, int(columns))
 
 
+NOT_INSTALLED = "is not installed"
+
+
+def import_problem() -> str | None:
+    """Return why Triton cannot be imported, as what is said of it."""
+    try:
+        import triton
+    except ModuleNotFoundError as error:
+        if error.name == "triton":
+            return NOT_INSTALLED
+        return f"cannot be imported ({one_line(error)})"
+    except Exception as error:  # as where a library of its own does not load
+        return f"cannot be imported ({one_line(error)})"
+    # As where a folder beside a user's script has this name.
+    return None if hasattr(triton, "__version__") else "is another module of this name"
+
+
 def one_line(error: Exception) -> str:
     """Return the kind of an error and the last line that it says."""
     lines = str(error).strip().splitlines()

@@ -6,7 +6,13 @@ import torch
 
 from quanta_compiler.kernels.by_parts import ByParts, Tilings
 from quanta_compiler.kernels.engines.portable.engine import PortableTable
-from quanta_compiler.kernels.engines.triton.backward import FEWEST_TOKENS, STORED_BYTES, Pass, backward_kernels
+from quanta_compiler.kernels.engines.triton.backward import (
+    FEWEST_TOKENS,
+    STORED_BYTES,
+    Backward,
+    Pass,
+    backward_kernels,
+)
 from quanta_compiler.kernels.engines.triton.kernel import Kernel, number_for
 from quanta_compiler.kernels.engines.triton.launches import LaunchError, Launches, aligned
 from quanta_compiler.kernels.engines.triton.plans import Refusal, in_words
@@ -21,7 +27,7 @@ class TritonTable(ByParts):
         self._table = table
         self._launches = Launches(table)
         self._plainly = PortableTable(table)
-        self._way_back = ""
+        self._way_back: Backward | Refusal | None = None
 
     def forward(self, x: torch.Tensor, matrices: Matrices) -> torch.Tensor:
         """Return `[..., in_features] -> [..., out_features]` in the dtype of `x`."""
@@ -35,7 +41,10 @@ class TritonTable(ByParts):
         """
         plans = [plan for (kernel, *_), plan in tuple(self._launches.plans.items()) if kernel.title == "forward"]
         ways = [in_words(plans[-1])] if plans else []
-        return ", ".join([*ways, f"backward {self._way_back}"] if self._way_back else ways)
+        back = self._way_back
+        if back is not None:
+            ways.append(f"backward {in_words(back) if isinstance(back, Refusal) else back.in_words()}")
+        return ", ".join(ways)
 
     def tune(self, seconds: Callable[[], float]) -> Tilings:
         """Try the tilings of what a step launches, and keep the fastest."""
@@ -90,11 +99,11 @@ class TritonTable(ByParts):
         number = number_for(grad.dtype, sides)
         kernels = backward_kernels(self._launches, needed, number, grad, minus=bool(sides[1]))
         if isinstance(kernels, Refusal):
-            self._way_back = in_words(kernels)
+            self._way_back = kernels
             return None
         work = Pass(self._launches, kernels, number, self._launches.factors(sides, number))
         found = self._in_chunks(work, grad, x, of_x=needed[0])
-        self._way_back = in_words(found) if isinstance(found, Refusal) else kernels.in_words()
+        self._way_back = found if isinstance(found, Refusal) else kernels
         return None if isinstance(found, Refusal) else found
 
     def _in_chunks(self, work: Pass, grad: torch.Tensor, x: torch.Tensor | None, *, of_x: bool) -> Gradients | Refusal:
