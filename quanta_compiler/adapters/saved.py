@@ -12,7 +12,7 @@ import torch
 
 from quanta_compiler.adapters.lora import lora_updates
 from quanta_compiler.adapters.output import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
-from quanta_compiler.adapters.tensor_file import open_tensors
+from quanta_compiler.adapters.tensor_file import TensorFile, open_tensors
 from quanta_compiler.adapters.updates import CircuitUpdate, Update, layer_updates
 from quanta_compiler.diagnostics import Diagnostic, escape, quote, refusal
 from quanta_compiler.nn import wide
@@ -54,7 +54,7 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     file = open_tensors(folder / WEIGHTS_FILE)
     if method == "LORA":
         return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
-    ours = quanta_config(folder)
+    ours, file = quanta_config(folder), unpacked(file)
     hint = "the folder's files do not belong together, or were changed: restore those that were saved"
     updates = layer_updates(file, TENSOR_KEY, layers, partial(_circuit_update, ours), hint)
     names = sorted({update.circuit.spec.name for update in updates.values()})
@@ -92,6 +92,23 @@ def quanta_config(folder: Path) -> Any:
         message, _, hint = str(error).partition("\nhint: ")
         remedy = hint or "restore the file that was saved"
         raise refusal(folder / CONFIG_FILE, escape(message), hint=remedy) from None
+
+
+def unpacked(file: TensorFile) -> TensorFile:
+    """Return a file's tensors with the numbers in the place of packed codes."""
+    from quanta_compiler.peft.rounding import ENDS, FORM, unpack
+
+    forms = {key.removesuffix(FORM) for key in file.shapes if key.endswith(FORM)}
+    parts = {key + behind for key in forms for behind in (ENDS, FORM)}
+    shapes = {key: shape for key, shape in file.shapes.items() if key not in parts}
+
+    def read(key: str) -> torch.Tensor:
+        if key not in forms:
+            return file.read(key)
+        return unpack({part: file.read(key + part) for part in ("", ENDS, FORM) if key + part in file.shapes})
+
+    shapes |= {key: tuple(file.read(key + FORM).reshape(-1).tolist()[2:]) for key in forms & shapes.keys()}
+    return TensorFile(file.name, shapes, read)
 
 
 def _circuit_update(config: Any, layer: str, parts: Mapping[str, torch.Tensor]) -> CircuitUpdate:

@@ -21,8 +21,16 @@ from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.model import QuantaCircuitModel
 from quanta_compiler.peft.registration import METHOD, peft_type
+from quanta_compiler.peft.saved import saved_bytes
 
-__all__ = ["AdapterError", "QuantaCircuitLayer", "QuantaCircuitLinear", "QuantaCircuitModel", "QuantaConfig"]
+__all__ = [
+    "AdapterError",
+    "QuantaCircuitLayer",
+    "QuantaCircuitLinear",
+    "QuantaCircuitModel",
+    "QuantaConfig",
+    "saved_bytes",
+]
 
 peft_type()
 register_peft_method(name=METHOD, config_cls=QuantaConfig, model_cls=QuantaCircuitModel)

@@ -23,7 +23,7 @@ from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers, warn_about_experts
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record, resolve
-from quanta_compiler.peft.saved import as_differences, check_state, readable, warn_of_nothing_saved
+from quanta_compiler.peft.saved import as_differences, check_state, pack_trained, readable, warn_of_nothing_saved
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 
@@ -106,6 +106,8 @@ class QuantaCircuitModel(BaseTuner):
         )
         warn_of_nothing_saved(state_dict, saved)
         as_differences(saved)
+        if config.rounding is not None:
+            pack_trained(saved, config.rounding)
         return saved
 
     @classmethod
