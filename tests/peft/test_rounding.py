@@ -119,6 +119,11 @@ def test_the_bytes_are_those_of_the_formula(bits: int) -> None:
             assert rounding.packed_bytes(shape) == held == codes + 8 * groups + 4 * (2 + len(shape))
 
 
+def test_the_bytes_of_a_16x8x8x4_circuit_are_those_that_the_docs_say() -> None:
+    shapes = [(side, side) for side in (128, 128, 64, 64, 32, 32)]
+    assert sum(map(Rounding(4, 128).packed_bytes, shapes)) == 24_288
+
+
 def test_numbers_that_are_not_finite_are_seen() -> None:
     for wrong in (float("nan"), float("inf")):
         tensor = normal((20,), 0)
