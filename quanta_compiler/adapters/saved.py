@@ -57,7 +57,7 @@ def read_adapter(folder: Path, layers: re.Pattern[str] | None = None) -> SavedAd
     file = open_tensors(folder / WEIGHTS_FILE)
     if method == "LORA":
         return SavedAdapter(str(folder), *lora_updates(folder / CONFIG_FILE, config, file, layers))
-    ours = quanta_config(folder)
+    ours, file = quanta_config(folder), unpacked(file)
     if ours.dora:
         message = "`dora` is set: the update is not that of the circuits alone, but of the weight's rows"
         raise refusal(folder / CONFIG_FILE, message, hint=_MERGE)
@@ -101,6 +101,23 @@ def quanta_config(folder: Path) -> Any:
         message, _, hint = str(error).partition("\nhint: ")
         remedy = hint or "restore the file that was saved"
         raise refusal(folder / CONFIG_FILE, escape(message), hint=remedy) from None
+
+
+def unpacked(file: TensorFile) -> TensorFile:
+    """Return a file's tensors with the numbers in the place of packed codes."""
+    from quanta_compiler.peft.rounding import ENDS, FORM, unpack
+
+    forms = {key.removesuffix(FORM) for key in file.shapes if key.endswith(FORM)}
+    parts = {key + behind for key in forms for behind in (ENDS, FORM)}
+    shapes = {key: shape for key, shape in file.shapes.items() if key not in parts}
+
+    def read(key: str) -> torch.Tensor:
+        if key not in forms:
+            return file.read(key)
+        return unpack({part: file.read(key + part) for part in ("", ENDS, FORM) if key + part in file.shapes})
+
+    shapes |= {key: tuple(file.read(key + FORM).reshape(-1).tolist()[2:]) for key in forms & shapes.keys()}
+    return TensorFile(file.name, shapes, read)
 
 
 def _circuit_update(config: Any, file: TensorFile, layer: str, parts: Mapping[str, torch.Tensor]) -> CircuitUpdate:

@@ -22,6 +22,7 @@ from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
 from quanta_compiler.peft.model import QuantaCircuitModel
 from quanta_compiler.peft.registration import METHOD, peft_type
+from quanta_compiler.peft.saved import saved_bytes
 
 __all__ = [
     "AdapterError",
@@ -30,6 +31,7 @@ __all__ = [
     "QuantaCircuitLinear",
     "QuantaCircuitModel",
     "QuantaConfig",
+    "saved_bytes",
 ]
 
 peft_type()

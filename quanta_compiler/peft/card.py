@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from quanta_compiler.nn import fit_circuit
+from quanta_compiler.peft.rounding import described
 from quanta_compiler.spec import load_spec, to_yaml
 
 _BEGIN = "<!-- quanta-compiler: what stands between these two lines is written anew with every save -->"
@@ -57,6 +59,10 @@ def _section(config: Any) -> Iterator[str]:
         target, _, shape = place.rpartition(": ")
         named = f" whose names end in `{target}`" if target else ""
         yield f"Layers{named} with {shape} features: residual `{entry['residual']}`, scale {config.scale:g}."
+        if config.rounding is not None:
+            fitted = fit_circuit(entry["circuit"], *map(int, shape.split(" -> ")))
+            trained = [fitted.shapes[name] for name in fitted.trained]
+            yield f"What trains is rounded to {described(config.rounding, trained)} a layer."
         lines = to_yaml(load_spec(entry["circuit"])).splitlines()
         yield from ("", "```yaml", *lines[:_SHOWN_LINES])
         if len(lines) > _SHOWN_LINES:

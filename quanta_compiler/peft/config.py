@@ -15,6 +15,7 @@ from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.keywords import refusing_others
 from quanta_compiler.peft.registration import peft_type
 from quanta_compiler.peft.resolved import FORMAT, PLACEMENTS, auto_rule, checked_entries, checked_format
+from quanta_compiler.peft.rounding import MOST_BITS, Rounding
 from quanta_compiler.peft.saved import check_files
 from quanta_compiler.presets import DEFAULT
 from quanta_compiler.runtime.backends import check_backend
@@ -59,6 +60,9 @@ class QuantaConfig(PeftConfig):
             so that the start is exact; every training step makes the update's matrix for them. For the parallel
             placement.
         scale: multiplies the update.
+        bits: 1 to 8: what trains is rounded to that many bits in every forward pass, the gradient goes straight
+            through, and the saved adapter holds packed codes. None: nothing is rounded.
+        group_size: how many numbers have a scale and a zero together, where `bits` is given.
         dropout: the probability that a number of the adapter's input is dropped; one mask for T and S. Refused with
             `folded`, where S has no input of its own.
         init_weights: True: the adapter begins as the circuit's file says; with the default `residual` as the identity.
@@ -97,6 +101,8 @@ class QuantaConfig(PeftConfig):
     placement: str = "parallel"
     dora: bool = False
     scale: float = 1.0
+    bits: int | None = None
+    group_size: int = 128
     dropout: float = 0.0
     init_weights: bool = True
     init_seed: int = 0
@@ -181,6 +187,11 @@ class QuantaConfig(PeftConfig):
                 )
             raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
 
+    @property
+    def rounding(self) -> Rounding | None:
+        """Return how what trains is rounded; None where it is not."""
+        return None if self.bits is None else Rounding(self.bits, self.group_size)
+
     def check_unchanged(self) -> None:
         """Raise AdapterError where a circuit or preset was assigned to past `__post_init__`, which nothing reads."""
         self._check_values()
@@ -219,10 +230,14 @@ class QuantaConfig(PeftConfig):
             raise ValueError(f"`dropout` cannot be used with `residual='folded'`: S has no input of its own; {hint}")
         if not _is_number(self.scale) or not abs(self.scale) < float("inf"):
             raise ValueError(f"`scale` is a finite number, got {self.scale!r}")
+        if self.bits is not None and not (_is_integer(self.bits) and 1 <= self.bits <= MOST_BITS):
+            raise ValueError(f"`bits` is an integer from 1 to {MOST_BITS}, or None to round nothing, got {self.bits!r}")
+        if not (_is_integer(self.group_size) and self.group_size >= 1):
+            raise ValueError(f"`group_size` is an integer from 1 on, such as 128, got {self.group_size!r}")
         check_backend(self.backend)
         if not isinstance(self.recompute, bool):
             raise ValueError(f"`recompute` is True or False, got {self.recompute!r}")
-        if isinstance(self.init_seed, bool) or not isinstance(self.init_seed, int):
+        if not _is_integer(self.init_seed):
             raise ValueError(f"`init_seed` is an integer, got {self.init_seed!r}")
         names = self.target_parameters or ()
         if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
@@ -267,3 +282,7 @@ class QuantaConfig(PeftConfig):
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -15,7 +15,8 @@ from quanta_compiler.peft.dora import begin_magnitude
 from quanta_compiler.peft.folding import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import Resolved
-from quanta_compiler.peft.saved import check_layer, check_state
+from quanta_compiler.peft.rounding import Rounding
+from quanta_compiler.peft.saved import check_layer, check_state, settle_loaded
 from quanta_compiler.peft.shared import SHARED, Reach, Shared
 from quanta_compiler.peft.tensors import Features, FrozenParameters, Tensors
 
@@ -38,7 +39,9 @@ class QuantaCircuitLayer(FoldingLayer):
     """
 
     adapter_layer_names = (f"{METHOD}_delta", f"{METHOD}_gates", f"{METHOD}_magnitude", SHARED)
-    _parts = "frozen features folded dropout scale configured_scale residual placement plan backend computed_in"
+    _parts = (
+        "frozen features folded dropout scale configured_scale residual placement rounding plan backend computed_in"
+    )
     other_param_names = tuple(f"quanta_circuit_{part}" for part in _parts.split())
 
     was_called = False
@@ -71,6 +74,7 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_scale: dict[str, float] = {}
         self.quanta_circuit_residual: dict[str, str] = {}
         self.quanta_circuit_placement: dict[str, str] = {}
+        self.quanta_circuit_rounding: dict[str, Rounding | None] = {}
         self.quanta_circuit_plan: dict[str, FittedCircuit] = {}
         self.quanta_circuit_configured_scale: dict[str, float] = {}
         self.quanta_circuit_backend: dict[str, tuple[str, bool]] = {}
@@ -92,7 +96,7 @@ class QuantaCircuitLayer(FoldingLayer):
         """Check what is loaded before any tensor is copied, and settle it afterwards."""
         module: Any = self
         module.register_load_state_dict_pre_hook(check_state)
-        module.register_load_state_dict_post_hook(_settle_loaded)
+        module.register_load_state_dict_post_hook(settle_loaded)
 
     def update_layer(
         self,
@@ -112,6 +116,7 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_plan[adapter_name] = fit.fitted
         self.quanta_circuit_residual[adapter_name] = fit.residual
         self.quanta_circuit_placement[adapter_name] = config.placement
+        self.quanta_circuit_rounding[adapter_name] = config.rounding
         self.quanta_circuit_scale[adapter_name] = config.scale
         self.quanta_circuit_configured_scale[adapter_name] = config.scale
         self.quanta_circuit_backend[adapter_name] = (config.backend, config.recompute)
@@ -226,7 +231,8 @@ class QuantaCircuitLayer(FoldingLayer):
         for part in ("delta", "gates", "frozen", "folded"):
             module = getattr(self, f"{METHOD}_{part}")._modules.get(adapter_name)
             if module and not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
-                module.to(device)
+                # What was packed comes back in float32.
+                module.to(device, torch.float64 if self._base_dtype() == torch.float64 else None)
         self.move_shared(adapter_name, device)
         for tensors in (self.quanta_circuit_features, self.quanta_circuit_magnitude):
             if adapter_name in tensors and not tensors[adapter_name].is_meta:
@@ -248,6 +254,9 @@ class QuantaCircuitLayer(FoldingLayer):
         frozen, own = self._as_computed(adapter)
         dtype, residual = self.compute_dtype(adapter), self.quanta_circuit_residual[adapter]
         copy, own = _cast(frozen, dtype), _cast(own, dtype)
+        rounding = self.quanta_circuit_rounding[adapter]
+        if rounding is not None:
+            own = {name: rounding.apply(tensor) for name, tensor in own.items()}
         if residual == "identity":
             own = self.quanta_circuit_plan[adapter].from_identity(own)
         elif adapter in self.quanta_circuit_delta:
@@ -328,12 +337,6 @@ class QuantaCircuitLayer(FoldingLayer):
     def _set_scale(self, adapter: str, scale: float) -> None:
         self.quanta_circuit_scale[adapter] = scale
         self._fold_again(adapter)
-
-
-def _settle_loaded(module: Any, _: Any) -> None:
-    for adapter in list(module.quanta_circuit_plan):
-        module.take_difference(adapter)
-        module._fold_again(adapter)
 
 
 _COPYING = ("frozen_copy", "folded")

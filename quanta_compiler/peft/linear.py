@@ -16,6 +16,7 @@ from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.mixed import rows_by_adapter
 from quanta_compiler.peft.placements import divide, multiply
 from quanta_compiler.peft.resolved import Resolved
+from quanta_compiler.peft.rounding import described
 from quanta_compiler.peft.weights import read_weight, write_weight
 
 
@@ -278,6 +279,11 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
     def extra_repr(self) -> str:
         """Name the circuits in `print(model)`."""
         plans = ", ".join(f"{adapter}={plan!r}" for adapter, plan in self.quanta_circuit_plan.items())
+        for adapter, rounding in self.quanta_circuit_rounding.items():
+            if rounding is not None:
+                own = self._holder(adapter)._parameters
+                shapes = [shape for name, shape in self.quanta_circuit_plan[adapter].shapes.items() if name in own]
+                plans += f", {adapter}: {described(rounding, shapes)}"
         quantized = quantization_extra_repr(self)
         return f"{quantized}, {plans}" if quantized else plans
 

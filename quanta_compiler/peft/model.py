@@ -23,7 +23,7 @@ from quanta_compiler.peft.mixed import adapters_by_row
 from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent_layers
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record
-from quanta_compiler.peft.saved import as_differences, check_state, readable, warn_of_nothing_saved
+from quanta_compiler.peft.saved import as_differences, check_state, pack_trained, readable, warn_of_nothing_saved
 from quanta_compiler.peft.shared import (
     SHARED,
     conflict,
@@ -129,6 +129,8 @@ class QuantaCircuitModel(BaseTuner):
         saved |= {key: tensor for key, tensor in state_dict.items() if key.startswith(starts)}
         warn_of_nothing_saved(state_dict, saved)
         as_differences(saved)
+        if config.rounding is not None:
+            pack_trained(saved, config.rounding)
         return saved
 
     @classmethod

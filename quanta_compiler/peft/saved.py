@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
+from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 
 from quanta_compiler.nn import whole, wide
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.registration import METHOD
+from quanta_compiler.peft.rounding import ENDS, FORM, Rounding, pack, unpack
 from quanta_compiler.peft.shared import Shared, shared_modules
 
 _DELTA, _GATES, _FROZEN = (f"{METHOD}_{part}." for part in ("delta", "gates", "frozen"))
@@ -93,15 +95,35 @@ def as_differences(state_dict: MutableMapping[str, Any], expected: Collection[st
             state_dict[start + _DELTA + name] = wide(state_dict.pop(key)) - wide(copy)
 
 
+def pack_trained(state_dict: MutableMapping[str, Any], rounding: Rounding) -> None:
+    """Put packed codes in the place of what trains."""
+    for key in [key for key in state_dict if _DELTA in key or _GATES in key]:
+        state_dict.update({key + behind: part for behind, part in pack(whole(state_dict[key]), rounding).items()})
+
+
+def _unpack_trained(state_dict: MutableMapping[str, Any]) -> None:
+    """Put the numbers, in float32, in the place of packed codes."""
+    problems = []
+    for key in [key.removesuffix(FORM) for key in state_dict if key.endswith(FORM)]:
+        try:
+            state_dict[key] = unpack({behind: state_dict.pop(key + behind, None) for behind in ("", ENDS, FORM)})
+        except ValueError as error:
+            layer, _, name = key.partition(f".{METHOD}_")
+            problems.append(Problem(f"{_shown(layer)}: {name} cannot be unpacked: {error}", _DAMAGED))
+    raise_problems("the saved adapter is damaged:", problems)
+
+
 def readable(model: Any, adapter: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return an adapter's saved tensors, their keys without its name, as its layers in a model take them.
 
     Raises:
-        AdapterError: a layer of the model would get nothing, or the keys are those of a wrapped model.
+        AdapterError: a layer of the model would get nothing, the keys are those of a wrapped model, or packed tensors
+            are damaged.
 
     """
     result = dict(state_dict)
     check_keys(result, "the state dict")
+    _unpack_trained(result)
     missing = []
     for name, layer in model.named_modules():
         if adapter not in getattr(layer, f"{METHOD}_plan", ()):
@@ -120,6 +142,12 @@ def readable(model: Any, adapter: str, state_dict: Mapping[str, Any]) -> dict[st
             missing.append(Problem(f"{_WHOLE}: nothing is saved of what layers have together", _DAMAGED))
     raise_problems("the saved adapter does not fit the model:", missing)
     return result
+
+
+def saved_bytes(model: Any, adapter_name: str = "default") -> int:
+    """Return the bytes of all tensors that are saved of an adapter."""
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name)
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
@@ -162,6 +190,13 @@ def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, 
                 lacking = "the model has no such adapted layer", _OTHER_MODEL
             problems.append(Problem(f"{_shown(layer)}: {tensor} is saved, and {lacking[0]}", lacking[1]))
     raise_problems("the saved adapter does not fit the model:", problems)
+
+
+def settle_loaded(module: Any, _: Any) -> None:
+    """Take what a layer was given by `load_state_dict` as what it is today, and fold copies anew."""
+    for adapter in list(module.quanta_circuit_plan):
+        module.take_difference(adapter)
+        module._fold_again(adapter)
 
 
 def check_layer(layer: Any, adapter: str, name: str) -> None:
