@@ -16,7 +16,9 @@ from random_circuits import error, file_of
 from torch import nn
 
 import quanta_compiler as qc
+from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import AdapterError, QuantaCircuitExperts, QuantaConfig
+from quanta_compiler.peft.experts import ExpertCircuits
 
 IDENTITY = {"version": 1, "name": "turned", "layout": {"auto": 3}, "gates": ["all_pairs"], "init": "identity"}
 HOW: dict[str, dict[str, Any]] = {
@@ -157,6 +159,31 @@ def test_low_rank_circuits_are_the_lora_of_peft(name: str) -> None:
     assert error(outputs(ours), outputs(lora)) < 1e-6
     numbers = [sum(p.numel() for p in model.parameters() if p.requires_grad) for model in (ours, lora)]
     assert numbers[0] == numbers[1]
+
+
+KINDS: list[dict[str, Any]] = [
+    *({"axes": [0, 1], "kind": "orthogonal", "map": way} for way in ("exp", "cayley", "taylor", "neumann")),
+    *({"axes": [0, 1], "kind": "orthogonal", "map": way} for way in ("householder", "givens")),
+    {"axes": [0, 1], "kind": "pauli", "layers": 2},
+    {"axes": [0], "kind": "orthogonal", "per": [1]},
+    {"axes": [0, 1], "kind": "lowrank", "rank": 2},
+    {"axes": [1], "kind": "diagonal"},
+]
+
+
+@pytest.mark.parametrize("gate", KINDS, ids=lambda gate: "-".join(map(str, gate.values())))
+def test_circuits_of_every_kind_are_built_in_one_batch_with_the_numbers_of_one_by_one(gate: dict[str, Any]) -> None:
+    fitted = fit_circuit(file_of("4x6", [gate, [1]]), 24, 20)
+    stacked = ExpertCircuits(fitted, 3, "down_proj")
+    tensors = {name: tensor.float().requires_grad_(True) for name, tensor in stacked.draw_apart().items()}
+    operators = stacked.operators(tensors)
+    short = stacked._short(tensors)
+    each = torch.stack([fitted.operator({name: part[expert] for name, part in short.items()}) for expert in range(3)])
+    assert operators.shape == (3, 20, 24)
+    assert error(operators, each) < 1e-6
+    found = torch.autograd.grad(operators.pow(3).sum(), list(tensors.values()))
+    expected = torch.autograd.grad(each.pow(3).sum(), list(tensors.values()))
+    assert all(error(one, other) < 1e-5 for one, other in zip(found, expected, strict=True))
 
 
 def test_adapters_of_several_sets_of_experts_stand_beside_each_other(tmp_path: Path) -> None:
