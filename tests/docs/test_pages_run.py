@@ -27,7 +27,7 @@ SAVED = """
 from pathlib import Path
 from peft import get_peft_model
 from quanta_compiler.peft import QuantaConfig
-for name, layout in {"circuit": "4x3x2", "quanta": "{auto: 3}", "larger": "{auto: 2}", "oft": "4x3x2"}.items():
+for name, layout in {"circuit": "4x3x2", "quanta": "{auto: 3}", "larger": "{auto: 2}"}.items():
     Path(f"{name}.yaml").write_text(f"version: 1\\nname: {name}\\nlayout: {layout}\\ngates: [all_pairs]\\n")
 trained = get_peft_model(copy.deepcopy(model), QuantaConfig(circuit="circuit.yaml", target_modules=["q_proj"]))
 for parameter in trained.parameters():
