@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from peft.tuners.tuners_utils import _ExcludedModule, check_target_module_exists
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from quanta_compiler.diagnostics import offered
 from quanta_compiler.peft.errors import Problem, raise_problems
@@ -79,6 +80,8 @@ def expert_tensors(model: nn.Module) -> list[ExpertTensor]:
         if f"{METHOD}_" in name or isinstance(module, _CONVOLUTIONS):
             continue
         for key, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, UninitializedParameter):
+                continue
             shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
             if len(shape) == 3:
                 whole = f"{name}.{key}".replace(_WRAPPED, "").lstrip(".")

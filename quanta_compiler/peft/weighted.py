@@ -60,6 +60,7 @@ def add_weighted_adapter(
         for key, layer in tuner.model.named_modules()
         if hasattr(layer, "quanta_circuit_plan") and any(map(layer.has_adapter, weighted))
     }
+    raise_problems("there is no circuit for the weighted sum:", list(_whole(layers, weighted)))
     owners = _modules_to_save(tuner, list(weighted))
     config, sums = _scaled(tuner, layers, weighted) or _summed(tuner, layers, weighted)
     tuner.peft_config[name] = config
@@ -158,6 +159,19 @@ def _targets(model: Any, names: list[str]) -> list[str] | str:
     if any(key.endswith(ends) for key, _ in model.named_modules() if key not in names):
         return "|".join(map(re.escape, names))
     return names
+
+
+def _whole(layers: dict[str, Any], weighted: dict[str, float]) -> Iterator[Problem]:
+    """Yield the layers whose circuits are no layer's own."""
+    for key, layer in layers.items():
+        if hasattr(layer, "tensor_name"):
+            yield Problem(f"{key}: experts have a circuit each, and no sum of them is made", _IN_ORDER)
+        rounded = next((adapter for adapter in weighted if layer.quanta_circuit_rounding.get(adapter)), None)
+        if rounded is not None:
+            yield Problem(f"{key}: {rounded!r} is rounded (`bits`), and its sum with others would be again", _IN_ORDER)
+        shared = next((adapter for adapter in weighted if adapter in layer.quanta_circuit_shared), None)
+        if shared is not None:
+            yield Problem(f"{key}: {shared!r} has parameters together with other layers (`across`)", _IN_ORDER)
 
 
 def _problems(key: str, layer: Any, weighted: dict[str, float]) -> Iterator[Problem]:

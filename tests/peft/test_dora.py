@@ -46,8 +46,8 @@ def move(model: nn.Module, seed: int = 3) -> None:
 def dense(layer: Any, weight: torch.Tensor, adapter: str = "default") -> torch.Tensor:
     """Return m (W + update) / norm in float64."""
     moved = weight.double()
-    for columns, block in layer.delta_blocks(adapter, layer.quanta_circuit_scale[adapter]):
-        moved[:, columns] += block.double().T
+    for place, block in layer.delta_blocks(adapter, layer.quanta_circuit_scale[adapter]):
+        moved[place] += block.double()
     magnitude = layer.quanta_circuit_magnitude[adapter].detach().double()
     scaled: torch.Tensor = moved * (magnitude / moved.norm(dim=1))[:, None]
     return scaled
