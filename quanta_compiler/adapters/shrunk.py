@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from quanta_compiler.adapters.output import WEIGHTS_FILE
-from quanta_compiler.adapters.saved import TENSOR_KEY, SavedAdapter, quanta_config
+from quanta_compiler.adapters.output import CONFIG_FILE, WEIGHTS_FILE
+from quanta_compiler.adapters.saved import TENSOR_KEY, SavedAdapter, quanta_config, unpacked
 from quanta_compiler.adapters.shrinking import Filled, can_shrink, shrunk
 from quanta_compiler.adapters.tensor_file import open_tensors
 from quanta_compiler.adapters.updates import CircuitUpdate
@@ -19,7 +19,7 @@ from quanta_compiler.diagnostics import refusal
 from quanta_compiler.models.targets import stored_document
 from quanta_compiler.spec import to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
-from quanta_compiler.text.words import listed
+from quanta_compiler.text.words import listed, plural
 
 NOT_ASKED = "--layers leaves it as it is"
 ZERO = "its update is zero"
@@ -152,6 +152,10 @@ def shrink_adapter(
     from quanta_compiler.peft.resolved import resolve
 
     config = quanta_config(Path(saved.path))
+    if config.bits is not None:
+        fact = f"it is rounded to {plural(config.bits, 'bit')}, and what that costs a smaller circuit is not counted"
+        hint = "set `bits` to null there, shrink it, and set it again"
+        raise refusal(Path(saved.path) / CONFIG_FILE, fact, hint=hint)
     made: dict[str, Filled] = {}
     residuals: dict[str, str] = {}
     told: list[ShrunkLayer] = []
@@ -246,7 +250,7 @@ def _pattern(layers: Sequence[str]) -> str:
 
 def _tensors(folder: Path, made: Mapping[str, Filled]) -> dict[str, torch.Tensor]:
     """Return the tensors of a saved adapter, those of some layers' circuits replaced."""
-    file = open_tensors(folder / WEIGHTS_FILE)
+    file = unpacked(open_tensors(folder / WEIGHTS_FILE))
     tensors = {}
     for key in file.shapes:
         found = TENSOR_KEY.fullmatch(key)

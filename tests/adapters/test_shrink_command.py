@@ -204,6 +204,20 @@ def test_an_untrained_adapter() -> None:
     assert "its update is zero" in refused("adapter", "--shrink", "0.1", "-o", "out")
 
 
+def test_a_rounded_adapter_is_made_smaller_once_its_numbers_are_taken_as_they_are() -> None:
+    model = saved(circuit=None, preset="lora:6", bits=8)
+    assert refused("adapter", "--shrink", "0.5", "-o", "out") == (
+        "adapter/adapter_config.json: it is rounded to 8 bits, and what that costs a smaller circuit is not counted\n"
+        "  hint: set `bits` to null there, shrink it, and set it again\n"
+    )
+    path = Path("adapter/adapter_config.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bits": None}))
+    assert quanta("analyze", "adapter", "--shrink", "0.5", "-o", "smaller").exit_code == 0
+    smaller = updates(PeftModel.from_pretrained(Mlp(), "smaller"))
+    for name, update in updates(model).items():
+        assert 0 < (smaller[name] - update).norm() ** 2 <= 0.5 * update.norm() ** 2
+
+
 def test_nothing_is_overwritten() -> None:
     saved(circuit=LORA)
     kept = {path: path.read_bytes() for path in Path("adapter").iterdir()}
