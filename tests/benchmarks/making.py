@@ -103,19 +103,20 @@ class Lora(nn.Module):
         return result
 
 
+def stepping(model: Any, x: torch.Tensor, gradient: torch.Tensor) -> Run:
+    """Return a step: gradients of the input and of what trains."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def run() -> None:
+        torch.autograd.backward(model(x), gradient, inputs=[x, *trained])
+
+    return run
+
+
 def step(rounds: int) -> list[str]:
     """Train a layer for a step, beside PEFT's LoRA and the bare layer; and the update alone, on every backend."""
     x = torch.randn(TOKENS, WIDTH, requires_grad=True)
-    grad = torch.randn(TOKENS, WIDTH)
-
-    def stepping(model: Any) -> Run:
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-        def run() -> None:
-            torch.autograd.backward(model(x), grad, inputs=[x, *trained])
-
-        return run
-
+    gradient = torch.randn(TOKENS, WIDTH)
     ours = adapted(QuantaConfig(preset="quantum_peft", target_modules=["0"]), WIDTH)
     alone = qc.compile_circuit(ours.base_model.model[0].quanta_circuit_plan["default"].spec)
     models = {
@@ -126,7 +127,7 @@ def step(rounds: int) -> list[str]:
         "`quantum_peft` alone, by the kernel, over LoRA alone": alone.module(backend="fused"),
         "the same, as emitted": alone.module(backend="torch"),
     }
-    taken = in_turn([stepping(model) for model in models.values()], 4 * rounds, repeat=5)
+    taken = in_turn([stepping(model, x, gradient) for model in models.values()], 4 * rounds, repeat=5)
     bases = [taken[0]] * 3 + [taken[3]] * 3
     rows = [ratio(*one) for one in zip((f"a step of {name}" for name in models), taken, bases, strict=True)]
     return [row for place, row in enumerate(rows) if place not in (0, 3)]
