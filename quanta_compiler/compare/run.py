@@ -86,9 +86,8 @@ def compare(
     texts = list(dict.fromkeys(os.fspath(file) for file in ([files] if isinstance(files, str) else files)))
     _check_files(texts, has_model=model is not None)
     calibration = chosen_calibration(device, threads)
-    others = [
-        baseline_entrant(text) for text in dict.fromkeys([baselines] if isinstance(baselines, str) else baselines)
-    ]
+    asked = dict.fromkeys([baselines] if isinstance(baselines, str) else baselines)
+    others = [baseline_entrant(text) for text in asked]
     table = _Table(Conditions(tokens, backend, calibration, rank, seed), progress or (lambda _: None))
     entrants = [*table.read(texts), *others]
     if model is None:

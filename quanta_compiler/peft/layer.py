@@ -339,8 +339,7 @@ class QuantaCircuitLayer(FoldingLayer):
         self._fold_again(adapter)
 
 
-_COPYING = ("frozen_copy", "folded")
-"""The residuals that keep a frozen copy."""
+_COPYING = ("frozen_copy", "folded")  # the residuals that keep a frozen copy
 
 
 def _seed(text: str) -> int:

@@ -205,7 +205,10 @@ def test_sizes_that_are_no_power_of_two_are_warned_of() -> None:
 
 def test_the_documentation_lists_what_there_is_and_counts_right() -> None:
     gates, patterns = ((DOCS / page).read_text(encoding="utf-8") for page in ("gates.md", "patterns.md"))
-    assert set(re.findall(r"^\| `(\w+)`", gates, re.MULTILINE)) == {*KINDS, *MAPS, "init", "zeros", "normal"}
+    assert set(re.findall(r"^\| `(\w+)`", gates, re.MULTILINE)) == {
+        *(*KINDS, *MAPS, "init", "zeros", "normal"),
+        *("across", "layers", "targets", "all"),
+    }
     assert re.findall(r"^\| \[`(\w+)`\]", patterns, re.MULTILINE) == list(PATTERNS)
-    (example,) = re.findall(r"```yaml\n(.*?)```", gates, re.DOTALL)
+    example, *_ = re.findall(r"```yaml\n(.*?)```", gates, re.DOTALL)
     assert numbers(load_spec(example))[:8] == [28, 5 + 4, 22, 21, 1, 0, 5, 3]
