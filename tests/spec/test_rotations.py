@@ -210,5 +210,5 @@ def test_the_documentation_lists_what_there_is_and_counts_right() -> None:
         *("across", "layers", "targets", "all"),
     }
     assert re.findall(r"^\| \[`(\w+)`\]", patterns, re.MULTILINE) == list(PATTERNS)
-    example, *_ = re.findall(r"```yaml\n(.*?)```", gates, re.DOTALL)
+    *_, example = re.findall(r"```yaml\n(.*?)```", gates, re.DOTALL)
     assert numbers(load_spec(example))[:8] == [28, 5 + 4, 22, 21, 1, 0, 5, 3]
