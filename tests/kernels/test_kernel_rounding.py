@@ -39,10 +39,11 @@ def test_bfloat16_is_float32_rounded_once(seed: int) -> None:
     wide = widened(fused, torch.float32)
     x = vectors(circuit, 27, dtype=torch.bfloat16)
     assert same(fused(x), wide(x.float()))
-    weights = torch.randn(27, circuit.spec.out_features).bfloat16()
+    # Not any weights: where the gates of one parameter give what nearly cancels, their roundings are left.
+    weights = torch.randn(27, circuit.spec.out_features, generator=torch.Generator().manual_seed(seed)).bfloat16()
     exact, shared = gradients(wide, x.float(), weights=weights), shared_parameters(fused)
     for name, gradient in gradients(fused, x, weights=weights).items():
-        assert same(gradient, exact[name]) or (name in shared and error(gradient, exact[name]) < 8 * STEP), name
+        assert same(gradient, exact[name]) or (name in shared and error(gradient, exact[name]) < 4 * STEP), name
 
 
 def shared_parameters(module: Any) -> set[str]:
@@ -70,7 +71,7 @@ def test_bfloat16_is_within_one_rounding_of_exact_sums(seed: int) -> None:
     # Where float32 is not close by itself there is more than that one rounding.
     sums = 10 * (inexact.double() - exact).abs().max() + 1e-6 * exact.abs().max()
     assert bool(((fused(x).double() - exact).abs() <= STEP * exact.abs() + sums).all())
-    weights = torch.randn(exact.shape).bfloat16()
+    weights = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
     theirs = gradients(nearly, x.float(), weights=weights)
     close, shared = gradients(exactly, x.double(), weights=weights), shared_parameters(fused)
     for name, gradient in gradients(fused, x, weights=weights).items():
