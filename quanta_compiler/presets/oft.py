@@ -4,12 +4,13 @@ All are square, as wide as the larger of the two widths; an adapter has them wit
 """
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 from quanta_compiler.kinds.limits import WIDTH
 from quanta_compiler.kinds.options import Integer, Key, option
 from quanta_compiler.presets.family import Expansion, Family, Limit
+from quanta_compiler.text.words import plural
 
 _SIZE = 32
 """The rows of a block where the file does not say how many there are, as PEFT's OFT has them; fewer for BOFT."""
@@ -71,7 +72,7 @@ class Boft(Family):
         blocks = self.blocks or _whole_blocks(width, step)
         # How often two goes into the number of blocks.
         largest = (blocks & -blocks).bit_length()
-        limit = Limit(largest, f"{blocks} blocks can be halved for")
+        limit = Limit(largest, f"what {plural(blocks, 'block')} can be halved for")
         if factors > largest:
             return Expansion({}, limits={"factors": limit})
         half = ceil(width / (2 * blocks))
@@ -113,14 +114,11 @@ def _turn(axes: list[int], per: list[int]) -> dict[str, Any]:
 
 
 def _square(layout: list[int], gates: list[dict[str, Any]]) -> Expansion:
-    width = 1
-    for size in layout:
-        width *= size
-    return Expansion({"layout": layout, "gates": gates}, chosen_width=width)
+    return Expansion({"layout": layout, "gates": gates}, chosen_width=prod(layout))
 
 
 def _whole_size(width: int) -> int:
-    """Return the largest size of blocks that divides a width, or the largest of all where that is a quarter of it."""
+    """Return the largest size up to 32 that divides a width; 32 where that is less than a quarter of it."""
     found = next((size for size in range(_SIZE, 1, -1) if width % size == 0), 2)
     return found if 4 * found >= _SIZE or width <= _SIZE else _SIZE
 

@@ -96,7 +96,9 @@ class CircuitSpec:
             return f"its layout has fewer than {self.in_features} numbers, and the rest is cut off"
         named = {gate.name: gate for gate in self.gates}
         for gate in self.gates:
-            source = named[gate.share] if gate.share else gate
+            source = gate
+            while source.share is not None:
+                source = named[source.share]
             if gate.axes != gate.to:
                 return f"gate {gate.name!r} changes its axes"
             scheme = source.init.scheme if source.init else None
