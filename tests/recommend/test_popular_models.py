@@ -145,14 +145,15 @@ def recommended(name: str, budget: str, *options: str) -> dict[str, Any]:
 
 
 def trained_by(name: str, configuration: str) -> tuple[int, int]:
-    """Return how many numbers train in the model adapted as printed, and how many layers are adapted."""
+    """Return how many numbers train in the model adapted as printed, and how many layers and experts are adapted."""
     names: dict[str, Any] = {}
     exec(f"from quanta_compiler.peft import QuantaConfig\nconfig = {configuration}", names)
     config = AutoConfig.from_pretrained(MODELS / name)
     with torch.device("meta"):
         adapted = get_peft_model(_architecture(config)(config), names["config"])
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    return trained, len(adapted.targeted_module_names)
+    layers = [module for module in adapted.modules() if getattr(module, "quanta_circuit_plan", None)]
+    return trained, sum(getattr(layer, "experts", 1) for layer in layers)
 
 
 @pytest.mark.parametrize(
