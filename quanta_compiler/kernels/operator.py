@@ -8,6 +8,7 @@ What computes is the engine for the device and the dtype (engines/). None keeps 
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, cast
@@ -41,7 +42,18 @@ def _apply_backward(
 def _fake_apply(x: torch.Tensor, matrices: Matrices, circuit: str) -> torch.Tensor:
     found = executable(circuit)
     found.check(x, matrices)
+    _keep_whole_in_inductor()
     return x.new_empty((*x.shape[:-1], found.out_features))
+
+
+def _keep_whole_in_inductor() -> None:
+    """Let torch.compile call the operator though it has a decomposition: where `CI` is set, inductor refuses to.
+
+    Its list of such operators is there as soon as it compiles, which is when it asks for shapes; to import it with
+    this package would take a second.
+    """
+    if inductor := sys.modules.get("torch._inductor.lowering"):
+        inductor.FALLBACK_ALLOW_LIST.add("quanta_compiler::apply")
 
 
 def _fake_backward(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fake_compilers import needs_a_compiler
 from fused_circuits import TOKENS, gradients, on_both, vectors
 from random_circuits import error, file_of
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -151,3 +156,22 @@ def test_an_adapters_circuit_first_fitted_in_a_mode(mode: str) -> None:
 def test_recompute_is_true_or_false(value: Any) -> None:
     with pytest.raises(ValueError, match="`recompute` is True or False, got"):
         QuantaConfig(circuit=file_of("4x4", ["all_pairs"]), recompute=value)
+
+
+COMPILED = """
+import torch, quanta_compiler as qc
+module = qc.compile_circuit(CIRCUIT).module(backend="fused")
+x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+assert torch.allclose(torch.compile(module, fullgraph=True)(x), module(x))
+"""
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_a_compiled_module_runs_where_others_test_theirs(ci: str, tmp_path: Path) -> None:
+    """Inductor is strict with operators that have a decomposition where `CI` is set, as most services for tests do."""
+    code = COMPILED.replace("CIRCUIT", repr(file_of("2x3", [[0, 1]])))
+    environment = {**os.environ, "CI": ci, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]

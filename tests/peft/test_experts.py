@@ -141,9 +141,12 @@ def _oracle(fitted: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_low_rank_circuits_are_the_lora_of_peft(name: str) -> None:
     ends = ["experts.down_proj", "experts.gate_up_proj"]
     ours = trained(with_circuits(name, target_modules=[]))
-    lora: Any = get_peft_model(
-        mixture(name), LoraConfig(r=3, lora_alpha=3, target_modules=[], target_parameters=ends)
-    ).eval()
+    base = mixture(name)
+    for module in base.modules():
+        if hasattr(module, "gate_up_proj"):
+            # PEFT asks the experts, and transformers 4 does not say.
+            module.is_transposed = name in TRANSPOSED
+    lora: Any = get_peft_model(base, LoraConfig(r=3, lora_alpha=3, target_modules=[], target_parameters=ends)).eval()
     wrappers: dict[str, Any] = {
         f"{key.removeprefix('base_model.model.').replace('.base_layer', '')}.{module.parameter_name}": module
         for key, module in lora.named_modules()
