@@ -60,17 +60,18 @@ def attaching(rounds: int) -> list[str]:
     config = LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
     with torch.device("meta"):
         model: Any = LlamaForCausalLM(config)
-    seconds = []
-    for _ in range(rounds):
-        base = copy.deepcopy(model)
-        plans._fit.cache_clear()
-        start = time.perf_counter()
-        get_peft_model(base, QuantaConfig(target_modules="all-linear"))
-        seconds.append(time.perf_counter() - start)
-    low, high = min(seconds), max(seconds)
-    return [
-        f"attach to 224 layers of a 7B configuration, s | {statistics.median(seconds):.2f} ({low:.2f} to {high:.2f})"
-    ]
+    lines = []
+    for preset in ("quanta", "lotr:8", "vera:256"):
+        seconds = []
+        for _ in range(rounds):
+            base = copy.deepcopy(model)
+            plans._fit.cache_clear()
+            start = time.process_time()
+            get_peft_model(base, QuantaConfig(preset=preset, target_modules="all-linear"))
+            seconds.append(time.process_time() - start)
+        found = f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+        lines.append(f"attach `{preset}` to 224 layers of a 7B configuration, s | {found}")
+    return lines
 
 
 def starting_error(dtype: torch.dtype, residual: str) -> str:
