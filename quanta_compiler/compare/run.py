@@ -25,7 +25,7 @@ from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError, offered, refusal
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds import limits
-from quanta_compiler.models.across import trained_again
+from quanta_compiler.models.across import across_experts, trained_again
 from quanta_compiler.models.hub import model_folder
 from quanta_compiler.models.layers import ModelLayers, TargetLayer, read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
@@ -266,8 +266,12 @@ class _Table:
             return method_row(entrant, cost, self.conditions, shape=None, layers=count, whole=layers.parameters)
         rows = [row for layer in layers.layers for row in [self._row(entrant, layer.name, layer.shape)] * layer.experts]
         self.problems += entrant.unused([layer.name for layer in layers.layers])
+        specs = [self._spec(entrant, layer) for layer in layers.layers]
+        refused = across_experts(zip(layers.layers, specs, strict=True))
+        if refused:
+            raise refusal(entrant.source, refused, hint="give experts another circuit, or leave them out of --targets")
         counts = Counter(rows)
-        again = trained_again((layer.name, self._spec(entrant, layer)) for layer in layers.layers)
+        again = trained_again((layer.name, spec) for layer, spec in zip(layers.layers, specs, strict=True))
         whole = summed(list(counts), list(counts.values()), layers.parameters, self.conditions.tokens, again)
         # Of layers of several shapes the note tells of the one that the circuit does not fit.
         note = next((row.note for row in counts if row.is_misfit), whole.note)

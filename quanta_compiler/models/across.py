@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from quanta_compiler.models.layers import TargetLayer
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
 
@@ -38,6 +39,16 @@ def alone(layers: Iterable[tuple[str, CircuitSpec]]) -> Iterator[tuple[tuple[str
     for name, spec in layers:
         shared = together(spec, name)
         yield from (((name, spec), gate) for gate in spec.gates if gate.across and counts[shared[gate.name]] == 1)
+
+
+def across_experts(layers: Iterable[tuple[TargetLayer, CircuitSpec]]) -> str:
+    """Say which tensor of experts has a gate with `across`, as an adapter would refuse; nothing where none has."""
+    for layer, spec in layers:
+        gate = next((gate for gate in spec.gates if gate.across is not None), None)
+        if layer.experts > 1 and gate is not None:
+            which = f"gate {gate.name!r} is `across: {gate.across}`"
+            return f"{layer.name}: each expert has parameters of its own, and {which}"
+    return ""
 
 
 def trained_again(layers: Iterable[tuple[str, CircuitSpec]]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from quanta_compiler.compare.figures import Conditions, circuit_row, summed
 from quanta_compiler.compare.row import Row
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.models.across import alone, trained_again
+from quanta_compiler.models.across import across_experts, alone, trained_again
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.models.layers import ModelLayers
 from quanta_compiler.presets import REFERENCE
@@ -254,5 +254,9 @@ def _fitted(circuits: Mapping[Shape, Document], model: ModelLayers) -> list[tupl
 
 def _unshared(circuits: Mapping[Shape, Document], model: ModelLayers) -> str:
     """Say which layer has no other to share a gate with, as an adapter would refuse; nothing where all have."""
-    found = next(alone(_fitted(circuits, model)), None)
-    return f"{found[0][0]} has no other layer of its shape to share gate {found[1].name!r} with" if found else ""
+    fitted = _fitted(circuits, model)
+    refused = across_experts((layer, spec) for layer, (_, spec) in zip(model.layers, fitted, strict=True))
+    found = next(alone(fitted), None)
+    if refused or found is None:
+        return refused
+    return f"{found[0][0]} has no other layer of its shape to share gate {found[1].name!r} with"

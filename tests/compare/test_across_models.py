@@ -132,6 +132,21 @@ def test_what_is_recommended_counts_once_and_shares_with_somebody() -> None:
     assert lonely.left_out["vera"] == "layers.0.q has no other layer of its shape to share gate 'A' with"
 
 
+def test_experts_share_nothing() -> None:
+    """As an adapter refuses it: each expert has parameters of its own."""
+    layers = tuple(TargetLayer(f"layers.{number}.experts.down_proj", 64, 64, experts=4) for number in range(2))
+    made = recommend(
+        ModelLayers("m", 10**6, 2, 64, 64, 4, 16, 64, layers),
+        parse_budget("10000"),
+        Conditions(2048, "auto", load_calibration()),
+    )
+    said = "layers.0.experts.down_proj: each expert has parameters of its own, and gate 'A' is `across: all`"
+    assert [made.left_out.get(name) for name in ("lotr", "vera", "lora")] == [said, said, None]
+    comparison = compare([], baselines=["vera:8", "lora:8"], model=MODELS / "mixtral-8x7b", targets=["w1", "w2", "w3"])
+    assert [row.name for row in comparison.rows] == ["lora:8"]
+    assert [problem.message.partition(": ")[2] for problem in comparison.problems] == [said.partition(": ")[2]]
+
+
 def test_meta_tt_by_its_formula() -> None:
     file = MODELS.parent / "meta-tt-768.yaml"
     (row,) = compare([file], model=MODELS / "roberta-base", targets=["query", "value"]).rows

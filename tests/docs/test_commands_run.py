@@ -52,6 +52,21 @@ def run(line: str) -> str:
     return result.stdout
 
 
+def save_adapter() -> None:
+    """Save what a reader has trained as the folder `adapter`: its update is of rank 2."""
+    import torch
+    from peft import get_peft_model
+
+    from quanta_compiler.peft import QuantaConfig
+
+    base = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(16, 16)})
+    model = get_peft_model(base, QuantaConfig(preset="lora:8", init_weights=False, target_modules=["q_proj"]))
+    for parameter in model.parameters():
+        if parameter.shape == (16, 8):
+            parameter.data[:, 2:] = 0
+    model.save_pretrained("adapter")
+
+
 @pytest.mark.usefixtures("householder")
 @pytest.mark.parametrize(
     ("page", "block"),
@@ -69,6 +84,8 @@ def test_the_commands_run_and_print_what_the_page_says(
     shutil.copytree(ROOT / "examples", "examples", ignore=shutil.ignore_patterns("finetune", "__pycache__"))
     for name, text in FILES.items():
         Path(name).write_text(text, encoding="utf-8")
+    if "quanta analyze adapter" in block:
+        save_adapter()
     output = [run(line) for line in lines(block) if not UNRUN.search(line)]
     if block.startswith("$ "):
         command, _, told = block.partition("\n")

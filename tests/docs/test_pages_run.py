@@ -38,10 +38,22 @@ trained.save_pretrained("the/saved/folder")
 BEGINS_AS_THE_BASE = "assert torch.equal(model(x).logits, base_model(x).logits)"
 BEFORE = {"README.md": LLAMA, "docs/index.md": LLAMA, "docs/adapters.md": LLAMA + SAVED}
 """What a reader has before the first block."""
+ADAPTS = """
+assert torch.equal(model(x).logits, trained(x).logits)
+for each in (config, identity, oft, lotr, dora, four_bits):
+    assert torch.equal(get_peft_model(copy.deepcopy(fresh), each).eval()(x).logits, fresh(x).logits)
+import transformers
+if int(transformers.__version__.split(".")[0]) >= 5:  # before, experts are linear layers
+    from transformers import MixtralConfig, MixtralForCausalLM
+    of_experts = {"num_key_value_heads": 2, "num_local_experts": 3, "vocab_size": 32}
+    mixture = MixtralForCausalLM(MixtralConfig(**sizes, **of_experts)).eval()
+    expected = mixture(x).logits
+    assert torch.equal(get_peft_model(mixture, experts).eval()(x).logits, expected)
+"""
 AFTER = {
     "README.md": BEGINS_AS_THE_BASE,
     "docs/index.md": BEGINS_AS_THE_BASE,
-    "docs/adapters.md": "assert torch.equal(model(x).logits, trained(x).logits)\nget_peft_model(fresh, config)",
+    "docs/adapters.md": ADAPTS,
     "docs/how-it-works.md": "assert torch.allclose(y, weight(x), atol=1e-5)\nassert delta.abs().max() == 0",
 }
 """What a reader would look at after the last block."""
