@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from peft.utils import quantization_extra_repr
 from torch import nn
 
+from quanta_compiler.kernels.precision import without_autocast
 from quanta_compiler.peft.bases import check_merging, fetch_partitioned, gathered
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.dora import row_factors, scale_rows, scaled_result, unscale_rows
@@ -60,11 +62,12 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         if not torch.compiler.is_compiling():
             for adapter in active:
                 self.take_difference(adapter)
+        return self._adapted(active, x, *args, **kwargs)
+
+    def _adapted(self, active: list[str], x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Apply the base layer and adapters: each changes what those before it have made of it, as merging does."""
         folded = self._folded_among(active)
         weight = self.folded_weight(folded) if folded is not None else None
-        if weight is None:
-            folded = None
-        # Each adapter changes what the ones before it have made of the layer, as merging does.
         inputs: dict[str, torch.Tensor] = {}
         for adapter in reversed(active):
             if self.quanta_circuit_placement[adapter] == "input":
@@ -74,7 +77,12 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         result = self._apply_base(x, weight, *args, **kwargs)
         dtype = result.dtype
         for adapter, before in reversed(inputs.items()):
-            result = self._changed_result(adapter, before, result, with_copy=adapter != folded)
+            with_copy = weight is None or adapter != folded
+            if adapter in self.quanta_circuit_magnitude:
+                earlier = partial(self._adapted, active[: active.index(adapter)])
+                result = scaled_result(self, adapter, before, result, earlier=earlier, with_copy=with_copy)
+            else:
+                result = self._changed_result(adapter, before, result, with_copy)
         return result.to(dtype)
 
     def requires_grad_(self, requires_grad: bool = True) -> "QuantaCircuitLinear":
@@ -102,8 +110,6 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         self, adapter: str, x: torch.Tensor, result: torch.Tensor, with_copy: bool = True
     ) -> torch.Tensor:
         """Return what an adapter beside or behind the layer makes of the layer's result for x."""
-        if adapter in self.quanta_circuit_magnitude:
-            return scaled_result(self, adapter, x, result, with_copy)
         if self.quanta_circuit_placement[adapter] == "parallel":
             return result + self._update(adapter, x, with_copy)
         bias = getattr(self.get_base_layer(), "bias", None)
@@ -135,7 +141,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             return (x + self._update(adapter, x)).to(x.dtype)
         circuit = self.circuits(adapter)[0]
         wide = self._cast_input_dtype(x, next(iter(circuit.values())).dtype)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             turned = self.quanta_circuit_plan[adapter].apply(circuit, wide, *self.quanta_circuit_backend[adapter])
         return turned.to(x.dtype)
 
@@ -155,10 +161,10 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         if with_copy and frozen is not None:
             # Both are computed alike, so that equal tensors give equal numbers, and the difference is zero at the
             # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
-            with torch.autocast(x.device.type, enabled=False):
+            with without_autocast(x.device):
                 update = fitted.apply_difference(trained, frozen, x, *how)
         elif self.quanta_circuit_residual[adapter] == "identity":
-            with torch.autocast(x.device.type, enabled=False):
+            with without_autocast(x.device):
                 update = fitted.apply(trained, x, *how) - x
         else:
             update = fitted.apply(trained, x, *how)
