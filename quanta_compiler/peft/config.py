@@ -15,7 +15,7 @@ from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.keywords import refusing_others
 from quanta_compiler.peft.registration import peft_type
-from quanta_compiler.peft.resolved import FORMAT, PLACEMENTS, auto_rule, checked_entries, checked_format
+from quanta_compiler.peft.resolved import FORMAT, auto_rule, checked_entries, checked_format
 from quanta_compiler.peft.rounding import MOST_BITS, Rounding
 from quanta_compiler.peft.saved import check_files
 from quanta_compiler.presets import DEFAULT
@@ -23,6 +23,7 @@ from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.runtime.backends import check_backend
 
 RESIDUALS = ("auto", "frozen_copy", "folded", "identity", "none")
+PLACEMENTS = ("parallel", "input", "output")
 _BOTH = (
     "`circuit` and `preset` are both given, and only one can be taken\n"
     "hint: leave one out (None); in a mapping a circuit may be a preset's file: circuit={'q_proj': {'version': 1, "

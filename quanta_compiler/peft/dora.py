@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from quanta_compiler.nn import whole, wide
+from quanta_compiler.nn import whole
 from quanta_compiler.peft.bases import away
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.watch import Watch
@@ -54,14 +54,13 @@ def scaled_result(
 
     Where numbers of x are dropped, they are for both terms that f makes beside `result`, as PEFT has it.
     """
-    factors, bias = _over(layer, adapter, _known_norms(layer, adapter)), getattr(layer.get_base_layer(), "bias", None)
+    factors = _over(layer, adapter, _known_norms(layer, adapter))
     dropout, plain = layer.quanta_circuit_dropout[adapter], result
     if layer.training and isinstance(dropout, nn.Dropout):
         x = dropout(x)
         plain = earlier(x)
-    if bias is not None:
-        plain = plain - bias
-    scaled: torch.Tensor = result + (factors - 1) * plain + factors * layer._update(adapter, x, with_copy, True)
+    update = layer._update(adapter, x, with_copy, True)
+    scaled: torch.Tensor = result + (factors - 1) * layer.without_bias(plain) + factors * update
     return scaled
 
 
@@ -124,6 +123,6 @@ def _row_norms(layer: Any, adapter: str) -> torch.Tensor:
     for place, block in layer.delta_blocks(adapter, layer.quanta_circuit_scale[adapter]):
         if squares is None:
             squares = torch.zeros(len(weight), dtype=block.dtype, device=block.device)
-        squares[place[0]] += (wide(weight[place]) + block).square().sum(dim=1)
+        squares[place[0]] += (weight[place].to(block.dtype) + block).square().sum(dim=1)
     assert squares is not None, "a circuit has outputs"
     return squares.sqrt()

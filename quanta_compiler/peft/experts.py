@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from quanta_compiler.kernels.precision import without_autocast
 from quanta_compiler.nn import FittedCircuit, is_sharded, wide
-from quanta_compiler.peft.bases import FLOATS, is_offloaded, is_partitioned
+from quanta_compiler.peft.bases import FLOATS, is_partitioned, offloading
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError, Problem
 from quanta_compiler.peft.expert_tensors import ExpertTensor, expert_tensors
@@ -301,7 +301,7 @@ def _obstacles(config: QuantaConfig, tensor: ExpertTensor) -> Iterator[Problem]:
         yield Problem(f"{tensor.name}: it is {dtype}, quantized, and no circuit can be added to it", _LEAVE_OUT)
     if is_partitioned(parameter):
         yield Problem(f"{tensor.name}: DeepSpeed has partitioned it (ZeRO-3)", _LEAVE_OUT)
-    if is_offloaded(tensor.module):
+    if offloading(tensor.module) is not None:
         yield Problem(
             f"{tensor.name}: it is offloaded", f"keep the experts on a device, or leave them out: {_LEAVE_OUT}"
         )

@@ -183,11 +183,8 @@ class QuantaCircuitLayer(FoldingLayer):
     def cast_adapter(self, adapter: str) -> None:
         """Round what trains to the base layer's dtype, as `autocast_adapter_dtype=False` asks for."""
         if self.has_adapter(adapter):
-            self._holder(adapter).to(self._base_dtype())
-            own = list(self.trained_together(adapter))
-            if adapter in self.quanta_circuit_magnitude:
-                own.append(self.quanta_circuit_magnitude[adapter])
-            for parameter in own:
+            magnitude = [self.quanta_circuit_magnitude[adapter]] if adapter in self.quanta_circuit_magnitude else []
+            for parameter in (*self.trained_parameters(adapter), *magnitude):
                 parameter.data = parameter.data.to(self._base_dtype())
 
     def _drawn(self, adapter: str, config: QuantaConfig, names: Collection[str]) -> tuple[Tensors, Tensors]:

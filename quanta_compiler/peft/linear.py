@@ -1,6 +1,7 @@
 """The adapted linear layer: its forward pass, and merging into a weight that is plain, quantized or sharded."""
 
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -112,8 +113,13 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         """Return what an adapter beside or behind the layer makes of the layer's result for x."""
         if self.quanta_circuit_placement[adapter] == "parallel":
             return result + self._update(adapter, x, with_copy)
+        return result + self._update(adapter, self.without_bias(result))
+
+    def without_bias(self, result: torch.Tensor) -> torch.Tensor:
+        """Return W x of W x + b."""
         bias = getattr(self.get_base_layer(), "bias", None)
-        return result + self._update(adapter, result if bias is None else result - bias)
+        # It may be stored in float8.
+        return result if bias is None else result - bias.to(result.dtype)
 
     def _folded_among(self, active: list[str]) -> str | None:
         """Return the adapter whose copy may be folded into the weight: only what is beside the layer is before it."""
@@ -263,15 +269,13 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         wide = torch.promote_types(dtype, torch.float32)
         if self.quanta_circuit_placement[adapter] != "parallel" or adapter in self.quanta_circuit_magnitude:
             before = self.unmerged_weight().to(wide)
-            weight = before.clone()
-            for _ in self._changed(weight, adapter, scale):
-                pass
-            return weight.sub_(before).to(dtype)
-        shape = (self.in_features, self.out_features)
-        delta = torch.zeros(shape if self.fan_in_fan_out else shape[::-1], dtype=wide, device=self._base_device())
-        for _ in self._changed(delta, adapter, scale):
-            pass
-        return delta.to(dtype)
+        else:
+            # What is added does not depend on the weight.
+            shape = (self.in_features, self.out_features)
+            before = torch.zeros(shape if self.fan_in_fan_out else shape[::-1], dtype=wide, device=self._base_device())
+        weight = before.clone()
+        deque(self._changed(weight, adapter, scale), maxlen=0)
+        return weight.sub_(before).to(dtype)
 
     def train(self, mode: bool = True) -> "QuantaCircuitLinear":
         """Choose training or evaluation, and forget the norms that evaluation has kept."""

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from quanta_compiler.peft.bases import FLOATS
+
 _SAMPLES = 64
 
 
@@ -63,7 +65,7 @@ def _seen(tensor: torch.Tensor) -> _Seen:
 
 def _is_plain(tensor: torch.Tensor) -> bool:
     """Say whether a tensor's numbers are its own: not codes, a part, or those of another library's tensor."""
-    return type(tensor) in (torch.Tensor, nn.Parameter) and tensor.is_floating_point()
+    return type(tensor) in (torch.Tensor, nn.Parameter) and tensor.dtype in FLOATS
 
 
 def _identity(tensor: torch.Tensor) -> tuple[int, ...]:
