@@ -30,10 +30,6 @@ class FoldedWeight(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.watch = Watch([*sources, weight], sampled=1)
 
-    def is_made_of(self, sources: Sequence[torch.Tensor]) -> bool:
-        """Say whether the sources, W first and in the same order, are what they were."""
-        return self.watch.holds([*sources, self.weight])
-
 
 class FoldingLayer(ComputingLayer):
     """What is folded, and when it is folded anew."""
@@ -98,7 +94,7 @@ class FoldingLayer(ComputingLayer):
         folded: Any = self.quanta_circuit_folded._modules.get(adapter)
         if is_compiling and (folded is None or folded.weight.dtype != sources[0].dtype):
             return None
-        if not is_compiling and (folded is None or not folded.is_made_of(sources)):
+        if not is_compiling and (folded is None or not folded.watch.holds([*sources, folded.weight])):
             self._fold(adapter)
             folded = self.quanta_circuit_folded[adapter]
         return folded.weight  # type: ignore[no-any-return]

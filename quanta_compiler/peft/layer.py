@@ -118,6 +118,7 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.reach_shared(shared, adapter_name, fit.fitted)
         self._set_tensors(adapter_name, config)
+        self.row_norms.pop(adapter_name, None)
         if config.dora:
             begin_magnitude(self, adapter_name)
         elif adapter_name in self.quanta_circuit_magnitude:
