@@ -70,6 +70,7 @@ class FittedCircuit:
         self._differences = {
             how: difference(load_class(self.source), *how, forward) for how, forward in self._forwards.items()
         }
+        self._class = load_class(self.source)
         self._block = max(1, int(_BLOCK_BYTES / compiled.report.apply.peak_bytes_per_token))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FittedCircuit:
@@ -173,9 +174,8 @@ class FittedCircuit:
 
     def operator(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the operator, `[out_features, in_features]`, differentiable, also under torch.vmap."""
-        circuit = load_class(self.source)
         # Large ones are built slice by slice, which torch.func does not know.
-        build: Any = getattr(circuit, "_operator_at_once", circuit.operator)
+        build: Any = getattr(self._class, "_operator_at_once", self._class.operator)
         result: torch.Tensor = build(self._parts(tensors))
         return result
 
@@ -199,7 +199,10 @@ class FittedCircuit:
         One block is in memory at a time, so that a weight can be updated without a second matrix of its size.
         """
         tensors = {name: whole(tensor).to(dtype) for name, tensor in tensors.items()}
-        found = executable(load_class(self.source).circuit).rows
+        if torch.compiler.is_compiling():
+            yield (slice(None), slice(0, self.in_features)), self.operator(tensors)
+            return
+        found = executable(self._class.circuit).rows
         if found is not None and found.tiles >= _TILES:
             blocks = found.blocks(stored_in(self._parts(tensors)), dtype, device)
             yield from (((rows, slice(None)), block) for rows, block in blocks)

@@ -36,7 +36,7 @@ def computing_dtype(dtype: torch.dtype | None) -> torch.dtype:
 
 def computing_device(base: Any, device: torch.device | None) -> torch.device:
     """Return the device that a layer computes on, where its weight is on `device` or offloaded from there."""
-    hook = _offloading(base)
+    hook = offloading(base)
     if hook is not None and hook.execution_device is not None:
         return torch.device(hook.execution_device)
     return device if device is not None else torch.device("cpu")
@@ -59,7 +59,7 @@ def away(base: Any) -> str | None:
     """Say where the weight of a layer is between its forward passes; None where it is there."""
     if is_partitioned(getattr(base, "weight", None)):
         return "DeepSpeed has partitioned its weight (ZeRO-3)"
-    return "its weight is offloaded" if _offloading(base) is not None else None
+    return "its weight is offloaded" if offloading(base) is not None else None
 
 
 def obstacle_to_folding(layer: Any) -> str | None:
@@ -93,18 +93,24 @@ def _obstacle_to_merging(layer: Any) -> tuple[str, str] | None:
     if computed is not None:
         text = f"its weight is computed anew in every forward pass ({computed[0]}), and the update would be lost"
         return text, f"call `{computed[1]}` first, or "
-    weight, kind = base.weight, type(base).__name__
+    weight = base.weight
     # Of a tensor type of its own, other than a shard of FSDP2.
     if type(weight.data) is not torch.Tensor and not hasattr(weight, "full_tensor"):
         return f"its weight is a {type(weight).__name__}, which is written by its own library", ""
-    plain = type(base).forward in _PLAIN
-    if weight.dtype in FLOATS:
-        if plain or not _computes_otherwise(base):
-            return None
-        return f"a {kind} computes something else than W x + b, and so adding to W is another update", ""
-    if weight.dtype.is_floating_point and plain:
+    if reason := obstacle_to_reading(base):
+        return reason, ""
+    if type(base).forward in _PLAIN or not _computes_otherwise(base):
         return None
-    return f"only a {kind} knows what its {_shown(weight)} weight stands for", ""
+    text = f"a {type(base).__name__} computes something else than W x + b, and so adding to W is another update"
+    return text, ""
+
+
+def obstacle_to_reading(base: Any) -> str | None:
+    """Say why the numbers of a layer's weight, which PEFT does not dequantize, are not W; None where they are."""
+    weight = base.weight
+    if weight.dtype in FLOATS or (weight.dtype.is_floating_point and type(base).forward in _PLAIN):
+        return None
+    return f"only a {type(base).__name__} knows what its {_shown(weight)} weight stands for"
 
 
 def check_merging(layers: Mapping[str, Any]) -> None:
@@ -163,18 +169,13 @@ def _shown(weight: torch.Tensor) -> str:
     return str(weight.dtype).removeprefix("torch.")
 
 
-def _offloading(base: Any) -> Any:
+def offloading(base: Any) -> Any:
     """Return accelerate's hook that brings a layer's weight for each forward pass; None where it stays."""
     hook = getattr(base, "_hf_hook", None)
     for part in getattr(hook, "hooks", (hook,)):
         if getattr(part, "offload", False):
             return part
     return None
-
-
-def is_offloaded(base: Any) -> bool:
-    """Say whether accelerate brings a module's weights for each forward pass."""
-    return _offloading(base) is not None
 
 
 def sharing(model: nn.Module, layers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

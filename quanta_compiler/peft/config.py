@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,15 @@ from quanta_compiler.peft.card import write_card
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.peft.keywords import refusing_others
 from quanta_compiler.peft.registration import peft_type
-from quanta_compiler.peft.resolved import FORMAT, PLACEMENTS, auto_rule, checked_entries, checked_format
+from quanta_compiler.peft.resolved import FORMAT, auto_rule, checked_entries, checked_format
 from quanta_compiler.peft.rounding import MOST_BITS, Rounding
 from quanta_compiler.peft.saved import check_files
 from quanta_compiler.presets import DEFAULT
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.runtime.backends import check_backend
 
 RESIDUALS = ("auto", "frozen_copy", "folded", "identity", "none")
+PLACEMENTS = ("parallel", "input", "output")
 _BOTH = (
     "`circuit` and `preset` are both given, and only one can be taken\n"
     "hint: leave one out (None); in a mapping a circuit may be a preset's file: circuit={'q_proj': {'version': 1, "
@@ -130,6 +133,8 @@ class QuantaConfig(PeftConfig):
         self._choose_circuit(is_saved=is_saved)
         self.package_version = self.package_version or __version__
         self._choose_targets()
+        if not is_saved and self.placement == "parallel":
+            self._warn_of_placement()
 
     def _choose_circuit(self, *, is_saved: bool) -> None:
         """Take the circuit that is given, or that of the preset; refuse what is not what was saved."""
@@ -186,6 +191,17 @@ class QuantaConfig(PeftConfig):
                     rf"`{name}` and write the indices into the keys, such as 'layers\.(?:0|1)\..*q_proj'"
                 )
             raise ValueError(f"`{name}` cannot be used when `target_modules` is a str.")
+
+    def _warn_of_placement(self) -> None:
+        """Warn of families that sit before the layer, where nothing says where the circuit is to sit."""
+        documents = self.circuit.values() if targets.is_mapping(self.circuit) else [self.circuit]
+        names = {document["preset"] for document in documents if "preset" in document and isinstance(document, dict)}
+        for name in sorted(name for name in names if PRESETS[name].placement == "input"):
+            warnings.warn(
+                f"preset {name!r} is beside the layer here, y = W x + (T x - x), and {name.upper()} turns what "
+                "the layer reads, y = W T x\nhint: QuantaConfig(placement='input', ...)",
+                stacklevel=4,
+            )
 
     @property
     def rounding(self) -> Rounding | None:

@@ -6,20 +6,29 @@ The norms are constant in backward, as in PEFT's LoRA (section 4.3 of arXiv 2402
 least and always alike, so that the magnitude, which begins as them, gives f = 1 exactly at the start.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from quanta_compiler.nn import whole, wide
+from quanta_compiler.nn import whole
 from quanta_compiler.peft.bases import away
 from quanta_compiler.peft.errors import AdapterError
+from quanta_compiler.peft.watch import Watch
+
+
+class KeptNorms(NamedTuple):
+    """Norms that evaluation keeps, and the tensors and the scale that they are of."""
+
+    norms: torch.Tensor
+    watch: Watch
+    scale: float
 
 
 def begin_magnitude(layer: Any, adapter: str) -> None:
     """Give an adapter its magnitude: the norms of the rows of W + update."""
-    if any(parameter.is_meta for parameter in layer._holder(adapter).values()):
+    if any(parameter.is_meta for parameter in layer.trained_parameters(adapter)):
         # Loaded later, or there are no numbers at all.
         norms = torch.empty(layer.out_features, device="meta")
     else:
@@ -32,19 +41,26 @@ def row_factors(layer: Any, adapter: str) -> torch.Tensor:
     return _over(layer, adapter, _row_norms(layer, adapter)).detach()
 
 
-def scaled_result(layer: Any, adapter: str, x: torch.Tensor, result: torch.Tensor, with_copy: bool) -> torch.Tensor:
-    """Return f (W x + update x) + b, `result` being W x + b, or what other adapters have made of it.
+def scaled_result(
+    layer: Any,
+    adapter: str,
+    x: torch.Tensor,
+    result: torch.Tensor,
+    *,
+    earlier: Callable[[torch.Tensor], torch.Tensor],
+    with_copy: bool,
+) -> torch.Tensor:
+    """Return f (W x + update x) + b, `result` being W x + b, or what `earlier` adapters have made of it.
 
     Where numbers of x are dropped, they are for both terms that f makes beside `result`, as PEFT has it.
     """
-    factors, bias = _over(layer, adapter, _known_norms(layer, adapter)), getattr(layer.get_base_layer(), "bias", None)
+    factors = _over(layer, adapter, _known_norms(layer, adapter))
     dropout, plain = layer.quanta_circuit_dropout[adapter], result
     if layer.training and isinstance(dropout, nn.Dropout):
         x = dropout(x)
-        plain = layer._apply_base(x, None)
-    if bias is not None:
-        plain = plain - bias
-    scaled: torch.Tensor = result + (factors - 1) * plain + factors * layer._update(adapter, x, with_copy, True)
+        plain = earlier(x)
+    update = layer._update(adapter, x, with_copy, True)
+    scaled: torch.Tensor = result + (factors - 1) * layer.without_bias(plain) + factors * update
     return scaled
 
 
@@ -80,22 +96,18 @@ def _over(layer: Any, adapter: str, norms: torch.Tensor) -> torch.Tensor:
 
 
 def _known_norms(layer: Any, adapter: str) -> torch.Tensor:
-    """Return the norms; in evaluation they are kept while the tensors are the same in the same versions."""
+    """Return the norms; in evaluation they are kept while W and the circuit are the same."""
     if layer.training or torch.compiler.is_compiling():
         return _row_norms(layer, adapter)
-    own = (layer._holder(adapter), layer.quanta_circuit_frozen[adapter])
-    tensors = [*layer.get_base_layer().parameters(), *(tensor for holder in own for tensor in holder.values())]
-    tensors += layer.trained_together(adapter)
-    key = (layer.quanta_circuit_scale[adapter], *map(_version, tensors))
+    scale, base = layer.quanta_circuit_scale[adapter], layer.get_base_layer()
+    own = (*layer.trained_tensors(adapter).values(), *layer.frozen_tensors(adapter).values())
+    tensors = [*base.parameters(), *own]
     known = layer.row_norms.get(adapter)
-    if known is None or known[0] != key:
-        known = layer.row_norms[adapter] = key, _row_norms(layer, adapter)
-    norms: torch.Tensor = known[1]
+    if known is None or known.scale != scale or not known.watch.holds(tensors):
+        known = KeptNorms(_row_norms(layer, adapter), Watch(tensors, sampled=len(tensors)), scale)
+        layer.row_norms[adapter] = known
+    norms: torch.Tensor = known.norms
     return norms
-
-
-def _version(tensor: torch.Tensor) -> tuple[int, int, int]:
-    return id(tensor), tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
 
 
 @torch.no_grad()
@@ -111,6 +123,6 @@ def _row_norms(layer: Any, adapter: str) -> torch.Tensor:
     for place, block in layer.delta_blocks(adapter, layer.quanta_circuit_scale[adapter]):
         if squares is None:
             squares = torch.zeros(len(weight), dtype=block.dtype, device=block.device)
-        squares[place[0]] += (wide(weight[place]) + block).square().sum(dim=1)
+        squares[place[0]] += (weight[place].to(block.dtype) + block).square().sum(dim=1)
     assert squares is not None, "a circuit has outputs"
     return squares.sqrt()

@@ -9,8 +9,9 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from quanta_compiler.kernels.precision import without_autocast
 from quanta_compiler.nn import FittedCircuit, is_sharded, wide
-from quanta_compiler.peft.bases import FLOATS, is_offloaded, is_partitioned
+from quanta_compiler.peft.bases import FLOATS, is_partitioned, offloading
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.errors import AdapterError, Problem
 from quanta_compiler.peft.expert_tensors import ExpertTensor, expert_tensors
@@ -161,7 +162,7 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
 
     def _changed(self, weight: torch.Tensor, adapter: str, scale: float) -> torch.Tensor:
         """Return a weight with an adapter merged into it: computed in float32 or better, and rounded once."""
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device):
             update = self._update(weight, adapter)
             return torch.add(weight.to(update.dtype), update, alpha=scale).to(weight.dtype)
 
@@ -235,7 +236,7 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
         """
         if not self.has_adapter(adapter):
             raise KeyError(f"no adapter {adapter!r} on these experts: there is {', '.join(self.quanta_circuit_plan)}")
-        with torch.no_grad(), torch.autocast(self._base_device().type, enabled=False):
+        with torch.no_grad(), without_autocast(self._base_device()):
             update = self._update(self._weight().data, adapter)
         return update.mul_(self.quanta_circuit_scale[adapter])
 
@@ -300,7 +301,7 @@ def _obstacles(config: QuantaConfig, tensor: ExpertTensor) -> Iterator[Problem]:
         yield Problem(f"{tensor.name}: it is {dtype}, quantized, and no circuit can be added to it", _LEAVE_OUT)
     if is_partitioned(parameter):
         yield Problem(f"{tensor.name}: DeepSpeed has partitioned it (ZeRO-3)", _LEAVE_OUT)
-    if is_offloaded(tensor.module):
+    if offloading(tensor.module) is not None:
         yield Problem(
             f"{tensor.name}: it is offloaded", f"keep the experts on a device, or leave them out: {_LEAVE_OUT}"
         )

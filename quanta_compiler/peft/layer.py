@@ -1,17 +1,18 @@
 """An adapted layer: the base layer with the circuits of one or more adapters beside it."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.nn import FittedCircuit, Place, is_sharded, wide
+from quanta_compiler.nn import FittedCircuit, wide
 from quanta_compiler.peft.bases import computing_device, computing_dtype, layer_features, quantization_of
+from quanta_compiler.peft.computed import COPYING
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.dora import begin_magnitude
+from quanta_compiler.peft.dora import KeptNorms, begin_magnitude
 from quanta_compiler.peft.folding import FoldingLayer
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import Resolved
@@ -47,10 +48,6 @@ class QuantaCircuitLayer(FoldingLayer):
     was_called = False
     """Whether a forward pass has called the layer; written without being read, so that compiled code needs no guard."""
 
-    active_adapters: list[str]
-    get_base_weight: Callable[[], torch.Tensor]
-    get_base_layer: Callable[[], Any]
-
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
         self.base_layer = base_layer
         self.quantization_backend = quantization_of(
@@ -59,8 +56,8 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_delta = nn.ModuleDict()
         self.quanta_circuit_gates = nn.ModuleDict()
         self.quanta_circuit_magnitude = nn.ParameterDict()
-        self.row_norms: dict[str, tuple[Any, torch.Tensor]] = {}
-        """Of W + update, under `dora`: what is kept in evaluation, and for which tensors."""
+        self.row_norms: dict[str, KeptNorms] = {}
+        """Of W + update, under `dora`: what is kept in evaluation."""
         self.quanta_circuit_frozen = nn.ModuleDict()
         self.quanta_circuit_shared: dict[str, Reach] = {}
         """What the layer has together with others, by adapter; the model holds it."""
@@ -68,8 +65,6 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_folded = nn.ModuleDict()
         self._stale_folds: set[str] = set()
         """Adapters to fold again once the base weight is the base weight."""
-        self._unsure_folds: set[str] = set()
-        """Folded adapters whose sources are to be looked at closely."""
         self.quanta_circuit_dropout = nn.ModuleDict()
         self.quanta_circuit_scale: dict[str, float] = {}
         self.quanta_circuit_residual: dict[str, str] = {}
@@ -123,6 +118,7 @@ class QuantaCircuitLayer(FoldingLayer):
         self.quanta_circuit_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.reach_shared(shared, adapter_name, fit.fitted)
         self._set_tensors(adapter_name, config)
+        self.row_norms.pop(adapter_name, None)
         if config.dora:
             begin_magnitude(self, adapter_name)
         elif adapter_name in self.quanta_circuit_magnitude:
@@ -132,11 +128,11 @@ class QuantaCircuitLayer(FoldingLayer):
     def _set_tensors(self, adapter: str, config: QuantaConfig) -> None:
         """Make D or T, S and the rest on the base layer's device, in float32 at least."""
         fitted, residual = self.quanta_circuit_plan[adapter], self.quanta_circuit_residual[adapter]
-        is_difference = residual == "identity" or (residual in _COPYING and config.format != 1)
+        is_difference = residual == "identity" or (residual in COPYING and config.format != 1)
         part = "delta" if is_difference else "gates"
         names: dict[str, Sequence[str]] = {
             part: fitted.trained,
-            "frozen": tuple(fitted.shapes) if residual in _COPYING else fitted.fixed,
+            "frozen": tuple(fitted.shapes) if residual in COPYING else fitted.fixed,
         }
         reach = self.quanta_circuit_shared.get(adapter)
         if reach is not None:
@@ -171,7 +167,7 @@ class QuantaCircuitLayer(FoldingLayer):
 
         The parameters stay the same objects, for an optimizer that holds them already.
         """
-        if adapter not in self.quanta_circuit_gates or self.quanta_circuit_residual[adapter] not in _COPYING:
+        if adapter not in self.quanta_circuit_gates or self.quanta_circuit_residual[adapter] not in COPYING:
             return
         holder, frozen = self._holder(adapter), self.quanta_circuit_frozen[adapter]
         if any(parameter.is_meta for parameter in (*holder.parameters(), *frozen.parameters())):
@@ -188,11 +184,8 @@ class QuantaCircuitLayer(FoldingLayer):
     def cast_adapter(self, adapter: str) -> None:
         """Round what trains to the base layer's dtype, as `autocast_adapter_dtype=False` asks for."""
         if self.has_adapter(adapter):
-            self._holder(adapter).to(self._base_dtype())
-            own = list(self.trained_together(adapter))
-            if adapter in self.quanta_circuit_magnitude:
-                own.append(self.quanta_circuit_magnitude[adapter])
-            for parameter in own:
+            magnitude = [self.quanta_circuit_magnitude[adapter]] if adapter in self.quanta_circuit_magnitude else []
+            for parameter in (*self.trained_parameters(adapter), *magnitude):
                 parameter.data = parameter.data.to(self._base_dtype())
 
     def _drawn(self, adapter: str, config: QuantaConfig, names: Collection[str]) -> tuple[Tensors, Tensors]:
@@ -249,65 +242,6 @@ class QuantaCircuitLayer(FoldingLayer):
             yield f"{METHOD}_magnitude.{adapter}", (self.out_features,)
         yield f"{METHOD}_features.{adapter}", (2,)
 
-    def circuits(self, adapter: str) -> tuple[Tensors, Tensors | None]:
-        """Return the tensors of T, and those of S where it is a copy; T = S + D, both in `compute_dtype`."""
-        frozen, own = self._as_computed(adapter)
-        dtype, residual = self.compute_dtype(adapter), self.quanta_circuit_residual[adapter]
-        copy, own = _cast(frozen, dtype), _cast(own, dtype)
-        rounding = self.quanta_circuit_rounding[adapter]
-        if rounding is not None:
-            own = {name: rounding.apply(tensor) for name, tensor in own.items()}
-        if residual == "identity":
-            own = self.quanta_circuit_plan[adapter].from_identity(own)
-        elif adapter in self.quanta_circuit_delta:
-            own = {name: copy[name] + tensor for name, tensor in own.items()}
-        return {**copy, **own}, copy if residual in _COPYING else None
-
-    def _as_computed(self, adapter: str) -> tuple[Tensors, Tensors]:
-        """Return S and what trains, rounded as the forward pass has them.
-
-        FSDP2 keeps parameters as they are and casts what it gathers for a forward pass: merging reads the former.
-        """
-        frozen, own = self.frozen_tensors(adapter), self.trained_tensors(adapter)
-        if torch.compiler.is_compiling():
-            return frozen, own
-        if not any(map(is_sharded, self.trained_parameters(adapter))):
-            self.quanta_circuit_computed_in[adapter] = next(iter(own.values())).dtype
-            return frozen, own
-        dtype = self.quanta_circuit_computed_in.get(adapter, torch.float64)
-        if dtype.itemsize >= next(iter(own.values())).dtype.itemsize:
-            return frozen, own
-        return _cast(frozen, dtype), _cast(own, dtype)
-
-    def compute_dtype(self, adapter: str) -> torch.dtype:
-        """Return the dtype that the circuits are applied in: at least float32 where the update is a difference."""
-        dtype = next(self.trained_parameters(adapter)).dtype
-        if self.quanta_circuit_residual[adapter] == "none":
-            return dtype
-        holder: Any = self.quanta_circuit_frozen[adapter]
-        frozen = next((tensor.dtype for tensor in holder._parameters.values()), dtype)
-        return torch.promote_types(torch.promote_types(dtype, frozen), torch.float32)
-
-    def delta_blocks(self, adapter: str, scale: float) -> Iterator[tuple[Place, torch.Tensor]]:
-        """Yield the update `scale` (T - S) block by block, and where each stands in it.
-
-        For circuits beside the layer. In float32 or better, without gradient, with at most a few MiB in memory at once.
-        """
-        fitted = self.quanta_circuit_plan[adapter]
-        dtype, device = torch.promote_types(self.compute_dtype(adapter), torch.float32), self._base_device()
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            trained, frozen = self.circuits(adapter)
-            copies = fitted.operator_blocks(frozen, dtype, device) if frozen is not None else None
-            for place, block in fitted.operator_blocks(trained, dtype, device):
-                if copies is not None:
-                    block.sub_(next(copies)[1])
-                elif self.quanta_circuit_residual[adapter] == "identity":
-                    # One of the two is all of them.
-                    rows, columns = place
-                    (block[columns] if rows == slice(None) else block[:, rows]).diagonal().sub_(1)
-                yield place, block.mul_(scale) if scale != 1 else block
-                del block  # before the next is made
-
     def settle(self) -> None:
         """Check adapters whose tensors were assigned past `load_state_dict`, and fold their copies anew."""
         for adapter in sorted(self.quanta_circuit_features.replaced_adapters & set(self.quanta_circuit_plan)):
@@ -339,12 +273,5 @@ class QuantaCircuitLayer(FoldingLayer):
         self._fold_again(adapter)
 
 
-_COPYING = ("frozen_copy", "folded")  # the residuals that keep a frozen copy
-
-
 def _seed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-def _cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
-    return {name: tensor if tensor.dtype == dtype else tensor.to(dtype) for name, tensor in tensors.items()}

@@ -1,7 +1,9 @@
 """The adapted linear layer: its forward pass, and merging into a weight that is plain, quantized or sharded."""
 
 import warnings
+from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from peft.utils import quantization_extra_repr
 from torch import nn
 
+from quanta_compiler.kernels.precision import without_autocast
 from quanta_compiler.peft.bases import check_merging, fetch_partitioned, gathered
 from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.dora import row_factors, scale_rows, scaled_result, unscale_rows
@@ -60,11 +63,12 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         if not torch.compiler.is_compiling():
             for adapter in active:
                 self.take_difference(adapter)
+        return self._adapted(active, x, *args, **kwargs)
+
+    def _adapted(self, active: list[str], x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Apply the base layer and adapters: each changes what those before it have made of it, as merging does."""
         folded = self._folded_among(active)
         weight = self.folded_weight(folded) if folded is not None else None
-        if weight is None:
-            folded = None
-        # Each adapter changes what the ones before it have made of the layer, as merging does.
         inputs: dict[str, torch.Tensor] = {}
         for adapter in reversed(active):
             if self.quanta_circuit_placement[adapter] == "input":
@@ -74,7 +78,12 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         result = self._apply_base(x, weight, *args, **kwargs)
         dtype = result.dtype
         for adapter, before in reversed(inputs.items()):
-            result = self._changed_result(adapter, before, result, with_copy=adapter != folded)
+            with_copy = weight is None or adapter != folded
+            if adapter in self.quanta_circuit_magnitude:
+                earlier = partial(self._adapted, active[: active.index(adapter)])
+                result = scaled_result(self, adapter, before, result, earlier=earlier, with_copy=with_copy)
+            else:
+                result = self._changed_result(adapter, before, result, with_copy)
         return result.to(dtype)
 
     def requires_grad_(self, requires_grad: bool = True) -> "QuantaCircuitLinear":
@@ -102,12 +111,15 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         self, adapter: str, x: torch.Tensor, result: torch.Tensor, with_copy: bool = True
     ) -> torch.Tensor:
         """Return what an adapter beside or behind the layer makes of the layer's result for x."""
-        if adapter in self.quanta_circuit_magnitude:
-            return scaled_result(self, adapter, x, result, with_copy)
         if self.quanta_circuit_placement[adapter] == "parallel":
             return result + self._update(adapter, x, with_copy)
+        return result + self._update(adapter, self.without_bias(result))
+
+    def without_bias(self, result: torch.Tensor) -> torch.Tensor:
+        """Return W x of W x + b."""
         bias = getattr(self.get_base_layer(), "bias", None)
-        return result + self._update(adapter, result if bias is None else result - bias)
+        # It may be stored in float8.
+        return result if bias is None else result - bias.to(result.dtype)
 
     def _folded_among(self, active: list[str]) -> str | None:
         """Return the adapter whose copy may be folded into the weight: only what is beside the layer is before it."""
@@ -135,7 +147,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
             return (x + self._update(adapter, x)).to(x.dtype)
         circuit = self.circuits(adapter)[0]
         wide = self._cast_input_dtype(x, next(iter(circuit.values())).dtype)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             turned = self.quanta_circuit_plan[adapter].apply(circuit, wide, *self.quanta_circuit_backend[adapter])
         return turned.to(x.dtype)
 
@@ -155,10 +167,10 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         if with_copy and frozen is not None:
             # Both are computed alike, so that equal tensors give equal numbers, and the difference is zero at the
             # start. Later it may be smaller than what autocast would round them by, so it has no part in this.
-            with torch.autocast(x.device.type, enabled=False):
+            with without_autocast(x.device):
                 update = fitted.apply_difference(trained, frozen, x, *how)
         elif self.quanta_circuit_residual[adapter] == "identity":
-            with torch.autocast(x.device.type, enabled=False):
+            with without_autocast(x.device):
                 update = fitted.apply(trained, x, *how) - x
         else:
             update = fitted.apply(trained, x, *how)
@@ -257,15 +269,13 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         wide = torch.promote_types(dtype, torch.float32)
         if self.quanta_circuit_placement[adapter] != "parallel" or adapter in self.quanta_circuit_magnitude:
             before = self.unmerged_weight().to(wide)
-            weight = before.clone()
-            for _ in self._changed(weight, adapter, scale):
-                pass
-            return weight.sub_(before).to(dtype)
-        shape = (self.in_features, self.out_features)
-        delta = torch.zeros(shape if self.fan_in_fan_out else shape[::-1], dtype=wide, device=self._base_device())
-        for _ in self._changed(delta, adapter, scale):
-            pass
-        return delta.to(dtype)
+        else:
+            # What is added does not depend on the weight.
+            shape = (self.in_features, self.out_features)
+            before = torch.zeros(shape if self.fan_in_fan_out else shape[::-1], dtype=wide, device=self._base_device())
+        weight = before.clone()
+        deque(self._changed(weight, adapter, scale), maxlen=0)
+        return weight.sub_(before).to(dtype)
 
     def train(self, mode: bool = True) -> "QuantaCircuitLinear":
         """Choose training or evaluation, and forget the norms that evaluation has kept."""

@@ -29,30 +29,34 @@ def adapters_by_row(
     """
     _check(tuner, names)
     _check_count(names, tuner, arguments, keywords)
-    # `generate` repeats every row of what the decoder reads, for the beams.
-    repeats = _repeats(keywords)
-    repeated = [name for name in names for _ in range(repeats)]
-    encoder = _encoder(tuner.model)
-    inside = set(encoder.modules()) if encoder is not None else set()
+    give = partial(_give, list(names), _repeats(tuner.model, keywords))
     # Some of PEFT's models say nothing of the batch here, and pass it to the tuner.
     handles = [tuner.register_forward_pre_hook(partial(_check_count, names), with_kwargs=True)]
     try:
         for module in tuner.modules():
             if isinstance(module, AuxiliaryTrainingWrapper) or hasattr(module, "quanta_circuit_plan"):
-                own = list(names) if module in inside else repeated
-                handles.append(module.register_forward_pre_hook(partial(_give, own), with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(give, with_kwargs=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _give(names: list[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _give(
+    names: list[str], repeats: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Give a layer the names of its rows: those of the batch, or each as often as `generate` repeats its row."""
+    if any(len(value) == len(names) * repeats for value in _tensors(args, kwargs)[:1]):
+        names = [name for name in names for _ in range(repeats)]
     return args, {**kwargs, "adapter_names": names}
 
 
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim()]
+
+
 def _check(tuner: Any, names: Sequence[str]) -> None:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise AdapterError(f"`adapter_names` is a list with one name for every row, got {names!r}")
     unknown = sorted(set(names) - {BASE} - set(tuner.peft_config))
     if unknown:
@@ -79,7 +83,7 @@ def _check(tuner: Any, names: Sequence[str]) -> None:
 
 def _check_count(names: Sequence[str], _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise AdapterError where no tensor that the model is given has a row for every name."""
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim()]
+    tensors = _tensors(args, kwargs)
     if tensors and not any(len(tensor) == len(names) for tensor in tensors):
         raise wrong_count(names, len(tensors[0]))
 
@@ -93,17 +97,21 @@ def wrong_count(names: Sequence[str], rows: int, layer: str = "") -> AdapterErro
     )
 
 
-def _repeats(keywords: dict[str, Any]) -> int:
-    """Return how many times `generate` repeats every row."""
-    config = keywords.get("generation_config")
-    counts = [keywords.get(key, getattr(config, key, None)) for key in ("num_beams", "num_return_sequences")]
-    return max([1, *(count for count in counts if isinstance(count, int))])
-
-
-def _encoder(model: Any) -> Any:
-    """Return the encoder of a model that has one beside its decoder."""
-    encoder = model.get_encoder() if hasattr(model, "get_encoder") else None
-    return None if encoder is model else encoder
+def _repeats(model: Any, keywords: dict[str, Any]) -> int:
+    """Return how many times `generate` repeats every row, an encoder's aside: by its keywords, or the model's own."""
+    said = [
+        keywords,
+        *(
+            vars(config)
+            for config in (keywords.get("generation_config"), getattr(model, "generation_config", None))
+            if config
+        ),
+    ]
+    counts = [
+        next((known[key] for known in said if isinstance(known.get(key), int)), 1)
+        for key in ("num_beams", "num_return_sequences")
+    ]
+    return max(1, *counts)
 
 
 def rows_by_adapter(layer: Any, names: Sequence[str], x: torch.Tensor) -> dict[str, torch.Tensor]:

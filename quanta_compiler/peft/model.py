@@ -187,23 +187,15 @@ class QuantaCircuitModel(BaseTuner):
                 self._create_and_replace(*given, current_key=tensor.name, tensor=tensor)
         return [tensor.name for tensor in tensors]
 
-    def _adapt_experts(self, config: QuantaConfig, adapter_name: str, parent: nn.Module, tensor: ExpertTensor) -> None:
-        problem = obstacle_to_experts(config, tensor)
-        fit = problem or fit_experts(config, tensor.name, *tensor.features)
-        if isinstance(fit, Problem):
-            self._misfits.append(fit)
-            return
-        self._take(config, tensor.name, fit)
-        layer = adapter_of(parent, tensor, self.active_adapters)
-        layer.take_circuit(adapter_name, config, fit, tensor.name, **get_quantization_kwargs(self))
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-
-    def _take(self, config: QuantaConfig, name: str, fit: Resolved) -> None:
-        """Note what a layer gets."""
-        warn_of_circuit(fit.fitted.spec)
-        record(config, name, fit.fitted.spec, fit.residual)
-        self._fits[name] = fit
+    def _fit(self, config: QuantaConfig, target: nn.Module, name: str, reader: str | None) -> Resolved | Problem:
+        """Return the circuit for a linear layer, or why there is none."""
+        if reader is not None:
+            return Problem(
+                f"{name}: {reader} reads its weight past its forward, an adapter on it would do nothing", EXCLUDE
+            )
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        fit = fit_layer(config, base, name, **get_quantization_kwargs(self))
+        return fit if isinstance(fit, Problem) else conflict(fit.fitted.spec, name, self._together) or fit
 
     def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
         self,
@@ -216,31 +208,30 @@ class QuantaCircuitModel(BaseTuner):
         tensor: ExpertTensor | None = None,
         **optional_kwargs: Any,
     ) -> None:
-        if tensor is not None:
-            self._adapt_experts(peft_config, adapter_name, parent, tensor)
-            return
-        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        reader = reader_of(parent, target_name)
-        if reader is not None:
-            text = f"{current_key}: {reader} reads its weight past its forward, an adapter on it would do nothing"
-            self._misfits.append(Problem(text, EXCLUDE))
-            return
-        fit = fit_layer(peft_config, base, current_key, **get_quantization_kwargs(self))
-        if not isinstance(fit, Problem):
-            fit = conflict(fit.fitted.spec, current_key, self._together) or fit
+        if tensor is None:
+            fit = self._fit(peft_config, target, current_key, reader_of(parent, target_name))
+        else:
+            fit = obstacle_to_experts(peft_config, tensor) or fit_experts(peft_config, tensor.name, *tensor.features)
         if isinstance(fit, Problem):
             self._misfits.append(fit)
             return
-        self._take(peft_config, current_key, fit)
+        warn_of_circuit(fit.fitted.spec)
+        record(peft_config, current_key, fit.fitted.spec, fit.residual)
+        self._fits[current_key] = fit
+        given: Any = (adapter_name, peft_config, fit, current_key)
         kwargs = {**get_quantization_kwargs(self), "shared": shared_for(self.model, fit.fitted.spec)}
-        if isinstance(target, QuantaCircuitLayer):
-            target.update_layer(adapter_name, peft_config, fit, current_key, **kwargs)
+        if tensor is not None:
+            layer: Any = adapter_of(parent, tensor, self.active_adapters)
+            layer.take_circuit(*given, **kwargs)
+        elif isinstance(target, QuantaCircuitLayer):
+            target.update_layer(*given, **kwargs)
             return
-        layer = QuantaCircuitLinear(target, adapter_name, peft_config, fit, current_key, **kwargs)
+        else:
+            layer = QuantaCircuitLinear(target, *given, **kwargs)
+            self._replace_module(parent, target_name, layer, target)
         if adapter_name not in self.active_adapters:
             # An additional adapter is not trained before it is chosen.
             layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge the adapters into the base weights, where all of them can be merged.

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from quanta_compiler.kernels.precision import without_autocast
 from quanta_compiler.peft.errors import AdapterError
 
 _BLOCK = 256
@@ -20,7 +21,7 @@ def multiply(weight: torch.Tensor, layer: Any, adapter: str, scale: float) -> It
     apply = fitted.apply_transposed if layer.quanta_circuit_placement[adapter] == "input" else fitted.apply
     tensors = {name: tensor.detach().to(_dtype(layer, adapter)) for name, tensor in layer.circuits(adapter)[0].items()}
     for part in torch.split(_vectors(weight, layer, adapter), _BLOCK):
-        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(weight.device):
             vectors = part.to(_dtype(layer, adapter))
             turned = apply(tensors, vectors)
             part.copy_(turned if scale == 1 else torch.lerp(vectors, turned, scale))

@@ -25,10 +25,6 @@ Entries = dict[str, dict[str, Any]]
 """What `QuantaConfig.resolved` holds: by width and target, the circuit, its residual, and the SHA-256 of both."""
 
 
-PLACEMENTS = ("parallel", "input", "output")
-"""Where a circuit sits: beside the layer, before it, or behind it."""
-
-
 class Resolved(NamedTuple):
     """A circuit for a layer, and what the layer's update is."""
 
@@ -76,7 +72,9 @@ def resolve(config: Any, name: str, in_features: int, out_features: int) -> Reso
             the identity and has to.
 
     """
-    in_features, out_features = sides_of(config.placement, in_features, out_features)
+    if config.placement != "parallel":
+        # Before or behind the layer it is square.
+        in_features = out_features = in_features if config.placement == "input" else out_features
     entry = config.resolved.get(_place(config.circuit, name, in_features, out_features))
     document = circuit_for(config.circuit, name) if entry is None else entry["circuit"]
     fitted = fit_circuit(document, in_features, out_features, auto_rule=auto_rule(config.format))
@@ -90,14 +88,6 @@ def resolve(config: Any, name: str, in_features: int, out_features: int) -> Reso
         text = f"`{asked}` is for circuits that begin as the identity, and {fitted.spec.name!r} does not: {reason}"
         raise FeaturesError(text, _BEGIN)
     return Resolved(fitted, residual)
-
-
-def sides_of(placement: str, in_features: int, out_features: int) -> tuple[int, int]:
-    """Return the features of a circuit at a layer: before or behind it, it is square."""
-    if placement == "parallel":
-        return in_features, out_features
-    side = in_features if placement == "input" else out_features
-    return side, side
 
 
 def _chosen(config: Any, fitted: FittedCircuit) -> str:

@@ -142,7 +142,8 @@ def _summed(tuner: Any, layers: dict[str, Any], weighted: dict[str, float]) -> t
         residual="auto",
         scale=1.0,
         init_weights=True,
-        target_modules=_targets(tuner.model, list(sums)),
+        # These layers and no others: a name of a list also means what ends in it.
+        target_modules="|".join(map(re.escape, sums)),
         exclude_modules=None,
         layers_to_transform=None,
         layers_pattern=None,
@@ -151,14 +152,6 @@ def _summed(tuner: Any, layers: dict[str, Any], weighted: dict[str, float]) -> t
     for key, own in sums.items():
         record(config, key, own.spec, own.residual)
     return config, sums
-
-
-def _targets(model: Any, names: list[str]) -> list[str] | str:
-    """Return `target_modules` that mean these layers and no others: a name also means what ends in it."""
-    ends = tuple(f".{name}" for name in names)
-    if any(key.endswith(ends) for key, _ in model.named_modules() if key not in names):
-        return "|".join(map(re.escape, names))
-    return names
 
 
 def _whole(layers: dict[str, Any], weighted: dict[str, float]) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from quanta_compiler.nn import is_sharded, whole
-from quanta_compiler.peft.bases import computing_device
+from quanta_compiler.peft.bases import computing_device, obstacle_to_reading
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.system.machine import expect_writes
 
@@ -16,9 +16,12 @@ def read_weight(layer: Any, *, copied: bool = True) -> torch.Tensor:
     base = layer.get_base_layer()
     _unpack(base)
     try:
+        reason = None if layer.quantization_backend is not None else obstacle_to_reading(base)
         weight: torch.Tensor = layer.get_base_weight()
     except NotImplementedError as error:
-        raise AdapterError(f"{layer._layer_name}: {error}\nhint: keep the adapter beside it, without `dora`") from error
+        reason = str(error)
+    if reason is not None:
+        raise AdapterError(f"{layer._layer_name}: {reason}\nhint: keep the adapter beside it, without `dora`")
     if weight.is_meta and computing_device(base, weight.device).type != "meta":
         raise AdapterError(
             f"{layer._layer_name}: its weight is offloaded\n"

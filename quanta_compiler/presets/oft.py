@@ -40,7 +40,8 @@ class Oft(Family):
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = diag(Q_1, ..., Q_b)."""
         width = max(in_features, out_features)
-        size = _whole_size(width) if self.blocks is None else max(2, ceil(width / self.blocks))
+        sizes = range(_SIZE, _SIZE // 4 - 1, -1) if width > _SIZE else range(max(2, width), 1, -1)
+        size = max(2, ceil(width / self.blocks)) if self.blocks else _size(width, sizes)
         blocks = self.blocks or ceil(width / size)
         return _square([blocks, size], [_turn([1], [0])])
 
@@ -69,19 +70,15 @@ class Boft(Family):
         """
         width, factors = max(in_features, out_features), self.factors
         step = 2 ** (factors - 1)
-        blocks = self.blocks or _whole_blocks(width, step)
+        blocks = self.blocks or step * ceil(width / (step * _size(width, range(_BUTTERFLY_SIZE, 1, -2), step)))
         # How often two goes into the number of blocks.
         largest = (blocks & -blocks).bit_length()
         limit = Limit(largest, f"what {plural(blocks, 'block')} can be halved for")
         if factors > largest:
             return Expansion({}, limits={"factors": limit})
-        half = ceil(width / (2 * blocks))
-        layout = [blocks // step, *[2] * factors, half]
-        axes = range(len(layout))
-        gates = [
-            _turn([bit, len(layout) - 1], [axis for axis in axes if axis not in (bit, len(layout) - 1)])
-            for bit in range(1, factors + 1)
-        ]
+        layout = [blocks // step, *[2] * factors, ceil(width / (2 * blocks))]
+        last = len(layout) - 1
+        gates = [_turn([bit, last], [axis for axis in range(last) if axis != bit]) for bit in range(1, factors + 1)]
         return _square(layout, gates)
 
 
@@ -117,27 +114,17 @@ def _square(layout: list[int], gates: list[dict[str, Any]]) -> Expansion:
     return Expansion({"layout": layout, "gates": gates}, chosen_width=prod(layout))
 
 
-def _whole_size(width: int) -> int:
-    """Return the largest size up to 32 that divides a width; 32 where that is less than a quarter of it."""
-    found = next((size for size in range(_SIZE, 1, -1) if width % size == 0), 2)
-    return found if 4 * found >= _SIZE or width <= _SIZE else _SIZE
-
-
-def _whole_blocks(width: int, step: int) -> int:
-    """Return a multiple of `step` blocks of an even size that divide a width; of the largest size where none do."""
-    sizes = (size for size in range(_BUTTERFLY_SIZE, 1, -2) if width % (size * step) == 0)
-    return step * ceil(width / (step * next(sizes, _BUTTERFLY_SIZE)))
+def _size(width: int, sizes: range, unit: int = 1) -> int:
+    """Return the first size of which whole units of blocks make a width; the first of all where none does."""
+    return next((size for size in sizes if width % (size * unit) == 0), sizes[0])
 
 
 def _fewest(width: int) -> int:
     """Return the number of blocks with the fewest trained numbers; of those that pad nothing, where they are as few."""
-    best: dict[bool, tuple[int, int]] = {}
+    found = []
     for blocks in range(1, int(width**0.5) + 2):
-        rest = ceil(width / blocks**2)
-        padded = blocks * blocks * rest
-        if padded <= max(_PADDING * width, width + 1):
-            size = blocks * rest
-            is_exact = padded == width
-            best[is_exact] = min(best.get(is_exact, (padded * padded, 1)), (blocks * size * (size - 1), blocks))
-    exact, any_of = best[True], min(best.values())
-    return exact[1] if exact[0] <= 1.3 * any_of[0] else any_of[1]
+        size = blocks * ceil(width / blocks**2)
+        if blocks * size <= max(_PADDING * width, width + 1):
+            found.append((blocks * size * (size - 1), blocks, blocks * size == width))
+    best, exact = min(found), min(one for one in found if one[2])
+    return exact[1] if exact[0] <= 1.3 * best[0] else best[1]

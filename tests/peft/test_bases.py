@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,11 @@ def test_beside_a_float8_weight_an_adapter_computes_in_more(widened: bool) -> No
     message = "q_proj: " + NOT_FOLDED.format("its weight is float8_e4m3fn")
     refused(lambda: adapted(base, residual="folded"), base, message)
     config = QuantaConfig(circuit=QUANTA, target_modules=["q_proj", "k_proj", "o_proj"])
+    behind = QuantaConfig(preset="oft:4", placement="output", target_modules=["q_proj", "k_proj", "o_proj"])
+    for other in (dataclasses.replace(config, dora=True), behind):
+        sibling = get_peft_model(copy.deepcopy(base), other)
+        for mode in (True, False, False):
+            assert torch.equal(sibling.train(mode)(x), expected)
     model = get_peft_model(base, config, autocast_adapter_dtype=widened)
     assert torch.equal(model(x), expected)
     train(model, x)
@@ -175,6 +182,14 @@ def test_codes_that_only_the_layer_reads_are_not_merged(dtype: torch.dtype) -> N
     train(model, batch())
     name = str(dtype).removeprefix("torch.")
     check_not_merged(model, rf"k_proj: only a Codes knows what its {name} weight stands for\nhint: keep the adapter")
+    # Nor are they the rows that a magnitude is over, or what a circuit before the layer multiplies.
+    message = rf"k_proj: only a Codes knows what its {name} weight stands for\nhint: keep the adapter beside it"
+    fresh = Mlp()
+    fresh.k_proj = Codes(24, 16, dtype)
+    refused(lambda: adapted(fresh, dora=True), fresh, message)
+    placed = adapted(fresh, preset="oft:4", circuit=None, placement="input", target_modules=["k_proj"])
+    with pytest.raises(AdapterError, match=message):
+        placed.base_model.model.k_proj.get_delta_weight("default")
 
 
 class Scaled(nn.Linear):

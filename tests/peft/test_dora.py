@@ -319,3 +319,49 @@ def test_where_it_does_not_go_it_says_so() -> None:
     with pytest.raises(AdapterError, match=r"q_proj: `dora` reads the base weight .*offloaded\nhint: leave `dora` out"):
         adapted(offloaded, dora=True)
     assert not circuit_layers(offloaded)
+
+
+@pytest.mark.parametrize("part", ["delta", "frozen", "base"])
+def test_evaluation_sees_numbers_that_are_written_past_autograd(part: str) -> None:
+    """As where averaged weights (EMA) are copied in and out between two evaluations."""
+    model, x = adapted(Mlp(), dora=True, init_weights=False).eval(), batch()
+    model(x)
+    for name, parameter in model.named_parameters():
+        if f"_{part}." in name or (part == "base" and name.endswith("base_layer.weight")):
+            parameter.data.copy_(1.5 * parameter.data + 0.1)
+    written = model(x)
+    assert torch.equal(written, copy.deepcopy(model).train().eval()(x))
+
+
+def test_dropout_is_for_what_adapters_before_it_make_of_the_input_too() -> None:
+    model = adapted(Mlp(), circuit=IDENTITY, placement="input", target_modules=["q_proj"], init_weights=False)
+    model.add_adapter("scaled", QuantaConfig(circuit=LORA, dora=True, dropout=0.5, target_modules=["q_proj"]))
+    model.base_model.set_adapter(["default", "scaled"])
+    layer: Any = circuit_layers(model)["base_model.model.q_proj"]
+    layer.quanta_circuit_magnitude["scaled"].data *= 2
+    x = batch()
+    expected = layer.eval()(x)
+    # f is 2: what is dropped is what the second half is made of.
+    turned = layer._turned("default", x)
+    torch.manual_seed(1)
+    dropped = layer._turned("default", nn.functional.dropout(x, 0.5))
+    torch.manual_seed(1)
+    result = layer.train()(x)
+    base = layer.get_base_layer()
+    torch.testing.assert_close(expected, 2 * base(turned) - base.bias, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result, base(turned) + base(dropped) - base.bias, rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_without_a_break_and_on_meta_tensors() -> None:
+    model, x = adapted(Mlp(), dora=True, target_modules=["q_proj"]), batch()
+    compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-6)
+    cases: list[dict[str, Any]] = [
+        {"dora": True},
+        {"circuit": IDENTITY, "placement": "input", "target_modules": ["q_proj"]},
+        {},
+    ]
+    for keys in cases:
+        with torch.device("meta"):
+            model = adapted(Mlp(), **keys)
+        assert model(x.to("meta")).shape == x.shape

@@ -161,3 +161,23 @@ def test_a_causal_model_counts_rows_before_its_embedding_runs() -> None:
         model(input_ids=torch.tensor([[3, 4], [5, 6]]), adapter_names=["left", "right", "left"])
     assert not calls
     assert model(input_ids=torch.tensor([[3, 4], [5, 6]]), adapter_names=["left", "right"]).logits.shape == (2, 2, 16)
+
+
+def test_beams_that_the_model_asks_for_itself_repeat_the_names_too() -> None:
+    sizes: dict[str, Any] = {"vocab_size": 32, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    shape = {"d_model": 8, "d_ff": 12, "d_kv": 4, "num_heads": 2, "num_layers": 2, "decoder_start_token_id": 2}
+    torch.manual_seed(0)
+    base = T5ForConditionalGeneration(T5Config(initializer_factor=4.0, **shape, **sizes))
+    assert base.generation_config is not None
+    base.generation_config.num_beams = 3
+    model = generator(base, "SEQ_2_SEQ_LM", ["q", "v", "wo"])
+    keys: dict[str, Any] = {"input_ids": torch.tensor([[3, 4, 7], [5, 6, 8]]), "max_new_tokens": 5, "do_sample": False}
+    mixed = model.generate(adapter_names=["left", "right"], **keys)
+    for row, name in enumerate(("left", "right")):
+        model.set_adapter(name)
+        assert torch.equal(mixed[row], model.generate(**keys)[row])
+    ids = keys["input_ids"]
+    rows = model(input_ids=ids, decoder_input_ids=ids, adapter_names=["left", "right"]).logits
+    with pytest.raises(AdapterError, match="but got 2 and 6 respectively"):
+        model(input_ids=ids.repeat(3, 1), decoder_input_ids=ids.repeat(3, 1), adapter_names=["left", "right"])
+    assert len(rows) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import warnings
 from typing import Any
 
 import peft.tuners.boft.layer as boft_layer
@@ -11,6 +13,8 @@ import torch
 from adapted_models import adapted
 from peft import BOFTConfig, OFTConfig, get_peft_model
 from torch import nn
+
+from quanta_compiler.peft import QuantaConfig
 
 WIDTH = 64
 
@@ -97,3 +101,23 @@ def test_boft_is_that_of_peft(blocks: int, factors: int, monkeypatch: pytest.Mon
     counts = [sum(p.numel() for p in one.parameters() if p.requires_grad) for one in (model, theirs)]
     # PEFT stores whole matrices of which it uses a half, and a factor for every output.
     assert counts == [factors * blocks * size * (size - 1) // 2, factors * blocks * size * size + 24]
+
+
+@pytest.mark.parametrize("preset", ["oft:4", "boft:4", "gsoft:4"])
+def test_beside_the_layer_they_are_another_method_which_is_said(preset: str) -> None:
+    family = preset.partition(":")[0]
+    with pytest.warns(
+        UserWarning, match=rf"preset '{family}' is beside the layer .*{family.upper()}.*\nhint: .*'input'"
+    ):
+        config = QuantaConfig(preset=preset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        QuantaConfig(preset=preset, placement="input")
+        QuantaConfig(preset=preset, placement="output")
+        dataclasses.replace(config)
+    circuit = {
+        "q_proj": {"version": 1, "name": "a", "preset": family},
+        "k_proj": {"version": 1, "name": "b", "preset": "lora"},
+    }
+    with pytest.warns(UserWarning, match=f"preset '{family}' is beside the layer"):
+        QuantaConfig(circuit=circuit)
