@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from quanta_compiler.models.layers import TargetLayer
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
 
@@ -40,6 +41,17 @@ def alone(layers: Iterable[tuple[str, CircuitSpec]]) -> Iterator[tuple[tuple[str
         yield from (((name, spec), gate) for gate in spec.gates if gate.across and counts[shared[gate.name]] == 1)
 
 
+def obstacle(layers: Iterable[tuple[TargetLayer, CircuitSpec]]) -> str:
+    """Return why an adapter refuses the gates that layers, each with its circuit, should share; nothing where not."""
+    layers = list(layers)
+    for layer, spec in layers:
+        if layer.experts > 1 and (gate := next((gate for gate in spec.gates if gate.across), None)):
+            return f"{layer.name} has experts, each with parameters of its own, and gate {gate.name!r} is `across`"
+    for (name, _), gate in alone((layer.name, spec) for layer, spec in layers):
+        return f"{name} has no other layer of its shape to share gate {gate.name!r} with"
+    return ""
+
+
 def trained_again(layers: Iterable[tuple[str, CircuitSpec]]) -> int:
     """Return how many trained numbers a sum over layers, each with its circuit, counts that were counted before."""
     seen: set[str] = set()
@@ -51,8 +63,3 @@ def trained_again(layers: Iterable[tuple[str, CircuitSpec]]) -> int:
                 again += gate.numbers if shared[gate.name] in seen else 0
                 seen.add(shared[gate.name])
     return again
-
-
-def shared_numbers(spec: CircuitSpec) -> int:
-    """Return how many of a circuit's trained numbers a layer has together with others."""
-    return sum(gate.numbers for gate in spec.gates if gate.across is not None and not gate.frozen)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from quanta_compiler import load_spec
 from quanta_compiler.compare import compare
 from quanta_compiler.compare.figures import Conditions
+from quanta_compiler.compare.run import model_layers
 from quanta_compiler.models.across import alone, together, trained_again
 from quanta_compiler.models.layers import ModelLayers, TargetLayer
 from quanta_compiler.peft import QuantaConfig
@@ -130,6 +131,36 @@ def test_what_is_recommended_counts_once_and_shares_with_somebody() -> None:
     lonely = made("layers.0.q")
     assert lonely.choice("lotr") is None
     assert lonely.left_out["vera"] == "layers.0.q has no other layer of its shape to share gate 'A' with"
+
+
+MIXTURE = {**LLAMA, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 4}
+REFUSED = {
+    "experts": (
+        MIXTURE,
+        ["q_proj", "experts.down_proj"],
+        ".mlp.experts.down_proj has experts, each with parameters of",
+    ),
+    "alone": (
+        {**LLAMA, "num_hidden_layers": 1},
+        ["q_proj"],
+        ".q_proj has no other layer of its shape to share gate 'A'",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", ["lotr", "vera"])
+@pytest.mark.parametrize("why", REFUSED)
+def test_where_layers_cannot_share_there_is_nothing_to_count(why: str, family: str, tmp_path: Path) -> None:
+    """As an adapter refuses them."""
+    config, targets, reason = REFUSED[why]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    made = compare(baselines=[f"{family}:2", "lora:2"], model=tmp_path, targets=targets)
+    assert [row.name for row in made.rows] == ["lora:2"]
+    assert [reason in problem.message for problem in made.problems] == [True]
+    layers = model_layers(tmp_path, targets)
+    found = recommend(layers, parse_budget("5000"), Conditions(2048, "auto", load_calibration()))
+    assert found.choice(family) is None
+    assert reason in found.left_out[family]
 
 
 def test_meta_tt_by_its_formula() -> None:
