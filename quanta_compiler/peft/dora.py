@@ -85,7 +85,7 @@ def _known_norms(layer: Any, adapter: str) -> torch.Tensor:
         return _row_norms(layer, adapter)
     own = (layer._holder(adapter), layer.quanta_circuit_frozen[adapter])
     tensors = [*layer.get_base_layer().parameters(), *(tensor for holder in own for tensor in holder.values())]
-    tensors += layer.trained_together(adapter)
+    tensors += layer.shared_tensors(adapter, "trained").values()
     key = (layer.quanta_circuit_scale[adapter], *map(_version, tensors))
     known = layer.row_norms.get(adapter)
     if known is None or known[0] != key:

@@ -149,7 +149,7 @@ class QuantaCircuitLayer(FoldingLayer):
             own = {name: tensor.sub_(initial[name].to(device, dtype)) for name, tensor in own.items()}
         frozen = {name: initial[name].to(device, dtype) for name in names["frozen"]}
         if reach is not None:
-            own, frozen = reach.store(part, own), reach.store("frozen", frozen)
+            own, frozen = reach.store("trained", own), reach.store("frozen", frozen)
         for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
             if adapter in container:
                 del container[adapter]
@@ -189,7 +189,7 @@ class QuantaCircuitLayer(FoldingLayer):
         """Round what trains to the base layer's dtype, as `autocast_adapter_dtype=False` asks for."""
         if self.has_adapter(adapter):
             self._holder(adapter).to(self._base_dtype())
-            own = list(self.trained_together(adapter))
+            own = list(self.shared_tensors(adapter, "trained").values())
             if adapter in self.quanta_circuit_magnitude:
                 own.append(self.quanta_circuit_magnitude[adapter])
             for parameter in own:

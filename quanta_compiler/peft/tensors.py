@@ -17,8 +17,12 @@ class FrozenParameters(nn.ParameterDict):
     from one process) takes them along.
     """
 
+    frozen = ""
+    """What the names of those begin with that do not train."""
+
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.requires_grad_(False) if isinstance(value, nn.Parameter) else value)
+        is_fixed = isinstance(value, nn.Parameter) and name.startswith(self.frozen)
+        super().__setattr__(name, value.requires_grad_(False) if is_fixed else value)
 
 
 class Features(FrozenParameters):
