@@ -11,7 +11,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from quanta_compiler.models.across import alone, together
+from quanta_compiler.models.across import alone, shared_gates, together
 from quanta_compiler.nn import FittedCircuit, whole, wide
 from quanta_compiler.peft.errors import Problem
 from quanta_compiler.peft.registration import METHOD
@@ -206,12 +206,11 @@ def shared_for(model: nn.Module, spec: CircuitSpec) -> Shared | None:
 
 def conflict(fit: Resolved, layer: str, known: dict[str, tuple[str, Any]]) -> Problem | None:
     """Return what is wrong where a gate cannot be the one that an earlier layer has; `known` is added to."""
-    parameters = together(fit.fitted.spec, layer)
-    for gate in (gate for gate in fit.fitted.spec.gates if gate.across is not None):
+    for _, gate, parameter in shared_gates([(layer, fit.fitted.spec)]):
         # What trains is T with `none`, and a difference with every other residual.
         is_whole = fit.residual == "none" and not gate.frozen
         own = (gate.matrix, gate.init, gate.frozen, gate.across), is_whole
-        other, first = known.setdefault(parameters[gate.name], (layer, own))
+        other, first = known.setdefault(parameter, (layer, own))
         if own != first:
             why = "they are not alike" if own[0] != first[0] else "`residual` is 'none' for one of the two alone"
             return Problem(f"{layer}: gate {gate.name!r} would be that of {other}, and {why}", _UNLIKE)

@@ -42,8 +42,7 @@ class Features(FrozenParameters):
     def hold_features(self, adapter: str, features: tuple[int, int], device: torch.device) -> None:
         """Store the features of an adapter."""
         self._exact[adapter] = features
-        tensor = torch.tensor(features, dtype=torch.float32, device=device)
-        self[adapter] = nn.Parameter(tensor)
+        self[adapter] = nn.Parameter(torch.tensor(features, dtype=torch.float32, device=device))
         self.replaced_adapters.discard(adapter)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
