@@ -25,9 +25,9 @@ from quanta_compiler.compare.row import Row
 from quanta_compiler.diagnostics import Diagnostic, SpecError, offered, refusal
 from quanta_compiler.driver import compile_circuit
 from quanta_compiler.kinds import limits
-from quanta_compiler.models.across import across_experts, trained_again
+from quanta_compiler.models.across import obstacle, trained_again
 from quanta_compiler.models.hub import model_folder
-from quanta_compiler.models.layers import ModelLayers, TargetLayer, read_config
+from quanta_compiler.models.layers import ModelLayers, read_config
 from quanta_compiler.predict.calibration import Calibration, load_calibration
 from quanta_compiler.predict.sheets import SHEETS, computed_calibration
 from quanta_compiler.runtime.backends import BACKENDS, DEVICES
@@ -266,20 +266,15 @@ class _Table:
             return method_row(entrant, cost, self.conditions, shape=None, layers=count, whole=layers.parameters)
         rows = [row for layer in layers.layers for row in [self._row(entrant, layer.name, layer.shape)] * layer.experts]
         self.problems += entrant.unused([layer.name for layer in layers.layers])
-        specs = [self._spec(entrant, layer) for layer in layers.layers]
-        refused = across_experts(zip(layers.layers, specs, strict=True))
-        if refused:
-            raise refusal(entrant.source, refused, hint="give experts another circuit, or leave them out of --targets")
         counts = Counter(rows)
-        again = trained_again((layer.name, spec) for layer, spec in zip(layers.layers, specs, strict=True))
+        fitted = [(layer, self._specs[id(entrant.document(layer.name)), layer.shape]) for layer in layers.layers]
+        if reason := obstacle(fitted):
+            raise refusal(entrant.source, reason, hint="choose other `targets`, or leave the circuit out")
+        again = trained_again((layer.name, spec) for layer, spec in fitted)
         whole = summed(list(counts), list(counts.values()), layers.parameters, self.conditions.tokens, again)
         # Of layers of several shapes the note tells of the one that the circuit does not fit.
         note = next((row.note for row in counts if row.is_misfit), whole.note)
         return replace(whole, name=entrant.name, note=note)
-
-    def _spec(self, entrant: CircuitEntrant, layer: TargetLayer) -> CircuitSpec:
-        """Return the circuit of a layer that has a row."""
-        return self._specs[id(entrant.document(layer.name)), layer.shape]
 
     def _row(self, entrant: CircuitEntrant, layer: str, shape: Shape) -> Row:
         """Return the figures of a circuit for a layer; the same circuit is compiled once."""

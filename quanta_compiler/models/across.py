@@ -6,15 +6,24 @@ from collections.abc import Iterable, Iterator
 from quanta_compiler.models.layers import TargetLayer
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
+Layer = tuple[str, CircuitSpec]
+"""A layer's name and its circuit."""
 
-def together(spec: CircuitSpec, layer: str) -> dict[str, str]:
-    """Return the gates of a layer's circuit that others have too, each with the name of the parameter for all of them.
+
+def shared_gates(layers: Iterable[Layer]) -> Iterator[tuple[Layer, GateSpec, str]]:
+    """Yield the gates that layers have together, each with the name of the parameter for all of them.
 
     Layers have a parameter together where these names are the same: `A-8x4096` for all layers, `A-q_proj-8x4096` for
     those of one target name, `A-model-layers-3-8x4096` for the targets of one layer. Keys of a state dict are made of
     them, so there is no point in a name.
     """
-    return {gate.name: _parameter(gate, layer) for gate in spec.gates if gate.across is not None}
+    for layer in layers:
+        yield from ((layer, gate, _parameter(gate, layer[0])) for gate in layer[1].gates if gate.across is not None)
+
+
+def together(spec: CircuitSpec, layer: str) -> dict[str, str]:
+    """Return the gates of a layer's circuit that others have too, each with the name of the parameter."""
+    return {gate.name: parameter for _, gate, parameter in shared_gates([(layer, spec)])}
 
 
 def _parameter(gate: GateSpec, layer: str) -> str:
@@ -32,38 +41,25 @@ def _parameter(gate: GateSpec, layer: str) -> str:
     return "-".join(filter(None, (gate.name, label, "x".join(map(str, gate.shape)))))
 
 
-def alone(layers: Iterable[tuple[str, CircuitSpec]]) -> Iterator[tuple[tuple[str, CircuitSpec], GateSpec]]:
-    """Yield the layers, each with its circuit, that have no other layer to share a gate with, and that gate."""
+def alone(layers: Iterable[Layer]) -> list[tuple[Layer, GateSpec]]:
+    """Return the layers that have no other layer to share a gate with, and that gate."""
+    shared = list(shared_gates(layers))
+    counts = Counter(parameter for *_, parameter in shared)
+    return [(layer, gate) for layer, gate, parameter in shared if counts[parameter] == 1]
+
+
+def obstacle(layers: Iterable[tuple[TargetLayer, CircuitSpec]]) -> str:
+    """Return why an adapter refuses the gates that layers, each with its circuit, should share; nothing where not."""
     layers = list(layers)
-    counts = Counter(parameter for name, spec in layers for parameter in together(spec, name).values())
-    for name, spec in layers:
-        shared = together(spec, name)
-        yield from (((name, spec), gate) for gate in spec.gates if gate.across and counts[shared[gate.name]] == 1)
-
-
-def across_experts(layers: Iterable[tuple[TargetLayer, CircuitSpec]]) -> str:
-    """Say which tensor of experts has a gate with `across`, as an adapter would refuse; nothing where none has."""
     for layer, spec in layers:
-        gate = next((gate for gate in spec.gates if gate.across is not None), None)
-        if layer.experts > 1 and gate is not None:
-            which = f"gate {gate.name!r} is `across: {gate.across}`"
-            return f"{layer.name}: each expert has parameters of its own, and {which}"
+        for name in together(spec, layer.name) if layer.experts > 1 else ():
+            return f"{layer.name} has experts, each with parameters of its own, and gate {name!r} is `across`"
+    for (name, _), gate in alone((layer.name, spec) for layer, spec in layers):
+        return f"{name} has no other layer of its shape to share gate {gate.name!r} with"
     return ""
 
 
-def trained_again(layers: Iterable[tuple[str, CircuitSpec]]) -> int:
-    """Return how many trained numbers a sum over layers, each with its circuit, counts that were counted before."""
-    seen: set[str] = set()
-    again = 0
-    for name, spec in layers:
-        shared = together(spec, name)
-        for gate in spec.gates:
-            if gate.across is not None and not gate.frozen:
-                again += gate.numbers if shared[gate.name] in seen else 0
-                seen.add(shared[gate.name])
-    return again
-
-
-def shared_numbers(spec: CircuitSpec) -> int:
-    """Return how many of a circuit's trained numbers a layer has together with others."""
-    return sum(gate.numbers for gate in spec.gates if gate.across is not None and not gate.frozen)
+def trained_again(layers: Iterable[Layer]) -> int:
+    """Return how many trained numbers a sum over layers counts that were counted before."""
+    trained = [(parameter, gate.numbers) for _, gate, parameter in shared_gates(layers) if not gate.frozen]
+    return sum(numbers for _, numbers in trained) - sum(dict(trained).values())

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quanta_compiler.nn import fit_circuit
-from quanta_compiler.peft.rounding import described
+from quanta_compiler.peft.saved import WEIGHTS
 from quanta_compiler.spec import load_spec, to_yaml
 
 _BEGIN = "<!-- quanta-compiler: what stands between these two lines is written anew with every save -->"
@@ -23,7 +22,7 @@ def write_card(folder: str, config: Any) -> None:
     if not config.resolved:
         return
     path = Path(folder) / "README.md"
-    section = "\n".join([_BEGIN, *_section(config), _END])
+    section = "\n".join([_BEGIN, *_section(path.parent, config), _END])
     if path.exists():
         # Whatever bytes somebody has written there stay as they are.
         text = path.read_bytes().decode("utf-8", "surrogateescape")
@@ -39,7 +38,7 @@ def write_card(folder: str, config: Any) -> None:
     os.replace(temporary, path)
 
 
-def _section(config: Any) -> Iterator[str]:
+def _section(folder: Path, config: Any) -> Iterator[str]:
     yield from (
         "## Circuits",
         "",
@@ -54,15 +53,14 @@ def _section(config: Any) -> Iterator[str]:
         "```",
         "",
     )
+    weights = folder / WEIGHTS
+    if config.rounding is not None and weights.exists():
+        yield from (f"What trains is rounded to {config.rounding}: {weights.stat().st_size:,} bytes in {WEIGHTS}.", "")
     places = list(config.resolved.items())
     for place, entry in places[:_SHOWN_CIRCUITS]:
         target, _, shape = place.rpartition(": ")
         named = f" whose names end in `{target}`" if target else ""
         yield f"Layers{named} with {shape} features: residual `{entry['residual']}`, scale {config.scale:g}."
-        if config.rounding is not None:
-            fitted = fit_circuit(entry["circuit"], *map(int, shape.split(" -> ")))
-            trained = [fitted.shapes[name] for name in fitted.trained]
-            yield f"What trains is rounded to {described(config.rounding, trained)} a layer."
         lines = to_yaml(load_spec(entry["circuit"])).splitlines()
         yield from ("", "```yaml", *lines[:_SHOWN_LINES])
         if len(lines) > _SHOWN_LINES:

@@ -17,6 +17,7 @@ from quanta_compiler.peft.errors import AdapterError, Problem
 from quanta_compiler.peft.expert_tensors import ExpertTensor, expert_tensors
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.resolved import Resolved
+from quanta_compiler.peft.rounding import described
 from quanta_compiler.peft.tensors import Tensors
 
 
@@ -259,7 +260,7 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
     def extra_repr(self) -> str:
         """Name the parameter and the circuits in `print(model)`."""
         plans = [f"{adapter}={plan!r}" for adapter, plan in self.quanta_circuit_plan.items()]
-        return ", ".join([f"tensor_name={self.tensor_name!r}", *plans])
+        return ", ".join([f"tensor_name={self.tensor_name!r}", *plans]) + described(self)
 
     def __repr__(self) -> str:
         return "quanta_circuit." + super().__repr__()

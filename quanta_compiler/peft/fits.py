@@ -61,9 +61,6 @@ def _fit(config: QuantaConfig, name: str, in_features: int, out_features: int) -
     if not fit.fitted.trained:
         text = f"{layer}: circuit {fit.fitted.spec.name!r} has no gate that trains"
         return Problem(text, "leave out `frozen`, or add a gate")
-    if config.bits is not None and any(gate.across is not None for gate in fit.fitted.spec.gates):
-        text = f"{layer}: `bits` packs what each layer has, and {fit.fitted.spec.name!r} has gates with `across`"
-        return Problem(text, "leave out `bits`, or `across`")
     return fit
 
 

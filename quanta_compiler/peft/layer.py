@@ -145,7 +145,7 @@ class QuantaCircuitLayer(FoldingLayer):
             own = {name: tensor.sub_(initial[name].to(device, dtype)) for name, tensor in own.items()}
         frozen = {name: initial[name].to(device, dtype) for name in names["frozen"]}
         if reach is not None:
-            own, frozen = reach.store(part, own), reach.store("frozen", frozen)
+            own, frozen = reach.store("trained", own), reach.store("frozen", frozen)
         for container in (self.quanta_circuit_delta, self.quanta_circuit_gates):
             if adapter in container:
                 del container[adapter]

@@ -289,11 +289,7 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
     def extra_repr(self) -> str:
         """Name the circuits in `print(model)`."""
         plans = ", ".join(f"{adapter}={plan!r}" for adapter, plan in self.quanta_circuit_plan.items())
-        for adapter, rounding in self.quanta_circuit_rounding.items():
-            if rounding is not None:
-                own = self._holder(adapter)._parameters
-                shapes = [shape for name, shape in self.quanta_circuit_plan[adapter].shapes.items() if name in own]
-                plans += f", {adapter}: {described(rounding, shapes)}"
+        plans += described(self)
         quantized = quantization_extra_repr(self)
         return f"{quantized}, {plans}" if quantized else plans
 

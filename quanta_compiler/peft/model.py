@@ -24,19 +24,9 @@ from quanta_compiler.peft.readers import reader_of, remove_hooks, tell_of_silent
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.resolved import FORMAT, Resolved, record
 from quanta_compiler.peft.saved import as_differences, check_state, pack_trained, readable, warn_of_nothing_saved
-from quanta_compiler.peft.shared import (
-    SHARED,
-    conflict,
-    drop_empty,
-    shared_for,
-    shared_modules,
-    shared_of,
-    unshared,
-    with_adapter,
-)
+from quanta_compiler.peft.shared import SHARED, conflict, shared_for, shared_of, unshared
 from quanta_compiler.peft.snapshot import snapshot
 from quanta_compiler.peft.weighted import add_weighted_adapter
-from quanta_compiler.spec.circuit_spec import GateSpec
 
 
 class QuantaCircuitModel(BaseTuner):
@@ -49,7 +39,7 @@ class QuantaCircuitModel(BaseTuner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._misfits: list[Problem] = []
         self._fits: dict[str, Resolved] = {}
-        self._together: dict[str, tuple[str, GateSpec]] = {}
+        self._together: dict[str, tuple[str, Any]] = {}
         super().__init__(*args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -125,8 +115,8 @@ class QuantaCircuitModel(BaseTuner):
         saved: dict[str, Any] = super()._get_adapter_state_dict(
             model, config, adapter_name, state_dict, unwanted_adapter_names
         )
-        starts = tuple(f"{name}.{adapter_name}." for name, _ in shared_modules(model))
-        saved |= {key: tensor for key, tensor in state_dict.items() if key.startswith(starts)}
+        # What layers have together is in none of them.
+        saved |= {key: tensor for key, tensor in state_dict.items() if f"{SHARED}.{adapter_name}." in key}
         warn_of_nothing_saved(state_dict, saved)
         as_differences(saved)
         if config.rounding is not None:
@@ -139,7 +129,7 @@ class QuantaCircuitModel(BaseTuner):
     ) -> dict[str, Any]:
         given = readable(model, adapter_name, state_dict)
         remapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, given)
-        return with_adapter(model, adapter_name, remapped)
+        return remapped
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Leave adapters in float32, or round them to the dtype of their layers where PEFT must not widen."""
@@ -195,7 +185,7 @@ class QuantaCircuitModel(BaseTuner):
             )
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         fit = fit_layer(config, base, name, **get_quantization_kwargs(self))
-        return fit if isinstance(fit, Problem) else conflict(fit.fitted.spec, name, self._together) or fit
+        return fit if isinstance(fit, Problem) else conflict(fit, name, self._together) or fit
 
     def _create_and_replace(  # noqa: PLR0917 - PEFT's signature
         self,
@@ -246,7 +236,8 @@ class QuantaCircuitModel(BaseTuner):
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter; with the last one, also the hooks on the model."""
         super().delete_adapter(adapter_name)
-        drop_empty(self.model)
+        if not shared_of(self.model):
+            self.model._modules.pop(SHARED, None)
         if not self.peft_config:
             _stop_watching(self.model)
 

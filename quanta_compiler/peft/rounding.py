@@ -7,8 +7,8 @@ that are rounded already stay as they are, bit for bit, and a group of zeros is 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,10 +28,12 @@ class Rounding(NamedTuple):
     bits: int
     group_size: int
 
+    def __str__(self) -> str:
+        return f"{plural(self.bits, 'bit')} by groups of {self.group_size:,}"
+
     def apply(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the rounded tensor in its own dtype; its gradient goes straight through."""
-        codes, ends = _quantize(tensor.detach(), self)
-        rounded = _dequantize(codes, ends, self.bits).reshape(-1)[: tensor.numel()].reshape(tensor.shape)
+        rounded = _dequantize(*_quantize(tensor.detach(), self), self.bits, tensor.shape)
         # The difference is zero, and has the gradient.
         return rounded.to(tensor.dtype) + (tensor - tensor.detach())
 
@@ -41,10 +43,15 @@ class Rounding(NamedTuple):
         return -(-numbers * self.bits // 8) + 8 * -(-numbers // self.group_size) + 4 * (2 + len(shape))
 
 
-def described(rounding: Rounding, shapes: Iterable[Sequence[int]]) -> str:
-    """Return how tensors are rounded, and in how many bytes they are saved."""
-    size = sum(map(rounding.packed_bytes, shapes))
-    return f"{plural(rounding.bits, 'bit')} by groups of {rounding.group_size:,}, saved in {size:,} bytes"
+def described(layer: Any) -> str:
+    """Return how the adapters of a layer are rounded, and in how many bytes its own tensors are saved."""
+    texts = []
+    for adapter, rounding in layer.quanta_circuit_rounding.items():
+        if rounding is not None:
+            shapes = layer.quanta_circuit_plan[adapter].shapes
+            size = sum(rounding.packed_bytes(shapes[name]) for name in layer._holder(adapter)._parameters)
+            texts.append(f", {adapter}: {rounding}, saved in {size:,} bytes")
+    return "".join(texts)
 
 
 def pack(tensor: torch.Tensor, rounding: Rounding) -> dict[str, torch.Tensor]:
@@ -70,23 +77,22 @@ def unpack(parts: Mapping[str, torch.Tensor | None]) -> torch.Tensor:
         ValueError: the parts do not belong together.
 
     """
-    packed, ends, form = parts.get(""), parts.get(ENDS), parts.get(FORM)
+    packed, ends, form = (parts.get(behind) for behind in ("", ENDS, FORM))
     if packed is None or ends is None or form is None:
         raise ValueError("its codes, its ends or its form are missing")
     bits, group_size, *shape = form.tolist() if form.dim() == 1 and len(form) > 1 else (0, 0)
     if not 1 <= bits <= MOST_BITS or group_size < 1 or min(shape, default=1) < 1:
         raise ValueError(f"its form is {form.tolist()}, not [bits, group_size, *shape]")
     numbers = math.prod(shape)
-    groups = -(-numbers // group_size)
-    if packed.numel() != -(-numbers * bits // 8) or tuple(ends.shape) != (groups, 2):
+    size, groups = -(-numbers * bits // 8), -(-numbers // group_size)
+    if packed.numel() != size or tuple(ends.shape) != (groups, 2):
         raise ValueError(
             f"it has {packed.numel()} bytes and ends {list(ends.shape)}, and {bits} bits for {shape} by groups of "
-            f"{group_size} make {-(-numbers * bits // 8)} and {[groups, 2]}"
+            f"{group_size} make {size} and {[groups, 2]}"
         )
     lone = (packed.reshape(-1)[:, None] >> _places(8, packed.device)) & 1
     flat = (lone.reshape(-1)[: numbers * bits].reshape(-1, bits) << _places(bits, packed.device)).sum(1)
-    codes = _grouped(flat.to(torch.float32), group_size)
-    return _dequantize(codes, ends.to(torch.float32), bits).reshape(-1)[:numbers].reshape(shape)
+    return _dequantize(_grouped(flat.to(torch.float32), group_size), ends.to(torch.float32), bits, shape)
 
 
 def _quantize(tensor: torch.Tensor, rounding: Rounding) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,11 +104,12 @@ def _quantize(tensor: torch.Tensor, rounding: Rounding) -> tuple[torch.Tensor, t
     return codes.round(), torch.cat([least, greatest], dim=1)
 
 
-def _dequantize(codes: torch.Tensor, ends: torch.Tensor, bits: int) -> torch.Tensor:
+def _dequantize(codes: torch.Tensor, ends: torch.Tensor, bits: int, shape: Sequence[int]) -> torch.Tensor:
     """Return the numbers of codes, each computed from the end that it is nearer to: so both ends are exact."""
     last, (least, greatest) = 2**bits - 1, torch.split(ends, 1, dim=1)
     span = greatest - least
-    return torch.where(codes <= last // 2, least + span * (codes / last), greatest - span * ((last - codes) / last))
+    rows = torch.where(codes <= last // 2, least + span * (codes / last), greatest - span * ((last - codes) / last))
+    return rows.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
 def _grouped(flat: torch.Tensor, group_size: int) -> torch.Tensor:

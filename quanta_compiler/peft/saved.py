@@ -14,9 +14,10 @@ from quanta_compiler.nn import whole, wide
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.registration import METHOD
 from quanta_compiler.peft.rounding import ENDS, FORM, Rounding, pack, unpack
-from quanta_compiler.peft.shared import Shared, shared_modules
+from quanta_compiler.peft.shared import SHARED, Shared
 
 _DELTA, _GATES, _FROZEN = (f"{METHOD}_{part}." for part in ("delta", "gates", "frozen"))
+_TRAINED = re.compile(rf"{METHOD}_(?:(?:delta|gates)\.|shared\.[^.]+\.(?:delta|gates)-)")
 WEIGHTS = "adapter_model.safetensors"
 _MODEL = "base_model.model."
 _OTHER_MODEL = "load the adapter onto the base model that it was trained on"
@@ -97,7 +98,7 @@ def as_differences(state_dict: MutableMapping[str, Any], expected: Collection[st
 
 def pack_trained(state_dict: MutableMapping[str, Any], rounding: Rounding) -> None:
     """Put packed codes in the place of what trains."""
-    for key in [key for key in state_dict if _DELTA in key or _GATES in key]:
+    for key in filter(_TRAINED.search, list(state_dict)):
         state_dict.update({key + behind: part for behind, part in pack(whole(state_dict[key]), rounding).items()})
 
 
@@ -116,6 +117,8 @@ def _unpack_trained(state_dict: MutableMapping[str, Any]) -> None:
 def readable(model: Any, adapter: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return an adapter's saved tensors, their keys without its name, as its layers in a model take them.
 
+    The keys of what layers have together are those of the model already: PEFT knows those of layers alone.
+
     Raises:
         AdapterError: a layer of the model would get nothing, the keys are those of a wrapped model, or packed tensors
             are damaged.
@@ -125,21 +128,25 @@ def readable(model: Any, adapter: str, state_dict: Mapping[str, Any]) -> dict[st
     check_keys(result, "the state dict")
     _unpack_trained(result)
     missing = []
-    for name, layer in model.named_modules():
-        if adapter not in getattr(layer, f"{METHOD}_plan", ()):
+    for start, holder, adapters in _holders(model):
+        if adapter not in adapters:
             continue
-        keys = [key.replace(f".{adapter}", "", 1) for key, _ in layer.state_shapes(adapter)]
+        keys = {key.replace(f".{adapter}", "", 1): start + key for key, _ in holder.state_shapes(adapter)}
         # PEFT takes `base_model.model.` off the keys where the model's own names do not begin with it.
-        starts = (name, f"{_MODEL}{name}")
-        for start in starts:
-            as_differences(result, {f"{start}.{key}" for key in keys})
-        if not any(key.startswith(tuple(f"{start}.{METHOD}_" for start in starts)) for key in result):
-            is_bare = any(key.startswith(f"{_shown(name)}.{METHOD}_") for key in result)
-            missing.append(Problem(f"{_shown(name)}: nothing is saved for it", _BARE if is_bare else _OTHER_MODEL))
-    for name, shared in shared_modules(model):
-        keys = [f"{start}{name}.{key}" for key in shared.held(adapter) for start in ("", _MODEL)]
-        if keys and result.keys().isdisjoint(keys):
-            missing.append(Problem(f"{_WHOLE}: nothing is saved of what layers have together", _DAMAGED))
+        starts = (start, _MODEL + start)
+        for own in starts:
+            as_differences(result, {own + key for key in keys})
+        what = "for it"
+        if isinstance(holder, Shared):
+            what, called = (
+                "of what layers have together",
+                {own + short: keys[short] for short in keys for own in starts},
+            )
+            result = {called.get(key, key): tensor for key, tensor in result.items()}
+        beginnings = tuple(f"{own}{METHOD}_" for own in starts)
+        if not any(key.startswith(beginnings) for key in result):
+            is_bare = any(key.startswith(f"{_shown(start)}.{METHOD}_") for key in result)
+            missing.append(Problem(f"{_shown(start)}: nothing is saved {what}", _BARE if is_bare else _OTHER_MODEL))
     raise_problems("the saved adapter does not fit the model:", missing)
     return result
 
@@ -162,31 +169,21 @@ def check_state(module: Any, state_dict: MutableMapping[str, Any], prefix: str, 
     problems: list[Problem] = []
     known: set[str] = set()
     layers: set[str] = set()
-    for name, layer in module.named_modules():
-        if hasattr(layer, f"{METHOD}_plan"):
-            start = f"{prefix}{name}." if name else prefix
-            layers.add(start.rstrip("."))
-            for adapter in layer.quanta_circuit_plan:
-                expected = dict(layer.state_shapes(adapter))
-                as_differences(state_dict, {start + key for key in expected})
-                known.update(start + key for key in expected)
-                problems += _layer_problems(layer, adapter, expected, state_dict, start)
-    for name, shared in module.named_modules():
-        if isinstance(shared, Shared):
-            start = f"{prefix}{name}."
-            layers.add(start.rstrip("."))
-            for adapter in shared:
-                expected = {f"{adapter}.{key}": tuple(one.shape) for key, one in shared.held(adapter).items()}
-                known.update(start + key for key in expected)
-                given = {key: state_dict[start + key] for key in expected if start + key in state_dict}
-                shown = {key: f"shared{key.removeprefix(adapter)}" for key in expected}
-                problems += _tensor_problems(_WHOLE, expected, given, shown) if given else ()
+    for name, holder, adapters in _holders(module):
+        start = prefix + name
+        layers.add(start.rstrip("."))
+        for adapter in adapters:
+            expected = dict(holder.state_shapes(adapter))
+            keys = {start + key for key in expected}
+            as_differences(state_dict, keys)
+            known |= keys
+            problems += _problems(holder, adapter, expected, state_dict, start)
     for key in state_dict:
         layer, part, tensor = f".{key}".partition(f".{METHOD}_")
         layer = layer[1:]
         if part and key.startswith(prefix) and key not in known:
             lacking = "the configuration has no place for it", _OTHER_CIRCUIT
-            if layer not in layers and f"{layer}.{METHOD}_shared".lstrip(".") not in layers:
+            if layer not in layers:
                 lacking = "the model has no such adapted layer", _OTHER_MODEL
             problems.append(Problem(f"{_shown(layer)}: {tensor} is saved, and {lacking[0]}", lacking[1]))
     raise_problems("the saved adapter does not fit the model:", problems)
@@ -201,53 +198,50 @@ def settle_loaded(module: Any, _: Any) -> None:
 
 def check_layer(layer: Any, adapter: str, name: str) -> None:
     """Raise AdapterError where the tensors that a layer holds for an adapter do not fit it."""
-    expected = dict(layer.state_shapes(adapter))
     # Not its state_dict, which saves the sizes that the layer has, whatever was loaded.
     state = {f"{name}.{key}": tensor for key, tensor in layer.named_parameters()}
-    problems = list(_layer_problems(layer, adapter, expected, state, f"{name}."))
+    problems = [*_problems(layer, adapter, dict(layer.state_shapes(adapter)), state, f"{name}.")]
     if adapter in layer.quanta_circuit_shared:
-        own = list(layer.quanta_circuit_shared[adapter].expected())
-        shapes, tensors = {key: shape for key, _, shape in own}, {key: tensor for key, tensor, _ in own}
-        problems += _tensor_problems(_WHOLE, shapes, tensors, {key: key for key in shapes})
+        for key, tensor, shape in layer.quanta_circuit_shared[adapter].expected():
+            problems += _problems(layer, adapter, {key: shape}, {key: tensor}, "")
     raise_problems("the loaded adapter does not fit the model:", problems)
 
 
+def _holders(model: Any) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+    """Yield layers, and what they have together, each with what its keys begin with and its adapters."""
+    for name, module in model.named_modules():
+        if isinstance(module, Shared):
+            yield name.removesuffix(SHARED), module, tuple(module)
+        elif hasattr(module, f"{METHOD}_plan"):
+            yield f"{name}." if name else "", module, tuple(module.quanta_circuit_plan)
+
+
 def _shown(name: str) -> str:
-    return f"{name.rstrip('.')}.".removeprefix(_MODEL).rstrip(".") or _WHOLE
+    # What layers have together is the model's.
+    return f"{name.rstrip('.')}.".removeprefix(_MODEL).rstrip(".") or "the model"
 
 
-_WHOLE = "the model"
-"""What has the tensors that layers have together."""
-
-
-def _layer_problems(
-    layer: Any, adapter: str, expected: Mapping[str, tuple[int, ...]], state_dict: Mapping[str, Any], start: str
+def _problems(
+    holder: Any, adapter: str, expected: Mapping[str, tuple[int, ...]], state_dict: Mapping[str, Any], start: str
 ) -> Iterator[Problem]:
     """Yield what is wrong with one layer's tensors; a layer of which nothing is loaded is PEFT's to report."""
     name = _shown(start)
     given = {key: state_dict[start + key] for key in expected if start + key in state_dict}
     features = given.get(f"{METHOD}_features.{adapter}")
     if isinstance(features, torch.Tensor) and features.shape == (2,) and not features.is_meta:
-        features, own = whole(features).cpu(), (layer.in_features, layer.out_features)
+        features, own = whole(features).cpu(), (holder.in_features, holder.out_features)
         # A whole state dict may have been cast.
         if not torch.equal(features, torch.tensor(own, dtype=features.dtype)):
             saved = tuple(map(int, features.tolist()))
             text = f"{name}: saved for {saved[0]} -> {saved[1]} features, the model's layer has {own[0]} -> {own[1]}"
             yield Problem(text, _OTHER_MODEL)
             return
-    shown = {key: key.removeprefix(f"{METHOD}_").replace(f".{adapter}", "", 1) for key in expected}
-    yield from _tensor_problems(name, expected, given, shown) if given else ()
-
-
-def _tensor_problems(
-    name: str, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, Any], shown: Mapping[str, str]
-) -> Iterator[Problem]:
-    for key, shape in expected.items():
-        tensor = given.get(key)
+    for key, shape in expected.items() if given else ():
+        tensor, shown = given.get(key), key.removeprefix(f"{METHOD}_").replace(f".{adapter}", "", 1)
         if tensor is None:
-            yield Problem(f"{name}: {shown[key]} is missing", _DAMAGED)
+            yield Problem(f"{name}: {shown} is missing", _DAMAGED)
         elif tuple(tensor.shape) != shape:
-            text = f"{name}: {shown[key]} is saved as {list(tensor.shape)}, the circuit needs {list(shape)}"
+            text = f"{name}: {shown} is saved as {list(tensor.shape)}, the circuit needs {list(shape)}"
             yield Problem(text, _OTHER_CIRCUIT)
         elif not _is_finite(tensor):
-            yield Problem(f"{name}: {shown[key]} holds NaN or infinite numbers", _DAMAGED)
+            yield Problem(f"{name}: {shown} holds NaN or infinite numbers", _DAMAGED)

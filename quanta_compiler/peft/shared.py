@@ -11,24 +11,22 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from quanta_compiler.models.across import alone, together
-from quanta_compiler.nn import FittedCircuit, whole
+from quanta_compiler.models.across import alone, shared_gates, together
+from quanta_compiler.nn import FittedCircuit, whole, wide
 from quanta_compiler.peft.errors import Problem
 from quanta_compiler.peft.registration import METHOD
-from quanta_compiler.peft.tensors import Tensors, held
-from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
+from quanta_compiler.peft.resolved import Resolved
+from quanta_compiler.peft.tensors import FrozenParameters, Tensors, held
+from quanta_compiler.spec.circuit_spec import CircuitSpec
 
 SHARED = f"{METHOD}_shared"
 """The attribute of an adapted model that holds them: `<shared>.<adapter>.<part>-<parameter>`."""
-_FROZEN = "frozen-"
 
 
-class SharedTensors(nn.ParameterDict):
+class SharedTensors(FrozenParameters):
     """What layers have together for one adapter: D or T, which train, and S and what is fixed, which never do."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        is_fixed = isinstance(value, nn.Parameter) and name.startswith(_FROZEN)
-        super().__setattr__(name, value.requires_grad_(False) if is_fixed else value)
+    frozen = "frozen-"
 
 
 class Shared(nn.ModuleDict):
@@ -38,16 +36,12 @@ class Shared(nn.ModuleDict):
         super().__init__()
         self.members: dict[tuple[str, str, str], None] = {}
         """Adapter, tensor and layer."""
-        self.drawn: set[tuple[str, str | None]] = set()
+        self.drawn: set[tuple[str, str]] = set()
         """Adapter and tensor of what the current injection has made: others of that name are of an earlier one."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the input: an `nn.Sequential` that is adapted calls all that it holds."""
         return x
-
-    def has(self, adapter: str, key: str | None) -> bool:
-        """Say whether another layer of the current injection has made a tensor."""
-        return (adapter, key) in self.drawn
 
     def held(self, adapter: str) -> dict[str, Any]:
         """Return an adapter's parameters by name."""
@@ -64,24 +58,25 @@ class Shared(nn.ModuleDict):
 
     def widen(self, adapter: str) -> None:
         """Have an adapter's tensors in float32 at least, as PEFT has those of layers."""
-        holder: Any = self._modules.get(adapter)
-        for key, tensor in tuple(self.held(adapter).items()):
-            if torch.finfo(tensor.dtype).bits < 32:
-                holder[key] = nn.Parameter(tensor.detach().float(), requires_grad=tensor.requires_grad)
+        for tensor in self.held(adapter).values():
+            tensor.data = wide(tensor.data)
+
+    def state_shapes(self, adapter: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield the keys and shapes of what is saved for an adapter, as a layer does: after the model's name."""
+        for key, tensor in self.held(adapter).items():
+            yield f"{SHARED}.{adapter}.{key}", tuple(tensor.shape)
 
     def leave(self, adapter: str, layer: str) -> None:
         """Take a layer off an adapter's tensors; what no layer has any more is deleted."""
-        left = [member for member in self.members if member[0] == adapter and member[2] == layer]
-        for member in left:
+        for member in [member for member in self.members if member[0] == adapter and member[2] == layer]:
             del self.members[member]
         kept = {key for own, key, _ in self.members if own == adapter}
-        holder: Any = self._modules.get(adapter)
-        for _, key, _ in left:
-            if key not in kept:
-                del holder[key]
-                self.drawn.discard((adapter, key))
-        if left and not kept:
-            del self._modules[adapter]
+        holder: Any = self._modules.get(adapter, {})
+        for key in [key for key in holder if key not in kept]:
+            del holder[key]
+            self.drawn.discard((adapter, key))
+        if not kept:
+            self._modules.pop(adapter, None)
 
 
 class Reach:
@@ -102,28 +97,21 @@ class Reach:
 
         They are given by part: `delta`, `gates` or `frozen`.
         """
+        left: dict[str, Sequence[str]] = {}
         for part, group in names.items():
-            for name in group:
-                key = self._key(part, name)
-                if key is not None:
-                    self.keys["frozen" if part == "frozen" else "trained"][name] = key
-                    self.shared.members[self.adapter, key, self.layer] = None
-        return {
-            part: [name for name in group if not self.shared.has(self.adapter, self._key(part, name))]
-            for part, group in names.items()
-        }
+            keys = {name: f"{part}-{self.together[name]}" for name in group if name in self.together}
+            self.keys["frozen" if part == "frozen" else "trained"] = keys
+            self.shared.members.update({(self.adapter, key, self.layer): None for key in keys.values()})
+            left[part] = [name for name in group if (self.adapter, keys.get(name)) not in self.shared.drawn]
+        return left
 
-    def store(self, part: str, tensors: Tensors) -> Tensors:
-        """Store those tensors that are shared, and return the others."""
-        for name, tensor in tensors.items():
-            key = self._key(part, name)
-            if key is not None:
-                self.shared.add(self.adapter, key, tensor)
-        return {name: tensor for name, tensor in tensors.items() if self._key(part, name) is None}
-
-    def _key(self, part: str, name: str) -> str | None:
-        called = self.together.get(name)
-        return None if called is None else f"{part}-{called}"
+    def store(self, which: str, tensors: Tensors) -> Tensors:
+        """Store those of the tensors, `trained` or `frozen`, that are shared, and return the others."""
+        keys = self.keys[which]
+        for name, key in keys.items():
+            if name in tensors:
+                self.shared.add(self.adapter, key, tensors[name])
+        return {name: tensor for name, tensor in tensors.items() if name not in keys}
 
     def drawn_by(self, names: Collection[str]) -> Iterator[tuple[str, str]]:
         """Yield the gates of some tensors, and what each is drawn by: the layer's name or what the layers call it."""
@@ -131,36 +119,20 @@ class Reach:
         for gate in dict.fromkeys(self.fitted.owner(name) for name in self.fitted.shapes if name in names):
             yield gate, parameters.get(gate, f"{self.layer}:{gate}")
 
-    def leave(self) -> None:
-        """Have no tensors any more."""
-        self.shared.leave(self.adapter, self.layer)
-
     def raw(self, which: str) -> Tensors:
         """Return the tensors that are `trained` or `frozen` as they are held, by their names in the circuit."""
         held = self.shared.held(self.adapter)
         return {name: held[key] for name, key in self.keys[which].items()}
-
-    def tensors(self, which: str, device: torch.device) -> Tensors:
-        """Return them gathered where FSDP2 has sharded them, on the device of the layer."""
-        held = {name: whole(tensor) for name, tensor in self.raw(which).items()}
-        # What is still to be loaded is on no device.
-        return {n: one if one.is_meta or one.device == device else one.to(device) for n, one in held.items()}
-
-    def move(self, device: torch.device) -> None:
-        """Move the tensors to a device, but for those that are still to be loaded."""
-        for which in self.keys:
-            for tensor in self.raw(which).values():
-                tensor.data = tensor.data if tensor.is_meta else tensor.data.to(device)
 
     def parameters(self) -> Iterator[torch.Tensor]:
         """Yield what trains, as PEFT asks the holders of trained tensors."""
         yield from self.raw("trained").values()
 
     def expected(self) -> Iterator[tuple[str, torch.Tensor, tuple[int, ...]]]:
-        """Yield what the layer has: what it is called in messages, the tensor, and the shape that it should have."""
+        """Yield what the layer has: its key after the model's name, the tensor, and the shape that it should have."""
         for which, keys in self.keys.items():
             for name, tensor in self.raw(which).items():
-                yield f"shared.{keys[name]}", tensor, self.fitted.shapes[name]
+                yield f"{SHARED}.{self.adapter}.{keys[name]}", tensor, self.fitted.shapes[name]
 
 
 class SharingLayer(BaseTunerLayer):
@@ -183,22 +155,23 @@ class SharingLayer(BaseTunerLayer):
     def _leave_shared(self, adapter: str) -> None:
         reach = self.quanta_circuit_shared.pop(adapter, None)
         if reach is not None:
-            reach.leave()
+            reach.shared.leave(adapter, reach.layer)
+
+    def shared_tensors(self, adapter: str, which: str) -> Tensors:
+        """Return those of the tensors, `trained` or `frozen`, that other layers have too, as they are held."""
+        reach = self.quanta_circuit_shared.get(adapter)
+        return {} if reach is None else reach.raw(which)
 
     def move_shared(self, adapter: str, device: torch.device) -> None:
         """Move what the layer shares, but for what is still to be loaded."""
-        if adapter in self.quanta_circuit_shared:
-            self.quanta_circuit_shared[adapter].move(device)
-
-    def trained_together(self, adapter: str) -> Iterator[torch.Tensor]:
-        """Yield what trains and other layers have too."""
-        if adapter in self.quanta_circuit_shared:
-            yield from self.quanta_circuit_shared[adapter].parameters()
+        for which in ("trained", "frozen"):
+            for tensor in self.shared_tensors(adapter, which).values():
+                tensor.data = tensor.data if tensor.is_meta else tensor.data.to(device)
 
     def trained_parameters(self, adapter: str) -> Iterator[torch.Tensor]:
         """Yield what trains as it is held."""
         yield from self._holder(adapter)._parameters.values()
-        yield from self.trained_together(adapter)
+        yield from self.shared_tensors(adapter, "trained").values()
 
     def trained_tensors(self, adapter: str) -> Tensors:
         """Return D or T by name, gathered where FSDP2 has sharded them."""
@@ -209,66 +182,39 @@ class SharingLayer(BaseTunerLayer):
         return self._with_shared(adapter, "frozen", held(self.quanta_circuit_frozen[adapter]))
 
     def _with_shared(self, adapter: str, which: str, own: Tensors) -> Tensors:
-        reach = self.quanta_circuit_shared.get(adapter)
-        if reach is None:
-            return own
         # Layers may be on several devices; the features are where the layer's own tensors are.
-        return own | reach.tensors(which, self.quanta_circuit_features._parameters[adapter].device)
+        device = self.quanta_circuit_features._parameters[adapter].device
+        shared = {name: whole(tensor) for name, tensor in self.shared_tensors(adapter, which).items()}
+        # What is still to be loaded is on no device.
+        return own | {name: tensor if tensor.is_meta else tensor.to(device) for name, tensor in shared.items()}
 
 
 def shared_of(model: Any) -> Shared | None:
     """Return what layers of a model have together; None where no gate is shared."""
-    found = model._modules.get(SHARED)
-    return found if isinstance(found, Shared) else None
+    found: Shared | None = model._modules.get(SHARED)
+    return found
 
 
 def shared_for(model: nn.Module, spec: CircuitSpec) -> Shared | None:
     """Return what layers of a model have together, made where there is none yet; None for one that shares nothing."""
     if all(gate.across is None for gate in spec.gates):
         return None
-    if shared_of(model) is None:
+    if SHARED not in model._modules:
         model.add_module(SHARED, Shared())
     return shared_of(model)
 
 
-def drop_empty(model: nn.Module) -> None:
-    """Take away from a model what its layers had together, once that is nothing."""
-    shared = shared_of(model)
-    if shared is not None and not shared:
-        del model._modules[SHARED]
-
-
-def shared_modules(model: nn.Module) -> Iterator[tuple[str, Shared]]:
-    """Yield what layers have together in a model that may be wrapped, with its name in state dicts."""
-    for name, module in model.named_modules():
-        if isinstance(module, Shared):
-            yield name.replace("_fsdp_wrapped_module.", ""), module
-
-
-def with_adapter(model: nn.Module, adapter: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved adapter with its name in the keys of what layers have together, as the model has them."""
-    result = dict(state_dict)
-    for name, shared in shared_modules(model):
-        for key in shared.held(adapter):
-            # Saved by a PeftModel, for a model without it.
-            for start in (name, f"base_model.model.{name}"):
-                if f"{start}.{key}" in result:
-                    result[f"{name}.{adapter}.{key}"] = result.pop(f"{start}.{key}")
-    return result
-
-
-def conflict(spec: CircuitSpec, layer: str, known: dict[str, tuple[str, GateSpec]]) -> Problem | None:
+def conflict(fit: Resolved, layer: str, known: dict[str, tuple[str, Any]]) -> Problem | None:
     """Return what is wrong where a gate cannot be the one that an earlier layer has; `known` is added to."""
-    parameters = together(spec, layer)
-    for gate in (gate for gate in spec.gates if gate.across is not None):
-        other, first = known.setdefault(parameters[gate.name], (layer, gate))
-        if _likeness(gate) != _likeness(first):
-            return Problem(f"{layer}: gate {gate.name!r} would be that of {other}, and they are not alike", _UNLIKE)
+    for _, gate, parameter in shared_gates([(layer, fit.fitted.spec)]):
+        # What trains is T with `none`, and a difference with every other residual.
+        is_whole = fit.residual == "none" and not gate.frozen
+        own = (gate.matrix, gate.init, gate.frozen, gate.across), is_whole
+        other, first = known.setdefault(parameter, (layer, own))
+        if own != first:
+            why = "they are not alike" if own[0] != first[0] else "`residual` is 'none' for one of the two alone"
+            return Problem(f"{layer}: gate {gate.name!r} would be that of {other}, and {why}", _UNLIKE)
     return None
-
-
-def _likeness(gate: GateSpec) -> tuple[Any, ...]:
-    return gate.matrix, gate.init, gate.frozen, gate.across
 
 
 def unshared(layers: Iterable[tuple[str, CircuitSpec]]) -> list[Problem]:
@@ -283,7 +229,10 @@ def unshared(layers: Iterable[tuple[str, CircuitSpec]]) -> list[Problem]:
     ]
 
 
-_UNLIKE = "write `kind`, `init`, `frozen` and `across` of gates of one name alike, or call one of them otherwise"
+_UNLIKE = (
+    "write `kind`, `init`, `frozen` and `across` of gates of one name alike, with one residual for all of their layers "
+    "(QuantaConfig(residual='frozen_copy')), or call one of them otherwise"
+)
 _WHICH = {"layers": "layer of this target name", "targets": "target in the same layer", "all": "adapted layer"}
 _ALONE = (
     "leave `across` out of the gate, adapt other layers too (`target_modules`), give such a layer a circuit of its own "

@@ -17,8 +17,12 @@ class FrozenParameters(nn.ParameterDict):
     from one process) takes them along.
     """
 
+    frozen = ""
+    """What the names of those begin with that do not train."""
+
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.requires_grad_(False) if isinstance(value, nn.Parameter) else value)
+        is_fixed = isinstance(value, nn.Parameter) and name.startswith(self.frozen)
+        super().__setattr__(name, value.requires_grad_(False) if is_fixed else value)
 
 
 class Features(FrozenParameters):
@@ -38,8 +42,7 @@ class Features(FrozenParameters):
     def hold_features(self, adapter: str, features: tuple[int, int], device: torch.device) -> None:
         """Store the features of an adapter."""
         self._exact[adapter] = features
-        tensor = torch.tensor(features, dtype=torch.float32, device=device)
-        self[adapter] = nn.Parameter(tensor)
+        self[adapter] = nn.Parameter(torch.tensor(features, dtype=torch.float32, device=device))
         self.replaced_adapters.discard(adapter)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from quanta_compiler.diagnostics import SpecError
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.parameters import all_stored
-from quanta_compiler.models.across import shared_numbers
+from quanta_compiler.models.across import trained_again
 from quanta_compiler.models.fitting import fitted_spec
 from quanta_compiler.presets.family import Family
 from quanta_compiler.presets.table import PRESETS
@@ -52,7 +52,7 @@ def trained_numbers(document: Mapping[str, Any], layers: Alike) -> int:
 def own_and_shared(document: Mapping[str, Any], shape: Shape) -> tuple[int, int]:
     """Return how many numbers train in a circuit for a layer: its own, and those that it has together with others."""
     spec = fitted_spec(document, *shape)
-    shared = shared_numbers(spec)
+    shared = trained_again([("", spec)] * 2)
     return sum(stored.numbers for stored in all_stored(build_circuit(spec)) if not stored.gate.frozen) - shared, shared
 
 

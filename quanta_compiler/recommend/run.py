@@ -10,9 +10,9 @@ from typing import Any
 from quanta_compiler.compare.figures import Conditions, circuit_row, summed
 from quanta_compiler.compare.row import Row
 from quanta_compiler.driver import compile_circuit
-from quanta_compiler.models.across import across_experts, alone, trained_again
+from quanta_compiler.models.across import obstacle, trained_again
 from quanta_compiler.models.fitting import fitted_spec
-from quanta_compiler.models.layers import ModelLayers
+from quanta_compiler.models.layers import ModelLayers, TargetLayer
 from quanta_compiler.presets import REFERENCE
 from quanta_compiler.presets.starting import STARTING_POINTS, StartingPoint
 from quanta_compiler.recommend.budget import Alike, Budget, Shape, shares
@@ -135,7 +135,7 @@ def recommend(
     for candidate in CANDIDATES:
         progress(candidate.name)
         circuits = _circuits(candidate, shapes, numbers)
-        reason = circuits if isinstance(circuits, str) else _unshared(circuits, model)
+        reason = circuits if isinstance(circuits, str) else obstacle(_fitted(circuits, model))
         if isinstance(circuits, str) or reason:
             left_out[candidate.name] = reason
         else:
@@ -240,23 +240,13 @@ def _choice(family: str, circuits: Mapping[Shape, Document], model: ModelLayers,
     for shape, document in circuits.items():
         compiled = compile_circuit(fitted_spec(document, *shape), conditions.tokens)
         rows.append(circuit_row(family, compiled, conditions))
-    again = trained_again(_fitted(circuits, model))
+    again = trained_again((layer.name, spec) for layer, spec in _fitted(circuits, model))
     row = summed(rows, [counts[shape] for shape in circuits], model.parameters, conditions.tokens, again)
     ranks = {shape: one.rank_upper or 0 for shape, one in zip(circuits, rows, strict=True)}
     return Recommended(family, circuits, replace(row, name=family, family=family), ranks)
 
 
-def _fitted(circuits: Mapping[Shape, Document], model: ModelLayers) -> list[tuple[str, CircuitSpec]]:
+def _fitted(circuits: Mapping[Shape, Document], model: ModelLayers) -> list[tuple[TargetLayer, CircuitSpec]]:
     """Return the layers of a model, each with its circuit."""
     specs = {shape: fitted_spec(document, *shape) for shape, document in circuits.items()}
-    return [(layer.name, specs[layer.shape]) for layer in model.layers]
-
-
-def _unshared(circuits: Mapping[Shape, Document], model: ModelLayers) -> str:
-    """Say which layer has no other to share a gate with, as an adapter would refuse; nothing where all have."""
-    fitted = _fitted(circuits, model)
-    refused = across_experts((layer, spec) for layer, (_, spec) in zip(model.layers, fitted, strict=True))
-    found = next(alone(fitted), None)
-    if refused or found is None:
-        return refused
-    return f"{found[0][0]} has no other layer of its shape to share gate {found[1].name!r} with"
+    return [(layer, specs[layer.shape]) for layer in model.layers]

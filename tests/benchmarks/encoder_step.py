@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,18 @@ def from_identity(circuits: dict[str, str]) -> dict[str, Any]:
     return found
 
 
+def _always(config: QuantaConfig, seed: int) -> QuantaConfig:
+    return config
+
+
 def entrants() -> dict[str, Method]:
     """Return LoRA, and both layouts in every way that an update can be laid out."""
     found = {"LoRA r=8": METHODS["lora-r8"]}
     for name, circuits in (("8x8x6", THREE_AXES), ("6x4x4x4", FOUR_AXES)):
         found[f"{name}, `frozen_copy`"] = METHODS[f"quanta-{name}-copy"]
         found[f"{name}, `folded`"] = METHODS[f"quanta-{name}"]
-        starting = from_identity(circuits)
-        found[f"{name}, `identity`"] = Method("", (), lambda seed, of=starting: QuantaConfig(circuit=of, **TARGETS))
+        config = QuantaConfig(circuit=from_identity(circuits), **TARGETS)
+        found[f"{name}, `identity`"] = Method("", (), partial(_always, config))
     return found
 
 

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from quanta_compiler import load_spec
 from quanta_compiler.compare import compare
 from quanta_compiler.compare.figures import Conditions
+from quanta_compiler.compare.run import model_layers
 from quanta_compiler.models.across import alone, together, trained_again
 from quanta_compiler.models.layers import ModelLayers, TargetLayer
 from quanta_compiler.peft import QuantaConfig
@@ -132,19 +133,34 @@ def test_what_is_recommended_counts_once_and_shares_with_somebody() -> None:
     assert lonely.left_out["vera"] == "layers.0.q has no other layer of its shape to share gate 'A' with"
 
 
-def test_experts_share_nothing() -> None:
-    """As an adapter refuses it: each expert has parameters of its own."""
-    layers = tuple(TargetLayer(f"layers.{number}.experts.down_proj", 64, 64, experts=4) for number in range(2))
-    made = recommend(
-        ModelLayers("m", 10**6, 2, 64, 64, 4, 16, 64, layers),
-        parse_budget("10000"),
-        Conditions(2048, "auto", load_calibration()),
-    )
-    said = "layers.0.experts.down_proj: each expert has parameters of its own, and gate 'A' is `across: all`"
-    assert [made.left_out.get(name) for name in ("lotr", "vera", "lora")] == [said, said, None]
-    comparison = compare([], baselines=["vera:8", "lora:8"], model=MODELS / "mixtral-8x7b", targets=["w1", "w2", "w3"])
-    assert [row.name for row in comparison.rows] == ["lora:8"]
-    assert [problem.message.partition(": ")[2] for problem in comparison.problems] == [said.partition(": ")[2]]
+MIXTURE = {**LLAMA, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 4}
+REFUSED = {
+    "experts": (
+        MIXTURE,
+        ["q_proj", "experts.down_proj"],
+        ".mlp.experts.down_proj has experts, each with parameters of",
+    ),
+    "alone": (
+        {**LLAMA, "num_hidden_layers": 1},
+        ["q_proj"],
+        ".q_proj has no other layer of its shape to share gate 'A'",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", ["lotr", "vera"])
+@pytest.mark.parametrize("why", REFUSED)
+def test_where_layers_cannot_share_there_is_nothing_to_count(why: str, family: str, tmp_path: Path) -> None:
+    """As an adapter refuses them."""
+    config, targets, reason = REFUSED[why]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    made = compare(baselines=[f"{family}:2", "lora:2"], model=tmp_path, targets=targets)
+    assert [row.name for row in made.rows] == ["lora:2"]
+    assert [reason in problem.message for problem in made.problems] == [True]
+    layers = model_layers(tmp_path, targets)
+    found = recommend(layers, parse_budget("5000"), Conditions(2048, "auto", load_calibration()))
+    assert found.choice(family) is None
+    assert reason in found.left_out[family]
 
 
 def test_meta_tt_by_its_formula() -> None:

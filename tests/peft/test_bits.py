@@ -12,8 +12,16 @@ import pytest
 import torch
 import transformers
 from adapted_models import LORA, QUANTA, Mlp, adapted, batch, circuit_layers, train
+from moe_models import TOKENS as MIXED_TOKENS
+from moe_models import mixture
 from packaging.version import Version
-from peft import PeftModel, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft import (
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from random_circuits import file_of
 from safetensors.torch import load_file, save_file
 from test_loading_by_transformers import TOKENS, llama, loaded_and_run, saved_llama
@@ -127,12 +135,37 @@ def test_the_file_has_the_bytes_that_the_formula_the_card_and_the_function_say(
     held = sum(one.numel() * one.element_size() for one in saved.values())
     assert held == saved_bytes(model) == sum(packed.values()) + rest
     assert all(saved[name.replace(".default", "")].dtype == torch.uint8 for name in trained)
-    card = (tmp_path / "README.md").read_text()
+    how = f"{bits} bit{'s' if bits > 1 else ''} by groups of 20"
     for layer in circuit_layers(model):
         own = sum(size for name, size in packed.items() if name.startswith(f"{layer}."))
-        said = f"{bits} bit{'s' if bits > 1 else ''} by groups of 20, saved in {own:,} bytes"
-        assert said in repr(model.get_submodule(layer))
-        assert f"What trains is rounded to {said} a layer." in card
+        assert f"default: {how}, saved in {own:,} bytes" in repr(model.get_submodule(layer))
+    size = (tmp_path / WEIGHTS).stat().st_size
+    assert f"What trains is rounded to {how}: {size:,} bytes in {WEIGHTS}.\n" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("circuit", [LORA, QUANTA], ids=["none", "frozen_copy"])
+def test_the_tensors_of_experts_are_rounded_together_and_have_the_bytes_that_are_said(
+    circuit: dict[str, Any], tmp_path: Path
+) -> None:
+    config = QuantaConfig(circuit=circuit, target_parameters=["experts.down_proj"], bits=3, group_size=7)
+    model: Any = get_peft_model(mixture("mixtral"), config)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.02)
+    for _ in range(2):
+        model(input_ids=MIXED_TOKENS, labels=MIXED_TOKENS).loss.backward()
+        optimizer.step()
+    expected = model(MIXED_TOKENS).logits
+    model.save_pretrained(str(tmp_path))
+    saved = load_file(tmp_path / WEIGHTS)
+    assert saved_bytes(model) == sum(one.numel() * one.element_size() for one in saved.values())
+    layers = {name: layer for name, layer in circuit_layers(model).items() if layer.quanta_circuit_plan}
+    assert layers
+    for name in layers:
+        own = {key: one for key, one in saved.items() if key.startswith(f"{name}.") and "_frozen" not in key}
+        size = sum(one.numel() * one.element_size() for key, one in own.items() if "_features" not in key)
+        assert f", default: 3 bits by groups of 7, saved in {size:,} bytes" in repr(model.get_submodule(name))
+    assert f": {(tmp_path / WEIGHTS).stat().st_size:,} bytes in {WEIGHTS}." in (tmp_path / "README.md").read_text()
+    loaded = PeftModel.from_pretrained(mixture("mixtral"), str(tmp_path))
+    assert torch.equal(loaded(MIXED_TOKENS).logits, expected)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)

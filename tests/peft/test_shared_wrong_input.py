@@ -13,6 +13,7 @@ from adapted_models import Blocks, Mlp, adapted, batch, train
 from peft import PeftModel, get_peft_model, inject_adapter_in_model
 from random_circuits import file_of
 from safetensors.torch import load_file, save_file
+from shared_models import Stack
 from torch import nn
 
 from quanta_compiler.adapters.saved import read_adapter
@@ -20,6 +21,8 @@ from quanta_compiler.peft import AdapterError, QuantaConfig
 
 SHARED = "quanta_circuit_shared"
 WEIGHTS = "adapter_model.safetensors"
+BEGINNINGS: dict[str, dict[str, Any]] = {"q_proj": {"init": "zeros"}, "o_proj": {}}
+"""The update of the first circuit is T, that of the second T - S."""
 NOT_ZERO = [{"axes": [0, 1], "across": "layers"}, {"axes": [0], "kind": "lowrank", "rank": 2, "across": "all"}]
 
 
@@ -45,11 +48,14 @@ def test_gates_that_cannot_be_shared(golden: Callable[[str, str], None]) -> None
     layers = file_of("6x4", [{"axes": [0, 1], "across": "layers", "name": "g"}])
     targets = file_of("6x4", [{"axes": [0, 1], "across": "targets", "name": "g"}])
     unlike = {"q_proj": layers, r"1\.q_proj": {**layers, "gates": [{**layers["gates"][0], "init": "orthogonal"}]}}
+    gate = {"axes": [0], "name": "g", "across": "targets", "init": "orthogonal"}
+    mixed = {target: file_of("6x4", [gate, {"axes": [1], **init}]) for target, init in BEGINNINGS.items()}
     cases: dict[str, tuple[nn.Module, QuantaConfig]] = {
         "the only layer": (Mlp(), QuantaConfig(circuit=layers, target_modules=["q_proj"])),
         "the only target": (Blocks(), QuantaConfig(circuit=targets, target_modules=["q_proj"])),
         "other widths": (Mlp(), QuantaConfig(circuit=lotr, target_modules=["q_proj", "k_proj"])),
         "gates that are not alike": (Blocks(), QuantaConfig(circuit=unlike)),
+        "updates that are not alike": (Stack(), QuantaConfig(circuit=mixed)),
     }
     texts = [
         f"== {title}\n{refused(model, partial(attach, config=config))}" for title, (model, config) in cases.items()
