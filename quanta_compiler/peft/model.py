@@ -15,7 +15,7 @@ from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.coverage import coverage, module_names, shown
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.expert_tensors import ExpertTensor, asked_tensors, choose_experts, expert_tensors
-from quanta_compiler.peft.experts import QuantaCircuitExperts, adapter_of, obstacle_to_experts
+from quanta_compiler.peft.experts import QuantaCircuitExperts, adapter_of, obstacles_to_experts
 from quanta_compiler.peft.fits import EXCLUDE, fit_experts, fit_layer, warn_of_circuit
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
@@ -188,7 +188,7 @@ class QuantaCircuitModel(BaseTuner):
         return [tensor.name for tensor in tensors]
 
     def _adapt_experts(self, config: QuantaConfig, adapter_name: str, parent: nn.Module, tensor: ExpertTensor) -> None:
-        problem = obstacle_to_experts(config, tensor)
+        problem = next(obstacles_to_experts(config, tensor), None)
         fit = problem or fit_experts(config, tensor.name, *tensor.features)
         if isinstance(fit, Problem):
             self._misfits.append(fit)

@@ -137,6 +137,15 @@ def _oracle(fitted: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     return qc.reference_operator(module)
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_an_update_is_the_same_while_it_is_merged(how: str) -> None:
+    model = trained(with_circuits("gpt_oss", how))
+    before = {name: layer.get_delta_weight("default") for name, layer in experts_of(model).items()}
+    model.merge_adapter()
+    for name, layer in experts_of(model).items():
+        assert error(layer.get_delta_weight("default"), before[name]) < 1e-5
+
+
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss"])
 def test_low_rank_circuits_are_the_lora_of_peft(name: str) -> None:
     ends = ["experts.down_proj", "experts.gate_up_proj"]
