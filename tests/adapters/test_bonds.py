@@ -157,6 +157,11 @@ def test_cutting_bonds_projects(name: str, energy: float) -> None:
     assert lost == pytest.approx(1 - float(after.square().sum() / whole), abs=1e-10)
 
 
+def test_nothing_is_cut_where_rounding_leaves_less_than_nothing_to_lose() -> None:
+    network = filled(TRAINS["tt"]).network(CPU)
+    assert cut(network, bonds(network), -1e-15) is network
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_bond_is_cut_by_the_singular_values_of_the_dense_matrix(place: int) -> None:
     one = filled(TRAINS["tt"])
