@@ -186,17 +186,21 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
 
     def unmerge(self) -> None:
         """Take the merged adapters out again; the parameter is what it was, but for rounding."""
-        weight = self._weight()
-        weight.data = self._unmerged(weight.data)
-        self.merged_adapters.clear()
+        if self.merged:
+            weight = self._weight()
+            weight.data = self._unmerged(weight.data)
+            self.merged_adapters.clear()
 
     @torch.no_grad()
     def _unmerged(self, weight: torch.Tensor) -> torch.Tensor:
         """Return a weight without the adapters that are merged into it."""
         for adapter in filter(self.has_adapter, reversed(self.merged_adapters)):
             scale = self._merged_scales[adapter]
-            is_added = self.quanta_circuit_placement[adapter] == "parallel"
-            weight = self._changed(weight, adapter, -scale) if is_added else self._divided(weight, adapter, scale)
+            if self.quanta_circuit_placement[adapter] == "parallel":
+                weight = self._changed(weight, adapter, -scale)
+            else:
+                with torch.autocast(weight.device.type, enabled=False):
+                    weight = self._divided(weight, adapter, scale)
         return weight
 
     def _divided(self, weight: torch.Tensor, adapter: str, scale: float) -> torch.Tensor:
