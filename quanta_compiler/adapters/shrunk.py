@@ -175,7 +175,7 @@ def _layer(
     layer: str, update: CircuitUpdate, residual: str, energy: float | None, device: torch.device
 ) -> tuple[Filled, ShrunkLayer]:
     """Make one layer's circuit smaller; without `energy` it stays as it is."""
-    filled = Filled(update.circuit.spec, update.trained)
+    filled = Filled(update.circuit.spec, update.trained, update.is_from_identity)
     circuit = filled.spec.name
     found: Shrunk | None = None
     reason: str | None = None
@@ -183,9 +183,9 @@ def _layer(
         reason = "--layers leaves it as it is"
     elif any(gate.across is not None for gate in filled.spec.gates):
         reason = TOGETHER.format(circuit)
-    elif not can_shrink(filled, device):
+    elif not can_shrink(replace(filled, is_from_identity=False), device):
         reason = NO_SIZE.format(circuit)
-    elif residual != "none":
+    elif update.frozen is not None or not can_shrink(filled, device):
         reason = DIFFERENCE.format(residual)
     else:
         found = shrunk(filled, energy, device)
@@ -249,9 +249,13 @@ def _pattern(layers: Sequence[str]) -> str:
 def _tensors(folder: Path, made: Mapping[str, Filled]) -> dict[str, torch.Tensor]:
     """Return the tensors of a saved adapter, those of some layers' circuits replaced."""
     file = unpacked(open_tensors(folder / WEIGHTS_FILE))
-    tensors = {key: file.read(key) for key in file.shapes}
-    for key in tensors:
+    tensors = {}
+    for key in file.shapes:
+        tensors[key] = file.read(key)
         found = TENSOR_KEY.fullmatch(key)
-        if found and found["layer"] in made and found["part"].startswith("gates."):
-            tensors[key] = made[found["layer"]].tensors[found["part"].removeprefix("gates.")]
+        group, _, name = found["part"].partition(".") if found else ("", "", "")
+        if found and found["layer"] in made and group in ("gates", "delta"):
+            # What is as large as it was stays, as T is no D.
+            new = made[found["layer"]].tensors[name]
+            tensors[key] = new if new.shape != tensors[key].shape else tensors[key]
     return tensors

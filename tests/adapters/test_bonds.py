@@ -213,6 +213,15 @@ def test_what_is_of_less_rank_than_it_could_be_becomes_so_for_nothing() -> None:
     assert made.lost < 1e-12
 
 
+@pytest.mark.parametrize("options", [{}, {"rank_parameters": 4}])
+def test_the_last_column_of_a_square_matrix_has_no_numbers_to_leave_out(options: dict[str, int]) -> None:
+    gates = [{"axes": [0], "kind": "orthogonal", **options}, {"axes": [0], "kind": "diagonal"}]
+    one = filled((file_of(4, gates), 4, 4))
+    assert shrunk(one, 1e-9, CPU).filled is one
+    (size,) = lowerable(one.network(CPU))[1]
+    assert [size.make(one, kept).tensors["g0"].numel() for kept in (1, 2, 3)] == [3, 5, 6]
+
+
 def test_an_update_of_zero_stays_as_it_is() -> None:
     one = filled(TRAINS["lora"])
     zero = Filled(one.spec, {**one.tensors, "g0-B": torch.zeros(16, 5)})
