@@ -114,7 +114,7 @@ class FittedCircuit:
     def draw_gate(self, name: str, seed: int) -> dict[str, torch.Tensor]:
         """Return the tensors of one gate as the file says they begin, whatever other gates there are."""
         (gate,) = (gate for gate in self.spec.gates if gate.name == name)
-        return _drawn(_source_of_gate(gate), seed)
+        return circuit_of_gate(gate).draw(seed)
 
     def owner(self, name: str) -> str:
         """Return the gate that a tensor is of."""
@@ -266,8 +266,8 @@ def _drawn(source: str, seed: int) -> dict[str, torch.Tensor]:
 
 
 @lru_cache(maxsize=512)
-def _source_of_gate(gate: GateSpec) -> str:
-    """Return the emitted module of a circuit of one gate; axes that were named by position get names."""
+def circuit_of_gate(gate: GateSpec) -> FittedCircuit:
+    """Compile a circuit of one gate, its blocks beside each other; axes that were named by position get names."""
     per, axes, to = (
         tuple(AxisSize(f"a{axis.name}", axis.size) for axis in group) for group in (gate.per, gate.axes, gate.to)
     )
@@ -283,7 +283,7 @@ def _source_of_gate(gate: GateSpec) -> str:
         tokens=1,
         optimizer="auto",
     )
-    return compile_circuit(spec).source
+    return FittedCircuit(spec)
 
 
 def _flat_name(key: str) -> str:

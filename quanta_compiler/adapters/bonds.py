@@ -83,7 +83,8 @@ def _thinner(network: Network, bond: Bond, energy: float) -> tuple[Network, floa
     # What is lost where 1, 2, ... are kept.
     lost = (squares.flip(0).cumsum(0).flip(0) - squares) / squares.sum().clamp(min=torch.finfo().tiny)
     size = 1 + int((lost > energy).sum())
-    if size == left.shape[-1]:
+    if size >= left.shape[-1]:
+        # Nothing, or by rounding less than nothing, may be lost.
         return network, 1.0
     values = values[..., :size]
     # Those that are rounding alone stay zero.

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -11,8 +10,8 @@ import torch
 from quanta_compiler.ir.build import build_circuit
 from quanta_compiler.ir.circuit import Circuit, Gate
 from quanta_compiler.ir.parameters import inner_size
-from quanta_compiler.kinds.kind import AxisSize, Form
-from quanta_compiler.nn import FittedCircuit
+from quanta_compiler.kinds.kind import Form
+from quanta_compiler.nn import circuit_of_gate
 from quanta_compiler.spec.circuit_spec import CircuitSpec, GateSpec
 
 Tensors = Mapping[str, torch.Tensor]
@@ -120,39 +119,15 @@ def gate_matrix(gate: GateSpec, tensors: Tensors, device: torch.device) -> torch
     stored = tensors[gate.name].to(device, torch.float64)
     if not gate.matrix.is_made:
         return stored
-    # A circuit of this gate alone, on all of its blocks at once: itself or its transpose, whatever takes fewer vectors.
+    # On all of its blocks at once: itself or its transpose, whatever takes fewer vectors.
     *per, rows, columns = gate.shape
-    fitted = _alone(gate)
+    fitted = circuit_of_gate(gate)
     count = min(rows, columns)
     unit = torch.eye(count, dtype=torch.float64, device=device)[:, None, :]
     unit = unit.expand(count, math.prod(per), count).reshape(count, -1)
     if rows >= columns:
         return fitted.apply({gate.name: stored}, unit).reshape(count, *per, rows).movedim(0, -1)
     return fitted.apply_transposed({gate.name: stored}, unit).reshape(count, *per, columns).movedim(0, -2)
-
-
-@lru_cache(maxsize=256)
-def _alone(gate: GateSpec) -> FittedCircuit:
-    """Compile a circuit of this gate alone."""
-    names: dict[str, str] = {}
-
-    def renamed(axes: tuple[AxisSize, ...]) -> tuple[AxisSize, ...]:
-        return tuple(AxisSize(names.setdefault(axis.name, f"x{len(names)}"), axis.size) for axis in axes)
-
-    alone = replace(gate, per=renamed(gate.per), axes=renamed(gate.axes), to=renamed(gate.to))
-    *per, rows, columns = gate.shape
-    spec = CircuitSpec(
-        name="gate",
-        layout=alone.per + alone.axes,
-        positional=False,
-        in_features=math.prod(per) * columns,
-        out_features=math.prod(per) * rows,
-        gates=(alone,),
-        output=alone.per + alone.to,
-        tokens=min(rows, columns),
-        optimizer="auto",
-    )
-    return FittedCircuit(spec)
 
 
 @dataclass(frozen=True, slots=True)

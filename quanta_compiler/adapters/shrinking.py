@@ -30,6 +30,9 @@ class Filled:
 
     spec: CircuitSpec
     tensors: Tensors
+    is_from_identity: bool = False
+    """Whether the update is its matrix less the identity, as which it begins: whatever K' is, and with no thinner axis.
+    """
 
     def network(self, device: torch.device) -> Network:
         """Return the circuit as a tensor network."""
@@ -51,7 +54,8 @@ class Filled:
             gates.append(replace(spec, axes=axes, to=to, per=per, matrix=kinds.get(spec.name, spec.matrix)))
         # In the dtype that they are saved in.
         cast = {name: tensor.to("cpu", self.tensors[name].dtype).contiguous() for name, tensor in tensors.items()}
-        return Filled(replace(self.spec, gates=tuple(gates), warnings=()), {**self.tensors, **cast})
+        changed = replace(self.spec, gates=tuple(gates), warnings=())
+        return replace(self, spec=changed, tensors={**self.tensors, **cast})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +75,19 @@ class Shrunk:
     lost: float
     """The part of the squared norm that is lost, by the numbers as they are saved."""
     norm: float
-    """The squared Frobenius norm of its matrix as it was."""
+    """The squared Frobenius norm of its update as it was, but for the scale."""
 
 
 def can_shrink(filled: Filled, device: torch.device) -> bool:
     """Say whether a circuit has a size that can be lowered, whatever that loses."""
-    return any(lowerable(filled.network(device)))
+    return any(lowerable(filled.network(device), filled.is_from_identity))
 
 
-def lowerable(network: Network) -> tuple[list[Bond], list[Size]]:
+def lowerable(network: Network, is_from_identity: bool = False) -> tuple[list[Bond], list[Size]]:
     """Return the bonds to cut, and the other sizes that can be smaller."""
     own = _own(network)
+    if is_from_identity:
+        return [], list(_angles(network, own))
     bonds = bonds_of(network, lambda node: _is_matrix(node.gate, own))
     return bonds, list(_sizes(network, own, {bond.leg for bond in bonds}))
 
@@ -89,8 +95,8 @@ def lowerable(network: Network) -> tuple[list[Bond], list[Size]]:
 def shrunk(filled: Filled, energy: float, device: torch.device) -> Shrunk:
     """Return a smaller circuit that has lost at most a part `energy` of its squared norm."""
     network = filled.network(device)
-    bonds, sizes = lowerable(network)
-    norm, lost_by = _measured(network)
+    bonds, sizes = lowerable(network, filled.is_from_identity)
+    norm, lost_by = _measured(network, filled.is_from_identity)
     if not norm:
         return Shrunk(filled, 0.0, norm)
     found, lost = filled, 0.0
@@ -116,12 +122,13 @@ def shrunk(filled: Filled, energy: float, device: torch.device) -> Shrunk:
     return Shrunk(found, lost, norm)
 
 
-def _measured(network: Network) -> tuple[float, Callable[[Network], float]]:
-    """Return the squared norm of a circuit's matrix, and what says how much of it another circuit has lost."""
+def _measured(network: Network, is_from_identity: bool) -> tuple[float, Callable[[Network], float]]:
+    """Return the squared norm of a circuit's update, and what says how much of it another circuit has lost."""
     waist = waist_of(network.circuit)
-    if waist is None:
+    if waist is None or is_from_identity:
         matrix = operator(network)
-        norm = float(matrix.square().sum())
+        update = matrix - torch.eye(len(matrix)).to(matrix) if is_from_identity else matrix
+        norm = float(update.square().sum())
         return norm, lambda other: float((operator(other) - matrix).square().sum()) / norm
     left, right = factors(network, waist)
     norm = squared_norm(left, right)
@@ -177,6 +184,10 @@ def _sizes(network: Network, own: set[str], bonds: set[int]) -> Iterator[Size]:
         may_choose = all(_may_choose(network, node, leg, own) for node in nodes)
         if may_choose and not all(_is_matrix(node.gate, own) for node in nodes):
             yield Size(network.circuit.legs[leg].size, partial(_with_size, leg))
+    yield from _angles(network, own)
+
+
+def _angles(network: Network, own: set[str]) -> Iterator[Size]:
     for gate in network.circuit.gates:
         if gate.name in own and "rank_parameters" in gate.matrix.options():
             sides = network.circuit.size(gate.rows), network.circuit.size(gate.columns)
@@ -248,9 +259,12 @@ def _with_angles(name: str, filled: Filled, kept: int) -> Filled:
 
 
 def _kept(matrix: Kind, rows: int, columns: int) -> int:
-    """Return K' of a kind of gate, or the most that it can be."""
-    most = widest_column(max(rows, columns)) if matrix.form is Form.CIRCUIT else min(rows, columns)
-    return int(matrix.data().get("rank_parameters", most))
+    """Return K' of a kind of gate, or the most that has numbers: the last column of a square matrix has none."""
+    if matrix.form is Form.CIRCUIT:
+        most = widest_column(max(rows, columns))
+    else:
+        most = max(1, min(rows, columns, max(rows, columns) - 1))
+    return min(most, int(matrix.data().get("rank_parameters", most)))
 
 
 def _optioned(matrix: Any, **options: int) -> Any:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from quanta_compiler.adapters.output import CONFIG_FILE, WEIGHTS_FILE
 from quanta_compiler.adapters.saved import TENSOR_KEY, SavedAdapter, quanta_config, unpacked
-from quanta_compiler.adapters.shrinking import Filled, can_shrink, shrunk
+from quanta_compiler.adapters.shrinking import Filled, Shrunk, can_shrink, shrunk
 from quanta_compiler.adapters.tensor_file import open_tensors
 from quanta_compiler.adapters.updates import CircuitUpdate
 from quanta_compiler.diagnostics import refusal
@@ -21,8 +21,6 @@ from quanta_compiler.spec import to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 from quanta_compiler.text.words import listed, plural
 
-NOT_ASKED = "--layers leaves it as it is"
-ZERO = "its update is zero"
 DIFFERENCE = (
     "with residual {} its update is a difference, of up to twice the rank, and T alone cannot be smaller than what is "
     "subtracted"
@@ -78,7 +76,6 @@ class ShrunkLayer:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
-        changes = [{"gate": it.gate, "what": it.what, "before": it.before, "after": it.after} for it in self.changes]
         return {
             "layer": self.layer,
             "in_features": self.in_features,
@@ -86,7 +83,7 @@ class ShrunkLayer:
             "parameters": {"before": self.before, "after": self.after},
             "energy_lost": self.lost,
             "relative_error": self.relative_error,
-            "changes": changes,
+            "changes": list(map(asdict, self.changes)),
             "reason": self.reason,
         }
 
@@ -178,22 +175,23 @@ def _layer(
     layer: str, update: CircuitUpdate, residual: str, energy: float | None, device: torch.device
 ) -> tuple[Filled, ShrunkLayer]:
     """Make one layer's circuit smaller; without `energy` it stays as it is."""
-    filled, found = Filled(update.circuit.spec, update.trained), None
+    filled = Filled(update.circuit.spec, update.trained, update.is_from_identity)
+    circuit = filled.spec.name
+    found: Shrunk | None = None
     reason: str | None = None
     if energy is None:
-        reason = NOT_ASKED
+        reason = "--layers leaves it as it is"
     elif any(gate.across is not None for gate in filled.spec.gates):
-        reason = TOGETHER.format(filled.spec.name)
-    elif not can_shrink(filled, device):
-        reason = NO_SIZE.format(filled.spec.name)
-    elif residual != "none":
+        reason = TOGETHER.format(circuit)
+    elif not can_shrink(replace(filled, is_from_identity=False), device):
+        reason = NO_SIZE.format(circuit)
+    elif update.frozen is not None or not can_shrink(filled, device):
         reason = DIFFERENCE.format(residual)
     else:
         found = shrunk(filled, energy, device)
+        if found.filled is filled:
+            reason = NO_LESS if found.norm else "its update is zero"
     kept = found.filled if found else filled
-    changes = tuple(_changes(filled.spec, kept.spec))
-    if found and not changes:
-        reason = NO_LESS if found.norm else ZERO
     return kept, ShrunkLayer(
         layer=layer,
         in_features=update.circuit.in_features,
@@ -202,7 +200,7 @@ def _layer(
         after=sum(kept.tensors[name].numel() for name in update.circuit.trained),
         energy=update.scale**2 * found.norm if found else update.squared_norm(device),
         lost=found.lost if found else 0.0,
-        changes=changes,
+        changes=tuple(_changes(filled.spec, kept.spec)),
         reason=reason,
     )
 
@@ -253,8 +251,11 @@ def _tensors(folder: Path, made: Mapping[str, Filled]) -> dict[str, torch.Tensor
     file = unpacked(open_tensors(folder / WEIGHTS_FILE))
     tensors = {}
     for key in file.shapes:
+        tensors[key] = file.read(key)
         found = TENSOR_KEY.fullmatch(key)
         group, _, name = found["part"].partition(".") if found else ("", "", "")
-        is_new = found is not None and found["layer"] in made and group == "gates"
-        tensors[key] = made[found["layer"]].tensors[name] if found and is_new else file.read(key)
+        if found and found["layer"] in made and group in ("gates", "delta"):
+            # What is as large as it was stays, as T is no D.
+            new = made[found["layer"]].tensors[name]
+            tensors[key] = new if new.shape != tensors[key].shape else tensors[key]
     return tensors

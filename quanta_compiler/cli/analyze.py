@@ -74,7 +74,7 @@ def analyze(
     adapters of circuits and of PEFT's LoRA.
 
     With --shrink, lower ranks, thinner bonds and fewer angles (K') instead, and what they cost: for every layer whose
-    update is T, as much as the loss of energy, of the squared Frobenius norm, allows.
+    update has no frozen copy, as much as the loss of energy, of the squared Frobenius norm, allows.
     """
     pattern = None if layers is None else regex(layers)
     if shrink is not None:

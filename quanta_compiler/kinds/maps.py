@@ -6,7 +6,7 @@ each entry below the diagonal of the first k columns, column by column; where th
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quanta_compiler.kinds.angles import lie_numbers
 from quanta_compiler.kinds.givens import plane_steps
@@ -31,68 +31,58 @@ class Columns:
         """Say whether a function of S is taken as it is; a smaller S is taken in two factors."""
         return 2 * self.kept >= self.size
 
-    def lower(self, *, is_double: bool = False) -> Step:
+    def lower(self) -> Step:
         """Place the stored numbers below the diagonal, by two indices of 8 bytes for each."""
-        numbers = lie_numbers(self.size, self.kept)
-        given = (_take(numbers, is_double=True, lasts=0),) if is_double else ()
-        places = Memory(4 * numbers, saved=True, lasts=0, is_shared=True)
-        shape = self.size, self.kept
-        return Step("place", shape, 0, takes=(*given, places, _take(*shape, is_double=is_double)))
+        places = Memory(4 * lie_numbers(self.size, self.kept), saved=True, lasts=0, is_shared=True)
+        return Step("place", (self.size, self.kept), 0, takes=(places, _take(self.size, self.kept)))
 
-    def skew(self, *, saved: bool, is_double: bool = False) -> Step:
+    def skew(self, *, saved: bool) -> Step:
         """Place A - A^T."""
-        padded = _take(self.size, self.size - self.kept, is_double=is_double, lasts=0)
-        whole = _take(self.size, self.size, is_double=is_double, saved=saved)
-        return Step("place", (self.size, self.size), 0, takes=(padded, whole))
+        padded = _take(self.size, self.size - self.kept, lasts=0)
+        return Step("place", (self.size, self.size), 0, takes=(padded, _take(self.size, self.size, saved=saved)))
 
-    def factors(self, *, saved: bool = False, is_double: bool = False) -> tuple[Step, Step]:
+    def factors(self, *, saved: bool = False) -> tuple[Step, Step]:
         """Place U and V, S = U V^T, and multiply V^T U."""
-        scale = _take(1, is_double=is_double, saved=True)
-        factor = _take(self.size, 2 * self.kept, is_double=is_double, saved=True)
-        place = Step("place", (self.size, 2 * self.kept), 0, takes=(scale, factor, factor))
-        sides = 2 * self.kept, self.size, 2 * self.kept
-        return place, _product(*sides, ("stored", "stored"), is_double=is_double, saved=saved)
+        factor = _take(self.size, 2 * self.kept, saved=True)
+        place = Step("place", (self.size, 2 * self.kept), 0, takes=(_take(1, saved=True), factor, factor))
+        return place, _product(2 * self.kept, self.size, 2 * self.kept, ("stored", "stored"), saved=saved)
 
 
-def _take(
-    rows: int, columns: int = 1, *, is_double: bool = False, saved: bool = False, lasts: int | None = None
-) -> Memory:
-    return Memory((2 if is_double else 1) * rows * columns, saved, lasts)
+def _take(rows: int, columns: int = 1, *, saved: bool = False, lasts: int | None = None) -> Memory:
+    return Memory(rows * columns, saved, lasts)
 
 
-def _product(
-    rows: int,
-    inner: int,
-    columns: int,
-    reads: tuple[Side, Side],
-    *,
-    is_double: bool = False,
-    saved: bool = False,
-    is_right_fixed: bool = False,
-) -> Step:
-    taken = (_take(rows, columns, is_double=is_double, saved=saved),)
-    flops = 2 * rows * inner * columns
-    return Step("matmul", (rows, columns), flops, takes=taken, reads=reads, is_right_fixed=is_right_fixed)
+def _product(rows: int, inner: int, columns: int, reads: tuple[Side, Side], *, saved: bool = False) -> Step:
+    taken = (_take(rows, columns, saved=saved),)
+    return Step("matmul", (rows, columns), 2 * rows * inner * columns, takes=taken, reads=reads)
 
 
 def _exponential(one: Columns, order: int | None) -> Iterator[Step]:
-    """Yield the steps of `exponential`, which computes in float64."""
-    yield one.lower(is_double=True)
+    """Yield the steps of `exponential`, which computes in float64: of two numbers of 4 bytes each."""
+    first, *others = _exponential_in_one(one)
+    given = _take(lie_numbers(one.size, one.kept), lasts=0)
+    for step in (replace(first, takes=(given, *first.memory)), *others):
+        takes = (each if each.is_shared else replace(each, numbers=2 * each.numbers) for each in step.memory)
+        yield replace(step, takes=tuple(takes))
+
+
+def _exponential_in_one(one: Columns) -> Iterator[Step]:
+    yield one.lower()
     if one.is_whole:
-        yield one.skew(saved=True, is_double=True)
+        yield one.skew(saved=True)
         yield _exponential_of(one.size)
         return
     inner, side = 2 * one.kept, 4 * one.kept
-    yield from one.factors(is_double=True)
-    yield Step("place", (side, side), 0, takes=(_take(side, side, is_double=True, saved=True),))
+    yield from one.factors()
+    yield Step("place", (side, side), 0, takes=(_take(side, side, saved=True),))
     yield _exponential_of(side, saved=True)
-    yield _product(inner, inner, one.columns, ("last", "stored"), is_double=True, saved=True)
-    yield _product(one.size, inner, one.columns, ("stored", "last"), is_double=True)
+    yield _product(inner, inner, one.columns, ("last", "stored"), saved=True)
+    yield _product(one.size, inner, one.columns, ("stored", "last"))
 
 
 def _exponential_of(side: int, *, saved: bool = False) -> Step:
-    taken = (_take(side, side, is_double=True, saved=saved),)
-    return Step("exponential", (side, side), 2 * _EXP_PRODUCTS * side**3, takes=taken)
+    flops = 2 * _EXP_PRODUCTS * side**3
+    return Step("exponential", (side, side), flops, takes=(_take(side, side, saved=saved),))
 
 
 def _cayley(one: Columns, order: int | None) -> Iterator[Step]:

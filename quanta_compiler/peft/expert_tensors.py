@@ -119,57 +119,49 @@ def choose_experts(model: nn.Module, config: Any) -> None:
     """
     tensors, asked = expert_tensors(model), set(config.target_parameters or ())
     raise_problems("experts that the model does not have:", list(_unknown(model, tensors, asked)))
-    if not asked and (fact := missed_experts(model, config)):
-        ends = list(dict.fromkeys(tensor.end for tensor in tensors if _is_missed(config, tensor)))
+    fact, ends = missed_experts(model, config)
+    if fact and not asked:
         warnings.warn(
             f"`target_modules` means {fact}\nhint: QuantaConfig(target_parameters={ends}) puts circuits on them; "
             "exclude_modules=['experts'], or how the module is called, says that they are left out on purpose",
             stacklevel=2,
         )
-    reached = [tensor for tensor in tensors if is_reached(config, tensor)]
+    reached = [tensor for tensor in tensors if meant_experts(config, tensor)[1]]
     left_out = {tensor.end for tensor in tensors if tensor not in reached and _stands(config, {tensor.end}, tensor)}
     new = {tensor.name if tensor.end in left_out else tensor.end for tensor in reached}
     if new:
         config.target_parameters = sorted(asked | new)
 
 
-def is_meant(config: Any, tensor: ExpertTensor) -> bool:
-    """Say whether `target_modules` means a part of what a tensor of experts holds, or all of it."""
-    return tensor.is_of_experts and _meant(config, tensor)[0]
+def meant_experts(config: Any, tensor: ExpertTensor) -> tuple[bool, bool]:
+    """Say whether `target_modules` means some of what a tensor of experts holds, and whether it reaches the tensor.
 
-
-def is_reached(config: Any, tensor: ExpertTensor) -> bool:
-    """Say whether `target_modules` means all of what a tensor of experts holds."""
-    return tensor.is_of_experts and not tensor.is_transposed and _meant(config, tensor)[1]
-
-
-def missed_experts(model: nn.Module, config: Any) -> str:
-    """Say which tensors of experts the targets mean and do not reach; nothing where there are none."""
-    missed = [tensor for tensor in expert_tensors(model) if _is_missed(config, tensor)]
-    if not missed:
-        return ""
-    reason = "one tensor holds what several names stand for, and not all of them are given"
-    if missed[0].is_transposed:
-        reason = "their matrices are not stored as those of linear layers"
-    return f"experts that get no circuit, because {reason}: {listed(list(map(str, missed)), 2)}"
-
-
-def _is_missed(config: Any, tensor: ExpertTensor) -> bool:
-    return is_meant(config, tensor) and not is_reached(config, tensor)
-
-
-def _meant(config: Any, tensor: ExpertTensor) -> tuple[bool, bool]:
-    """Say whether targets would match linear layers in the place of a tensor, and whether all that it holds."""
+    It does where it means linear layers in the place of all that the tensor holds, which is stored as theirs are.
+    """
     targets, excluded = config.target_modules, (tensor.path, tensor.name)
-    if targets is None or any(isinstance(_found(config, targets, name), _ExcludedModule) for name in excluded):
+    if not tensor.is_of_experts or targets is None:
+        return False, False
+    if any(isinstance(_found(config, targets, name), _ExcludedModule) for name in excluded):
         return False, False
     if isinstance(targets, str) and targets.lower() == "all-linear":
-        return True, True
+        return True, not tensor.is_transposed
     ways = [
         [any(_stands(config, targets, tensor, f"{tensor.path}.{end}") for end in (name, f"0.{name}")) for name in way]
         for way in _NAMES.get(tensor.key, ((tensor.key,),))
     ]
-    return any(map(any, ways)), any(map(all, ways))
+    return any(map(any, ways)), any(map(all, ways)) and not tensor.is_transposed
+
+
+def missed_experts(model: nn.Module, config: Any) -> tuple[str, list[str]]:
+    """Say which tensors of experts the targets mean and do not reach, and what their names end in; nothing of none."""
+    missed = [tensor for tensor in expert_tensors(model) if meant_experts(config, tensor) == (True, False)]
+    if not missed:
+        return "", []
+    reason = "one tensor holds what several names stand for, and not all of them are given"
+    if missed[0].is_transposed:
+        reason = "their matrices are not stored as those of linear layers"
+    fact = f"experts that get no circuit, because {reason}: {listed(list(map(str, missed)), 2)}"
+    return fact, list(dict.fromkeys(tensor.end for tensor in missed))
 
 
 def _stands(config: Any, targets: Any, tensor: ExpertTensor, name: str | None = None) -> bool:

@@ -1,7 +1,6 @@
 """Experts that are one tensor for all of them, with a circuit for each: computed and added in one batch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,35 +20,21 @@ from quanta_compiler.peft.rounding import described
 from quanta_compiler.peft.tensors import Tensors
 
 
-@dataclass(frozen=True)
 class ExpertCircuits:
     """A circuit of one shape for every expert: every tensor has a leading dimension of experts.
 
     The names of tensors begin with that of the parameter: where the adapter stands in the module is no name for it.
     """
 
-    fitted: FittedCircuit
-    experts: int
-    key: str
-    """What the module calls the parameter."""
+    def __init__(self, fitted: FittedCircuit, experts: int, key: str) -> None:
+        """Take the circuit of one expert, their count, and what the module calls the parameter."""
+        self.fitted, self.experts, self.key = fitted, experts, key
+        self.shapes = {self._long(name): (experts, *shape) for name, shape in fitted.shapes.items()}
+        self.trained = tuple(map(self._long, fitted.trained))
+        self.fixed = tuple(map(self._long, fitted.fixed))
 
     def __repr__(self) -> str:
         return f"{self.experts} x {self.fitted!r}"
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of all tensors by name."""
-        return {self._long(name): (self.experts, *shape) for name, shape in self.fitted.shapes.items()}
-
-    @property
-    def trained(self) -> tuple[str, ...]:
-        """Return the names of the tensors that train."""
-        return tuple(map(self._long, self.fitted.trained))
-
-    @property
-    def fixed(self) -> tuple[str, ...]:
-        """Return the names of the others."""
-        return tuple(map(self._long, self.fitted.fixed))
 
     def draw(self, seed: int) -> Tensors:
         """Return all tensors as the file says they begin, those of each expert drawn by themselves."""
@@ -174,13 +159,17 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
         update: torch.Tensor = circuits.operators(trained)  # [experts, out_features, in_features]
         placement = self.quanta_circuit_placement[adapter]
         if placement != "parallel":
-            matrix = (weight.mT if self.fan_in_fan_out else weight).to(update.dtype)
+            matrix = self._as_matrix(weight).to(update.dtype)
             update = (matrix @ update if placement == "input" else update @ matrix) - matrix
         elif frozen is not None:
             update = update - circuits.operators(frozen)
         elif self.quanta_circuit_residual[adapter] == "identity":
             update = update - torch.eye(self.in_features, dtype=update.dtype, device=update.device)
-        return update.mT if self.fan_in_fan_out else update
+        return self._as_matrix(update)
+
+    def _as_matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return a view with the last two axes as a linear layer stores them, or as the experts do."""
+        return weight.mT if self.fan_in_fan_out else weight
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Merge the adapters into the parameter; `safe_merge` refuses a result that is not finite."""
@@ -191,42 +180,46 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
             with torch.no_grad():
                 merged = self._changed(weight.data, adapter, scale)
             if safe_merge and not bool(torch.isfinite(merged).all()):
-                raise ValueError(
-                    f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
-                    "nothing was changed"
-                )
+                text = f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
+                raise ValueError(f"{text}nothing was changed")
             weight.data = merged
             self._merged_scales[adapter] = scale
             self.merged_adapters.append(adapter)
 
     def unmerge(self) -> None:
         """Take the merged adapters out again; the parameter is what it was, but for rounding."""
-        while self.merged_adapters:
-            adapter = self.merged_adapters[-1]
-            if self.has_adapter(adapter):
-                weight, scale = self._weight(), self._merged_scales[adapter]
-                with torch.no_grad():
-                    weight.data = self._restored(weight.data, adapter, scale)
-            self.merged_adapters.pop()
+        if self.merged:
+            weight = self._weight()
+            weight.data = self._unmerged(weight.data)
+            self.merged_adapters.clear()
 
-    def _restored(self, weight: torch.Tensor, adapter: str, scale: float) -> torch.Tensor:
-        """Return a weight without an adapter that was merged into it."""
-        placement = self.quanta_circuit_placement[adapter]
-        if placement == "parallel":
-            return self._changed(weight, adapter, -scale)
+    @torch.no_grad()
+    def _unmerged(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return a weight without the adapters that are merged into it."""
+        for adapter in filter(self.has_adapter, reversed(self.merged_adapters)):
+            scale = self._merged_scales[adapter]
+            if self.quanta_circuit_placement[adapter] == "parallel":
+                weight = self._changed(weight, adapter, -scale)
+            else:
+                with torch.autocast(weight.device.type, enabled=False):
+                    weight = self._divided(weight, adapter, scale)
+        return weight
+
+    def _divided(self, weight: torch.Tensor, adapter: str, scale: float) -> torch.Tensor:
+        """Return a weight without an adapter that it was multiplied by."""
         circuits: Any = self.quanta_circuit_plan[adapter]
         precise = torch.float32 if weight.device.type == "mps" else torch.float64
         turned = circuits.operators(self.circuits(adapter)[0]).to(precise)
-        one = torch.eye(turned.shape[-1], dtype=turned.dtype, device=turned.device)
-        matrix: torch.Tensor = (weight.mT if self.fan_in_fan_out else weight).to(turned.dtype)
+        turned = torch.lerp(torch.eye(turned.shape[-1], dtype=precise, device=turned.device), turned, scale)
+        is_left = self.quanta_circuit_placement[adapter] == "output"
         try:
-            matrix = torch.linalg.solve(torch.lerp(one, turned, scale), matrix, left=placement == "output")
+            matrix = torch.linalg.solve(turned, self._as_matrix(weight).to(precise), left=is_left)
         except RuntimeError:
             raise AdapterError(
                 f"{self._layer_name}: a circuit of {adapter!r} is singular, and what it was multiplied by cannot be "
                 "divided out again\nhint: load the base model anew"
             ) from None
-        return (matrix.mT if self.fan_in_fan_out else matrix).to(weight.dtype).contiguous()
+        return self._as_matrix(matrix).to(weight.dtype).contiguous()
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """Return the update of an adapter, shaped as the parameter is, in the adapter's dtype.
@@ -238,7 +231,7 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
         if not self.has_adapter(adapter):
             raise KeyError(f"no adapter {adapter!r} on these experts: there is {', '.join(self.quanta_circuit_plan)}")
         with torch.no_grad(), without_autocast(self._base_device()):
-            update = self._update(self._weight().data, adapter)
+            update = self._update(self._unmerged(self._weight().data), adapter)
         return update.mul_(self.quanta_circuit_scale[adapter])
 
     def unload_and_optionally_merge_module(
@@ -281,12 +274,8 @@ def adapter_of(parent: nn.Module, tensor: ExpertTensor, active: list[str]) -> Qu
     return experts
 
 
-def obstacle_to_experts(config: QuantaConfig, tensor: ExpertTensor) -> Problem | None:
-    """Return why no circuits can be put on a tensor of experts; None where they can."""
-    return next(_obstacles(config, tensor), None)
-
-
-def _obstacles(config: QuantaConfig, tensor: ExpertTensor) -> Iterator[Problem]:
+def obstacles_to_experts(config: QuantaConfig, tensor: ExpertTensor) -> Iterator[Problem]:
+    """Yield why no circuits can be put on a tensor of experts."""
     parameter: Any = getattr(tensor.module, tensor.key)
     if not tensor.path:
         yield Problem(f"{tensor.name}: it is a parameter of the model itself", "put the experts into a module of it")

@@ -15,7 +15,7 @@ from quanta_compiler.peft.config import QuantaConfig
 from quanta_compiler.peft.coverage import coverage, module_names, shown
 from quanta_compiler.peft.errors import AdapterError, Problem, raise_problems
 from quanta_compiler.peft.expert_tensors import ExpertTensor, asked_tensors, choose_experts, expert_tensors
-from quanta_compiler.peft.experts import QuantaCircuitExperts, adapter_of, obstacle_to_experts
+from quanta_compiler.peft.experts import QuantaCircuitExperts, adapter_of, obstacles_to_experts
 from quanta_compiler.peft.fits import EXCLUDE, fit_experts, fit_layer, warn_of_circuit
 from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.linear import QuantaCircuitLinear
@@ -201,7 +201,8 @@ class QuantaCircuitModel(BaseTuner):
         if tensor is None:
             fit = self._fit(peft_config, target, current_key, reader_of(parent, target_name))
         else:
-            fit = obstacle_to_experts(peft_config, tensor) or fit_experts(peft_config, tensor.name, *tensor.features)
+            problem = next(obstacles_to_experts(peft_config, tensor), None)
+            fit = problem or fit_experts(peft_config, tensor.name, *tensor.features)
         if isinstance(fit, Problem):
             self._misfits.append(fit)
             return

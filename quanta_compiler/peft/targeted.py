@@ -19,7 +19,7 @@ from quanta_compiler.diagnostics import meant
 from quanta_compiler.models.layers import CONFIG, ModelError, ModelLayers, TargetLayer, read_config
 from quanta_compiler.peft.bases import layer_features
 from quanta_compiler.peft.config import QuantaConfig
-from quanta_compiler.peft.expert_tensors import ExpertTensor, expert_tensors, is_meant, is_reached, missed_experts
+from quanta_compiler.peft.expert_tensors import ExpertTensor, expert_tensors, meant_experts, missed_experts
 from quanta_compiler.peft.model import QuantaCircuitModel
 from quanta_compiler.peft.readers import reader_of
 from quanta_compiler.text.words import listed
@@ -58,7 +58,7 @@ def read_model(folder: Path, targets: str | Sequence[str] | None) -> ModelLayers
         model = _build(folder, data)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         config = _configuration(model, name, targets)
-        missed = missed_experts(model, config)
+        missed, _ = missed_experts(model, config)
         layers = _targeted(model, name, config)
     remarks = [f"the targets mean {missed}"] if missed else []
     if any(layer.experts > 1 for layer in layers):
@@ -204,7 +204,7 @@ def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
         if not is_module and not _helps_to_experts(model, target, targets):
             known = _linear_names(model)
             there = f"there is {listed(known, _SHOWN_NAMES)}"
-            experts = missed_experts(model, QuantaConfig(target_modules=[target]))
+            experts, _ = missed_experts(model, QuantaConfig(target_modules=[target]))
             hint = f"it means {experts}; {there}" if experts else meant(target, known, there, mark="'")
             raise ModelError(f"no module of {name} is called {target!r}: {hint}")
 
@@ -212,7 +212,9 @@ def _check_names(model: Any, name: str, targets: Sequence[str]) -> None:
 def _helps_to_experts(model: Any, target: str, targets: Sequence[str]) -> bool:
     """Say whether a target means a tensor of experts that all targets together reach."""
     alone, together = (QuantaConfig(target_modules=list(names)) for names in ([target], targets))
-    return any(is_meant(alone, tensor) and is_reached(together, tensor) for tensor in expert_tensors(model))
+    return any(
+        meant_experts(alone, tensor)[0] and meant_experts(together, tensor)[1] for tensor in expert_tensors(model)
+    )
 
 
 def _linear_names(model: Any) -> list[str]:
@@ -220,7 +222,8 @@ def _linear_names(model: Any) -> list[str]:
     found = (key.rpartition(".") for key, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
     names = [end for path, _, end in found if reader_of(model.get_submodule(path), end) is None]
     config = QuantaConfig(target_modules="all-linear")
-    return list(dict.fromkeys([*names, *(one.key for one in expert_tensors(model) if is_reached(config, one))]))
+    experts = (tensor.key for tensor in expert_tensors(model) if meant_experts(config, tensor)[1])
+    return list(dict.fromkeys([*names, *experts]))
 
 
 def _widths(config: Any) -> dict[str, int]:

@@ -157,6 +157,11 @@ def test_cutting_bonds_projects(name: str, energy: float) -> None:
     assert lost == pytest.approx(1 - float(after.square().sum() / whole), abs=1e-10)
 
 
+def test_nothing_is_cut_where_rounding_leaves_less_than_nothing_to_lose() -> None:
+    network = filled(TRAINS["tt"]).network(CPU)
+    assert cut(network, bonds(network), -1e-15) is network
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_bond_is_cut_by_the_singular_values_of_the_dense_matrix(place: int) -> None:
     one = filled(TRAINS["tt"])
@@ -206,6 +211,15 @@ def test_what_is_of_less_rank_than_it_could_be_becomes_so_for_nothing() -> None:
     made = shrunk(Filled(one.spec, tensors), 1e-9, CPU)
     assert made.filled.spec.gates[0].matrix.data()["rank"] == 3
     assert made.lost < 1e-12
+
+
+@pytest.mark.parametrize("options", [{}, {"rank_parameters": 4}])
+def test_the_last_column_of_a_square_matrix_has_no_numbers_to_leave_out(options: dict[str, int]) -> None:
+    gates = [{"axes": [0], "kind": "orthogonal", **options}, {"axes": [0], "kind": "diagonal"}]
+    one = filled((file_of(4, gates), 4, 4))
+    assert shrunk(one, 1e-9, CPU).filled is one
+    (size,) = lowerable(one.network(CPU))[1]
+    assert [size.make(one, kept).tensors["g0"].numel() for kept in (1, 2, 3)] == [3, 5, 6]
 
 
 def test_an_update_of_zero_stays_as_it_is() -> None:

@@ -252,3 +252,29 @@ def test_a_difference_to_the_identity_stays_as_it_is() -> None:
     chain = {"version": 1, "name": "chain", "layout": "4x3x2", "init": "identity", "gates": ["chain"]}
     saved(circuit=chain, target_modules=["q_proj"])
     assert "with residual identity its update is a difference" in refused("adapter", "--shrink", "0.5", "-o", "out")
+
+
+def test_fewer_angles_where_the_update_is_a_difference_to_the_identity() -> None:
+    gates = [
+        {"axes": [0, 1], "kind": "orthogonal"},
+        {"axes": [1, 2], "init": "identity"},
+        {"axes": [0, 2], "kind": "orthogonal", "map": "cayley", "rank_parameters": 6},
+    ]
+    circuit = {"version": 1, "name": "turned", "layout": "4x3x2", "gates": gates}
+    for placement, targets in (("parallel", ["q_proj"]), ("input", ["q_proj", "k_proj"])):
+        model = saved(placement, circuit=circuit, placement=placement, target_modules=targets, scale=0.7)
+        result = quanta("analyze", placement, "--shrink", "0.3", "-o", f"{placement}-smaller", "--json")
+        assert (result.exit_code, result.stderr) == (0, "")
+        data = json.loads(result.stdout)
+        loaded = PeftModel.from_pretrained(Mlp(), f"{placement}-smaller")
+        assert data["parameters"]["after"] < data["parameters"]["before"]
+        after = dict(circuit_layers(loaded))
+        for name, layer in circuit_layers(model).items():
+            both = [
+                one.quanta_circuit_plan["default"].operator(one.circuits("default")[0]) for one in (layer, after[name])
+            ]
+            (figures,) = (it for it in data["layers"] if name.endswith(it["layer"]))
+            lost = (both[1] - both[0]).norm() ** 2 / (both[0] - torch.eye(24)).norm() ** 2
+            assert figures["energy_lost"] == pytest.approx(float(lost), abs=1e-5)
+            assert figures["energy_lost"] <= 0.3
+            assert {change["what"] for change in figures["changes"]} == {"rank_parameters"}

@@ -137,6 +137,26 @@ def _oracle(fitted: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     return qc.reference_operator(module)
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_an_update_is_the_same_while_it_is_merged(how: str) -> None:
+    model = trained(with_circuits("gpt_oss", how))
+    before = {name: layer.get_delta_weight("default") for name, layer in experts_of(model).items()}
+    model.merge_adapter()
+    for name, layer in experts_of(model).items():
+        assert error(layer.get_delta_weight("default"), before[name]) < 1e-5
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_autocast_rounds_no_parameter_as_an_adapter_is_merged_and_taken_out(how: str) -> None:
+    model, plain = trained(with_circuits("gpt_oss", how)), tensors_of(mixture("gpt_oss"))
+    with torch.autocast("cpu", torch.bfloat16):
+        model.merge_adapter()
+        with model.disable_adapter():
+            model(TOKENS)
+    for name, tensor in tensors_of(model).items():
+        assert error(tensor, plain[name.removeprefix("base_model.model.")]) < 1e-5
+
+
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss"])
 def test_low_rank_circuits_are_the_lora_of_peft(name: str) -> None:
     ends = ["experts.down_proj", "experts.gate_up_proj"]

@@ -93,6 +93,21 @@ def test_trained_it_is_the_dense_formula_and_so_are_the_merged_weight_and_the_up
         assert torch.allclose(layer.base_layer.weight, before, atol=1e-5)
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_autocast_rounds_no_weight_as_an_adapter_is_merged_and_taken_out(placement: str) -> None:
+    model, x = placed(Mlp(), placement), batch()
+    train(model, x, steps=4)
+    layers: list[Any] = list(circuit_layers(model).values())
+    before = [layer.base_layer.weight.detach().clone() for layer in layers]
+    with torch.autocast("cpu", torch.bfloat16):
+        model.merge_adapter()
+        with model.disable_adapter():
+            model(x)
+    for layer, weight in zip(layers, before, strict=True):
+        assert not layer.merged
+        assert torch.allclose(layer.base_layer.weight, weight, atol=1e-6)
+
+
 def test_what_trains_is_zero_at_the_start_and_nothing_is_kept_beside_it() -> None:
     model = placed(Mlp(), "input", MIXED)
     layers: list[Any] = list(circuit_layers(model).values())
