@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from console import run_script
-from headlines import Split, draw_rows, load_headlines, split_headlines
+from headlines import load_headlines, split_headlines
 from measure import measure_memory, measure_speed, peak_memory
 from methods import METHODS, build_model, trained_parameters
+from rows import Split, draw_rows
 from tables import chosen_rate, describe_machine, write_tables
 from training import Run, Settings, SettingsError, Trainer, checkpoint_path, evaluate, keep_settings, write_json
 from transformers import AutoTokenizer, PreTrainedTokenizerBase

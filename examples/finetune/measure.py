@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from headlines import Headline, plan_batches
 from methods import METHODS, build_model, trained_parameters
+from rows import Row, plan_batches
 from tqdm import tqdm
 from training import Settings, encode, make_optimizer, take_step
 from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class Stepper:
 def measure_speed(
     methods: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Headline],
+    rows: Sequence[Row],
     settings: Settings,
     rounds: int = 20,
 ) -> dict[str, dict[str, float]]:
@@ -88,7 +88,7 @@ def measure_memory(methods: Sequence[str], command: Sequence[str]) -> dict[str, 
     return figures
 
 
-def peak_memory(method: str, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Headline], settings: Settings) -> int:
+def peak_memory(method: str, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], settings: Settings) -> int:
     """Take a few steps with the longest headlines and return the peak resident memory of this process in bytes."""
     stepper = Stepper(method, settings)
     longest = plan_batches(rows, settings.batch_size, seed=None)[-MEMORY_STEPS:]

@@ -24,9 +24,10 @@ import decoder  # noqa: E402
 import encoder  # noqa: E402
 import measure  # noqa: E402
 import wheels  # noqa: E402
-from headlines import Headline, draw_rows, plan_batches, split_headlines  # noqa: E402
+from headlines import split_headlines  # noqa: E402
 from methods import METHODS, build_model, trained_parameters  # noqa: E402
 from prompts import IGNORED, PromptDataset, answer_ids  # noqa: E402
+from rows import Row, draw_rows, plan_batches  # noqa: E402
 from tables import chosen_rate  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from training import Run, Settings, SettingsError, Trainer, keep_settings, schedule  # noqa: E402
@@ -43,10 +44,10 @@ WORDS = ("man", "woman", "nation", "report", "finds", "area", "local", "study", 
 SPECIAL = ("[PAD]", "[UNK]", "Headline", ":", "Sarcastic", "yes", "no")
 
 
-def tiny_headlines() -> list[Headline]:
+def tiny_headlines() -> list[Row]:
     """Return a few hundred different headlines; one is sarcastic if it begins with `area`."""
     rows = [(first, second, third) for first in WORDS for second in WORDS for third in WORDS][::4]
-    return [Headline(" ".join(row), int(row[0] == "area")) for row in rows]
+    return [Row(" ".join(row), int(row[0] == "area")) for row in rows]
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -99,7 +100,7 @@ def few_headlines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_split_has_every_headline_once_and_depends_on_the_text_alone() -> None:
     rows = tiny_headlines()
-    doubled = [*rows, *(Headline(row.text.upper() + "!", row.label) for row in rows)]
+    doubled = [*rows, *(Row(row.text.upper() + "!", row.label) for row in rows)]
     split = split_headlines(doubled, test_rows=20, validation_rows=10)
     parts = [*split.test, *split.validation, *split.train]
     assert sorted(parts, key=lambda row: row.text) == sorted(rows, key=lambda row: row.text)
@@ -261,7 +262,7 @@ def test_a_wheel_with_other_bytes_is_refused(tmp_path: Path, monkeypatch: pytest
 
 def test_only_the_answer_counts_in_the_loss(tiny_llama: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    item = PromptDataset([Headline("area man", 1)], tokenizer, max_tokens=3)[0]
+    item = PromptDataset([Row("area man", 1)], tokenizer, max_tokens=3)[0]
     words = tokenizer.convert_ids_to_tokens(item["input_ids"])
     assert words == ["Headline", ":", "area", "Sarcastic", ":", "yes"], "a long headline is cut, not the question"
     assert item["labels"] == [IGNORED] * 5 + [answer_ids(tokenizer)[1]]
