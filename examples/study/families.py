@@ -181,5 +181,7 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 """In the order of the runs: first what an interrupted study must have."""
+REFERENCES = {"ends": "lora-r2", "85k": "lora-r2", "330k": "lora-r8", "analysis": "lora-r8"}
+"""The LoRA that methods of a budget are compared with, in the order of the table."""
 CORE = 8
 """How many of them are run through, with one seed, before any other is begun."""

@@ -13,7 +13,7 @@ Record = Mapping[str, Any]
 SEARCH_SEED = 0
 SEEDS = (1, 2, 3)
 """Of the final runs; none is the seed of the search."""
-GRID = tuple(float(f"{digit}e{exponent}") for exponent in range(-6, 1) for digit in (1, 3))
+GRID = tuple(float(f"{digit}e{exponent}") for exponent in range(-6, 0) for digit in (1, 3))
 """Learning rates in half steps of ten. The search never leaves them."""
 
 

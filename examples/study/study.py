@@ -2,6 +2,7 @@
 
     python examples/study/study.py --task words
     python examples/study/study.py --task words --list
+    python examples/study/study.py --task words --table
 
 Every run is a line of results/TASK.jsonl as soon as it ends; one that is cut off leaves nothing, and the same command
 goes on with it. README.md says what is run and why.
@@ -28,9 +29,11 @@ from console import run_script
 from execution import Place, execute
 from families import CORE, FAMILIES
 from journal import append_record, read_records
+from pictures import write_picture
 from processes import ProcessError, in_a_process
 from protocol import Run, expected_seconds, next_run, runs_left
 from rows import Split
+from summary import summarize, table
 from tasks import TASKS
 from wheels import DEFAULT_CACHE, MINILM, unpack_folder
 
@@ -119,6 +122,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help=f"folder of wheels ({DEFAULT_CACHE})")
     parser.add_argument("--model", help="a hub model or a local folder instead of the packaged MiniLM")
     parser.add_argument("--list", action="store_true", help="print what is left to run")
+    parser.add_argument("--table", action="store_true", help="print a table of what has been run")
+    parser.add_argument("--picture", type=Path, help="draw what has been run: a .svg, .png or .pdf file")
     options = parser.parse_args(arguments)
     options.methods = options.methods.split(",")
     if unknown := [method for method in options.methods if method not in FAMILIES]:
@@ -143,6 +148,11 @@ def work(options: argparse.Namespace) -> str:
     study = Study(options.task, options.methods, options.results)
     if options.list:
         return study.left()
+    if options.table:
+        return table(study.name, study.task, study.records())
+    if options.picture:
+        write_picture(summarize(study.records()), f"{study.name}: {study.task.summary}?", options.picture)
+        return str(options.picture)
     end = deadline(options, datetime.datetime.now())
 
     def is_over(seconds: float) -> bool:

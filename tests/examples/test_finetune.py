@@ -29,19 +29,14 @@ from methods import METHODS, build_model, trained_parameters  # noqa: E402
 from prompts import IGNORED, PromptDataset, answer_ids  # noqa: E402
 from rows import Row, draw_rows, plan_batches  # noqa: E402
 from tables import chosen_rate  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from tiny_encoder import WORDS, save_bert, save_tokenizer  # noqa: E402
 from training import Run, Settings, SettingsError, Trainer, keep_settings, schedule  # noqa: E402
 from transformers import (  # noqa: E402
     AutoTokenizer,
-    BertConfig,
     BertModel,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
-
-WORDS = ("man", "woman", "nation", "report", "finds", "area", "local", "study", "new", "old")
-SPECIAL = ("[PAD]", "[UNK]", "Headline", ":", "Sarcastic", "yes", "no")
 
 
 def tiny_headlines() -> list[Row]:
@@ -50,24 +45,9 @@ def tiny_headlines() -> list[Row]:
     return [Row(" ".join(row), int(row[0] == "area")) for row in rows]
 
 
-def save_tokenizer(folder: Path) -> None:
-    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-
-
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of one layer, as wide as the circuits are."""
-    folder = tmp_path_factory.mktemp("bert")
-    config = BertConfig(
-        vocab_size=20, hidden_size=384, num_hidden_layers=1, num_attention_heads=4, intermediate_size=1536
-    )
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+    return save_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="session")
