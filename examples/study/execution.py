@@ -28,7 +28,6 @@ from updates import save_update
 
 import quanta_compiler
 
-WEIGHT_DECAY = 0.01
 BATCH_SIZE = 32
 
 
@@ -57,9 +56,11 @@ def execute(name: str, task: Task, split: Split, run: Run, place: Place) -> dict
     start, processor = time.perf_counter(), time.process_time()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(place.threads)
-    settings = Settings(place.model, batch_size=BATCH_SIZE, max_tokens=task.max_tokens, weight_decay=WEIGHT_DECAY)
-    tokenizer = AutoTokenizer.from_pretrained(place.model)
     family = FAMILIES[run.method]
+    settings = Settings(
+        place.model, batch_size=BATCH_SIZE, max_tokens=task.max_tokens, weight_decay=family.weight_decay
+    )
+    tokenizer = AutoTokenizer.from_pretrained(place.model)
     model = build_model(family.method(), place.model, run.seed, task.classes)
     rows = draw_rows(split.train, task.rows(run.stage), run.seed)
     training = train(model, tokenizer, plan_batches(rows, BATCH_SIZE, run.seed), run.rate, settings)

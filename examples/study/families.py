@@ -24,6 +24,7 @@ ADAPTERS: dict[str, type[PeftConfig]] = {
     "OFT": OFTConfig,
     "circuit": QuantaConfig,
 }
+WEIGHT_DECAY = 0.01
 # The three shapes of layers: 384 -> 384, 384 -> 1536 and 1536 -> 384.
 SQUARE, WIDEN, NARROW = r"attention\..*", r"intermediate\.dense", r"layer\.\d+\.output\.dense"
 
@@ -42,6 +43,7 @@ class Family:
     trains_encoder: bool = False
     saves_update: bool = False
     """Whether the update of a final run is kept for `quanta analyze`, where a folder for that is named."""
+    weight_decay: float = WEIGHT_DECAY
 
     def method(self) -> Method:
         """Return what `build_model` takes."""
@@ -55,7 +57,10 @@ class Family:
     @property
     def definition(self) -> str:
         """A hash of what is trained. Runs of another definition do not count."""
-        text = json.dumps([self.adapter, self.options, self.trains_encoder], sort_keys=True)
+        parts: list[Any] = [self.adapter, self.options, self.trains_encoder]
+        # What is as everywhere is left out: runs from before it could be set count.
+        parts += [self.weight_decay] if self.weight_decay != WEIGHT_DECAY else []
+        text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
@@ -178,6 +183,14 @@ FAMILIES: dict[str, Family] = {
         3e-3,
         "circuit",
         _quanta(FOUR_AXES, "orthogonal", repeat=2),
+    ),
+    "quanta-4-no-decay": Family(
+        "QuanTA 6x4x4x4, orthogonal start, no weight decay",
+        "analysis",
+        3e-3,
+        "circuit",
+        _quanta(FOUR_AXES, "orthogonal"),
+        weight_decay=0.0,
     ),
 }
 """In the order of the runs: first what an interrupted study must have."""

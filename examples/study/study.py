@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import logging
 import os
 import signal
@@ -25,16 +26,21 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "finetune"))
 # A run is a fork of this process; the tokenizer's threads do not come along.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import torch
 from console import run_script
-from execution import Place, execute
+from execution import BATCH_SIZE, Place, execute
 from families import CORE, FAMILIES
 from journal import append_record, read_records
+from measure import measure_speed
 from pictures import write_picture
 from processes import ProcessError, in_a_process
 from protocol import Run, expected_seconds, next_run, runs_left
 from rows import Split
 from summary import summarize, table
+from tables import describe_machine
 from tasks import TASKS
+from training import Settings, write_json
+from transformers import AutoTokenizer
 from wheels import DEFAULT_CACHE, MINILM, unpack_folder
 
 logger = logging.getLogger("study")
@@ -74,6 +80,28 @@ class Study:
     def seconds(self, run: Run) -> float | None:
         """Return about how long a run takes."""
         return expected_seconds(run, self.task.rows(run.stage), self.records())
+
+    @property
+    def speed_path(self) -> Path:
+        """Where the seconds per step of the methods are."""
+        return self.path.with_name(f"{self.name}-speed.json")
+
+    def speed(self) -> dict[str, dict[str, float]]:
+        """Return the seconds per step that were measured; none where they were not."""
+        if not self.speed_path.exists():
+            return {}
+        measured: dict[str, dict[str, float]] = json.loads(self.speed_path.read_text(encoding="utf-8"))["seconds"]
+        return measured
+
+    def measure(self, split: Split, place: Place) -> str:
+        """Measure the seconds per step of all methods, in turn in this process."""
+        torch.set_num_threads(place.threads)
+        settings = Settings(place.model, batch_size=BATCH_SIZE, max_tokens=self.task.max_tokens)
+        methods = {name: FAMILIES[name].method() for name in self.middles}
+        tokenizer = AutoTokenizer.from_pretrained(place.model)
+        seconds = measure_speed(methods, tokenizer, split.train, settings, classes=self.task.classes)
+        write_json(self.speed_path, {"machine": describe_machine(), "seconds": seconds})
+        return "\n".join(f"{name:24} {figures['median']:.3f} s" for name, figures in seconds.items())
 
     def go_on(self, split: Split, place: Place, is_over: Callable[[float], bool]) -> str:
         """Do run after run until none is left, or until `is_over` says so of the seconds that the next one takes.
@@ -123,6 +151,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--model", help="a hub model or a local folder instead of the packaged MiniLM")
     parser.add_argument("--list", action="store_true", help="print what is left to run")
     parser.add_argument("--table", action="store_true", help="print a table of what has been run")
+    parser.add_argument("--speed", action="store_true", help="measure seconds per step; wants an idle machine")
     parser.add_argument("--picture", type=Path, help="draw what has been run: a .svg, .png or .pdf file")
     options = parser.parse_args(arguments)
     options.methods = options.methods.split(",")
@@ -149,7 +178,7 @@ def work(options: argparse.Namespace) -> str:
     if options.list:
         return study.left()
     if options.table:
-        return table(study.name, study.task, study.records())
+        return table(study.name, study.task, study.records(), study.speed())
     if options.picture:
         write_picture(summarize(study.records()), f"{study.name}: {study.task.summary}?", options.picture)
         return str(options.picture)
@@ -159,7 +188,8 @@ def work(options: argparse.Namespace) -> str:
         return end is not None and datetime.datetime.now() + datetime.timedelta(seconds=seconds) > end
 
     place = Place(options.model or str(unpack_folder(MINILM, options.cache)), options.threads, options.updates)
-    return study.go_on(study.task.load(options.cache), place, is_over)
+    split = study.task.load(options.cache)
+    return study.measure(split, place) if options.speed else study.go_on(split, place, is_over)
 
 
 def main() -> None:

@@ -81,19 +81,19 @@ def _summary(method: str, tests: Mapping[str, Mapping[int, float]], records: Seq
     )
 
 
-def table(name: str, task: Task, records: Sequence[Record]) -> str:
-    """Return the table as Markdown, best accuracies first at each budget."""
+def table(name: str, task: Task, records: Sequence[Record], speed: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the table as Markdown, best accuracies first at each budget; `speed` is what `--speed` measured."""
     lines = [
         "| method | trained numbers | rate: validation accuracy (chosen in bold) | test accuracy | seeds "
-        "| difference to LoRA | CPU s per step | peak memory |",
-        "|---|--:|---|--:|--:|--:|--:|--:|",
+        "| difference to LoRA | s per step | CPU s per step | peak memory |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
     summaries = summarize(records)
     for budget, reference in REFERENCES.items():
         of_budget = [summary for summary in summaries if summary.family.budget == budget]
         if of_budget:
-            lines.append(f"| **{budget}**, LoRA being `{reference}` | | | | | | | |")
-        lines += [_row(summary) for summary in sorted(of_budget, key=_merit, reverse=True)]
+            lines.append(f"| **{budget}**, LoRA being `{reference}` | | | | | | | | |")
+        lines += [_row(summary, speed.get(summary.method)) for summary in sorted(of_budget, key=_merit, reverse=True)]
     return "\n".join([*lines, "", *_legend(name, task, records)]) + "\n"
 
 
@@ -102,7 +102,7 @@ def _merit(summary: Summary) -> tuple[float, float]:
     return tested, max(summary.validation.values(), default=-1.0)
 
 
-def _row(summary: Summary) -> str:
+def _row(summary: Summary, speed: Mapping[str, float] | None) -> str:
     searches = [
         f"**{rate:g}: {100 * accuracy:.1f}**" if rate == summary.rate else f"{rate:g}: {100 * accuracy:.1f}"
         for rate, accuracy in sorted(summary.validation.items())
@@ -114,6 +114,7 @@ def _row(summary: Summary) -> str:
         _mean_and_spread(list(summary.test.values())),
         str(len(summary.test) or ""),
         _interval(summary.difference),
+        "" if speed is None else f"{speed['median']:.3f}",
         f"{summary.cpu_seconds_per_step:.2f}",
         f"{(summary.peak_bytes or 0) / 2**20:,.0f} MiB",
     ]
@@ -150,7 +151,8 @@ def _legend(name: str, task: Task, records: Sequence[Record]) -> list[str]:
         f"{task.rows('search'):,} rows with one seed. Test accuracy: one epoch of {task.rows('final'):,} rows, mean ± "
         "standard deviation over the seeds. Difference: the mean over the seeds that both have, with Student's 95 % "
         "interval of the seeds; all runs have the same test rows, whose choice the interval does not cover. Trained "
-        "numbers include the head. CPU seconds: median over the runs, on a machine that others used too. Peak memory: "
+        "numbers include the head. Seconds: median, all methods in turn in one process; CPU seconds: median over the "
+        "runs, on a machine that others used too. Peak memory: "
         "of the process of a run, Python, torch and the frozen weights included.",
         "",
         *[f"Machine: {machine}." for machine in sorted(machines)],

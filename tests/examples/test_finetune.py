@@ -218,7 +218,7 @@ def test_the_best_rate_is_that_of_the_best_validation() -> None:
 
 def test_peak_memory_is_in_bytes(tiny_bert: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    peak = measure.peak_memory("frozen", tokenizer, tiny_headlines()[:8], Settings(str(tiny_bert)))
+    peak = measure.peak_memory(METHODS["frozen"], tokenizer, tiny_headlines()[:8], Settings(str(tiny_bert)))
     assert 2**26 < peak < 2**36
 
 

@@ -17,6 +17,9 @@ pytest.importorskip("peft")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path[:0] = [str(EXAMPLES / "study"), str(EXAMPLES / "finetune")]
 
+import analysis  # noqa: E402
+import fits  # noqa: E402
+import pictures  # noqa: E402
 import study  # noqa: E402
 import summary  # noqa: E402
 import tasks  # noqa: E402
@@ -121,15 +124,27 @@ def test_the_table_says_what_there_is() -> None:
     lora = [record(Run("final", "lora-r2", 3e-3, seed), 0.75 + seed / 100) for seed in SEEDS]
     tt = [record(Run("final", "tt", 1e-2, seed), 0.77 + seed / 100 + seed % 2 / 100) for seed in SEEDS]
     rates = [record(Run("search", "tt", rate, 0), accuracy) for rate, accuracy in ((1e-2, 0.7), (3e-3, 0.6))]
-    lines = summary.table("words", tasks.TASKS["words"], [*rates, *tt[:1], *lora]).splitlines()
+    lines = summary.table("words", tasks.TASKS["words"], [*rates, *tt[:1], *lora], {"tt": {"median": 0.1}}).splitlines()
     assert lines[2].startswith("| **85k**, LoRA being `lora-r2`")
     assert lines[3].startswith("| `tt`: tensor train of four axes, rank 7 | 84,099 | 0.003: 60.0, **0.01: 70.0** |")
-    assert "| 79.00 | 1 | +3.00 | 0.20 | 1,024 MiB |" in lines[3]
-    assert "| 77.00 ± 1.00 | 3 |  | 0.20 |" in lines[4], "the reference has no difference"
-    whole = summary.table("words", tasks.TASKS["words"], [*rates, *tt, *lora])
+    assert "| 79.00 | 1 | +3.00 | 0.100 | 0.20 | 1,024 MiB |" in lines[3]
+    assert "| 77.00 ± 1.00 | 3 |  |  | 0.20 |" in lines[4], "the reference has no difference"
+    whole = summary.table("words", tasks.TASKS["words"], [*rates, *tt, *lora], {})
     half = 4.303 * (2 * (1 / 300) ** 2 + (2 / 300) ** 2) ** 0.5 / 2**0.5 / 3**0.5
     assert f"| +2.67 [{2.6667 - 100 * half:+.2f}, {2.6667 + 100 * half:+.2f}] |" in whole
-    assert "Nothing has been run" in summary.table("words", tasks.TASKS["words"], [])
+    assert "Nothing has been run" in summary.table("words", tasks.TASKS["words"], [], {})
+
+
+def test_the_picture_has_a_name_for_every_method_that_was_tested(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    methods = ("lora-r2", "tt", "full")
+    runs = [record(Run("final", method, 3e-3, seed), 0.7 + seed / 100) for method in methods for seed in SEEDS]
+    runs.append(record(Run("search", "krona", 3e-3, 0), 0.7))
+    for some, path in ((runs, tmp_path / "study.svg"), (runs[:1], tmp_path / "one.svg"), ([], tmp_path / "none.svg")):
+        pictures.write_picture(summary.summarize(some), "words", path)
+    drawn = (tmp_path / "study.svg").read_text(encoding="utf-8")
+    assert all(f">{method}</text>" in drawn for method in methods)
+    assert ">krona</text>" not in drawn
 
 
 @pytest.fixture(scope="session")
@@ -158,13 +173,14 @@ def test_a_family_trains_about_as_much_as_its_budget_says(method: str, tiny_bert
 
 
 def few_rows(cache: Path) -> Split:
-    rows = tuple(Row(f"{first} {second}", index % 3) for index, first in enumerate(WORDS) for second in WORDS)
+    pairs = [(first, second, third) for first in WORDS for second in WORDS for third in WORDS[:2]]
+    rows = tuple(Row(" ".join(pair), index % 3) for index, pair in enumerate(pairs))
     return Split(rows[:20], rows[20:40], rows[40:])
 
 
 @pytest.fixture
 def tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> study.Study:
-    """Two methods on a task of sixty rows."""
+    """Two methods on a task of 160 rows."""
     monkeypatch.setitem(tasks.TASKS, "words", tasks.Task("made up", 3, 8, 48, few_rows))
     return study.Study("words", ["lora-r2", "frozen"], tmp_path)
 
@@ -187,6 +203,9 @@ def test_runs_are_lines_and_what_is_finished_is_not_repeated(
     ]
     assert all(one["rows"] == 48 and 0 <= one["test"]["accuracy"] <= 1 and one["peak_bytes"] > 2**26 for one in final)
     assert tiny_study.left() == "0 runs are left, about 0.0 hours"
+    assert tiny_study.speed() == {}
+    tiny_study.measure(split, place)
+    assert [figures["median"] > 0 for figures in tiny_study.speed().values()] == [True, True]
     # A method that is defined otherwise by now, or a run of another length, has not been run.
     tiny_study.path.write_text("".join(json.dumps({**one, "definition": "another"}) + "\n" for one in lines))
     assert tiny_study.records() == []
@@ -251,6 +270,15 @@ def test_runs_end_at_the_earlier_of_two_times_and_tomorrow_where_the_time_has_pa
     assert end("--until", "09:00") == datetime.datetime(2026, 11, 30, 9, 0)
 
 
+def test_the_results_are_of_the_methods_as_they_are_defined() -> None:
+    """A line whose method was changed counts no more: change the name too, and the line stays true."""
+    for path in study.RESULTS.glob("*.jsonl"):
+        lines = read_records(path)
+        assert all(line["definition"] == FAMILIES[line["method"]].definition for line in lines), path
+        keys = [(line["stage"], line["method"], line["rate"], line["seed"]) for line in lines]
+        assert len(set(keys)) == len(keys), path
+
+
 def test_what_comes_first_has_both_ends_and_both_sizes_of_lora() -> None:
     assert {"frozen", "full", "lora-r2", "lora-r8"} <= set(list(FAMILIES)[:CORE])
     assert {family.budget for family in FAMILIES.values()} == set(REFERENCES)
@@ -269,3 +297,45 @@ def test_the_tasks_have_the_rows_that_the_study_speaks_of() -> None:
     assert all(not set(row.text) - set("() adefolnrstu") for row in logic.test)
     headlines = tasks.load_sarcasm(DEFAULT_CACHE)
     assert [len(part) for part in (headlines.test, headlines.validation, headlines.train)] == [2000, 2000, 24_496]
+
+
+def test_the_rank_correlation_is_spearmans() -> None:
+    first, second = [0.1, 0.4, 0.4, 0.2, 0.9], [1.0, 3.0, 2.0, 2.0, 5.0]
+    assert analysis.rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert analysis.rank_correlation([1, 1], [2, 3]) == 0
+
+
+def test_updates_are_ranked_compared_and_fitted(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an encoder of one layer; the update of full fine-tuning has a rank of two."""
+    layers = ("encoder.layer.0.attention.self.query",)
+    monkeypatch.setattr(fits, "LAYERS", layers)
+    krona = fits.documents()["krona"]
+    monkeypatch.setattr(fits, "documents", lambda: {"krona": krona})
+    for method in (analysis.LARGER, analysis.SMALLER, analysis.FULL):
+        model = build_model(FAMILIES[method].method(), str(tiny_bert), seed=1)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in trained_parameters(model).values():
+                if parameter.ndim == 2:
+                    rows, columns = parameter.shape
+                    parameter.add_(torch.randn(rows, 2) @ torch.randn(2, columns), alpha=0.01)
+        save_update(model, str(tiny_bert), tmp_path / f"words-{method}-seed1")
+    append_record(tmp_path / "words.jsonl", record(Run("final", "krona", 3e-3, 1), 0.75))
+    arguments = ["--updates", str(tmp_path), "--results", str(tmp_path)]
+    lines = analysis.report(analysis.parse_arguments(arguments)).splitlines()
+    assert lines[2].startswith("| `words` | `lora-r16` | ")
+    assert float(lines[4].split("|")[3].split()[0]) < 2.01, "the effective rank of full fine-tuning"
+    assert lines[6].startswith("| task | r=16 and | phi(1, 1) |")
+    assert lines[11] == "| `words` | numbers a layer | relative error | test accuracy |"
+    assert "| `lora-r2` | 1,536 | 0.000 |  |" in lines[13:15]
+    assert "| `krona` | 2,368 | " in lines[15]
+    assert "| 75.00 |" in lines[15]
+
+
+def test_what_can_be_fitted_is_written_out_with_no_gate_of_zeros() -> None:
+    found = fits.documents()
+    assert {"quanta-4-orthogonal", "tt", "krona", "monarch", "loretta", "btt", "butterfly"} <= found.keys()
+    assert not {"quanta-4", "vera", "lotr", "oft", "quantum-peft", "quanta-input"} & found.keys()
+    assert all("init" not in gate for document in found.values() for gate in document["gates"])
