@@ -11,8 +11,8 @@ from families import FAMILIES, REFERENCES, Family
 from protocol import Record, best, searched
 from tasks import VALIDATION_ROWS, Task
 
-# Quantiles of Student's t distribution at 97.5 %, by degrees of freedom.
-_STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""The quantiles of Student's t distribution at 97.5 %, by degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def paired(accuracies: Mapping[int, float], reference: Mapping[int, float]) -> I
     mean, count = statistics.fmean(differences), len(differences)
     if count == 1:
         return Interval(mean, None)
-    return Interval(mean, _STUDENT[count - 1] * statistics.stdev(differences) / math.sqrt(count))
+    return Interval(mean, STUDENT[count - 1] * statistics.stdev(differences) / math.sqrt(count))
 
 
 def summarize(records: Sequence[Record]) -> list[Summary]:
