@@ -1,4 +1,4 @@
-"""What both scripts do on a terminal: log and show progress on stderr, print the table, and end with a sentence."""
+"""What the scripts do on a terminal: log and show progress on stderr, print the table, and end with a sentence."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ def run_script(work: Callable[[], str], folder: Path) -> None:
     except (DownloadError, SettingsError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        raise SystemExit(f"\ninterrupted; the same command goes on from the last checkpoint in {folder}") from None
+        raise SystemExit(f"\ninterrupted; the same command goes on with what is in {folder}") from None

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 import transformers
 from console import run_script
-from headlines import Split, draw_rows, load_headlines, split_headlines
+from headlines import load_headlines, split_headlines
 from peft import LoraConfig, PeftConfig, get_peft_model
 from prompts import Padding, PromptDataset, accuracy, answer_logits, padding_token
+from rows import Split, draw_rows
 from tables import describe_machine
 from training import keep_settings, write_json
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Trainer, TrainingArguments

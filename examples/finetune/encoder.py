@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from console import run_script
-from headlines import Split, draw_rows, load_headlines, split_headlines
+from headlines import load_headlines, split_headlines
 from measure import measure_memory, measure_speed, peak_memory
 from methods import METHODS, build_model, trained_parameters
+from rows import Split, draw_rows
 from tables import chosen_rate, describe_machine, write_tables
 from training import Run, Settings, SettingsError, Trainer, checkpoint_path, evaluate, keep_settings, write_json
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -148,7 +149,7 @@ def run_stages(options: argparse.Namespace) -> str:
     split = split_headlines(load_headlines(options.cache), settings.test_rows, settings.validation_rows)
     placed = dataclasses.replace(settings, model=model)
     if options.memory_of:
-        return str(peak_memory(options.memory_of, tokenizer, split.train, placed))
+        return str(peak_memory(METHODS[options.memory_of], tokenizer, split.train, placed))
     keep_settings(options.out, settings)
     write_json(options.out / "machine.json", describe_machine())
     comparison = Comparison(placed, split, options.out, tokenizer)
@@ -159,7 +160,9 @@ def run_stages(options: argparse.Namespace) -> str:
         comparison.final(options.methods, options.seeds)
     if "speed" in stages:
         rounds = 3 if options.quick else 20
-        write_json(options.out / "speed.json", measure_speed(options.methods, tokenizer, split.train, placed, rounds))
+        methods = {name: METHODS[name] for name in options.methods}
+        seconds = measure_speed(methods, tokenizer, split.train, placed, rounds=rounds)
+        write_json(options.out / "speed.json", seconds)
     if "memory" in stages:
         command = ["--cache", str(options.cache), *(["--model", options.model] if options.model else [])]
         write_json(options.out / "memory.json", measure_memory(options.methods, command))

@@ -8,12 +8,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from headlines import Headline, plan_batches
-from methods import METHODS, build_model, trained_parameters
+from methods import Method, build_model, trained_parameters
+from rows import Row, plan_batches
 from tqdm import tqdm
 from training import Settings, encode, make_optimizer, take_step
 from transformers import PreTrainedTokenizerBase
@@ -26,8 +26,8 @@ MEMORY_STEPS = 10
 class Stepper:
     """Takes training steps with one method on given batches."""
 
-    def __init__(self, method: str, settings: Settings) -> None:
-        self.model = build_model(METHODS[method], settings.model, seed=0)
+    def __init__(self, method: Method, settings: Settings, classes: int = 2) -> None:
+        self.model = build_model(method, settings.model, 0, classes)
         self.model.train()
         self.parameters = trained_parameters(self.model)
         self.optimizer = make_optimizer(self.parameters, rate=1e-5, weight_decay=settings.weight_decay)
@@ -40,11 +40,13 @@ class Stepper:
 
 
 def measure_speed(
-    methods: Sequence[str],
+    methods: Mapping[str, Method],
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Headline],
+    rows: Sequence[Row],
     settings: Settings,
+    *,
     rounds: int = 20,
+    classes: int = 2,
 ) -> dict[str, dict[str, float]]:
     """Return seconds per step of each method: the median, and the quartiles around it.
 
@@ -55,10 +57,11 @@ def measure_speed(
     batches = [
         encode(tokenizer, batch, settings.max_tokens) for batch in plan_batches(drawn, settings.batch_size, seed=0)
     ]
-    steppers = {method: Stepper(method, settings) for method in methods}
+    steppers = {name: Stepper(method, settings, classes) for name, method in methods.items()}
+    names = list(methods)
     seconds: dict[str, list[float]] = {method: [] for method in methods}
     for turn, batch in enumerate(tqdm(batches, desc="speed", unit="round", leave=False)):
-        order = [*methods[turn % len(methods) :], *methods[: turn % len(methods)]]
+        order = [*names[turn % len(names) :], *names[: turn % len(names)]]
         for method in order:
             seconds[method].append(steppers[method].step(batch))
     figures = {}
@@ -88,7 +91,7 @@ def measure_memory(methods: Sequence[str], command: Sequence[str]) -> dict[str, 
     return figures
 
 
-def peak_memory(method: str, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Headline], settings: Settings) -> int:
+def peak_memory(method: Method, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], settings: Settings) -> int:
     """Take a few steps with the longest headlines and return the peak resident memory of this process in bytes."""
     stepper = Stepper(method, settings)
     longest = plan_batches(rows, settings.batch_size, seed=None)[-MEMORY_STEPS:]

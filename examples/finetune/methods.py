@@ -89,10 +89,10 @@ class SentenceClassifier(nn.Module):
         return logits
 
 
-def build_model(method: Method, name_or_path: str, seed: int) -> SentenceClassifier:
+def build_model(method: Method, name_or_path: str, seed: int, classes: int = 2) -> SentenceClassifier:
     """Load the encoder, add the head and the adapter, and freeze what the method does not train.
 
-    The encoder's own dropout is switched off: a run sees each headline once, so there is nothing to regularize, and
+    The encoder's own dropout is switched off: a run sees each row once, so there is nothing to regularize, and
     its random masks cost a fifth of the time.
     """
     config = AutoConfig.from_pretrained(name_or_path)
@@ -101,7 +101,7 @@ def build_model(method: Method, name_or_path: str, seed: int) -> SentenceClassif
             setattr(config, name, 0.0)
     encoder = AutoModel.from_pretrained(name_or_path, config=config, dtype=torch.float32)
     torch.manual_seed(seed)
-    model = SentenceClassifier(encoder, config.hidden_size)
+    model = SentenceClassifier(encoder, config.hidden_size, classes)
     encoder.requires_grad_(method.trains_encoder)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler.requires_grad_(False)

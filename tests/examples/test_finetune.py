@@ -24,49 +24,30 @@ import decoder  # noqa: E402
 import encoder  # noqa: E402
 import measure  # noqa: E402
 import wheels  # noqa: E402
-from headlines import Headline, draw_rows, plan_batches, split_headlines  # noqa: E402
+from headlines import split_headlines  # noqa: E402
 from methods import METHODS, build_model, trained_parameters  # noqa: E402
 from prompts import IGNORED, PromptDataset, answer_ids  # noqa: E402
+from rows import Row, draw_rows, plan_batches  # noqa: E402
 from tables import chosen_rate  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from tiny_encoder import WORDS, save_bert, save_tokenizer  # noqa: E402
 from training import Run, Settings, SettingsError, Trainer, keep_settings, schedule  # noqa: E402
 from transformers import (  # noqa: E402
     AutoTokenizer,
-    BertConfig,
     BertModel,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
 
-WORDS = ("man", "woman", "nation", "report", "finds", "area", "local", "study", "new", "old")
-SPECIAL = ("[PAD]", "[UNK]", "Headline", ":", "Sarcastic", "yes", "no")
 
-
-def tiny_headlines() -> list[Headline]:
+def tiny_headlines() -> list[Row]:
     """Return a few hundred different headlines; one is sarcastic if it begins with `area`."""
     rows = [(first, second, third) for first in WORDS for second in WORDS for third in WORDS][::4]
-    return [Headline(" ".join(row), int(row[0] == "area")) for row in rows]
-
-
-def save_tokenizer(folder: Path) -> None:
-    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    return [Row(" ".join(row), int(row[0] == "area")) for row in rows]
 
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of one layer, as wide as the circuits are."""
-    folder = tmp_path_factory.mktemp("bert")
-    config = BertConfig(
-        vocab_size=20, hidden_size=384, num_hidden_layers=1, num_attention_heads=4, intermediate_size=1536
-    )
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+    return save_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +80,7 @@ def few_headlines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_split_has_every_headline_once_and_depends_on_the_text_alone() -> None:
     rows = tiny_headlines()
-    doubled = [*rows, *(Headline(row.text.upper() + "!", row.label) for row in rows)]
+    doubled = [*rows, *(Row(row.text.upper() + "!", row.label) for row in rows)]
     split = split_headlines(doubled, test_rows=20, validation_rows=10)
     parts = [*split.test, *split.validation, *split.train]
     assert sorted(parts, key=lambda row: row.text) == sorted(rows, key=lambda row: row.text)
@@ -237,7 +218,7 @@ def test_the_best_rate_is_that_of_the_best_validation() -> None:
 
 def test_peak_memory_is_in_bytes(tiny_bert: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    peak = measure.peak_memory("frozen", tokenizer, tiny_headlines()[:8], Settings(str(tiny_bert)))
+    peak = measure.peak_memory(METHODS["frozen"], tokenizer, tiny_headlines()[:8], Settings(str(tiny_bert)))
     assert 2**26 < peak < 2**36
 
 
@@ -261,7 +242,7 @@ def test_a_wheel_with_other_bytes_is_refused(tmp_path: Path, monkeypatch: pytest
 
 def test_only_the_answer_counts_in_the_loss(tiny_llama: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    item = PromptDataset([Headline("area man", 1)], tokenizer, max_tokens=3)[0]
+    item = PromptDataset([Row("area man", 1)], tokenizer, max_tokens=3)[0]
     words = tokenizer.convert_ids_to_tokens(item["input_ids"])
     assert words == ["Headline", ":", "area", "Sarcastic", ":", "yes"], "a long headline is cut, not the question"
     assert item["labels"] == [IGNORED] * 5 + [answer_ids(tokenizer)[1]]
