@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from families import FAMILIES, SQUARE
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 import quanta_compiler as qc
 from quanta_compiler.adapters.saved import read_adapter
 from quanta_compiler.search.fit import FitOptions, FitTask, Updates, lora_error, run_fit
 
-LAYERS = tuple(f"encoder.layer.{layer}.attention.self.{name}" for layer in (0, 2, 5) for name in ("query", "value"))
+LAYERS = tuple(f"encoder.layer.{layer}.attention.self.{name}" for layer in (0, 5) for name in ("query", "value"))
 """The layers whose updates are fitted, all 384 -> 384."""
 LORAS = {"lora-r2": 2, "lora-r8": 8}
-STEPS = 300
+STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ def fit_families(folder: Path, steps: int = STEPS) -> list[Fitted]:
             for name, rank in LORAS.items()
         ]
         options = FitOptions(given, steps)
-        return [*loras, *(_fitted(method, document, options) for method, document in documents().items())]
+        found = tqdm(documents().items(), desc="fits", unit="circuit", leave=False)
+        return [*loras, *(_fitted(method, document, options) for method, document in found)]
 
 
 def _fitted(method: str, document: dict[str, Any], options: FitOptions) -> Fitted:

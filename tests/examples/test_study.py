@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -19,8 +18,6 @@ pytest.importorskip("peft")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path[:0] = [str(EXAMPLES / "study"), str(EXAMPLES / "finetune")]
 
-import analysis  # noqa: E402
-import fits  # noqa: E402
 import pictures  # noqa: E402
 import study  # noqa: E402
 import summary  # noqa: E402
@@ -32,24 +29,9 @@ from methods import build_model, trained_parameters  # noqa: E402
 from processes import ProcessError, in_a_process  # noqa: E402
 from protocol import GRID, SEEDS, Run, best, expected_seconds, next_rate, next_run, runs_left  # noqa: E402
 from rows import Row, Split  # noqa: E402
+from study_records import record  # noqa: E402
 from tiny_encoder import WORDS, save_bert  # noqa: E402
-from updates import save_update  # noqa: E402
 from wheels import DEFAULT_CACHE  # noqa: E402
-
-from quanta_compiler.adapters.saved import read_adapter  # noqa: E402
-
-
-def record(run: Run, accuracy: float, loss: float | None = 0.5, **more: Any) -> dict[str, Any]:
-    """Return a made-up line of the results."""
-    scores = {"accuracy": accuracy, "loss": loss}
-    machine = dict.fromkeys(("processor", "threads", "torch", "transformers", "peft", "python"), "x")
-    return {
-        **{"task": "words", "stage": run.stage, "method": run.method, "rate": run.rate, "seed": run.seed},
-        **{"definition": FAMILIES[run.method].definition, "parameters": 84_099, "rows": 3, "seconds": 30.0},
-        **{"validation": scores, "test": scores, "cpu_seconds_per_step": 0.2, "peak_bytes": 2**30},
-        **{"machine": machine, "ended": "2026-11-29T09:00:00+00:00"},
-        **more,
-    }
 
 
 def search(middle: float, accuracies: dict[float, float]) -> list[float]:
@@ -116,7 +98,7 @@ def student_area(quantile: float, freedom: int, steps: int = 4000) -> float:
     width = quantile / steps
     weights = [1, *[4, 2] * (steps // 2 - 1), 4, 1]
     density = [(1 + (place * width) ** 2 / freedom) ** (-(freedom + 1) / 2) for place in range(steps + 1)]
-    return 0.5 + factor * sum(map(operator.mul, weights, density)) * width / 3
+    return 0.5 + factor * float(sum(map(operator.mul, weights, density))) * width / 3
 
 
 def test_the_interval_is_that_of_the_paired_t_test() -> None:
@@ -251,25 +233,6 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_records(path)
 
 
-@pytest.mark.parametrize("method", ["full", "lora-r8"])
-def test_the_saved_update_is_the_difference_of_the_weights(method: str, tiny_bert: Path, tmp_path: Path) -> None:
-    before = build_model(FAMILIES["full"].method(), str(tiny_bert), seed=0)
-    model = build_model(FAMILIES[method].method(), str(tiny_bert), seed=0)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in trained_parameters(model).values():
-            parameter.add_(torch.randn_like(parameter), alpha=0.01)
-    save_update(model, str(tiny_bert), tmp_path / "update")
-    encoder: Any = model.encoder
-    after = dict((encoder if method == "full" else encoder.merge_and_unload()).named_parameters())
-    saved = read_adapter(tmp_path / "update").updates
-    assert len(saved) == 6
-    for name, update in saved.items():
-        weight = f"{name}.weight"
-        difference = after[weight].double() - dict(before.encoder.named_parameters())[weight]
-        torch.testing.assert_close(update.matrix(torch.device("cpu")), difference, atol=1e-6, rtol=1e-5)
-
-
 def test_runs_end_at_the_earlier_of_two_times_and_tomorrow_where_the_time_has_passed() -> None:
     now = datetime.datetime(2026, 11, 29, 9, 30)
 
@@ -309,47 +272,3 @@ def test_the_tasks_have_the_rows_that_the_study_speaks_of() -> None:
     assert all(not set(row.text) - set("() adefolnrstu") for row in logic.test)
     headlines = tasks.load_sarcasm(DEFAULT_CACHE)
     assert [len(part) for part in (headlines.test, headlines.validation, headlines.train)] == [2000, 2000, 24_496]
-
-
-def test_the_rank_correlation_is_spearmans() -> None:
-    # Without ties 1 - 6 sum(d^2) / (n (n^2 - 1)); the ranks are 1, 3, 2, 4 and 2, 4, 1, 3.
-    assert analysis.rank_correlation([0.1, 0.5, 0.2, 9.0], [2, 4, 1, 3]) == pytest.approx(1 - 6 * 4 / (4 * 15))
-    # With a tie its ranks are 1.5 each: the correlation of 1.5, 1.5, 3 with 1, 2, 3.
-    assert analysis.rank_correlation([1, 1, 5], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(1.5 * 2))
-    assert analysis.rank_correlation([1, 1], [2, 3]) == 0
-
-
-def test_updates_are_ranked_compared_and_fitted(
-    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of an encoder of one layer; the update of full fine-tuning has a rank of two."""
-    layers = ("encoder.layer.0.attention.self.query",)
-    monkeypatch.setattr(fits, "LAYERS", layers)
-    krona = fits.documents()["krona"]
-    monkeypatch.setattr(fits, "documents", lambda: {"krona": krona})
-    for method in (analysis.LARGER, analysis.SMALLER, analysis.FULL):
-        model = build_model(FAMILIES[method].method(), str(tiny_bert), seed=1)
-        torch.manual_seed(1)
-        with torch.no_grad():
-            for parameter in trained_parameters(model).values():
-                if parameter.ndim == 2:
-                    rows, columns = parameter.shape
-                    parameter.add_(torch.randn(rows, 2) @ torch.randn(2, columns), alpha=0.01)
-        save_update(model, str(tiny_bert), tmp_path / f"words-{method}-seed1")
-    append_record(tmp_path / "words.jsonl", record(Run("final", "krona", 3e-3, 1), 0.75))
-    arguments = ["--updates", str(tmp_path), "--results", str(tmp_path)]
-    lines = analysis.report(analysis.parse_arguments(arguments)).splitlines()
-    assert lines[2].startswith("| `words` | `lora-r16` | ")
-    assert float(lines[4].split("|")[3].split()[0]) < 2.01, "the effective rank of full fine-tuning"
-    assert lines[6].startswith("| task | r=16 and | phi(1, 1) |")
-    assert lines[11] == "| `words` | numbers a layer | relative error | test accuracy |"
-    assert "| `lora-r2` | 1,536 | 0.000 |  |" in lines[13:15]
-    assert "| `krona` | 2,368 | " in lines[15]
-    assert "| 75.00 |" in lines[15]
-
-
-def test_what_can_be_fitted_is_written_out_with_no_gate_of_zeros() -> None:
-    found = fits.documents()
-    assert {"quanta-4-orthogonal", "tt", "krona", "monarch", "loretta", "btt", "butterfly"} <= found.keys()
-    assert not {"quanta-4", "vera", "lotr", "oft", "quantum-peft", "quanta-input"} & found.keys()
-    assert all("init" not in gate for document in found.values() for gate in document["gates"])
