@@ -92,7 +92,8 @@ class QuantaConfig(PeftConfig):
 
     Raises:
         SpecError: a circuit is wrong; every problem is listed with its place.
-        TypeError: there is no such argument; those of PEFT's LoRA are told with what stands for them here.
+        TypeError: there is no such argument; those of PEFT's LoRA, OFT, BOFT and VeRA are told with what stands for
+            them here.
         AdapterError: the circuits were changed since they were saved, or saved by a newer version.
         ValueError: another field is wrong.
 

@@ -40,6 +40,6 @@ def test_the_table_at_a_glance_is_compared(width: int, first: int) -> None:
 
 
 def test_the_families_that_are_not_recommended_are_named() -> None:
-    recommended = {one.name.partition(",")[0] for one in CANDIDATES}
-    (named,) = re.findall(r"every family that sits beside its layer \(all but (.*?)\)", PAGE.read_text(encoding="utf-8"))
+    recommended, page = {one.name.partition(",")[0] for one in CANDIDATES}, PAGE.read_text(encoding="utf-8")
+    (named,) = re.findall(r"every family that sits beside its layer \(all but (.*?)\)", page)
     assert re.findall(r"`(\w+)`", named) == [name for name in PRESETS if name not in recommended]
