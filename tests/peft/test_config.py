@@ -85,8 +85,9 @@ def test_what_pefts_other_families_call_otherwise_is_refused_with_ours(theirs: A
     own, lora, known = ({field.name for field in dataclasses.fields(one)} for one in (theirs, LoraConfig, QuantaConfig))
     told = {}
     for name in sorted(own - lora - known):
+        given: dict[str, Any] = {name: 1}
         with pytest.raises(TypeError, match=f"unexpected keyword argument: '{name}'\nhint: ") as caught:
-            QuantaConfig(**{name: 1})
+            QuantaConfig(**given)
         told[name] = str(caught.value).partition("\nhint: ")[2]
     # What no circuit has: a bound on the angles, one block for all places, and terms of the series.
     left = {"coft", "eps", "block_share", "num_cayley_neumann_terms"}
