@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,16 @@ def test_one_adapter_is_weighed_by_its_scale_wherever_it_sits() -> None:
     assert_sum(model, "scaled", {"default": 1.5})
     model.add_weighted_adapter(["scaled", "scaled"], [0.5, 0.5], "again")
     assert_sum(model, "again", {"scaled": 1.0})
+
+
+def test_a_sum_warns_of_no_circuit_that_its_parts_did_not_warn_of(tmp_path: Path) -> None:
+    model: Any = get_peft_model(nn.Sequential(nn.Linear(64, 32)), QuantaConfig(target_modules=["0"]))
+    model.add_adapter("other", QuantaConfig(target_modules=["0"], init_seed=1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="circuit '.*' on layers")
+        model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
+        model.save_pretrained(tmp_path, selected_adapters=["sum"])
+        PeftModel.from_pretrained(nn.Sequential(nn.Linear(64, 32)), tmp_path / "sum")
 
 
 @pytest.mark.filterwarnings("ignore:circuit '.*' on layers")
