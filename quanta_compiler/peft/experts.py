@@ -30,6 +30,7 @@ class ExpertCircuits:
     def __init__(self, fitted: FittedCircuit, experts: int, key: str) -> None:
         """Take the circuit of one expert, their count, and what the module calls the parameter."""
         self.fitted, self.experts, self.key = fitted, experts, key
+        self.spec = fitted.spec
         self.shapes = {self._long(name): (experts, *shape) for name, shape in fitted.shapes.items()}
         self.trained = tuple(map(self._long, fitted.trained))
         self.fixed = tuple(map(self._long, fitted.fixed))
