@@ -60,7 +60,8 @@ def test_a_weight_that_would_not_be_finite_is_refused_and_nothing_changed() -> N
 def test_it_is_told_which_layer_is_not_finite_and_that_those_before_it_are_merged() -> None:
     model = adapted(Mlp(), init_weights=False)
     first, second, *_ = layers = list(circuit_layers(model).values())
-    second.quanta_circuit_delta["default"]["g0"].data[0, 0] = float("inf")
+    gates: Any = second.quanta_circuit_delta["default"]
+    gates["g0"].data[0, 0] = float("inf")
     with pytest.raises(
         ValueError, match=r"broken; k_proj is without it, and layers before this one are merged"
     ) as told:
