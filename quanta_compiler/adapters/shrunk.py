@@ -14,7 +14,7 @@ from quanta_compiler.adapters.output import CONFIG_FILE, WEIGHTS_FILE
 from quanta_compiler.adapters.saved import TENSOR_KEY, SavedAdapter, quanta_config, unpacked
 from quanta_compiler.adapters.shrinking import Filled, Shrunk, can_shrink, shrunk
 from quanta_compiler.adapters.tensor_file import open_tensors
-from quanta_compiler.adapters.updates import CircuitUpdate
+from quanta_compiler.adapters.updates import CircuitUpdate, none_found
 from quanta_compiler.diagnostics import refusal
 from quanta_compiler.models.targets import stored_document
 from quanta_compiler.spec import to_dict
@@ -139,13 +139,15 @@ def shrink_adapter(
     """Make the circuits smaller of those layers whose name `layers` finds something in; the others stay as they are.
 
     Raises:
-        SpecError: it is an adapter of another method, or none of its layers can be smaller.
+        SpecError: it is an adapter of another method, `layers` finds none of its layers, or none can be smaller.
 
     """
     updates = {layer: update for layer, update in saved.updates.items() if isinstance(update, CircuitUpdate)}
     if len(updates) < len(saved.updates):
         hint = "PEFT's own LoRA has `rank_pattern` for ranks that differ"
         raise refusal(saved.path, "it is no adapter of circuits, which `--shrink` is for", hint=hint)
+    if layers is not None and not any(map(layers.search, updates)):
+        raise none_found(str(Path(saved.path) / WEIGHTS_FILE), layers, updates)
     from quanta_compiler.peft.resolved import resolve
 
     config = quanta_config(Path(saved.path))

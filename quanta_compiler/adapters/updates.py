@@ -5,7 +5,7 @@ noise of full rank.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -139,6 +139,11 @@ Update = FactoredUpdate | CircuitUpdate
 _Made = TypeVar("_Made", bound=Update)
 
 
+def none_found(name: str, layers: re.Pattern[str], known: Collection[str]) -> SpecError:
+    """Return the error to raise where `--layers` finds something in no layer's name."""
+    return refusal(name, f"--layers {layers.pattern!r} finds none of its layers: {some_of(list(known))}")
+
+
 def layer_updates(
     file: TensorFile,
     keys: re.Pattern[str],
@@ -164,7 +169,7 @@ def layer_updates(
         if layers is None or not found:
             raise refusal(file.name, "it holds no adapted layer", hint="restore the file that was saved")
         known = sorted({match["layer"] for match, _ in found}, key=natural_key)
-        raise refusal(file.name, f"--layers {layers.pattern!r} finds none of its layers: {some_of(known)}")
+        raise none_found(file.name, layers, known)
     updates: dict[str, _Made] = {}
     problems: list[Diagnostic] = []
     for layer in sorted(parts, key=natural_key):

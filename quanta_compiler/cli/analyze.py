@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 PICTURES = (".svg", ".html", ".png", ".pdf")
+_TOP = 4
 _VECTORS = 128
 """How many singular vectors of two adapters are compared unless something else is asked for: the paper's Figure 2."""
 
@@ -56,10 +57,19 @@ def analyze(
     layers: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Only the layers in whose name it is found.")
     ] = None,
-    top: Annotated[int, typer.Option(metavar="COUNT", min=1, help="How many singular values are printed.")] = 4,
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="COUNT", min=1, show_default=str(_TOP), help="How many singular values are printed."),
+    ] = None,
     vectors: Annotated[
-        int, typer.Option(metavar="COUNT", min=1, help="How many singular vectors of two adapters are compared.")
-    ] = _VECTORS,
+        int | None,
+        typer.Option(
+            metavar="COUNT",
+            min=1,
+            show_default=str(_VECTORS),
+            help="How many singular vectors of two adapters are compared.",
+        ),
+    ] = None,
     device: Annotated[
         str,
         typer.Option(metavar="DEVICE", autocompletion=completed(DEVICES), help="Where to compute: cpu, cuda, ..."),
@@ -78,8 +88,12 @@ def analyze(
     """
     pattern = None if layers is None else regex(layers)
     if shrink is not None:
+        for option, value in {"--top": top, "--vectors": vectors}.items():
+            if value is not None:
+                raise wrong_option(option, "a smaller adapter has no singular values to print: leave it out")
         _shrink(adapters, shrink, output, pattern, device, force=force, as_json=as_json)
         return
+    top, vectors = top or _TOP, vectors or _VECTORS
     picture_name(PICTURES)(output)
     if output is not None:
         require("a picture", "matplotlib")

@@ -53,9 +53,9 @@ def recommend(
 ) -> None:
     """Recommend circuits for a model and a budget.
 
-    For every family the largest circuits under the budget, what they cost beside LoRA r=8, and the QuantaConfig of one
-    of them. The numbers are dealt out to the layers in proportion to their widths, and what is left over to those that
-    larger circuits fit.
+    For every family that sits beside its layer the largest circuits under the budget, what they cost beside LoRA r=8,
+    and the QuantaConfig of one of them. The numbers are dealt out to the layers in proportion to their widths, and what
+    is left over to those that larger circuits fit.
     """
     asked = _budget(budget)
     from quanta_compiler.cli.model_layers import read_layers

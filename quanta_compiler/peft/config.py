@@ -92,7 +92,8 @@ class QuantaConfig(PeftConfig):
 
     Raises:
         SpecError: a circuit is wrong; every problem is listed with its place.
-        TypeError: there is no such argument; those of PEFT's LoRA are told with what stands for them here.
+        TypeError: there is no such argument; those of PEFT's LoRA, OFT, BOFT and VeRA are told with what stands for
+            them here.
         AdapterError: the circuits were changed since they were saved, or saved by a newer version.
         ValueError: another field is wrong.
 
@@ -135,6 +136,12 @@ class QuantaConfig(PeftConfig):
         self._choose_targets()
         if not is_saved and self.placement == "parallel":
             self._warn_of_placement()
+        if self.bits is None and self.group_size != type(self).group_size:
+            warnings.warn(
+                f"`group_size={self.group_size}` rounds nothing without `bits`\n"
+                f"hint: QuantaConfig(bits=4, group_size={self.group_size}, ...), or leave `group_size` out",
+                stacklevel=4,
+            )
 
     def _choose_circuit(self, *, is_saved: bool) -> None:
         """Take the circuit that is given, or that of the preset; refuse what is not what was saved."""

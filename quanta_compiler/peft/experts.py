@@ -18,6 +18,7 @@ from quanta_compiler.peft.layer import QuantaCircuitLayer
 from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.rounding import described
 from quanta_compiler.peft.tensors import Tensors
+from quanta_compiler.peft.weights import check_finite
 
 
 class ExpertCircuits:
@@ -29,6 +30,7 @@ class ExpertCircuits:
     def __init__(self, fitted: FittedCircuit, experts: int, key: str) -> None:
         """Take the circuit of one expert, their count, and what the module calls the parameter."""
         self.fitted, self.experts, self.key = fitted, experts, key
+        self.spec = fitted.spec
         self.shapes = {self._long(name): (experts, *shape) for name, shape in fitted.shapes.items()}
         self.trained = tuple(map(self._long, fitted.trained))
         self.fixed = tuple(map(self._long, fitted.fixed))
@@ -179,9 +181,8 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
             weight, scale = self._weight(), self.quanta_circuit_scale[adapter]
             with torch.no_grad():
                 merged = self._changed(weight.data, adapter, scale)
-            if safe_merge and not bool(torch.isfinite(merged).all()):
-                text = f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
-                raise ValueError(f"{text}nothing was changed")
+            if safe_merge:
+                check_finite(self, adapter, merged)
             weight.data = merged
             self._merged_scales[adapter] = scale
             self.merged_adapters.append(adapter)

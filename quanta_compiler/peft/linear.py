@@ -20,7 +20,7 @@ from quanta_compiler.peft.mixed import rows_by_adapter
 from quanta_compiler.peft.placements import divide, multiply
 from quanta_compiler.peft.resolved import Resolved
 from quanta_compiler.peft.rounding import described
-from quanta_compiler.peft.weights import read_weight, write_weight
+from quanta_compiler.peft.weights import check_finite, read_weight, write_weight
 
 
 class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
@@ -211,11 +211,8 @@ class QuantaCircuitLinear(nn.Module, QuantaCircuitLayer):
         else:
             finest = torch.promote_types(self.compute_dtype(adapter), torch.float32)
             for part in self._changed(weight, adapter, self.quanta_circuit_scale[adapter]):
-                if safe and not bool(torch.isfinite(part.to(finest)).all()):
-                    raise ValueError(
-                        f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; "
-                        "nothing was changed"
-                    )
+                if safe:
+                    check_finite(self, adapter, part.to(finest))
         write_weight(self, weight)
 
     def _changed(self, weight: torch.Tensor, adapter: str, scale: float) -> Iterator[torch.Tensor]:

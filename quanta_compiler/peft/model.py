@@ -206,7 +206,9 @@ class QuantaCircuitModel(BaseTuner):
         if isinstance(fit, Problem):
             self._misfits.append(fit)
             return
-        warn_of_circuit(fit.fitted.spec)
+        if not peft_config.was_saved:
+            # Nor is a sum of adapters, or one that is saved, a circuit that somebody writes here.
+            warn_of_circuit(fit.fitted.spec)
         record(peft_config, current_key, fit.fitted.spec, fit.residual)
         self._fits[current_key] = fit
         given: Any = (adapter_name, peft_config, fit, current_key)

@@ -99,8 +99,9 @@ def _chosen(config: Any, fitted: FittedCircuit) -> str:
 
 
 _BEGIN = (
-    "write `init: identity` for its dense and diagonal gates, and leave angles at zero (`kind: orthogonal`, say); or "
-    "take the parallel placement with `residual='frozen_copy'`, which every circuit can have"
+    "take a preset that does (`preset='oft'`, say); in a circuit of your own write `init: identity` for its dense and "
+    "diagonal gates, and leave angles at zero (`kind: orthogonal`, say); or take the parallel placement with "
+    "`residual='frozen_copy'`, which every circuit can have"
 )
 
 

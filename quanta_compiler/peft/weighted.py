@@ -60,9 +60,10 @@ def add_weighted_adapter(
         for key, layer in tuner.model.named_modules()
         if hasattr(layer, "quanta_circuit_plan") and any(map(layer.has_adapter, weighted))
     }
-    raise_problems("there is no circuit for the weighted sum:", list(_whole(layers, weighted)))
     owners = _modules_to_save(tuner, list(weighted))
-    config, sums = _scaled(tuner, layers, weighted) or _summed(tuner, layers, weighted)
+    scaled = _scaled(tuner, layers, weighted)
+    raise_problems("there is no circuit for the weighted sum:", list(_whole(layers, weighted, is_one=bool(scaled))))
+    config, sums = scaled or _summed(tuner, layers, weighted)
     tuner.peft_config[name] = config
     try:
         tuner.inject_adapter(tuner.model, name)
@@ -154,12 +155,14 @@ def _summed(tuner: Any, layers: dict[str, Any], weighted: dict[str, float]) -> t
     return config, sums
 
 
-def _whole(layers: dict[str, Any], weighted: dict[str, float]) -> Iterator[Problem]:
-    """Yield the layers whose circuits are no layer's own."""
-    for key, layer in layers.items():
-        if hasattr(layer, "tensor_name"):
+def _whole(layers: dict[str, Any], weighted: dict[str, float], *, is_one: bool) -> Iterator[Problem]:
+    """Yield the layers whose circuits are no layer's own; experts and what is rounded can have another scale."""
+    for layer in layers.values():
+        key = layer._layer_name
+        if hasattr(layer, "tensor_name") and not is_one:
             yield Problem(f"{key}: experts have a circuit each, and no sum of them is made", _IN_ORDER)
         rounded = next((adapter for adapter in weighted if layer.quanta_circuit_rounding.get(adapter)), None)
+        rounded = None if is_one else rounded
         if rounded is not None:
             yield Problem(f"{key}: {rounded!r} is rounded (`bits`), and its sum with others would be again", _IN_ORDER)
         shared = next((adapter for adapter in weighted if adapter in layer.quanta_circuit_shared), None)
@@ -194,7 +197,10 @@ def _problems(key: str, layer: Any, weighted: dict[str, float]) -> Iterator[Prob
             yield Problem(f"{key}: {text}: there is no matrix of it for each adapter", _TOGETHER)
 
 
-_IN_ORDER = "activate the adapters together, and they act one after the other: model.base_model.set_adapter(['a', 'b'])"
+_IN_ORDER = (
+    "give one adapter its weight by layer.set_scale('a', weight) of the adapted layers; activate several together, "
+    "model.base_model.set_adapter(['a', 'b']): updates beside a layer are added, others act one after the other"
+)
 _TOGETHER = (
     "activate the adapters together, and their updates are added: model.base_model.set_adapter(['a', 'b']), each "
     "weighted by layer.set_scale('a', weight) of the adapted layers; or turn them into LoRAs with "

@@ -33,6 +33,22 @@ def read_weight(layer: Any, *, copied: bool = True) -> torch.Tensor:
     return _copied(weight) if copied and layer.quantization_backend is None else weight
 
 
+def check_finite(layer: Any, adapter: str, merged: torch.Tensor) -> None:
+    """Raise where numbers of a merged weight are not finite, as `safe_merge` asks for, or there are none to look at."""
+    if merged.is_meta:
+        raise AdapterError(
+            f"{layer._layer_name}: its weight is on the meta device, and has no numbers that `safe_merge` could check\n"
+            "hint: load the model's weights first, or leave `safe_merge` out"
+        )
+    if not bool(torch.isfinite(merged).all()):
+        raise ValueError(
+            f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken; {layer._layer_name} is "
+            "without it, and layers before this one are merged\n"
+            "hint: model.unmerge_adapter() takes the adapters out of those; after merge_and_unload load the base model "
+            "anew"
+        )
+
+
 def _copied(weight: torch.Tensor) -> torch.Tensor:
     if type(weight) not in (torch.Tensor, nn.Parameter) or not weight.is_cpu:
         return weight.clone()

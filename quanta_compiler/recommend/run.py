@@ -125,7 +125,7 @@ def recommend(
     slower: float = SLOWER,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recommendation:
-    """Return the largest circuits of every family that train at most `budget` numbers in the whole model.
+    """Return the largest circuits of every candidate that train at most `budget` numbers in the whole model.
 
     The numbers are dealt out to the layers in proportion to their widths, as LoRA's are; then what is left over.
     """

@@ -246,4 +246,20 @@ def _warn_about_fitting(
         message, hint = f"{wanted} is no {family.widths}: the circuit is {width} wide", None
     else:
         message, hint = padding_of(wanted, tuple(expansion.circuit["layout"]))
+        hint = hint if hasattr(file, "layout") else _unpadded(file, family, wanted)
     problems.warning(_at(file, "layout"), message, hint)
+
+
+def _unpadded(file: PresetFile, family: Family, wanted: int) -> str | None:
+    """Return the nearest value of the main option with which nothing is padded, up to twice as large or small."""
+    option = family.main or ""
+    given = getattr(file, option, None)
+    if not isinstance(given, int):
+        return None
+    # What deals out a width without padding divides it.
+    values = [value for value in range(-(-given // 2), min(2 * given, wanted) + 1) if wanted % value == 0]
+    for value in sorted(values, key=lambda value: max(value / given, given / value)):
+        other: Any = family
+        if replace(other, **{option: value}).circuit(wanted, wanted).chosen_width == wanted:
+            return f"`{option}: {value}` is not padded"
+    return None

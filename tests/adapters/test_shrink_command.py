@@ -199,6 +199,13 @@ def test_adapters_with_nothing_to_shrink_say_why() -> None:
     assert texts[3].startswith("peft: it is no adapter of circuits, which `--shrink` is for\n")
 
 
+def test_layers_that_are_not_there_are_refused_as_without_shrink() -> None:
+    saved(circuit=LORA)
+    said = refused("adapter", "--layers", "nothing")
+    assert "--layers 'nothing' finds none of its layers: " in said
+    assert refused("adapter", "--layers", "nothing", "--shrink", "0.5", "-o", "out") == said
+
+
 def test_an_untrained_adapter() -> None:
     adapted(Mlp(), circuit=LORA).save_pretrained("adapter")
     assert "its update is zero" in refused("adapter", "--shrink", "0.1", "-o", "out")
@@ -238,6 +245,8 @@ def test_nothing_is_overwritten() -> None:
         (["--shrink", "1", "-o", "out"], "1 is no part of the energy"),
         (["--shrink", "nan", "-o", "out"], "nan is no part of the energy"),
         (["--shrink", "0.1"], "say with -o DIR where the smaller adapter goes"),
+        (["--shrink", "0.1", "-o", "out", "--top", "4"], "--top"),
+        (["--shrink", "0.1", "-o", "out", "--vectors", "8"], "a smaller adapter has no singular values to print"),
         (["adapter", "--shrink", "0.1", "-o", "out"], "one adapter is shrunk at a time, and 2 are given"),
     ],
     ids=lambda part: part if isinstance(part, str) else " ".join(part),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +75,17 @@ def test_other_bits_are_refused(bits: Any) -> None:
 def test_other_group_sizes_are_refused(group_size: Any) -> None:
     with pytest.raises(ValueError, match="`group_size` is an integer from 1 on, such as 128, got"):
         QuantaConfig(bits=4, group_size=group_size)
+
+
+def test_a_group_size_that_rounds_nothing_is_told_and_loads(tmp_path: Path) -> None:
+    config = QuantaConfig(bits=4, group_size=64, target_modules=["q_proj"])
+    config.save_pretrained(str(tmp_path))
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bits": None}))
+    told = "`group_size=64` rounds nothing without `bits`\nhint: QuantaConfig\\(bits=4, group_size=64, ...\\), or leave"
+    with pytest.warns(UserWarning, match=told):
+        assert QuantaConfig.from_pretrained(str(tmp_path)).rounding is None
+    with pytest.warns(UserWarning, match=told):
+        QuantaConfig(group_size=64)
+    with pytest.warns(UserWarning, match=told):
+        dataclasses.replace(config, bits=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import json
 import os
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from adapted_models import LORA, QUANTA, Mlp, adapted
 from mixed_circuit import MIXED
-from peft import PeftConfig, PeftModel, PeftType
+from peft import BOFTConfig, LoraConfig, OFTConfig, PeftConfig, PeftModel, PeftType, VeraConfig
 from random_circuits import file_of, random_file
 
 from quanta_compiler.models.fitting import FeaturesError
 from quanta_compiler.nn import fit_circuit
 from quanta_compiler.peft import AdapterError, QuantaConfig
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import load_spec
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -75,6 +77,26 @@ def test_the_arguments_of_lora_are_refused_with_ours() -> None:
     for words in ("preset='lora:8'", "`scale` is", "is `dropout`", "leave `bias` out", "did you mean `residual`?"):
         assert words in str(caught.value)
     assert "residual" in inspect.signature(QuantaConfig).parameters
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(OFTConfig, "oft:4"), (BOFTConfig, "boft:4"), (VeraConfig, "vera:4")])
+def test_what_pefts_other_families_call_otherwise_is_refused_with_ours(theirs: Any, ours: str) -> None:
+    family = ours.partition(":")[0]
+    own, lora, known = ({field.name for field in dataclasses.fields(one)} for one in (theirs, LoraConfig, QuantaConfig))
+    told = {}
+    for name in sorted(own - lora - known):
+        given: dict[str, Any] = {name: 1}
+        with pytest.raises(TypeError, match=f"unexpected keyword argument: '{name}'\nhint: ") as caught:
+            QuantaConfig(**given)
+        told[name] = str(caught.value).partition("\nhint: ")[2]
+    # What no circuit has: a bound on the angles, one block for all places, and terms of the series.
+    left = {"coft", "eps", "block_share", "num_cayley_neumann_terms"}
+    assert {name for name, hint in told.items() if hint == f"leave `{name}` out"} == left & told.keys()
+    presets = [hint for hint in told.values() if f"preset='{family}:" in hint]
+    assert presets
+    for hint in presets:
+        assert ("placement='input'" in hint) == (PRESETS[family].placement == "input")
+    QuantaConfig(preset=ours, placement=PRESETS[family].placement)
 
 
 def test_named_axes_keep_their_order(tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def trained(model: Any, steps: int = 3) -> Any:
     return model.eval()
 
 
+def test_experts_on_the_meta_device_have_no_numbers_to_check() -> None:
+    config = QuantaConfig(preset="lora:2", target_parameters=["experts.down_proj"], target_modules=[])
+    model: Any = get_peft_model(mixture("qwen3_moe", "meta"), config)
+    name = r"^model\.layers\.0\.mlp\.experts\.down_proj: its weight is on the meta device"
+    with pytest.raises(AdapterError, match=name):
+        model.merge_adapter(safe_merge=True)
+
+
 @torch.no_grad()
 def outputs(model: Any) -> torch.Tensor:
     logits: torch.Tensor = model(TOKENS).logits

@@ -13,7 +13,7 @@ from random_circuits import error, file_of
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from quanta_compiler.peft import QuantaConfig
+from quanta_compiler.peft import AdapterError, QuantaConfig
 
 
 @pytest.mark.parametrize("safe", [True, False])
@@ -55,6 +55,30 @@ def test_a_weight_that_would_not_be_finite_is_refused_and_nothing_changed() -> N
         model.merge_and_unload(safe_merge=True)
     assert torch.equal(layer.get_base_weight(), before)
     assert not layer.merged
+
+
+def test_it_is_told_which_layer_is_not_finite_and_that_those_before_it_are_merged() -> None:
+    model = adapted(Mlp(), init_weights=False)
+    first, second, *_ = layers = list(circuit_layers(model).values())
+    gates: Any = second.quanta_circuit_delta["default"]
+    gates["g0"].data[0, 0] = float("inf")
+    with pytest.raises(
+        ValueError, match=r"broken; k_proj is without it, and layers before this one are merged"
+    ) as told:
+        model.merge_adapter(safe_merge=True)
+    assert "model.unmerge_adapter() takes the adapters out" in str(told.value)
+    assert [layer.merged for layer in layers] == [True, *[False] * (len(layers) - 1)]
+    with pytest.warns(UserWarning, match="Already unmerged"):
+        model.unmerge_adapter()
+    assert torch.allclose(first.get_base_weight(), Mlp().q_proj.weight, atol=1e-6)
+
+
+def test_a_weight_on_the_meta_device_has_no_numbers_to_check() -> None:
+    with torch.device("meta"):
+        model = adapted(Mlp())
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(AdapterError, match=r"^q_proj: its weight is on the meta device.*\nhint: load the model's"):
+            merge(safe_merge=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from adapted_models import LORA, QUANTA, Mlp, adapted, batch, circuit_layers, train
+from moe_models import mixture
 from peft import PeftModel, get_peft_model
 from quick_seeds import every_second
 from random_circuits import file_of, random_file
@@ -150,6 +152,16 @@ def test_one_adapter_is_weighed_by_its_scale_wherever_it_sits() -> None:
     assert_sum(model, "again", {"scaled": 1.0})
 
 
+def test_a_sum_warns_of_no_circuit_that_its_parts_did_not_warn_of(tmp_path: Path) -> None:
+    model: Any = get_peft_model(nn.Sequential(nn.Linear(64, 32)), QuantaConfig(target_modules=["0"]))
+    model.add_adapter("other", QuantaConfig(target_modules=["0"], init_seed=1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="circuit '.*' on layers")
+        model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
+        model.save_pretrained(tmp_path, selected_adapters=["sum"])
+        PeftModel.from_pretrained(nn.Sequential(nn.Linear(64, 32)), tmp_path / "sum")
+
+
 @pytest.mark.filterwarnings("ignore:circuit '.*' on layers")
 def test_layers_that_differ_get_entries_of_their_own_and_no_other_layer_gets_any() -> None:
     class Deep(nn.Module):
@@ -231,3 +243,27 @@ def test_what_is_no_circuit_says_which_layer_and_why_before_anything_changes() -
         model.add_weighted_adapter(["default"], [1.0], "sum", combination_type="ties", density=0.5)
     assert list(model.state_dict()) == keys
     assert "sum" not in model.peft_config
+
+
+def test_one_adapter_on_experts_or_of_few_bits_is_weighed_and_several_are_refused_by_tensor() -> None:
+    config: dict[str, Any] = {
+        "preset": "lora:2",
+        "target_parameters": ["experts.down_proj"],
+        "target_modules": [],
+        "bits": 4,
+    }
+    model: Any = get_peft_model(mixture("qwen3_moe"), QuantaConfig(**config, init_weights=False))
+    model.add_adapter("other", QuantaConfig(**config))
+    model.add_weighted_adapter(["default"], [-3.0], "negative")
+    layers = [layer for layer in circuit_layers(model).values() if layer.has_adapter("default")]
+    assert layers
+    for layer in layers:
+        update = layer.get_delta_weight("default")
+        assert update.any()
+        torch.testing.assert_close(layer.get_delta_weight("negative"), -3 * update)
+    told = (
+        r"\nmodel\.layers\.0\.mlp\.experts\.down_proj: experts have a circuit each[\s\S]*hint: give one "
+        r"adapter its weight by layer\.set_scale.*updates beside a layer are added"
+    )
+    with pytest.raises(AdapterError, match=told):
+        model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")

@@ -117,3 +117,26 @@ def test_widths_with_angles_that_turn_pairs_are_told_once(
         assert (warning.hint or "").startswith(remedy)
     template = spec_of("quantum_peft", {"rank": 4}, *shape).warnings
     assert [warning.path for warning in template] == ["preset"] * len(told)
+
+
+@pytest.mark.parametrize(
+    ("preset", "width", "options", "hint"),
+    [
+        ("oft", 64, {"blocks": 7}, "`blocks: 8` is not padded"),
+        ("boft", 64, {"blocks": 6}, "`blocks: 8` is not padded"),
+        ("gsoft", 64, {"blocks": 7}, "`blocks: 8` is not padded"),
+        ("gsoft", 64, {"blocks": 3}, "`blocks: 4` is not padded"),
+        ("oft", 67, {"blocks": 7}, None),
+        ("oft", 67, {}, None),
+        ("boft", 64, {"factors": 7}, None),
+    ],
+)
+def test_a_width_that_blocks_do_not_divide_is_told_with_blocks_that_do(
+    preset: str, width: int, options: dict[str, int], hint: str | None
+) -> None:
+    file = {"version": 1, "name": "turned", "preset": preset, "in_features": width}
+    (warning,) = load_spec({**file, **options}).warnings
+    assert " is padded to " in warning.message
+    assert warning.hint == hint
+    if hint is not None:
+        assert not load_spec({**file, "blocks": int(hint.split("`")[1].partition(": ")[2])}).warnings
