@@ -1,15 +1,14 @@
-"""Arguments of PEFT's LoRA, OFT, BOFT and VeRA that `QuantaConfig` calls otherwise, refused with what to write."""
+"""Arguments of PEFT's LoRA, and of its methods that are presets here, refused with what `QuantaConfig` calls them."""
 
 import functools
 from typing import Any, TypeVar
 
 from quanta_compiler.diagnostics import did_you_mean
+from quanta_compiler.presets.table import PRESETS
 
 _Class = TypeVar("_Class", bound=type[Any])
-_OFT = "preset='oft:BLOCKS', placement='input'"
-_BOFT = "preset='boft:blocks=BLOCKS,factors=FACTORS', placement='input'"
 _THEIRS = {
-    "r": "`r` is a part of the preset, such as preset='lora:8', 'oft:8' or 'vera:256'",
+    "r": "`r` is a part of the preset, such as preset='lora:8'",
     "rank": "`rank` is a part of the preset, such as preset='lora:8'",
     "alpha": "`scale` is what LoRA has as alpha / r",
     "lora_alpha": "`scale` is what LoRA has as lora_alpha / r",
@@ -19,17 +18,7 @@ _THEIRS = {
     "use_dora": "`use_dora` is `dora`",
     "use_rslora": "`scale` is what LoRA has as lora_alpha / sqrt(r)",
     "rank_pattern": "`circuit` takes a circuit for every target: circuit={'q_proj': ..., 'v_proj': ...}",
-    "oft_block_size": f"for `oft_block_size` write the number of blocks: {_OFT}",
-    "use_cayley_neumann": f"leave `use_cayley_neumann` out: Cayley's map is exact in {_OFT}",
-    "module_dropout": "leave `module_dropout` out: `dropout` drops numbers of the input, and nothing drops blocks",
-    "boft_dropout": "leave `boft_dropout` out: `dropout` drops numbers of the input, and nothing drops blocks",
-    "boft_block_size": f"for `boft_block_size` write the number of blocks: {_BOFT}",
-    "boft_block_num": f"`boft_block_num` is BLOCKS in {_BOFT}",
-    "boft_n_butterfly_factor": f"`boft_n_butterfly_factor` is FACTORS in {_BOFT}",
-    "d_initial": "leave `d_initial` out: d begins at 1 in preset='vera:RANK', and `scale` multiplies the update",
-    "projection_prng_key": "`projection_prng_key` is `init_seed`, with preset='vera:RANK'",
-    "save_projection": "leave `save_projection` out: the projections of preset='vera:RANK' are always saved",
-    "vera_dropout": "`vera_dropout` is `dropout`",
+    **{key: answer for family in PRESETS.values() for key, answer in family.theirs.items()},
 }
 
 

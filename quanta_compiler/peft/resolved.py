@@ -14,6 +14,7 @@ from quanta_compiler.models.targets import circuit_for, stored_document, target_
 from quanta_compiler.nn import FittedCircuit, fit_circuit
 from quanta_compiler.peft.errors import AdapterError
 from quanta_compiler.presets.layouts import AUTO_RULE
+from quanta_compiler.presets.table import PRESETS
 from quanta_compiler.spec import to_dict
 from quanta_compiler.spec.circuit_spec import CircuitSpec
 
@@ -98,9 +99,10 @@ def _chosen(config: Any, fitted: FittedCircuit) -> str:
     return "identity" if is_identity else "frozen_copy"
 
 
+_PLACED = next(name for name, family in PRESETS.items() if family.placement == "input")
 _BEGIN = (
-    "take a preset that does (`preset='oft'`, say); in a circuit of your own write `init: identity` for its dense and "
-    "diagonal gates, and leave angles at zero (`kind: orthogonal`, say); or take the parallel placement with "
+    f"take a preset that does (`preset={_PLACED!r}`, say); in a circuit of your own write `init: identity` for its "
+    "dense and diagonal gates, and leave angles at zero (`kind: orthogonal`, say); or take the parallel placement with "
     "`residual='frozen_copy'`, which every circuit can have"
 )
 

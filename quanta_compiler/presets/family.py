@@ -3,6 +3,7 @@
 Everywhere here n is in_features and m is out_features; n_k and m_k are their factors, axis by axis.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -56,6 +57,8 @@ class Family:
     """What a width is that the circuit is not padded for, where the family has no layout."""
     placement: ClassVar[str] = "parallel"
     """Where the family's paper puts the circuit: beside the layer, or before it, `input`."""
+    theirs: ClassVar[Mapping[str, str]] = {}
+    """Arguments of PEFT's own method of this name: what to write here in their place."""
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return the circuit for a layer of these widths."""

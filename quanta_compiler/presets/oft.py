@@ -3,9 +3,10 @@
 All are square, as wide as the larger of the two widths; an adapter has them with `placement: input`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import Any
+from typing import Any, ClassVar
 
 from quanta_compiler.kinds.limits import WIDTH
 from quanta_compiler.kinds.options import Integer, Key, option
@@ -18,6 +19,9 @@ _BUTTERFLY_SIZE = 8
 _FACTORS = 24
 _PADDING = 1.01
 """How much wider than the layer a circuit may be where numbers of blocks are chosen."""
+_WRITE_OFT = "preset='oft:BLOCKS', placement='input'"
+_WRITE_BOFT = "preset='boft:blocks=BLOCKS,factors=FACTORS', placement='input'"
+_NO_DROPOUT = "leave it out: `dropout` drops numbers of the input, and nothing drops blocks"
 
 
 def _blocks(text: str) -> Any:
@@ -36,6 +40,11 @@ class Oft(Family):
     parameters = "b s (s - 1) / 2, b being `blocks` and s = n / b, n the larger width"
     main = "blocks"
     placement = "input"
+    theirs: ClassVar[Mapping[str, str]] = {
+        "oft_block_size": f"for `oft_block_size` write the number of blocks: {_WRITE_OFT}",
+        "use_cayley_neumann": f"leave `use_cayley_neumann` out: Cayley's map is exact in {_WRITE_OFT}",
+        "module_dropout": _NO_DROPOUT,
+    }
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = diag(Q_1, ..., Q_b)."""
@@ -62,6 +71,12 @@ class Boft(Family):
     parameters = "m b s (s - 1) / 2, m being `factors`, b `blocks` and s = n / b, n the larger width"
     main = "blocks"
     placement = "input"
+    theirs: ClassVar[Mapping[str, str]] = {
+        "boft_block_size": f"for `boft_block_size` write the number of blocks: {_WRITE_BOFT}",
+        "boft_block_num": f"`boft_block_num` is BLOCKS in {_WRITE_BOFT}",
+        "boft_n_butterfly_factor": f"`boft_n_butterfly_factor` is FACTORS in {_WRITE_BOFT}",
+        "boft_dropout": _NO_DROPOUT,
+    }
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = B_1 ... B_m over a layout of halves: [2 b / 2^m, 2, ..., 2, s / 2].

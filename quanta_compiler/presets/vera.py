@@ -1,7 +1,8 @@
 """`vera`: a random product that all layers have together, scaled by two diagonals a layer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from quanta_compiler.presets.family import Expansion, Family, number
 
@@ -18,6 +19,12 @@ class Vera(Family):
     parameters = "m + r, r being `rank`"
     main = "rank"
     grows = "rank"
+    theirs: ClassVar[Mapping[str, str]] = {
+        "d_initial": "leave `d_initial` out: d begins at 1 in preset='vera:RANK', and `scale` multiplies the update",
+        "projection_prng_key": "`projection_prng_key` is `init_seed`, with preset='vera:RANK'",
+        "save_projection": "leave `save_projection` out: the projections of preset='vera:RANK' are always saved",
+        "vera_dropout": "`vera_dropout` is `dropout`",
+    }
 
     def circuit(self, in_features: int, out_features: int) -> Expansion:
         """Return T = diag(b) B diag(d) A, A: [r, n] and B: [m, r] frozen and across all layers, b zero at the start."""
