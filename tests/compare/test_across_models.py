@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
+from packaging.version import Version
 from peft import get_peft_model
 from random_circuits import file_of
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -152,6 +154,8 @@ REFUSED = {
 @pytest.mark.parametrize("why", REFUSED)
 def test_where_layers_cannot_share_there_is_nothing_to_count(why: str, family: str, tmp_path: Path) -> None:
     """As an adapter refuses them."""
+    if why == "experts" and Version(transformers.__version__).major < 5:
+        pytest.skip("in transformers 4 every expert has layers of its own, which can share")
     config, targets, reason = REFUSED[why]
     (tmp_path / "config.json").write_text(json.dumps(config))
     made = compare(baselines=[f"{family}:2", "lora:2"], model=tmp_path, targets=targets)
