@@ -5,14 +5,12 @@
 Prints one table in Markdown. The layer is 4096 x 4096 in float32, frozen, with random weights; a step is forward and
 backward for 512 tokens with gradients of the input and of what trains. Circuits beside the layer and before it, PEFT's
 LoRA, and OFT, BOFT and VeRA of PEFT with circuits that have the same numbers of blocks. Medians of the rounds,
-quartiles in brackets; beside them what a step takes more than that of the bare layer, which is most of every step.
-With one thread the seconds are those of the process, which other programs hardly change.
+quartiles in brackets. With one thread the seconds are those of the process, which other programs hardly change.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import warnings
 from typing import Any
 
@@ -89,11 +87,10 @@ def main() -> None:
     seconds = dict(zip(layers, in_turn(runs, arguments.rounds), strict=True))
     machine = describe_machine()
     print(f"{machine['processor']}, torch {machine['torch']}, PEFT {machine['peft']}, threads: {arguments.threads}\n")
-    print("| a step of the layer with | over | times (quartiles) | ms | added, ms |\n|---|---|--:|--:|--:|")
-    bare = next(iter(seconds.values()))
+    print("| a step of the layer with | over | times (quartiles) | ms |\n|---|---|--:|--:|")
     for name, (_, base) in layers.items():
-        added = statistics.median(one - alone for one, alone in zip(seconds[name], bare, strict=True))
-        print(f"| {ratio(f'{name} | {base}', seconds[name], seconds[base])} | {1e3 * added:.1f} |")
+        row = ratio(f"{name} | {base}", seconds[name], seconds[base])
+        print(f"| {row} |")
 
 
 if __name__ == "__main__":
