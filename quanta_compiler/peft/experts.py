@@ -202,7 +202,7 @@ class QuantaCircuitExperts(nn.Module, QuantaCircuitLayer):
             if self.quanta_circuit_placement[adapter] == "parallel":
                 weight = self._changed(weight, adapter, -scale)
             else:
-                with torch.autocast(weight.device.type, enabled=False):
+                with without_autocast(weight.device):
                     weight = self._divided(weight, adapter, scale)
         return weight
 

@@ -39,7 +39,7 @@ def divide(weight: torch.Tensor, layer: Any, adapter: str, scale: float) -> None
     fitted, (circuit, _) = layer.quanta_circuit_plan[adapter], layer.circuits(adapter)
     dtype = torch.float32 if weight.device.type == "mps" else torch.float64
     matrix = torch.empty(fitted.out_features, fitted.in_features, dtype=dtype, device=weight.device)
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device):
         for place, block in fitted.operator_blocks(circuit, _dtype(layer, adapter), weight.device):
             matrix[place] = block
     matrix = torch.lerp(torch.eye(len(matrix), dtype=dtype, device=weight.device), matrix, scale)
